@@ -1,16 +1,26 @@
 """How often `lab.why` names what was planted, by kind of fault, and how often it accuses a run that failed by chance.
 
-The plants and the rules that repair them come from one hand, so these are ceilings. `PLANTED` is the number of cases of each kind,
-`SEED` where their seeds begin. Run: `PLANTED=20 pytest tests/benchmarks/bench_causes.py -m benchmark -s`.
+The plants and the rules that repair them come from one hand, so these are ceilings. A world has 3 to 30 steps (as many of each order of
+size: log-uniform) and 24 healthy runs. In each, one persistent fault of every kind is planted, and its cause asked for twice, with live
+tools and on a tape of the healthy runs; in every other world one one-off fault of every kind; and `CHANCE` runs without a fault that
+failed are asked about. `WORLDS` is the number of worlds, `SEED` where their seeds begin, `WORKERS` the processes. Each row is written to
+the file `ROWS` when it is there; rows that are there already are not made again.
+Run: `WORLDS=34 ROWS=causes.jsonl pytest tests/benchmarks/bench_causes.py -m benchmark -s`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
+import multiprocessing
 import os
 import random
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Collection
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,82 +29,143 @@ from tests.runtime.bench import open_bench
 
 from timestep_lab.evals import cause
 from timestep_lab.evals.cause import Why
+from timestep_lab.evals.statistics.intervals import wilson
 from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.tape import record
 
 pytestmark = pytest.mark.benchmark
-PLANTED = int(os.environ.get("PLANTED", "10"))
+WORLDS = int(os.environ.get("WORLDS", "2"))
+CHANCE = int(os.environ.get("CHANCE", "9"))
 SEED = int(os.environ.get("SEED", "1000"))
+WORKERS = int(os.environ.get("WORKERS", "2"))
+LEAST_STEPS, MOST_STEPS = 3, int(os.environ.get("MOST_STEPS", "30"))
 POOL = 24
-MOST_STEPS = int(os.environ.get("MOST_STEPS", "8"))
+CONCURRENCY = int(os.environ.get("CONCURRENCY", "32"))
+LIVE, TAPE, ONE_OFF, BY_CHANCE = (
+    "persistent, live",
+    f"persistent, on a tape of {POOL}",
+    "one-off, live",
+    "by chance, live",
+)
+WANTED = {
+    LIVE: ("proven, exact", "at least 90 %"),
+    TAPE: ("proven, exact", "at least 80 %"),
+    ONE_OFF: ("chance, exact", "at least 80 %"),
+    BY_CHANCE: ("proven, elsewhere", "at most 2 %"),
+}
+"""The outcome that is counted, and how often it is wanted."""
+Row = dict[str, Any]
 
 
-async def why(world: World, run: RunRecord, tools: Any) -> tuple[Why, float]:
+async def told(world: World, run: RunRecord, tools: Any) -> Row:
     world.bench.writer.flush()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     question = await cause.ask(
         world.bench.runner, run.trace_id, wrong=world.is_wrong, right=None, tools=tools, on_miss="fail"
     )
     found = await cause.why(world.bench.runner, question)
     assert isinstance(found, Why)
-    return found, time.perf_counter() - began
-
-
-def outcome(world: World, found: Why) -> str:
     first = found.found[0] if found.found else None
-    if first is None or first.verdict not in ("proven", "chance"):
-        return "not told"
-    return f"{first.verdict}, {'exact' if first.decision.step in world.true_steps else 'elsewhere'}"
+    word = "not told"
+    if first is not None and first.verdict in ("proven", "chance"):
+        word = f"{first.verdict}, {'exact' if world.fault and first.decision.step in world.true_steps else 'elsewhere'}"
+    return {
+        "told": word, "true": list(world.true_steps), "at": world.at, "verdict": found.verdict, "suspects": len(found.found),
+        "replays": found.replays, "seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu,
+    }  # fmt: skip
 
 
-async def one(kind: str | None, n: int, *, persistent: bool, on_tape: bool) -> tuple[str, float, int]:
-    dice = random.Random(f"{SEED} {kind} {n} {persistent} {on_tape}")
-    steps = dice.randint(3, MOST_STEPS)
+async def rows_of(n: int, known: Collection[tuple[str, str, int]]) -> AsyncIterator[Row]:
+    """Of one world."""
+    dice = random.Random(f"{SEED} {n}")
+    steps = round(LEAST_STEPS * (MOST_STEPS / LEAST_STEPS) ** dice.random())
+    hand_at = dice.choice([0, dice.randrange(steps)])
+    places = {
+        kind: dice.randint(hand_at, steps) if kind == "instruction" else dice.randrange(1, steps) for kind in KINDS
+    }
+    about = {"seed": SEED, "n": n, "steps": steps, "hand_at": hand_at}
     async with open_bench() as bench:
-        world = World(bench, steps, SEED + n, fault=kind, at=dice.randrange(1, steps), persistent=persistent)
-        pool = await world.healthy(POOL) if on_tape else []
-        run = await (world.faulty() if kind else world.unlucky())
+        world = World(bench, steps, dice.getrandbits(32), hand_at=hand_at)
+        pool = await world.healthy(POOL)
+        failed = [run for run in pool if world.is_wrong(run.output or "")]
+        for title, persistent in ((LIVE, True), (ONE_OFF, False)):
+            for kind in KINDS if persistent or n % 2 == 0 else ():
+                world.plant(kind, places[kind], persistent=persistent)
+                run = await world.faulty()
+                if (title, kind, n) not in known:
+                    yield {"title": title, "kind": kind, **about, **await told(world, run, "live")}
+                if persistent and (TAPE, kind, n) not in known:
+                    tape = record(bench.store, [run.trace_id, *(r.trace_id for r in pool)])
+                    yield {"title": TAPE, "kind": kind, **about, **await told(world, run, tape)}
+        world.plant(None)
+        for m in range(CHANCE):
+            run = failed[m] if m < len(failed) else await world.unlucky()
+            if (BY_CHANCE, f"run {m}", n) not in known:
+                yield {"title": BY_CHANCE, "kind": f"run {m}", **about, **await told(world, run, "live")}
+
+
+def write_world(path: Path, n: int, known: Collection[tuple[str, str, int]]) -> None:
+    async def write() -> None:
+        async for row in rows_of(n, known):
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    asyncio.run(write())
+
+
+def test_what_was_planted_is_named(tmp_path: Path) -> None:
+    path = Path(os.environ.get("ROWS") or tmp_path / "rows.jsonl")
+    known = {(row["title"], row["kind"], row["n"]) for row in read(path)}
+    with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as workers:
+        for done in as_completed([workers.submit(write_world, path, n, known) for n in range(WORLDS)]):
+            done.result()
+    show(read(path))
+
+
+def read(path: Path) -> list[Row]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [row for row in rows if row["seed"] == SEED]
+
+
+@pytest.mark.parametrize("at", [26, 4])
+async def test_how_long_it_takes_on_a_run_of_30_steps_and_a_model_of_100_ms(at: int) -> None:
+    """Late in the run there are about ten suspects, early about as many as are ever tried."""
+    async with open_bench() as bench:
+        world = World(bench, 30, 1, noise=0.05, fault="swap", at=at)
+        await world.healthy(2)
+        run = await world.faulty()
         bench.writer.flush()
-        tools = record(bench.store, [run.trace_id, *(r.trace_id for r in pool)]) if on_tape else "live"
-        found, seconds = await why(world, run, tools)
-        return outcome(world, found), seconds, found.replays
+        world.switch.takes_s = 0.1
+        question = await cause.ask(
+            bench.runner, run.trace_id, wrong=world.is_wrong, right=None, tools="live", on_miss="fail"
+        )
+        began = time.perf_counter()
+        await cause.outlook(bench.runner, question, k=8, concurrency=CONCURRENCY)
+        seen_s, began = time.perf_counter() - began, time.perf_counter()
+        found = await cause.why(bench.runner, question, concurrency=CONCURRENCY)
+        why_s = time.perf_counter() - began
+        assert isinstance(found, Why)
+        print(
+            f"\n{len(found.outlook.decisions)} decisions, {len(found.found)} suspects, {CONCURRENCY} at once: the outlook {seen_s:.1f} s (wanted 20), "
+            f"the rest of `why` {why_s:.1f} s for {found.replays} replays (wanted under 60 with 10 suspects). {found.verdict}"
+        )
 
 
-async def table(title: str, kinds: Any, **how: bool) -> dict[str, Counter[str]]:
-    print(f"\n{title}")
-    counted: dict[str, Counter[str]] = {}
-    for kind in kinds:
-        told = [await one(kind, n, **how) for n in range(PLANTED)]
-        counted[str(kind)] = Counter(outcome for outcome, _, _ in told)
-        seconds, replays = (sum(t[i] for t in told) / len(told) for i in (1, 2))
-        shares = ", ".join(f"{word} {count}" for word, count in counted[str(kind)].most_common())
-        print(f"  {kind or 'no fault':<12} {shares}   ({seconds:.1f} s, {replays:.0f} replays)", flush=True)
-        await asyncio.sleep(0)
-    return counted
-
-
-def share(counted: dict[str, Counter[str]], word: str) -> float:
-    return sum(c[word] for c in counted.values()) / sum(c.total() for c in counted.values())
-
-
-async def test_persistent_faults_with_live_tools_that_only_read() -> None:
-    kinds = [kind for kind in KINDS if kind not in ("instruction", "result")]  # Those are told by other runs.
-    counted = await table("persistent, live", kinds, persistent=True, on_tape=False)
-    print(f"  exact and proven: {share(counted, 'proven, exact') * 100:.0f} % (wanted 90)")
-
-
-async def test_persistent_faults_on_a_tape_of_healthy_runs() -> None:
-    counted = await table(f"persistent, on a tape of {POOL} healthy runs", KINDS, persistent=True, on_tape=True)
-    print(f"  exact and proven: {share(counted, 'proven, exact') * 100:.0f} % (wanted 80)")
-
-
-async def test_one_off_faults() -> None:
-    kinds = [kind for kind in KINDS if kind not in ("instruction", "result")]
-    counted = await table("one-off, live", kinds, persistent=False, on_tape=False)
-    print(f"  chance at the right step: {share(counted, 'chance, exact') * 100:.0f} % (wanted 80)")
-
-
-async def test_failures_by_chance() -> None:
-    counted = await table("by chance, live", [None], persistent=False, on_tape=False)
-    proven = sum(n for c in counted.values() for word, n in c.items() if word.startswith("proven"))
-    print(f"  proven: {proven} of {sum(c.total() for c in counted.values())} (wanted at most 2 %)")
+def show(rows: list[Row]) -> None:
+    for title, (counted, wish) in WANTED.items():
+        print(f"\n{title}")
+        for kind in [*([] if title == BY_CHANCE else KINDS), "all"]:
+            chosen = [row for row in rows if row["title"] == title and kind in (row["kind"], "all")]
+            if not chosen:
+                continue
+            outcomes = Counter(row["told"] for row in chosen)
+            share, bounds = outcomes[counted] / len(chosen), wilson(outcomes[counted], len(chosen))
+            cpu, replays = (sum(row[name] for row in chosen) / len(chosen) for name in ("cpu", "replays"))
+            print(
+                f"  {kind:<12} {counted} {outcomes[counted]:>3} of {len(chosen):<3} = {share * 100:5.1f} % ({bounds.low * 100:.0f}–"
+                f"{bounds.high * 100:.0f}{f', wanted {wish}' if kind == 'all' else ''}); "
+                f"{', '.join(f'{word} {count}' for word, count in outcomes.most_common() if word != counted) or 'no other'}; "
+                f"{cpu:.1f} s of CPU, {replays:.0f} replays"
+            )

@@ -155,6 +155,8 @@ async def test_two_versions_of_a_stored_agent_by_their_names(lab: Lab) -> None:
     assert (
         found.grids[0].candidates[-1] == "Desk with instructions, setting temperature, setting max_tokens, tool think"
     )
+    with pytest.raises(UsageError, match="Name a scorer"):
+        await lab.blame(good="Desk@1", bad="Desk", cases=CASES, scorers=[])
     with pytest.raises(UsageError, match="Nothing differs"):
         await lab.blame(good="Desk@1", bad="Desk@1", cases=CASES, scorers="contains")
 

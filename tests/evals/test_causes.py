@@ -30,16 +30,48 @@ async def why(world: World, run: RunRecord, *, tools: Any = "live", **options: A
     return found
 
 
-@pytest.mark.parametrize("kind", ["swap", "enum", "handoff", "made up"])
+@pytest.mark.parametrize("kind", ["swap", "enum", "handoff", "made up", "history", "model"])
 async def test_a_fault_that_would_happen_again_is_proven_at_its_step(kind: str) -> None:
     async with open_bench() as bench:
-        world = World(bench, steps=4, seed=1, noise=0.05, fault=kind, at=1)
+        world = World(bench, steps=4, seed=1, noise=0.05, fault=kind, at=1, hand_at=1)
         found = await why(world, await world.faulty())
         assert found.found[0].verdict == "proven", found.suspects.to_string()
         assert found.found[0].decision.step in world.true_steps
-        assert f"step {world.true_steps[0]} · " in found.verdict
+        assert f"step {found.found[0].decision.step} · " in found.verdict
         assert "PROVEN: repaired" in found.verdict
         assert found.found[0].branch, "a repaired replay is kept, to be looked at"
+
+
+@pytest.mark.parametrize("kind", ["instruction", "result"])
+async def test_with_live_tools_too_the_newest_runs_of_the_agent_tell_what_was_right(kind: str) -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=2, noise=0.05, fault=kind, at=1)
+        await world.healthy(4)
+        found = await why(world, await world.faulty())
+        assert (found.found[0].verdict, found.found[0].kind) == ("proven", kind), found.suspects.to_string()
+        assert found.found[0].decision.step in world.true_steps
+
+
+async def test_what_a_run_that_came_out_right_did_too_is_no_suspect() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=4, seed=2, noise=0.0, fault="swap", at=2)
+        run = await world.faulty()
+        alone = {row["step"] for row in (await why(world, run)).rows() if row["kind"] == "argument"}
+        await world.healthy(1)
+        beside = {row["step"] for row in (await why(world, run)).rows() if row["kind"] == "argument"}
+        assert 3 in alone
+        assert beside == alone - {2, 3}
+
+
+async def test_a_tool_that_says_the_same_again_is_not_replayed_and_asked_once() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=2, noise=0.0, fault="result", at=1, persistent=False)
+        run = await world.faulty()
+        world.live.clear()
+        repairs = await cause.asked_again((await asked(world, run)).base, 4)
+        assert len(world.live) == 3, "one call of each, and no replay"
+        (said,) = repairs.values()
+        assert f"next {world.path[2]}" in str(said), "what it says now, where that is something else"
 
 
 def tape_of(world: World, *runs: RunRecord) -> Tape:
@@ -60,9 +92,10 @@ async def test_what_other_runs_of_the_pool_had_right_is_proven_on_tape(kind: str
         assert world.live == []
 
 
-async def test_a_wrong_decision_that_would_not_happen_again_is_chance_at_its_step() -> None:
+@pytest.mark.parametrize("kind", ["swap", "result", "instruction", "model"])
+async def test_what_went_wrong_at_a_step_and_would_not_again_is_chance_at_that_step(kind: str) -> None:
     async with open_bench() as bench:
-        world = World(bench, steps=4, seed=3, noise=0.05, fault="swap", at=2, persistent=False)
+        world = World(bench, steps=4, seed=3, noise=0.05, fault=kind, at=2, persistent=False)
         found = await why(world, await world.faulty())
         assert (found.found[0].verdict, found.found[0].decision.step) == ("chance", 4), found.suspects.to_string()
         assert "CHANCE: decided here, and taken anew it goes wrong in" in found.verdict
@@ -117,6 +150,28 @@ async def test_what_is_wrong_must_be_said_of_a_run_that_did_not_fail() -> None:
             await asked(world, run, right="x")
         assert not (await asked(world, run, wrong=None, right=world.answer)).right
         assert not (await asked(world, run, wrong=f"contains:{run.output}")).right
+
+
+async def test_what_cannot_be_searched_for_says_so_before_anything_is_replayed() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=2, seed=7, fault="swap", at=1)
+        run = await world.faulty()
+        for odd, words in (
+            ({"replays": 1}, "replays=1 is too little"), ({"k": 0}, "k=0"), ({"concurrency": 0}, "concurrency=0"),
+            ({"budget_usd": 0.0}, "budget_usd=0.0"), ({"corrections": {"nope": "x"}}, "no call 'nope'"),
+            ({"models": {"Refund": ["demo/echo"]}}, "Did you mean 'Refunds'"), ({"instructions": {"Refunds": "Be kind."}}, "a list of texts"),
+            ({"instructions": "Be kind."}, "does not say of which agent"),
+        ):  # fmt: skip
+            with pytest.raises(UsageError, match=words):
+                await cause.why(bench.runner, await asked(world, run), **odd)
+        with pytest.raises(UsageError, match="wrong= raised ZeroDivisionError of the answer"):
+            await asked(world, run, wrong=lambda output: 1 / 0)
+        picky = await asked(world, run, wrong=lambda output: output == run.output or int(output))
+        with pytest.raises(UsageError, match="wrong= raised ValueError of the answer"):
+            await cause.why(bench.runner, picky)
+        for tools in (None, "ask", "cassette"):
+            with pytest.raises(UsageError, match="tools="):
+                await asked(world, run, tools=tools)
 
 
 async def test_where_the_tape_knows_nothing_it_is_not_judged() -> None:

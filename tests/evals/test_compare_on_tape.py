@@ -168,7 +168,7 @@ async def test_traces_are_compared_as_they_stand_and_a_tape_is_made_of_them(tmp_
     async with Lab(tmp_path / "lab.duckdb", settings=SETTINGS) as lab:
         for n in range(2):
             await lab.run(f'call think {{"thought": "{n}"}}', model="demo/assistant")
-        runs = lab.explorer(filter='agent == "Personal Assistant"')
+        runs = lab.traces.where('agent == "Personal Assistant"')
         grid = await lab.compare(runs, agents="Personal Assistant", tools="tape", models=["demo/assistant"])
         assert (
             str(grid.tape)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +14,17 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
+
+from agents import Agent, function_tool
 
 from tests.evals.benches import MODEL, opened
 from tests.evals.loopback import Trouble, model_server
+from tests.runtime.bench import Bench, calls, open_bench, says
+from timestep_lab.evals import cause
 from timestep_lab.evals.compare import load_grid, new_comparison, resume_comparison
+from timestep_lab.runtime.span_records import read_only
+from timestep_lab.runtime.tape import record
 from timestep_lab.store.base import in_thread
 
 LIMITED, FAILING, STALLED = "limited", "failing", "stalled"
@@ -310,3 +319,102 @@ async def test_killed_twice_what_was_answered_or_judged_is_not_asked_again_and_a
             await again.run()
             assert len(server.asked) == total
             assert time.perf_counter() - began < 5  # 0.2 s on a machine with nothing else to do, 600 answers too.
+
+
+SEARCHED = """
+import asyncio, sys
+from pathlib import Path
+from tests.evals.test_trouble import searched
+
+print(asyncio.run(searched(Path(sys.argv[1]), Path(sys.argv[2]))), flush=True)
+"""
+AT_ONCE = 4
+
+
+def _errand(bench: Bench, log: Path, *, errs: bool) -> Agent[Any]:
+    """Looks up an order and books it; one that errs takes the wrong one of the two it finds."""
+
+    def note(word: str) -> None:
+        with log.open("a") as file:
+            file.write(f"{word}\n")
+
+    @read_only
+    @function_tool
+    def look(id: str) -> str:
+        note(f"look {id}")
+        return "A-2 or B-3" if id == "S-1" else f"{id} costs {int(id[-1]) * 10} €"
+
+    @function_tool
+    def book(id: str) -> str:
+        note(f"book {id}")
+        return f"Booked {id}."
+
+    def decide(_: str, items: list[Any], __: list[Any]) -> list[Any]:
+        time.sleep(0.005)
+        note("answer")
+        heard = [str(item["output"]) for item in items if item.get("type") == "function_call_output"]
+        if not heard:
+            return calls(("look", {"id": "S-1"}))
+        if len(heard) == 1:
+            return calls(("look", {"id": "B-3" if errs else "A-2"}))
+        if len(heard) == 2:
+            return calls(("book", {"id": heard[-1].partition(" ")[0]}))
+        return says(heard[-1])
+
+    return Agent(name="Errand", model=bench.policy(decide), tools=[look, book])
+
+
+async def searched(path: Path, log: Path) -> str:
+    """The verdict on the newest run of the lab, on a tape of its runs; what is not on it may be asked if that changes nothing."""
+    async with open_bench(path) as bench:
+        newest, *rest = [
+            row[0] for row in bench.store.sql("select trace_id from traces order by started_at desc", limit=None).rows
+        ]
+        question = await cause.ask(
+            bench.runner, newest, wrong="contains:B-3", right=None, tools=record(bench.store, [newest, *rest]), on_miss="live-if-readonly",
+            agent=_errand(bench, log, errs=True),
+        )  # fmt: skip
+        found = await cause.why(bench.runner, question, concurrency=AT_ONCE)
+        return repr(found)
+
+
+async def test_a_search_for_the_cause_that_is_killed_again_and_again_pays_no_replay_twice_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    path, log, other = tmp_path / "lab.duckdb", tmp_path / "log", tmp_path / "other.duckdb"
+    async with open_bench(path) as bench:
+        for errs in (False, True):
+            await bench.run("Book the order of S-1.", _errand(bench, log, errs=errs))
+    shutil.copy(path, other)
+    assert [line for line in log.read_text().splitlines() if line.startswith("book")] == ["book A-2", "book B-3"]
+
+    log.unlink()
+    whole = await searched(other, log)
+    assert "step 2 · look · PROVEN" in whole
+    asked = log.read_text().splitlines()
+    assert not [line for line in asked if line.startswith("book")], "what changes something is never called"
+
+    log.unlink()
+    dice, kills, said = random.Random(5), 0, ""
+    while not said:
+        child = subprocess.Popen(
+            [sys.executable, "-c", SEARCHED, str(path), str(log)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )  # fmt: skip
+        assert child.stdout is not None
+        seen = len(log.read_text().splitlines()) if log.exists() else 0
+        enough = seen + dice.randint(20, 80) if kills < 2 else 10**9
+        while child.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < enough):
+            await asyncio.sleep(0.005)
+        if child.poll() is None:
+            child.kill()
+            kills += 1
+        said = child.stdout.read().strip()
+        child.wait()
+        child.stdout.close()
+    assert (said, kills) == (whole, 2)
+    again = log.read_text().splitlines()
+    most_under_way = (
+        kills * (AT_ONCE + 1) * 4
+    )  # Replays, of up to four answers each; one may be kept and not yet counted.
+    assert 0 <= again.count("answer") - asked.count("answer") <= most_under_way
+    assert {line for line in again if line != "answer"} <= {line for line in asked if line != "answer"}

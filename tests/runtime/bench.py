@@ -127,11 +127,11 @@ class Policy(Model):
     """A model that answers by a function of what it is given: (instructions, input items, tools) to output items."""
 
     def __init__(self, decide: Callable[[str, list[Any], list[Any]], list[Any]]) -> None:
-        self._decide = decide
+        self.decide = decide
 
     def _script(self, instructions: str | None, input: Any, tools: list[Any]) -> ScriptedModel:
         items = [{"role": "user", "content": input}] if isinstance(input, str) else list(input)
-        return ScriptedModel([self._decide(instructions or "", items, tools)])
+        return ScriptedModel([self.decide(instructions or "", items, tools)])
 
     async def get_response(
         self, system_instructions: Any, input: Any, model_settings: Any, tools: Any, *rest: Any, **more: Any

@@ -170,7 +170,7 @@ async def test_decisions_are_held_and_new_calls_that_need_approval_are_refused_u
     assert (refused.output, paid) == ("Done.", ["1"])
     heard = {item["call_id"]: item["output"] for item in refused.items if item["type"] == "function_call_output"}
     assert [heard[call.call_id] for call in turn] == ["Paid 1.", "No order."]
-    assert "refused" in heard[new[0][0].call_id]
+    assert "rejected" in heard[new[0][0].call_id]
     await replay(bench, run.trace_id, results={turn[1].call_id: "No order."}, approve_all=True)
     assert paid == ["1", "2"]
 

@@ -30,6 +30,16 @@ def test_filter_sql_and_rows_say_the_same(source: SampleSource) -> None:
     assert len(explorer) == len(explorer.df())
 
 
+def test_where_is_a_list_of_its_own_of_what_a_filter_finds_too(source: SampleSource) -> None:
+    explorer = TraceExplorer(source, filter='status == "failed" or status == "completed"')
+    failed = explorer.where('status == "failed"')
+    assert 0 < len(failed) < len(explorer)
+    assert set(failed.df()["status"]) == {"failed"}
+    assert explorer.filter == 'status == "failed" or status == "completed"'
+    with pytest.raises(FilterError):
+        explorer.where("statsu == 3")
+
+
 def test_a_filter_that_cannot_be_read_changes_nothing(source: SampleSource) -> None:
     explorer = TraceExplorer(source, filter='status == "failed"')
     with pytest.raises(FilterError):

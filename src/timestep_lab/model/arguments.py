@@ -81,6 +81,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {match!r}?" if match else ""
 
 
+def check_whole(least: int, **given: object) -> None:
+    """Raises `UsageError` unless each is a whole number of at least so much."""
+    for name, value in given.items():
+        if type(value) is not int or value < least:
+            raise UsageError(f"{name}={value!r} is too little.", f"Give a whole number from {least} up.", param=name)
+
+
 def checks_keywords(method: F) -> F:
     """Decorator for methods of `Lab`: an unknown keyword raises a `UsageError` that names the method and the most similar keyword.
 

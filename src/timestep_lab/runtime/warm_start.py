@@ -16,6 +16,7 @@ from agents import Agent, RunConfig, RunErrorDetails, RunResult
 from agents.exceptions import AgentsException
 from agents.items import ToolApprovalItem
 
+from timestep_lab.model.arguments import check_whole
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.model.ids import new_trace_id
@@ -281,7 +282,10 @@ async def warm_start(
     plan = replace(plan, options=options)
     assert plan.point is not None
     if not plan.recorded.answers:
-        raise UsageError(f"The run of trace {trace_id} has no answer of a model.", "There is nothing to replay.")
+        raise UsageError(
+            f"The run of trace {trace_id} has no recorded answer of a model.",
+            "A model object that traces nothing can be recorded once it is added: model=lab.router.add_model(my_model).",
+        )
     given = plan.recorded.input_of(plan.recorded.warm_start(plan.point))
     if prompt is not None:
         messages = await in_thread(said_to, runner.store, plan.run)
@@ -293,7 +297,8 @@ async def replay_many(
     start: WarmStart, times: int, *, concurrency: int, approve_all: bool = False, keep_traces: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Replayed]:  # fmt: skip
-    """`times` replays, at most `concurrency` at once. `on_progress` is told how many are done, of how many."""
+    """`times` replays, at most `concurrency` at once. `on_progress` is told how many are done, of how many. Raises `UsageError`."""
+    check_whole(1, times=times, concurrency=concurrency)
     gate, done = asyncio.Semaphore(concurrency), 0
 
     async def one() -> Replayed:

@@ -332,6 +332,8 @@ async def _comparison(
     from timestep_lab.evals.compare import new_comparison
     from timestep_lab.service.comparisons import eval_context
 
+    if not scorers:
+        raise UsageError("Nothing says which answers are good.", "Name a scorer: scorers='contains'.", param="scorers")
     given = {name: value for name, value in options.items() if value is not None}
     return await new_comparison(eval_context(scope), cases, agents=[*agents], names=[*names], scorers=scorers, **given)
 

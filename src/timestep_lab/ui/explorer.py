@@ -211,6 +211,20 @@ class TraceExplorer(TraceReader):
     def until(self, moment: datetime | None) -> None:
         self._ask(replace(self._query, until=moment), None)
 
+    def where(self, filter: str) -> TraceExplorer:
+        """Returns a new explorer of the traces that match `filter` as well, as in `lab.traces.where('agent == "Front desk"')`.
+
+        Raises `FilterError`.
+        """
+        query = self._query
+        both = f"({query.filter}) and ({filter})" if query.filter else filter
+        made = TraceExplorer(
+            self.source, datasets=self._datasets, search=query.search, of=query.source, since=query.since, until=query.until,
+            last_s=self._last_s, order=self._order,
+        )  # fmt: skip
+        made.filter = both
+        return made
+
     @property
     def sql(self) -> str:
         """The query whose rows the list shows."""

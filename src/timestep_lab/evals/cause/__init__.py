@@ -2,6 +2,7 @@
 
 from timestep_lab.evals.cause.blame import Blame
 from timestep_lab.evals.cause.findings import BlamePlan, Decision, Outlook, Share, Suspect, Why, WhyPlan, told
+from timestep_lab.evals.cause.repairs import asked_again
 from timestep_lab.evals.cause.search import Question, ask, outlook, why
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Why",
     "WhyPlan",
     "ask",
+    "asked_again",
     "outlook",
     "told",
     "why",

@@ -27,11 +27,13 @@ from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools
 from timestep_lab.evals.scorers.registry import make_scorer
 from timestep_lab.evals.statistics.paired import fisher, holm
+from timestep_lab.model.arguments import check_whole
 from timestep_lab.model.errors import LabError, TapeMissError, UsageError
 from timestep_lab.model.records import Json, Usage
 from timestep_lab.runtime.agent_graph import handoff_targets
+from timestep_lab.runtime.run import RunLimits
 from timestep_lab.runtime.span_records import parsed
-from timestep_lab.runtime.tape import Tape
+from timestep_lab.runtime.tape import Tape, pool_of, record
 from timestep_lab.runtime.warm_start import Replayed, WarmStart, warm_start
 from timestep_lab.store.base import in_thread
 
@@ -39,9 +41,19 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
 
 from timestep_lab.evals.cause.findings import Decision, Outlook, Share, Suspect, Why, WhyPlan
-from timestep_lab.evals.cause.repairs import Repair, other_instructions, other_models, repairs
+from timestep_lab.evals.cause.repairs import (
+    POOL_READ,
+    Call,
+    Repair,
+    asked_again,
+    check_named,
+    other_instructions,
+    other_models,
+    repairs,
+    runs_that_tell,
+)
 
-VERSION = 1
+VERSION = 2
 NO_USAGE = Usage()
 ALPHA = 0.05
 SCREENED = 4
@@ -92,8 +104,16 @@ def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
         if replayed.output is None:
             return False
         if scorer is None:
-            holds = criterion(replayed.output)
-            holds = await holds if isinstance(holds, Awaitable) else holds
+            try:
+                holds = criterion(replayed.output)
+                holds = await holds if isinstance(holds, Awaitable) else holds
+            except Exception as error:
+                param = "wrong" if is_wrong else "right"
+                raise UsageError(
+                    f"The function {param}= raised {type(error).__name__} of the answer {replayed.output[:80]!r}: {error}",
+                    "It must say true or false of any answer.",
+                    param=param,
+                ) from error
             return bool(holds) != is_wrong
         score = await scorer.score(Answer(output=replayed.output, steps=_steps(replayed.items)), case, Tools())
         if score.value is None:
@@ -157,10 +177,13 @@ class Replays:
         ]
         cached = await in_thread(self.rows.cached, [key for _, _, key in slots])
         outcomes: dict[str, list[bool | None]] = {name: [] for name in arms}
-        async with asyncio.TaskGroup() as group:
-            for position, (name, start, key) in enumerate(slots):
-                first = name in self.watched and position % max(1, len(numbers)) == 0 and numbers.start == 0
-                group.create_task(self._one(outcomes[name], name, start, key, cached.get(key), keep_trace=first))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for position, (name, start, key) in enumerate(slots):
+                    first = name in self.watched and position % max(1, len(numbers)) == 0 and numbers.start == 0
+                    group.create_task(self._one(outcomes[name], name, start, key, cached.get(key), keep_trace=first))
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
         shares = {name: _share(judged) for name, judged in outcomes.items()}
         return shares | {name: Share(0, len(numbers)) for name, start in arms.items() if start is None}
 
@@ -241,7 +264,8 @@ class Question:
     """A recorded run and its criterion of success: the common input of `outlook` and `why`."""
 
     base: WarmStart
-    tape: Tape
+    known_runs: Tape
+    """Runs from which repairs are taken: those of the tape, or with live tools the newest runs of the agent."""
     judge: Judge
     live: bool
     key: tuple[Any, ...]
@@ -274,6 +298,14 @@ async def ask(
         if wrong is not None or right is not None:
             raise UsageError("A scorer and wrong= or right= were both given.", "Pass only one of them.", param="scorer")
         right = make_scorer(scorer) if isinstance(scorer, str) else scorer
+    if not isinstance(tools, str | Tape) or (
+        isinstance(tools, str) and tools.partition(":")[0] not in ("live", "tape")
+    ):
+        raise UsageError(
+            f"tools={tools!r} is not known.",
+            "Use 'tape', 'tape:<filter of traces>', lab.tape(…) or 'live'.",
+            param="tools",
+        )
     live = tools == "live"
     on_tools: Any = Tape((), (trace_id,)) if live else tools
     on_miss = "live-if-readonly" if live else on_miss
@@ -286,7 +318,12 @@ async def ask(
         cost_usd=0.0, trace_id=None,
     )  # fmt: skip
     key = ("why", VERSION, trace_id, base.plan.tape.version, on_miss)
-    return Question(base, base.plan.tape, judge, live, key, bool(await judge(recorded)))
+    known_runs = base.plan.tape
+    if live:
+        known_runs = await in_thread(
+            lambda: record(runner.store, pool_of(runner.store, run.agent, trace_id, POOL_READ + 1))
+        )
+    return Question(base, known_runs, judge, live, key, bool(await judge(recorded)))
 
 
 def _replays(question: Question, runner: Runner, planned: int, **options: Any) -> Replays:
@@ -298,7 +335,9 @@ async def outlook(
     runner: Runner, question: Question, *, k: int = 8, concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False,
     on_progress: Progress | None = None,
 ) -> Outlook:  # fmt: skip
-    """See `lab.outlook`: `k` continuations after each decision."""
+    """See `lab.outlook`: `k` continuations after each decision. Raises `UsageError`."""
+    check_whole(1, k=k, concurrency=concurrency)
+    RunLimits.read(budget_usd=budget_usd)
     decisions = decisions_of(question.base)
     replays = _replays(
         question, runner, k * len(decisions), concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=on_progress
@@ -306,10 +345,27 @@ async def outlook(
     return await _outlook(question, replays, decisions, k)
 
 
-async def _outlook(question: Question, replays: Replays, decisions: Sequence[Decision], k: int) -> Outlook:
+async def _outlook(
+    question: Question, replays: Replays, decisions: Sequence[Decision], k: int, *, sparing: bool = False
+) -> Outlook:
+    """`sparing`: runs half of the continuations first, and the rest only at the start and next to changes of the pass rate."""
     arms = {f"anew {turn}": question.anew(turn) for turn in range(len(decisions))}
-    shares = await replays.shares("outlook", arms, range(k))
-    return Outlook(question.base.plan.run.trace_id, tuple(decisions), tuple(shares.values()), question.right)
+
+    def seen(shares: Mapping[str, Share]) -> Outlook:
+        return Outlook(
+            question.base.plan.run.trace_id, tuple(decisions), tuple(shares[arm] for arm in arms), question.right
+        )
+
+    first = (k + 1) // 2 if sparing else k
+    shares = await replays.shares("outlook", arms, range(first))
+    if first < k:
+        half = seen(shares)
+        changed = {turn for turn in range(len(decisions)) if abs(half.fall(turn) or 0.0) >= LEAST_FALL}
+        open_turns = {0, *changed, *(turn + 1 for turn in changed)}
+        more = {f"anew {turn}": arms[f"anew {turn}"] for turn in sorted(open_turns) if turn < len(decisions)}
+        for arm, share in (await replays.shares("outlook", more, range(first, k))).items():
+            shares[arm] += share
+    return seen(shares)
 
 
 async def why(
@@ -318,18 +374,32 @@ async def why(
     approve_all: bool = False, plan: bool = False, on_progress: Progress | None = None,
 ) -> Why | WhyPlan:  # fmt: skip
     """See `lab.why`."""
+    check_whole(1, k=k, concurrency=concurrency)
+    check_whole(2, replays=replays)
+    RunLimits.read(budget_usd=budget_usd)
+    check_named(question.base, corrections or {}, instructions or {}, models or {})
     if question.right:
         raise UsageError(
             "By this criterion the recorded run succeeded.", "Pass a criterion that its answer fails.", param="wrong"
         )
     base, decisions = question.base, decisions_of(question.base)
-    pool = [trace for trace in question.tape.traces if trace != base.plan.run.trace_id]
+    known_runs, usual = (
+        (question.known_runs, set[Call]())
+        if plan
+        else await runs_that_tell(runner.store, base, question.known_runs, question.judge)
+    )
+    pool = [trace for trace in known_runs.traces if trace != base.plan.run.trace_id]
+
+    def is_known(model: str) -> bool:
+        return _is_known(runner, model)
+
     if instructions is None:
         instructions = await in_thread(other_instructions, runner.store, pool, base.recorded)
     if models is None:
-        models = await in_thread(other_models, runner.store, pool, base.recorded, lambda name: _is_known(runner, name))
+        models = await in_thread(other_models, runner.store, pool, base.recorded, is_known)
+    again = await asked_again(base, concurrency, unasked=plan) if question.live else {}
     tried = repairs(
-        base, question.tape, live=question.live, corrections=corrections or {}, instructions=instructions, models=models
+        base, known_runs, usual=usual, again=again, corrections=corrections or {}, instructions=instructions, models=models, is_known=is_known
     )  # fmt: skip
     most = k * len(decisions) + SCREENED * len(tried) + 2 * replays * (3 * SHORTLIST + 1)
     if plan:
@@ -343,8 +413,8 @@ async def why(
     work = _replays(
         question, runner, most, concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=on_progress
     )  # fmt: skip
-    seen = await _outlook(question, work, decisions, k)
-    screened = await work.shares("screen", {f"repaired {r.key}": r.start for r in tried}, range(SCREENED))
+    seen = await _outlook(question, work, decisions, k, sparing=True)
+    screened = await _screened(work, tried, seen)
     short = _shortlist(tried, screened, seen)
     shares, p_values, settled = await _confirmed(question, work, short, replays)
     suspects = [
@@ -354,7 +424,7 @@ async def why(
     picked = {one.key for one in short}
     rest = [
         Suspect(
-            decision=decisions[r.turn], kind=r.kind, repair=r.text, repaired=screened[f"repaired {r.key}"], held=_after(seen, r.turn),
+            decision=decisions[r.turn], kind=r.kind, repair=r.text, repaired=screened[_arm(r)], held=_after(seen, r.turn),
             anew=None if r.kind == "result" else seen.shares[r.turn], start=seen.shares[0],
         )
         for r in tried if r.key not in picked
@@ -401,6 +471,26 @@ def _arm(one: Repair | Chance) -> str:
     return f"anew {one.turn}" if isinstance(one, Chance) else f"repaired {one.key}"
 
 
+async def _screened(work: Replays, tried: Sequence[Repair], seen: Outlook) -> dict[str, Share]:
+    """Replays each repair that can still help a few times. The second half of the replays is run for repairs that passed at least once; for
+    every repair if none passed each time."""
+    hopeful = [r for r in tried if r.rank == 0 or _unrepaired(r, seen) <= 1.0 - LEAST_GAIN]
+    arms = {_arm(r): r.start for r in hopeful}
+    half = SCREENED // 2
+    shares = await work.shares("screen", arms, range(half))
+    is_clear = any(share.passed == half for share in shares.values())
+    left = {arm: start for arm, start in arms.items() if shares[arm].passed or not is_clear}
+    for arm, share in (await work.shares("screen", left, range(half, SCREENED))).items():
+        shares[arm] += share
+    return {_arm(r): Share() for r in tried} | shares
+
+
+def _unrepaired(repair: Repair, seen: Outlook) -> float:
+    """The pass rate without the repair: from that step or from the start, whichever is higher."""
+    before = _after(seen, repair.turn) if repair.kind == "result" else seen.shares[repair.turn]
+    return max(before.rate or 0.0, seen.shares[0].rate or 0.0)
+
+
 def _shortlist(tried: Sequence[Repair], screened: Mapping[str, Share], seen: Outlook) -> list[Repair | Chance]:
     """The shortlist: the best repair per step and kind, and the decisions with the largest drops of the outlook; at
     most `SHORTLIST`.
@@ -411,11 +501,9 @@ def _shortlist(tried: Sequence[Repair], screened: Mapping[str, Share], seen: Out
     ]
     gains: list[tuple[float, Repair]] = []
     for repair in tried:
-        share = screened[f"repaired {repair.key}"]
-        before = _after(seen, repair.turn) if repair.kind == "result" else seen.shares[repair.turn]
+        share = screened[_arm(repair)]
         if share.n and share.passed:
-            gain = (share.rate or 0.0) - max(before.rate or 0.0, seen.shares[0].rate or 0.0)
-            gains.append((gain, repair))
+            gains.append(((share.rate or 0.0) - _unrepaired(repair, seen), repair))
     best: dict[tuple[int, str], Repair | Chance] = {}
     for gain, repair in sorted(gains, key=lambda g: (-g[0], g[1].turn, g[1].rank)):
         if gain >= LEAST_GAIN:
@@ -488,9 +576,7 @@ def _suspect(
     nothing = Share()
     anew, held = shares.get(f"anew {one.turn}", nothing), shares.get(f"anew {one.turn + 1}", nothing)
     repaired = anew if isinstance(one, Chance) else shares.get(f"repaired {one.key}", nothing)
-    verdict = "suspected" if not is_settled else "chance" if isinstance(one, Chance) else "proven"
-    if verdict == "suspected" and not repaired.passed:
-        verdict = ""
+    verdict = "" if p >= 1.0 else "suspected" if not is_settled else "chance" if isinstance(one, Chance) else "proven"
     return Suspect(
         decision=decisions[one.turn], kind=one.kind, repair=one.text, repaired=repaired, held=held,
         anew=None if one.kind == "result" else anew, start=shares.get("anew 0", nothing), p=p, verdict=verdict,
