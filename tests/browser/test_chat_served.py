@@ -231,7 +231,37 @@ def killed_in_two_tabs(lab: Restarted, pages: Pages) -> None:
     expect(field(first)).to_have_value("In the first tab")
 
 
-KILLED = (killed_while_typing, killed_while_streaming, killed_while_uploading, killed_in_two_tabs)
+def killed_while_filling_in_a_form(lab: Restarted, pages: Pages) -> None:
+    page = opened(pages, lab.now)
+    page.goto(f"{lab.now.url}/agents?id={page.evaluate(AGENT)}")
+    instructions = page.get_by_label("Instructions", exact=True)
+    instructions.fill("Half of it before, ")
+    lab.kill()
+    instructions.press_sequentially("half of it while nobody listens")
+    lab.restart()
+    expect(page.get_by_text("Reconnecting")).to_be_hidden(timeout=60_000)
+    expect(page.get_by_text("Not saved yet")).to_be_visible(timeout=60_000)
+    expect(instructions).to_have_value("Half of it before, half of it while nobody listens", timeout=60_000)
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("status").filter(has_text="Saved")).to_be_visible(timeout=60_000)
+    page.goto(f"{lab.now.url}/sql")
+    query = page.get_by_label("Query", exact=True)
+    query.fill("select 1 as one")
+    lab.kill()
+    lab.restart()
+    expect(page.get_by_text("Reconnecting")).to_be_hidden(timeout=60_000)
+    page.wait_for_function("performance.getEntriesByType('navigation')[0].type === 'reload'", timeout=60_000)
+    expect(query).to_have_value("select 1 as one", timeout=60_000)
+
+
+AGENT = "async () => (await (await fetch('/api/v1/agents')).json())[0].id"
+KILLED = (
+    killed_while_typing,
+    killed_while_streaming,
+    killed_while_uploading,
+    killed_in_two_tabs,
+    killed_while_filling_in_a_form,
+)
 
 
 @pytest.mark.parametrize("round", KILLED[1:], ids=lambda round: round.__name__)

@@ -92,6 +92,28 @@ def test_what_is_wrong_is_told_where_it_is_and_the_others_answer(lab: LabProcess
     expect(page.get_by_label("Temperature")).to_have_value("0.2")
 
 
+def test_what_was_written_right_before_a_reload_is_there_after_it(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/playground?model=demo/echo"))
+    expect(page.get_by_role("button", name="Run", exact=True)).to_be_visible()
+    page.evaluate(
+        """() => {
+            const write = (root) => {
+                for (const node of root.querySelectorAll("*")) {
+                    if (node.matches('textarea[name="prompt"]')) {
+                        node.value = "To the last letter";
+                        node.dispatchEvent(new Event("input", { bubbles: true, composed: true }));
+                    }
+                    if (node.shadowRoot) write(node.shadowRoot);
+                }
+            };
+            write(document);
+            location.reload();
+        }"""
+    )
+    page.wait_for_function("performance.getEntriesByType('navigation')[0].type === 'reload'")
+    expect(page.get_by_label("Message", exact=True)).to_have_value("To the last letter")
+
+
 def test_an_answer_is_stopped_and_one_that_nobody_reads_any_more_ends(lab: LabProcess, pages: Pages) -> None:
     page = ready(pages.open(f"{lab.url}/playground?model=demo/slow?tps=20%26n=2000"))
     page.get_by_label("Message", exact=True).fill("Count")

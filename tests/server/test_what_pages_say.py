@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import logging
 import re
@@ -15,7 +16,7 @@ from timestep_lab.runtime.settings import Settings
 from timestep_lab.server import pages
 from timestep_lab.server.pages import files as embeddings
 from timestep_lab.server.pages import shell
-from timestep_lab.server.pages.page_view import NotHere, Notice
+from timestep_lab.server.pages.page_view import NotHere, Notice, PageView
 
 NOT_THERE = {
     "/traces/nope": "This trace is not here",
@@ -156,3 +157,34 @@ def test_embeddings_that_cannot_be_had_are_said_before_a_store_is_made(monkeypat
     assert "timestep-lab[files]" in str(embeddings.default_embeddings(here)["problem"])
     keyless = Settings.load(env={"DEFAULT_EMBEDDING_MODEL": "openai/text-embedding-3-small"})
     assert "OPENAI_API_KEY" in str(embeddings.default_embeddings(keyless)["problem"])
+
+
+class Counting(PageView):
+    """Shows how often it was read; each reading takes until the test lets it end."""
+
+    def __init__(self) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self.readings: list[asyncio.Event] = []
+
+    async def read(self) -> Any:
+        n = len(self.readings) + 1
+        may_end = asyncio.Event()
+        self.readings.append(may_end)
+        await may_end.wait()
+        return n
+
+
+async def test_a_page_that_is_read_anew_while_it_is_read_shows_the_later_reading() -> None:
+    page = Counting()
+    early = asyncio.create_task(page.refresh())
+    await asyncio.sleep(0)
+    later = [asyncio.create_task(page.refresh()) for _ in range(2)]
+    await asyncio.sleep(0)
+    page.readings[0].set()
+    await asyncio.sleep(0.01)
+    assert page.snapshot() == {"page": None}, "What was read before a later change is not shown."
+    assert not early.done()
+    page.readings[1].set()
+    await asyncio.gather(early, *later)
+    assert page.snapshot() == {"page": 2}
+    assert len(page.readings) == 2, "All that was asked for meanwhile is answered by one more reading."

@@ -32,6 +32,19 @@ async def test_every_save_is_a_version_and_one_that_changes_nothing_is_none(lab:
     assert [len(lab.agents.versions(agent.id)) for agent in lab.agents] == [1, 1, 3][-len(lab.agents) :]
 
 
+async def test_a_version_says_who_saved_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "anna")
+    lab.agents.update("Front desk", instructions="Be both.")
+    monkeypatch.setenv("LOGNAME", "bert")
+    lab.agents.restore("Front desk@1")
+    assert [v.saved_by for v in lab.agents.versions("Front desk")][:2] == ["bert", "anna"]
+    assert lab.agents.get("Front desk").saved_by == "bert"
+    assert lab.agents.get("Personal Assistant").saved_by == "", "It came with the lab."
+    guest = lab.for_user("00000000-0000-4000-8000-00000000000a")
+    assert guest.agents.create(name="Mine").saved_by == "guest"
+    await guest.aclose()
+
+
 async def test_a_version_that_is_not_there_is_refused_with_the_newest(lab: Lab) -> None:
     with pytest.raises(NotFoundError, match=r"'Front desk' has no version 9. The newest version is Front desk@3"):
         lab.agents.get("Front desk@9")

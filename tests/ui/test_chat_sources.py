@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 from tests.server.lab_process import LabProcess, start, stop
 from tests.server.remote import Both
 from timestep_lab.model.errors import LabError
-from timestep_lab.model.records import RunRecord, Usage
+from timestep_lab.model.records import RunRecord, ThreadRecord, Usage
 from timestep_lab.ui.chat import Chat
 from timestep_lab.ui.chat_state import run_json
 
@@ -54,6 +55,35 @@ async def test_an_edited_message_names_its_branch_and_one_tried_again_does_not(c
     said = [i.data["text"] for i in chat._items.values() if i.type == "user_message"]
     assert said == ["The first question"], "A message itself can be tried again."
     assert answer.type == "assistant_message"
+
+
+async def test_of_two_conversations_opened_quickly_the_second_is_shown_whole(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await chat.ask("The first one")
+    first = str(chat.thread_id)
+    await chat._fresh()
+    await chat.ask("The second one")
+    second = str(chat.thread_id)
+    source, may_go = chat._source, asyncio.Event()
+    read = source.thread
+
+    async def late(thread_id: str) -> ThreadRecord:
+        thread = await read(thread_id)
+        if thread_id == first:
+            await may_go.wait()
+        return thread
+
+    monkeypatch.setattr(source, "thread", late)
+    opening = asyncio.create_task(chat._open(first))
+    await asyncio.sleep(0)
+    await chat._open(second)
+    may_go.set()
+    await opening
+    assert chat._thread is not None
+    assert (chat.thread_id, chat._thread.id) == (second, second)
+    assert {item.thread_id for item in chat._items.values()} == {second}
+    assert {run.thread_id for run in chat._runs.values()} == {second}
 
 
 async def test_an_empty_title_leaves_a_conversation_its_old_one(chat: Chat) -> None:

@@ -68,12 +68,12 @@ async def list_versions(lab: Lab, agent: str, as_json: bool) -> int:
     before = {version.version: version for version in versions}
     rows = [
         [
-            version.version, iso(version.updated_at),
+            version.version, iso(version.updated_at), version.saved_by,
             ", ".join(differences(before[version.version - 1], version)) if version.version - 1 in before else "",
         ]
         for version in versions
     ]  # fmt: skip
-    print_rows(console(), ["version", "saved", "changed"], rows)
+    print_rows(console(), ["version", "saved", "by", "changed"], rows)
     return 0
 
 

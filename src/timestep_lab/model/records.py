@@ -87,6 +87,8 @@ class AgentRecord(Record):
     created_at: Moment = field(default_factory=utc_now)
     updated_at: Moment = field(default_factory=utc_now)
     """When this version was saved."""
+    saved_by: str = ""
+    """Who saved this version: the name of the account that runs the lab, or `guest` of a served one. Empty: not known."""
     version: int = 1
     """Starts at 1 and increases with every save that changes something. 0 is an unsaved draft."""
 

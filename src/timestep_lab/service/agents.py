@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import getpass
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -190,7 +191,7 @@ class Agents:
         }  # fmt: skip
         record = AgentRecord(
             id=id or new_uuid(), user_id=self._scope.store.user_id, name=name.strip(), instructions=instructions,
-            description=description, **self._columns(given),
+            description=description, saved_by=self._author(), **self._columns(given),
         )  # fmt: skip
         store = self._scope.store
         if store.quota:
@@ -241,6 +242,7 @@ class Agents:
         if all(getattr(agent, name) == value for name, value in columns.items()):
             return agent
         store = self._scope.store
+        columns["saved_by"] = self._author()
         store.db.write(store.user_id, _saved(store, agent.id, columns), changes=store.agents.changes(agent.id))
         return store.agents.get(agent.id)
 
@@ -257,7 +259,9 @@ class Agents:
             for other in agents
             if agent.id in other.handoff_ids
             for statement in _saved(
-                store, other.id, {"handoff_ids": tuple(h for h in other.handoff_ids if h != agent.id)}
+                store,
+                other.id,
+                {"handoff_ids": tuple(h for h in other.handoff_ids if h != agent.id), "saved_by": self._author()},
             )
         ]
         deleted = Statement(
@@ -387,6 +391,14 @@ class Agents:
         return _named(agents, name)
 
     # -- within an operation
+
+    def _author(self) -> str:
+        if self._scope.store.quota is not None:
+            return "guest"
+        try:
+            return getpass.getuser()
+        except (OSError, KeyError, ImportError):
+            return ""  # A container may run as a number without a name.
 
     def _changed(self, agent: AgentRecord, changes: AgentChanges) -> dict[str, Any]:
         """The new values of the columns that are affected by the changes."""

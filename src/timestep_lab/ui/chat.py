@@ -136,8 +136,10 @@ class Chat(Conversation):
         self._refuse_while_following()
         self._thread_id = thread_id
         await self._read_thread()
+        await self._read_threads()
+        if thread_id != self._thread_id:
+            return  # Another conversation was opened meanwhile.
         self._go_on_with_agent()
-        self._threads = await self._source.threads(self._search)
         self._redraw()
         if self._on_thread:
             self._on_thread(thread_id)
@@ -180,12 +182,14 @@ class Chat(Conversation):
 
     @handles("choose")
     async def _choose(self, agent: str | None = None, model: str | None = None) -> None:
-        if model and model not in self._models:
-            model = await self._source.check_model(model)
+        if model is not None:
+            is_latest = self._model_choices.ask()
+            if model and model not in self._models:
+                model = await self._source.check_model(model)
+            if is_latest():
+                self._model = model or None
         if agent is not None:
             self._agent = agent
-        if model is not None:
-            self._model = model or None
         self.emit({"kind": "head", **self._head()})
 
     @handles("trace")

@@ -26,7 +26,7 @@ from timestep_lab.model.events import (
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.service.runs import DEFAULT_AGENT
 from timestep_lab.service.threads import ThreadPage
-from timestep_lab.ui.view import Updates, View
+from timestep_lab.ui.view import LatestOnly, Updates, View
 
 if TYPE_CHECKING:
     from timestep_lab.ui.view import Theme
@@ -237,6 +237,7 @@ class Conversation(View):
         """Who answers in place of the agent that is saved."""
         self._agents: Sequence[AgentChoice] = ()
         self._models: Sequence[str] = ()
+        self._model_choices = LatestOnly()
         self._threads = ThreadPage(data=[], has_more=False, after=None, total=None)
         self._told_rows: list[Json] = []
         self._shows_list = False
@@ -368,10 +369,15 @@ class Conversation(View):
             self._finished(task)
 
     async def _read_thread(self) -> None:
-        assert self._thread_id is not None
-        self._thread = await self._source.thread(self._thread_id)
-        self._items = {item.id: item for item in await self._source.items(self._thread_id)}
-        self._runs = {run.id: run for run in await self._source.runs(self._thread_id)}
+        thread_id = self._thread_id
+        assert thread_id is not None
+        thread = await self._source.thread(thread_id)
+        items, runs = await self._source.items(thread_id), await self._source.runs(thread_id)
+        if thread_id != self._thread_id:
+            return  # Another conversation was opened meanwhile.
+        self._thread = thread
+        self._items = {item.id: item for item in items}
+        self._runs = {run.id: run for run in runs}
         self._note_running()
 
     def _note_running(self) -> None:
@@ -413,11 +419,14 @@ class Conversation(View):
             return
         if self._is_following() or self._thread_id is None:
             return
-        was_running = self._running
-        for item in await self._source.items(self._thread_id):
+        was_running, thread_id = self._running, self._thread_id
+        items, runs = await self._source.items(thread_id), await self._source.runs(thread_id)
+        if thread_id != self._thread_id:
+            return  # Another conversation was opened meanwhile.
+        for item in items:
             if self._items.get(item.id) != item:
                 self._put(item)
-        for run in await self._source.runs(self._thread_id):
+        for run in runs:
             if self._runs.get(run.id) != run:
                 self._put_run(run)
         if self._is_following():  # A turn was begun here while the thread was read.

@@ -20,7 +20,7 @@ from timestep_lab.store.trace_selection import NEWEST_FIRST
 from timestep_lab.store.trace_stats import TimeBucket
 from timestep_lab.ui.trace_reader import TraceReader, read_trace
 from timestep_lab.ui.trace_view import TraceView, moment, outcome_text, text, trace_html
-from timestep_lab.ui.view import Updates, handles
+from timestep_lab.ui.view import LatestOnly, Updates, handles
 
 if TYPE_CHECKING:
     import pandas
@@ -131,8 +131,7 @@ class TraceExplorer(TraceReader):
         self._query = TraceQuery(filter=filter, search=search, source=of, since=since, until=until)
         self._last_s = last_s
         self._order, self._range = order, range
-        self._asked = 0
-        """Queries so far: an answer that comes after a later query is not shown."""
+        self._queries = LatestOnly()
         self._shown: _Shown | None = None
         self._refused: dict[str, Json] | None = None
         """The filter that the view was opened with and that cannot be read, and why."""
@@ -355,10 +354,9 @@ class TraceExplorer(TraceReader):
             since=parse_iso(since) if since else None,
             until=parse_iso(until) if until else None,
         )
-        self._asked += 1
-        asked = self._asked
+        is_latest = self._queries.ask()
         shown = await self.in_turn(self._answer, query, since_s, order, range)
-        if asked == self._asked:
+        if is_latest():
             self._take(shown)
 
     @handles("more")
@@ -406,7 +404,9 @@ class TraceExplorer(TraceReader):
         )  # fmt: skip
 
     def _ask(self, query: TraceQuery, last_s: float | None) -> None:
-        self._take(self._answer(query, last_s, self._order))
+        shown = self._answer(query, last_s, self._order)
+        self._queries.ask()
+        self._take(shown)
 
     def _take(self, shown: _Shown, *, live: bool = False) -> None:
         self._shown, self._query, self._last_s = shown, shown.query, shown.last_s

@@ -406,6 +406,19 @@ class View:
             refresh(self)
 
 
+class LatestOnly:
+    """Of several questions only the answer to the last one counts, in whatever order they are answered: `is_latest = self._queries.ask()`
+    before asking, and then `if is_latest(): …`."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def ask(self) -> Callable[[], bool]:
+        self._asked += 1
+        mine = self._asked
+        return lambda: mine == self._asked
+
+
 def _refusal(call_id: Json, message: str, next_step: str) -> dict[str, Json]:
     return {"op": "reply", "id": call_id, "error": {"message": message, "next_step": next_step}}
 

@@ -15,7 +15,7 @@ from timestep_lab.server.panel import page_argument
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.chat import Chat
 from timestep_lab.ui.chat_state import Draft
-from timestep_lab.ui.view import handles
+from timestep_lab.ui.view import LatestOnly, handles
 
 # --- The page of agents: cards, and for the one that is opened its fields, its versions, where it hands off to, and a chat to try it in
 
@@ -30,6 +30,7 @@ class AgentsPage(PageView):
         self._selected = selected
         self._chat: Chat | None = None
         self._is_new = False
+        self._trials = LatestOnly()
 
     def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
         """What the chat tells its browser goes with what the page tells: the page is the chat's host."""
@@ -67,7 +68,7 @@ class AgentsPage(PageView):
         versions: list[AgentRecord] = await in_thread(self.lab.agents.versions, agent_id)
         return [
             {
-                "version": one.version, "at": iso(one.updated_at),
+                "version": one.version, "at": iso(one.updated_at), "by": one.saved_by,
                 "changed": _parts(before, one) if before else None, "since": _parts(one, versions[0]),
             }
             for one, before in zip(versions, [*versions[1:], None], strict=True)
@@ -83,7 +84,10 @@ class AgentsPage(PageView):
         """Begin a chat with the agent, or with a new one that has no id yet."""
         if self._chat is not None:
             self._chat.detach(self)
+        is_latest = self._trials.ask()
         name = None if agent_id is None else (await in_thread(self.lab.agents.read, agent_id)).name
+        if not is_latest():
+            return
         chat: Chat = self.lab.chat(name, trace_base="/traces/")
         chat.attach(self)
         self._chat, self._is_new = chat, agent_id is None
@@ -157,7 +161,7 @@ def _agent(record: AgentRecord) -> dict[str, Json]:
     return {
         "id": record.id, "name": record.name, "description": record.description, "instructions": record.instructions,
         "model": record.model, "model_settings": dict(record.model_settings), "tools": list(record.tool_ids),
-        "handoffs": list(record.handoff_ids), "approvals": dict(record.approvals), "updated_at": record.updated_at, "version": record.version,
+        "handoffs": list(record.handoff_ids), "approvals": dict(record.approvals), "updated_at": record.updated_at, "saved_by": record.saved_by, "version": record.version,
         **{name: getattr(record, name) for name in LIMITS},
     }  # fmt: skip
 

@@ -22,7 +22,7 @@ from timestep_lab.server.pages.page_view import Heading, PageView, Shown, looked
 from timestep_lab.server.panel import page_argument, page_arguments
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.arena import ArenaView
-from timestep_lab.ui.view import View, handles
+from timestep_lab.ui.view import LatestOnly, View, handles
 
 # --- The page of comparisons: those made so far, and a form for another. An opened one is the live matrix of `ui/grid.py`
 
@@ -48,6 +48,7 @@ class ComparePage(PageView):
         super().__init__(lab)
         self._sent = bytearray()
         self._file: Dataset | None = None
+        self._files = LatestOnly()
 
     async def read(self) -> Json:
         return await self.in_turn(self._read)
@@ -98,9 +99,12 @@ class ComparePage(PageView):
         """The cases of the file that was sent, as they are understood."""
         content, self._sent = bytes(self._sent), bytearray()
         self._file = None
+        is_latest = self._files.ask()
         with _about("file"):
-            self._file = await in_thread(uploaded, content, name)
-        return _preview(self._file, "")
+            file = await in_thread(uploaded, content, name)
+        if is_latest():
+            self._file = file
+        return _preview(file, "")
 
     @handles("preview")
     async def _preview(self, data: dict[str, Any]) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import inspect
 import time
@@ -107,6 +108,9 @@ class PageView(View):
         self.lab: Any = lab
         self._page: Json = None
         self._updates = Updates(self, self.refresh)
+        self._reading = asyncio.Lock()
+        self._asked = self._read_for = 0
+        """How often it was asked to read anew, and how many of these what is shown answers."""
         self._unsubscribe: Callable[[], None] | None = None
 
     async def read(self) -> Json:
@@ -129,14 +133,23 @@ class PageView(View):
             self._unsubscribe = None
 
     async def refresh(self) -> None:
-        began = time.monotonic()
-        try:
-            self._page = json_safe(await self.read())
-        except LabError as error:
-            self.emit({"kind": "trouble", "message": error.message, "next_step": error.next_step})
-        else:
-            self.emit({"kind": "page", "page": self._page})
-        self._updates.cost_s = time.monotonic() - began
+        """Read anew and show it; on return what is shown was read after the call. One reading at a time, so that none overwrites what a later
+        one showed; one that was overtaken by another call is not shown, and is made again for both."""
+        self._asked += 1
+        mine = self._asked
+        async with self._reading:
+            while self._read_for < mine:
+                began, asked = time.monotonic(), self._asked
+                try:
+                    page = json_safe(await self.read())
+                except LabError as error:
+                    self.emit({"kind": "trouble", "message": error.message, "next_step": error.next_step})
+                    self._read_for = asked
+                else:
+                    if asked == self._asked:
+                        self._page, self._read_for = page, asked
+                        self.emit({"kind": "page", "page": page})
+                self._updates.cost_s = time.monotonic() - began
 
     @handles("submit")
     async def _submit(self, name: str, args: dict[str, Json]) -> Json:

@@ -47,11 +47,14 @@
   document.addEventListener("pointerdown", (event) => { if (!sheet.hidden && !event.target.closest(".shell-nav")) unfold(false); });
   sheet.addEventListener("keydown", (event) => { if (event.key === "Escape") { unfold(false); more.focus(); } });
 
+  let counts = 0;
   async function count() {
+    const mine = (counts += 1);
     try {
       const answer = await fetch("/api/v1/runs?status=needs_approval&limit=100");
       if (!answer.ok) return;
       const waiting = (await answer.json()).length;
+      if (mine !== counts) return; // Counted anew since.
       const link = document.querySelector('[data-page="approvals"]');
       if (waiting) link.dataset.count = waiting;
       else delete link.dataset.count;
@@ -85,9 +88,9 @@
   // The server was started again, or closed this page's session: only a new page helps. A field that keeps its text over a reload says so
   // (data-tl-kept); where something else was typed, the reader says when.
   const written = new Set();
-  addEventListener("input", (event) => { const [field] = event.composedPath(); if (field.dataset?.tlKept === undefined) written.add(field); }, { capture: true });
+  addEventListener("input", (event) => { written.add(event.composedPath()[0]); }, { capture: true });
   /** What was sent or closed since is not in need of being copied. */
-  const holdsText = (field) => field.isConnected && field.getClientRects().length > 0 && (field.type === "checkbox" || field.type === "radio" || field.value !== "");
+  const holdsText = (field) => field.isConnected && field.dataset?.tlKept === undefined && field.getClientRects().length > 0 && (field.type === "checkbox" || field.type === "radio" || field.value !== "");
   addEventListener("tl-gone", () => {
     isGone = true;
     const typed = [...written].some(holdsText);

@@ -1,12 +1,12 @@
 // The chat: one conversation, live. State comes from ui/chat.py; this file keeps the page in step with it.
 
-import { h, put, perFrame } from "./shared/dom.js";
+import { h, put, perFrame, storage } from "./shared/dom.js";
 import { icon } from "./shared/icons.js";
 import { cardName } from "./shared/approval_card.js";
 import { mount } from "./shared/mount.js";
 import { makeItem } from "./chat/items.js";
 import { asking } from "./chat/asking.js";
-import { composer, storage } from "./chat/composer.js";
+import { composer } from "./chat/composer.js";
 import { modelPicker } from "./chat/model_picker.js";
 import { threadList } from "./chat/threads.js";
 import { working } from "./chat/working.js";

@@ -3,6 +3,7 @@
 import { h, put } from "./shared/dom.js";
 import { count } from "./shared/format.js";
 import { icon } from "./shared/icons.js";
+import { latestOnly } from "./shared/link.js";
 import { mount } from "./shared/mount.js";
 import { facetPanel } from "./explorer/facets.js";
 import { filterBar, rangeOf } from "./explorer/filter_bar.js";
@@ -25,13 +26,13 @@ function render({ model, el }) {
   let opened = null;
   let face = "table";
   const looks = kept();
+  const [queries, graphs, traces] = [latestOnly(), latestOnly(), latestOnly()];
 
   const ask = async (changes, { isStep = true } = {}) => {
     const wanted = { ...(asked ?? query), ...changes };
     asked = wanted;
     try {
-      await link.call("query", wanted);
-      if (asked !== wanted) return; // Something else was asked since.
+      await queries(link.call("query", wanted));
       query = { ...query, ...wanted };
       place.query(wanted, { isStep });
     } catch (error) {
@@ -58,7 +59,7 @@ function render({ model, el }) {
     use: ({ columns, ...body }) => { if (columns) { looks.columns = columns; dress(); } ask({ ...ALL, ...body, ...(rangeOf(body.range) ?? {}) }); },
   }, { columns: columnsMenu.element, narrow, tabs });
   const bars = histogram((from, to) => ask({ since: from === null ? null : new Date(from).toISOString(), until: to === null ? null : new Date(to).toISOString(), since_s: null, range: "" }));
-  const list = traceList({ open: (id, how) => open(id, how), sort: (order) => ask({ order }), more: async (after) => (await link.call("more", { after })).value });
+  const list = traceList({ open: (id, how) => open(id, how), sort: (order) => ask({ order }), more: async (after) => (await link.call("more", { after })).value, problem: (error) => bar.refuse(error) });
   const facets = facetPanel((filter) => ask({ filter }));
   const panel = new TracePanel(link, { onSelect: (traceId, spanId) => { if (traceId) link.call("select", { trace_id: traceId, span_id: spanId }).catch(() => {}); }, openTrace: (id) => { list.choose(id); open(id, { isStep: true }); }, deleted: () => place.close() });
   const back = h("button", { class: "tl-button tl-back", type: "button" }, icon("back"), "Traces");
@@ -108,19 +109,19 @@ function render({ model, el }) {
     right.hidden = false;
     place.open(id, { isStep });
     try {
-      const { value, buffers } = await link.call("trace", { trace_id: id });
-      if (opened !== id) return;
+      const { value, buffers } = await traces(link.call("trace", { trace_id: id }));
       panel.show(value, buffers[0]);
       if (step === "failed") panel.chooseFailed();
       if (tell) link.call("select", { trace_id: id, span_id: null }).catch(() => {});
     } catch (error) {
-      if (!error.closed && opened === id) bar.refuse(error);
+      if (!error.closed) bar.refuse(error);
     }
   }
 
   function showList() {
     if (opened === null && root.dataset.tlScreen === "list") return;
     opened = null;
+    traces.forget();
     list.choose(null);
     right.hidden = true;
     root.dataset.tlScreen = "list";
@@ -140,7 +141,7 @@ function render({ model, el }) {
 
   async function drawGraph() {
     try {
-      const { value } = await link.call("graph_all");
+      const { value } = await graphs(link.call("graph_all"));
       graph.show(value);
     } catch (error) {
       if (!error.closed) put(graph.element, h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error"), `${error.message} ${error.nextStep ?? ""}`));

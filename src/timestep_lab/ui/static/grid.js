@@ -3,6 +3,7 @@
 import { h, perFrame, put } from "./shared/dom.js";
 import { count } from "./shared/format.js";
 import { icon } from "./shared/icons.js";
+import { latestOnly } from "./shared/link.js";
 import { mount } from "./shared/mount.js";
 import { GridModel, letter } from "./grid/model.js";
 import { Matrix } from "./grid/matrix.js";
@@ -21,6 +22,9 @@ function render({ model: host, el }) {
   const { root, link } = view;
   const model = new GridModel();
   const shown = { differ: false, fail: false, failFirst: false, scorer: null, reference: 0, opened: null, column: 0 };
+  /** Row and column of the case that was asked for last. */
+  let wanted = null;
+  const [sliced, cases, traces] = [latestOnly(), latestOnly(), latestOnly()];
   let following = 0;
   let panel = null;
 
@@ -104,8 +108,9 @@ function render({ model: host, el }) {
   order.addEventListener("change", () => { shown.failFirst = order.value === "fail"; filter(); });
 
   async function drawSlices() {
+    sliced.forget();
     try {
-      cut.show(model, by.value ? (await link.call("slices", { by: by.value })).value : null);
+      cut.show(model, by.value ? (await sliced(link.call("slices", { by: by.value }))).value : null);
     } catch (error) {
       refuse(error);
     }
@@ -124,7 +129,7 @@ function render({ model: host, el }) {
   // One case, whole
 
   function open(row, column) {
-    fetchCase(row, column).then(() => opened.element.focus({ preventScroll: true }));
+    fetchCase(row, column).then((isShown) => { if (isShown) opened.element.focus({ preventScroll: true }); });
   }
 
   function follow(row, column) {
@@ -134,16 +139,20 @@ function render({ model: host, el }) {
     following = setTimeout(() => fetchCase(row, column), FOLLOW_MS);
   }
 
+  /** True when it is what is shown now. */
   async function fetchCase(row, column) {
+    wanted = { row, column };
     try {
-      const { value } = await link.call("case", { place: row });
+      const { value } = await cases(link.call("case", { place: row }));
       trouble.hidden = true;
       shown.opened = value;
       shown.column = column;
       drawCase();
       if (root.clientWidth > 640) matrix.reveal();
+      return true;
     } catch (error) {
       refuse(error);
+      return false;
     }
   }
 
@@ -154,14 +163,15 @@ function render({ model: host, el }) {
 
   function closeCase() {
     clearTimeout(following);
-    shown.opened = null;
+    cases.forget();
+    wanted = shown.opened = null;
     opened.close();
     lower.classList.remove("tl-has-open");
     matrix.grid.focus({ preventScroll: true });
   }
 
   const growing = setInterval(() => {
-    if (shown.opened?.answers.some((answer) => answer.status === "running")) fetchCase(shown.opened.place, shown.column);
+    if (shown.opened?.answers.some((answer) => answer.status === "running")) fetchCase(wanted.row, wanted.column);
   }, GROWING_MS);
 
   // A trace
@@ -169,7 +179,7 @@ function render({ model: host, el }) {
   /** The trace of a cell, of its failing epoch where there is one. */
   async function traceOf(row, column) {
     try {
-      const answers = (await link.call("case", { place: row })).value.answers.filter((answer) => answer.column === column && answer.trace_id);
+      const answers = (await traces(link.call("case", { place: row }))).value.answers.filter((answer) => answer.column === column && answer.trace_id);
       const failed = answers.find((answer) => answer.status === "error" || answer.scores?.some(({ scorer: by, value }) => by === model.head.deciding && value !== null && value < 0.5));
       const found = failed ?? answers[0];
       if (found) await openTrace(found.trace_id);
@@ -181,7 +191,7 @@ function render({ model: host, el }) {
 
   async function openTrace(id) {
     try {
-      const { value, buffers } = await link.call("trace", { trace_id: id });
+      const { value, buffers } = await traces(link.call("trace", { trace_id: id }));
       panel ??= new TracePanel(link);
       const back = h("button", { class: "tl-button tl-trace-back", type: "button", onclick: closeTrace }, icon("back"), "Answers");
       put(traceBox, back, panel.element);
@@ -219,7 +229,7 @@ function render({ model: host, el }) {
     model.load(next, buffers[0]); head(next, false);
     matrix.forget();
   });
-  link.on("head", (op) => { head(op, false); matrix.forget(); if (shown.opened) fetchCase(shown.opened.place, shown.column); });
+  link.on("head", (op) => { head(op, false); matrix.forget(); if (wanted) fetchCase(wanted.row, wanted.column); });
   link.on("live", ({ cells, progress: now, scorers }) => {
     if (scorers && scorers.length > model.head.scorers.length) {
       // The engine's own rule: `overall` decides where there is one, else the first.

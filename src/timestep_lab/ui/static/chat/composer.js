@@ -1,7 +1,7 @@
 // Where a message is written: text that grows with its lines, files by button, drop and paste, Send or Stop. Nothing written here is
 // lost: a draft, what waits for the end of a turn, and what was on its way when the connection was lost outlive a reload of the page.
 
-import { h, put } from "../shared/dom.js";
+import { h, put, storage } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 import { bytes } from "../shared/format.js";
 
@@ -290,13 +290,3 @@ const shelf = {
 };
 
 const settled = (request) => new Promise((resolve, reject) => { request.onsuccess = () => resolve(request.result); request.onerror = () => reject(request.error); });
-
-/** This tab's storage, or nothing where the page's frame may have none (a sandboxed notebook output). */
-export function storage(use) {
-  try {
-    return use(window.sessionStorage);
-  } catch (error) {
-    if (error.name !== "SecurityError" && error.name !== "QuotaExceededError") throw error;
-    return null;
-  }
-}

@@ -4,6 +4,7 @@
 import { data, h, put } from "../shared/dom.js";
 import { ago, cost, count, duration, exactTime, short, tokens } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
+import { latestOnly } from "../shared/link.js";
 import { agentPath, outcomeBadge, traceTime } from "../trace/header.js";
 
 const known = (value) => value !== null && value !== undefined;
@@ -45,7 +46,7 @@ function scores(row) {
   return h("bdi", { class: "tl-clip", title: said.map(([name, value]) => `${name}: ${text(value)}`).join("\n") }, said.map(([, value]) => text(value)).join(" · "));
 }
 
-/** `{element, show(page), choose(id), focus(), empty(node)}`; `on.open(id, {isStep})`, `on.more(after)` → promise of a page, `on.sort(order)`. */
+/** `{element, show(page), choose(id), focus(), empty(node)}`; `on.open(id, {isStep})`, `on.more(after)` → promise of a page, `on.sort(order)`, `on.problem(error)`. */
 export function traceList(on) {
   const uid = `l${Math.random().toString(36).slice(2, 8)}`;
   const head = h("div", { class: "tl-table-head", role: "row" });
@@ -66,6 +67,7 @@ export function traceList(on) {
   let columns = [];
   let isNarrow = false;
   let texts = new Map();
+  const pages = latestOnly();
 
   const fit = () => {
     const room = scroller.clientWidth - 28;
@@ -144,11 +146,13 @@ export function traceList(on) {
   more.addEventListener("click", async () => {
     more.disabled = true;
     try {
-      const page = await on.more(after);
+      const page = await pages(on.more(after));
       const known = new Set(shown.map((row) => row.trace_id));
       shown = [...shown, ...page.rows.filter((row) => !known.has(row.trace_id))];
       after = page.after;
       draw();
+    } catch (error) {
+      if (!error.closed) on.problem(error);
     } finally {
       more.disabled = false;
     }
@@ -163,6 +167,7 @@ export function traceList(on) {
       order = by;
       if (!columns.length) fit();
       if (!live) {
+        pages.forget(); // More of what was listed before.
         shown = page.rows;
         after = page.after;
         held = null;

@@ -2,6 +2,7 @@
 
 import { data, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
+import { latestOnly } from "../shared/link.js";
 import { graphView } from "../graph/graph_view.js";
 import { wordDiff } from "../trace/word_diff.js";
 import { render as chat } from "../chat.js";
@@ -56,6 +57,7 @@ function render(context) {
   let opened = "fields";
   let drawn = "";
   let saved = null; // Whose fields are as they were kept just now, and the word for it.
+  const [graphs, histories, trials] = [latestOnly(), latestOnly(), latestOnly()];
   const isTouched = () => panes.get("fields").dataset.tlTouched !== undefined;
 
   // -- the cards
@@ -89,6 +91,8 @@ function render(context) {
     delete panes.get("fields").dataset.tlTouched;
     drawCards();
     if (agent === null) {
+      graphs.forget();
+      histories.forget();
       leave();
       (cards.querySelector(`[data-agent="${CSS.escape(before?.id ?? "")}"]`) ?? add).focus();
       return;
@@ -117,7 +121,7 @@ function render(context) {
     const pane = panes.get("fields");
     drawn = marked(agent);
     put(title, agent.id ? data(agent.name) : "New agent");
-    put(facts, agent.id ? [`version ${agent.version} · saved `, when(agent.updated_at)] : null);
+    put(facts, agent.id ? [`version ${agent.version} · saved `, when(agent.updated_at), agent.saved_by ? [" by ", data(agent.saved_by)] : null] : null);
     form = agentForm(agent, state, async () => (await link.call("models")).value);
     const save = button(agent.id ? "Save" : "Create", { primary: true, type: "submit" });
     const kept = h("span", { class: "tl-soft tl-small", role: "status" }, agent.id && agent.id === saved?.id ? saved.word : null);
@@ -144,21 +148,17 @@ function render(context) {
   const marked = (agent) => JSON.stringify([{ ...agent, used_at: null }, state.tools, state.agents.map((other) => [other.id, other.name])]);
 
   async function drawGraph() {
-    const { id } = chosen;
     try {
-      const { value } = await link.call("graph", { agent_id: id });
-      if (chosen?.id === id) graph.show(value);
+      graph.show((await graphs(link.call("graph", { agent_id: chosen.id }))).value);
     } catch (error) { say(error); }
   }
 
   // -- versions
 
   async function drawVersions() {
-    const { id } = chosen;
     const pane = panes.get("versions");
     try {
-      const { value } = await link.call("versions", { agent_id: id });
-      if (chosen?.id !== id) return;
+      const { value } = await histories(link.call("versions", { agent_id: chosen.id }));
       const mark = JSON.stringify(value);
       if (pane.dataset.tlMark === mark) return;
       pane.dataset.tlMark = mark;
@@ -166,7 +166,7 @@ function render(context) {
     } catch (error) { say(error); }
   }
 
-  function versionRow({ version, at, changed, since }, isNewest) {
+  function versionRow({ version, at, by, changed, since }, isNewest) {
     const words = changed === null ? "as it was made" : changed.map(({ part }) => partName(part)).join(", ");
     const restore = isNewest ? h("span", { class: "tl-chip" }, "newest") : button("Restore", { "aria-label": `Restore version ${version}`, onclick: () => act(restore, async () => {
       await link.call("restore", { agent_id: chosen.id, version });
@@ -177,7 +177,7 @@ function render(context) {
     const sides = [["what it changed", changed], ["what has changed since", since]].filter(([, parts]) => parts?.length);
     const more = sides.length ? h("details", {}, h("summary", {}, "Differences"), diff) : null;
     more?.addEventListener("toggle", () => { if (more.open && !diff.childElementCount) put(diff, sides.map(([heading, parts]) => [h("h3", {}, heading), table(parts)])); });
-    return h("li", { class: "tl-version", "data-version": version }, h("div", { class: "tl-line" }, h("strong", { class: "tl-num" }, `Version ${version}`), h("span", { class: "tl-grow tl-soft tl-small" }, h("span", {}, words)), when(at), restore), more);
+    return h("li", { class: "tl-version", "data-version": version }, h("div", { class: "tl-line" }, h("strong", { class: "tl-num" }, `Version ${version}`), h("span", { class: "tl-grow tl-soft tl-small" }, h("span", {}, words)), h("span", { class: "tl-soft tl-small" }, when(at), by ? [" by ", data(by)] : null), restore), more);
   }
 
   function partName(part) {
@@ -207,8 +207,7 @@ function render(context) {
     // Which conversation this is belongs to the pane, and not into the page's address.
     pane.addEventListener("tl-place", (event) => event.stopPropagation());
     put(panes.get("try"), h("p", { class: "tl-soft tl-small tl-none" }, "Answers with the fields as they stand, saved or not."), pane);
-    try { await link.call("try", { agent_id: id }); } catch (error) { say(error); return; }
-    if (chosen?.id !== id || tried) return;
+    try { await trials(link.call("try", { agent_id: id })); } catch (error) { say(error); return; }
     const listeners = [];
     const mine = { hear: (message, buffers = []) => { for (const listener of listeners) listener(message, buffers); } };
     tried = mine;
@@ -234,6 +233,7 @@ function render(context) {
   const written = ({ name, ...fields }) => (name.trim() ? { name, ...fields } : fields);
 
   function leave() {
+    trials.forget();
     tried?.close();
     tried = null;
     put(panes.get("try"));

@@ -1,16 +1,18 @@
 // The component of server/pages/compare.py: comparisons made so far, and a form for another.
 
-import { data, h, put } from "../shared/dom.js";
+import { data, h, put, storage } from "../shared/dom.js";
 import { count } from "../shared/format.js";
 import { compareForm } from "./compare_form.js";
 import { arenaCard } from "./duel_form.js";
 import { button, card, empty, page, status, when } from "./parts.js";
 
+const BEGUN = "timestep-lab comparison";
+
 function render(context) {
   const view = page(context, "compare", "Compare", "Models, agents, prompts and settings on the same cases, with a verdict.");
   const rows = h("div", {});
   const open = button("New comparison", { name: "plus", primary: true, "aria-expanded": "false", onclick: () => toggle(form.element.hidden) });
-  const form = compareForm(view, () => { toggle(false); open.focus(); });
+  const form = compareForm(view, { cancelled: () => { toggle(false); open.focus(); }, started: forget });
   form.element.hidden = true;
   view.actions.append(open);
   const arena = arenaCard(view.link);
@@ -25,6 +27,7 @@ function render(context) {
     if (shown) address.searchParams.set("new", "");
     else address.searchParams.delete("new");
     history.replaceState(history.state, "", address);
+    if (!shown) forget();
     if (shown) { form.element.querySelector("textarea").focus(); form.look(); }
   }
 
@@ -36,11 +39,9 @@ function render(context) {
   });
 }
 
-function begun() {
-  const kept = sessionStorage.getItem("timestep-lab comparison");
-  sessionStorage.removeItem("timestep-lab comparison");
-  return kept ? JSON.parse(kept) : null;
-}
+/** What another page left to begin with; also after a reload, until the form is closed or its comparison has begun. */
+const begun = () => JSON.parse(storage((tab) => tab.getItem(BEGUN)) ?? "null");
+const forget = () => storage((tab) => tab.removeItem(BEGUN));
 
 function list(rows, begin) {
   if (!rows.length) return empty("No comparisons yet", "Press New comparison, above: paste questions, give a file or a data set, or take what failed last week. A request of the playground becomes one, too.", "Or start one in a notebook:", h("pre", {}, 'await lab.compare(["What is 2 + 2?"], models=["demo/assistant", "demo/echo"])'), "or on the command line:", h("pre", {}, "timestep-lab compare cases.jsonl --models demo/assistant,demo/echo"));

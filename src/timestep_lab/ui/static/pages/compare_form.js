@@ -3,6 +3,7 @@
 import { data, h, put } from "../shared/dom.js";
 import { count } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
+import { latestOnly } from "../shared/link.js";
 import { button, field, input, parsed, wrong } from "./parts.js";
 
 const EXAMPLES = `What's the weather in Oakland?
@@ -11,8 +12,9 @@ const SOON_MS = 500;
 const READ = ".csv,.tsv,.jsonl,.ndjson,.json,.xlsx,.parquet,.gz";
 const SOURCES = [["text", "Type or paste"], ["file", "File"], ["stored", "Data set"], ["failures", "Failures of last week"]];
 
-/** `{element, update(state)}`. `link`, `act` and `submit` are the page's; a comparison that began is opened. */
-export function compareForm({ link, act, submit }, onCancel) {
+/** `{element, update(state)}`. `link`, `act` and `submit` are the page's; `on.cancelled()`, and `on.started()` before the comparison is opened. */
+export function compareForm({ link, act, submit }, on) {
+  const [looks, uploads] = [latestOnly(), latestOnly()];
   const cases = h("textarea", { name: "cases", class: "tl-input tl-mono", rows: 6, spellcheck: "false", value: EXAMPLES });
   const source = source_(() => { shown(); soon(); });
   const file = h("input", { type: "file", name: "file", class: "tl-input", accept: READ });
@@ -27,7 +29,7 @@ export function compareForm({ link, act, submit }, onCancel) {
   const approve = h("input", { type: "checkbox" });
   const said = h("p", { class: "tl-soft", role: "status", "aria-label": "What it would take" });
   const start = button("Start", { name: "play", primary: true, type: "submit" });
-  const plan = button("What would it take?", { onclick: () => act(plan, async () => { said.textContent = "Counting …"; try { said.textContent = await submit("plan", form()); } catch (error) { said.textContent = ""; throw error; } }) });
+  const plan = button("What would it take?", { onclick: () => act(plan, async () => { said.textContent = "Counting …"; try { said.textContent = await looks(submit("plan", form())); } catch (error) { said.textContent = ""; throw error; } }) });
   const parts = {
     text: field("Cases", cases, "Paste a table with a header (from a spreadsheet, CSV or TSV), JSON Lines, or write a question a line."),
     file: field("File", file, "CSV, TSV, JSON Lines, JSON, Excel (.xlsx) or Parquet. It is read here and not kept."),
@@ -42,7 +44,7 @@ export function compareForm({ link, act, submit }, onCancel) {
         h("label", { class: "tl-check" }, approve, h("span", {}, "Approve tool calls that ask")))),
     h("details", { class: "tl-more-candidates" }, h("summary", {}, "Prompts and settings as candidates"), h("div", { class: "tl-columns" },
       field("Prompts", prompts, "Templates that the data's columns fill, such as {{input}}; several are parted by a line of ---."), field("Settings", settings, "One JSON object a line, each a candidate."))),
-    h("div", { class: "tl-form-foot" }, start, plan, button("Cancel", { onclick: onCancel })), said);
+    h("div", { class: "tl-form-foot" }, start, plan, button("Cancel", { onclick: on.cancelled })), said);
 
   const given = () => {
     const kind = source.value();
@@ -63,24 +65,20 @@ export function compareForm({ link, act, submit }, onCancel) {
 
   // What the data are, and what it would take, as soon as the reader pauses. A form that is not finished says nothing yet.
   let waiting = 0;
-  let round = 0;
   function soon() {
     clearTimeout(waiting);
     waiting = setTimeout(look, SOON_MS);
   }
 
   async function look() {
-    const mine = (round += 1);
+    looks.forget();
     if (element.hidden) return;
     try {
       if (source.value() === "file" && !file.files.length && !preview.dataset.file) { put(preview); return; }
-      const found = await submit("preview", { data: given() });
-      if (mine !== round) return;
-      put(preview, table(found));
-      const words = await submit("plan", form());
-      if (mine === round) said.textContent = words;
+      put(preview, table(await looks(submit("preview", { data: given() }))));
+      said.textContent = await looks(submit("plan", form()));
     } catch (error) {
-      if (mine !== round || error.closed) return;
+      if (error.closed) return;
       said.textContent = "";
       if (["cases", "stored", "file", "data"].includes(error.param)) put(preview, h("p", { class: "tl-soft tl-small" }, `${error.message} ${error.nextStep ?? ""}`));
     }
@@ -89,15 +87,17 @@ export function compareForm({ link, act, submit }, onCancel) {
   async function send() {
     const [chosen] = file.files;
     if (!chosen) return;
-    round += 1;
+    looks.forget();
+    uploads.forget();
     put(preview, h("p", { class: "tl-soft tl-small" }, "Reading …"));
     await act(file, async () => {
       delete preview.dataset.file;
       put(preview);
       for (let at = 0; at < chosen.size || at === 0; at += 2 ** 20) {
-        await link.call("file_part", { at, size: chosen.size }, [await chosen.slice(at, at + 2 ** 20).arrayBuffer()]);
+        const part = await uploads(chosen.slice(at, at + 2 ** 20).arrayBuffer());
+        await uploads(link.call("file_part", { at, size: chosen.size }, [part]));
       }
-      put(preview, table(await submit("read_file", { name: chosen.name })));
+      put(preview, table(await uploads(submit("read_file", { name: chosen.name }))));
       preview.dataset.file = chosen.name;
     });
     soon();
@@ -118,7 +118,9 @@ export function compareForm({ link, act, submit }, onCancel) {
     event.preventDefault();
     act(start, async () => {
       if (source.value() === "file" && !preview.dataset.file) throw wrong("No file is read yet.", "Choose one.", "file");
-      location.assign(`/compare/${await submit("start", form())}`);
+      const id = await submit("start", form());
+      on.started();
+      location.assign(`/compare/${id}`);
     });
   });
   shown();

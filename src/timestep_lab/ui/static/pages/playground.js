@@ -1,6 +1,6 @@
 // The component of server/pages/playground.py: one request to change, and what up to four models say to it, side by side.
 
-import { data, debounce, h, perFrame, put } from "../shared/dom.js";
+import { data, debounce, h, perFrame, put, storage } from "../shared/dom.js";
 import { cost, count, duration, tokens } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 import { Markdown } from "../chat/markdown.js";
@@ -129,16 +129,18 @@ function render(context) {
 
   const remember = debounce(() => {
     const draft = { address: place(), instructions: instructions.value, items: [...messages.children].map((row) => { try { return row.item(); } catch { return null; } }).filter(Boolean), tools: tools.value, schema: schema.value, temperature: temperature.value, most: most.value, settings: settings.value };
-    try { sessionStorage.setItem(DRAFT, JSON.stringify(draft)); } catch { /* A browser that keeps nothing keeps no draft. */ }
+    storage((tab) => tab.setItem(DRAFT, JSON.stringify(draft)));
   }, 200);
+  // Also what was written right before the page is left or loaded again.
+  addEventListener("pagehide", remember.now);
+  view.onClose(() => { remember.now(); removeEventListener("pagehide", remember.now); });
   function changed() { counted(); remember(); }
   function place() {
     const { searchParams } = new URL(location.href);
     return `${searchParams.get("trace") ?? ""} ${searchParams.get("step") ?? ""}`;
   }
   function restore() {
-    let draft = null;
-    try { draft = JSON.parse(sessionStorage.getItem(DRAFT)); } catch { return; }
+    const draft = JSON.parse(storage((tab) => tab.getItem(DRAFT)) ?? "null");
     if (draft?.address !== place()) return;
     fill({ instructions: draft.instructions, items: draft.items });
     Object.assign(tools, { value: draft.tools });

@@ -1,12 +1,14 @@
 // The component of server/pages/sql.py: a query over the views of the lab, its rows as a table or a chart, what was asked before, what was saved.
 
-import { data, debounce, h, put } from "../shared/dom.js";
+import { data, debounce, h, put, storage } from "../shared/dom.js";
 import { count } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
+import { latestOnly } from "../shared/link.js";
 import { resultView } from "./plot.js";
 import { button, card, page } from "./parts.js";
 
 const HISTORY = "timestep-lab sql";
+const DRAFT = "timestep-lab sql draft";
 const KEPT = 50;
 const KINDS = [["table", "Table"], ["line", "Lines"], ["bar", "Bars"]];
 const WORDS = ["select", "from", "where", "group by", "order by", "limit", "join", "left join", "on", "and", "or", "not", "is null", "is not null", "as", "case when", "count(*)", "sum(", "avg(", "min(", "max(", "with", "distinct", "desc", "asc", "date_trunc('hour', "];
@@ -34,6 +36,7 @@ function render(context) {
   const aside = h("div", { class: "tl-stack" });
   let state = null;
   let latest = null;
+  const answers = latestOnly();
   let kind = "table";
   let shown = [];
   let at = 0;
@@ -49,7 +52,7 @@ function render(context) {
     if (!query) { editor.focus(); return; }
     await act(run, async () => {
       const began = performance.now();
-      latest = await submit("run", { query });
+      latest = await answers(submit("run", { query }));
       facts.textContent = `${latest.truncated ? "the first " : ""}${count(latest.rows.length, "row")} in ${Math.round(performance.now() - began)} ms`;
       remember(query);
       history.replaceState(history.state, "", `${location.pathname}?query=${encodeURIComponent(query)}${kind === "table" ? "" : `&chart=${kind}`}`);
@@ -137,6 +140,11 @@ function render(context) {
     else if (event.key === "Escape") { event.preventDefault(); event.stopPropagation(); close(); }
   });
 
+  // The address has the query that was run; what was written since outlives a reload, too.
+  const keepDraft = () => { if (state) storage((tab) => tab.setItem(DRAFT, JSON.stringify({ address: location.search, text: editor.value }))); };
+  addEventListener("pagehide", keepDraft);
+  view.onClose(() => removeEventListener("pagehide", keepDraft));
+
   return view.open((next) => {
     const isFirst = state === null;
     state = next;
@@ -147,7 +155,8 @@ function render(context) {
     if (KINDS.some(([id]) => id === searchParams.get("chart"))) kind = searchParams.get("chart");
     editor.value = wanted ?? EXAMPLES[0][1];
     if (!wanted) kind = EXAMPLES[0][2];
-    ask();
+    const draft = JSON.parse(storage((tab) => tab.getItem(DRAFT)) ?? "null");
+    if (draft?.address === location.search && draft.text.trim() !== editor.value) { editor.value = draft.text; editor.focus(); } else ask();
   });
 }
 

@@ -79,7 +79,7 @@ function render(context) {
     const name = input({ name: "name", required: true, maxlength: 200, placeholder: "docs" });
     const url = input({ name: "url", type: "url", placeholder: "https://example.org/mcp" });
     const command = input({ name: "command", placeholder: "mcp-server-time --local-timezone UTC" });
-    const headers = h("textarea", { name: "headers", class: "tl-input tl-mono", rows: 2, placeholder: '{"Authorization": "Bearer …"}', spellcheck: "false", autocomplete: "off" });
+    const headers = h("textarea", { name: "headers", class: "tl-input tl-mono", rows: 2, placeholder: '{"Authorization": "Bearer …"}', spellcheck: "false", autocomplete: "off", "data-tl-secret": "" });
     const ask = h("input", { type: "checkbox" });
     const save = button("Add", { primary: true, type: "submit" });
     const form = h("form", { class: "tl-form", novalidate: true }, field("Name", name, "Its tools are then called name.tool."), field("Address", url, "Of a server that speaks streamable HTTP."),

@@ -65,11 +65,13 @@ export function perFrame(run) {
   return schedule;
 }
 
-/** Call `run` when no call has come for `ms`. */
+/** Call `run` when no call has come for `ms`. `later.now()`: at once, if it is due at all. */
 export function debounce(run, ms) {
   let timer = 0;
-  const later = (...args) => { clearTimeout(timer); timer = setTimeout(() => run(...args), ms); };
-  later.cancel = () => clearTimeout(timer);
+  let due = null;
+  const later = (...args) => { clearTimeout(timer); due = () => run(...args); timer = setTimeout(later.now, ms); };
+  later.cancel = () => { clearTimeout(timer); due = null; };
+  later.now = () => { const call = due; later.cancel(); call?.(); };
   return later;
 }
 
@@ -81,4 +83,14 @@ export async function copy(text) {
   field.select();
   document.execCommand("copy");
   field.remove();
+}
+
+/** This tab's storage, or nothing where the page's frame may have none (a sandboxed notebook output), or it is full. */
+export function storage(use) {
+  try {
+    return use(window.sessionStorage);
+  } catch (error) {
+    if (error.name !== "SecurityError" && error.name !== "QuotaExceededError") throw error;
+    return null;
+  }
 }

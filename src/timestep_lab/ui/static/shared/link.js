@@ -1,4 +1,4 @@
-// The browser's end of ui/view.py: pull on mount, numbered batches, calls with answers.
+// The browser's end of ui/view.py: pull on mount, numbered batches, calls with answers; and which of several answers counts.
 
 /**
  * `link.on("snap", (state, buffers) => …)` draws from nothing; `link.on(kind, (op, buffers) => …)` applies one change;
@@ -102,4 +102,25 @@ export function connect(model) {
       }
     },
   };
+}
+
+/**
+ * Answers may come in another order than they were asked for. `const latest = latestOnly()`, then `await latest(link.call(…))`, gives the answer
+ * unless something was asked through the same `latest` since: then it throws as a closed view does (`error.closed`), for nobody waits for it any
+ * more. `latest.forget()`: what is on its way is not wanted any more.
+ */
+export function latestOnly() {
+  let asked = 0;
+  const latest = async (answer) => {
+    const mine = (asked += 1);
+    try {
+      const value = await answer;
+      if (mine === asked) return value;
+    } catch (error) {
+      if (mine === asked) throw error;
+    }
+    throw Object.assign(new Error("Something else was asked since."), { closed: true });
+  };
+  latest.forget = () => { asked += 1; };
+  return latest;
 }

@@ -1,6 +1,6 @@
 // What every component does first: a root element with the theme of the page, the link to Python, the static copy hidden.
 
-import { h } from "./dom.js";
+import { h, storage } from "./dom.js";
 import { connect } from "./link.js";
 
 /**
@@ -12,6 +12,7 @@ export function mount({ model, el }, name) {
   el.append(root);
   const link = connect(model);
   const closing = [() => link.close(), followTheme(root, link)];
+  if (document.querySelector("main.shell-main")) closing.push(keepWritten(root));
   let hidden = null;
   link.on("config", ({ config }) => {
     if (config.height) root.style.setProperty("--tl-height", `${config.height}px`);
@@ -60,4 +61,43 @@ function pageTheme(systemIsDark) {
   if (body.classList.contains("vscode-dark") || body.classList.contains("vscode-high-contrast")) return "dark";
   if (body.classList.contains("vscode-light")) return "light";
   return systemIsDark ? "dark" : "light";
+}
+
+/** What was written in a page of the served app outlives a reload: kept as the page goes, and put back where the same field is drawn again. */
+function keepWritten(root) {
+  const key = `timestep-lab written ${location.pathname}`;
+  const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
+  const kept = new Map(isReload ? JSON.parse(storage((tab) => tab.getItem(key)) ?? "[]") : []);
+  storage((tab) => tab.removeItem(key));
+  const written = new Set();
+  const isTicked = (field) => field.type === "checkbox" || field.type === "radio";
+  const nameOf = (field) => {
+    const [form, label] = [field.closest("form, [role=region]")?.getAttribute("aria-label") ?? "", field.labels?.[0]?.textContent ?? ""];
+    return [form, isTicked(field) ? label : field.name || field.getAttribute("aria-label") || label, isTicked(field) ? field.value : ""].join("\n");
+  };
+  const note = (event) => {
+    const [field] = event.composedPath();
+    if (field.dataset?.tlKept !== undefined || field.dataset?.tlSecret !== undefined || !field.matches?.("input, textarea, select") || ["file", "password", "search"].includes(field.type)) return;
+    field.dataset.tlKept = "";
+    written.add(field);
+  };
+  const keep = () => {
+    const values = [...written].filter((field) => field.isConnected && field.getClientRects().length).map((field) => [nameOf(field), isTicked(field) ? field.checked : field.value]);
+    if (values.length) storage((tab) => tab.setItem(key, JSON.stringify(values)));
+  };
+  const restore = () => {
+    for (const field of kept.size ? root.querySelectorAll("input, textarea, select") : []) {
+      const value = kept.get(nameOf(field));
+      if (value === undefined || field.dataset.tlKept !== undefined) continue;
+      kept.delete(nameOf(field));
+      field[isTicked(field) ? "checked" : "value"] = value;
+      for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, { bubbles: true, composed: true }));
+    }
+    if (!kept.size) drawn.disconnect();
+  };
+  const drawn = new MutationObserver(restore);
+  drawn.observe(root, { childList: true, subtree: true });
+  root.addEventListener("input", note, { capture: true });
+  addEventListener("pagehide", keep);
+  return () => { drawn.disconnect(); removeEventListener("pagehide", keep); };
 }

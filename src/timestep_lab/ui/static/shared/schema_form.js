@@ -1,6 +1,6 @@
 // A form made from a JSON schema of plain fields, as MCP servers ask for (elicitation): texts, numbers, yes or no, choices.
 
-import { data, h, put } from "./dom.js";
+import { data, h, put, storage } from "./dom.js";
 
 const TYPES = { email: "email", uri: "url", date: "date", "date-time": "datetime-local" };
 let forms = 0;
@@ -142,14 +142,6 @@ function jsonOf(text) {
 /** What was typed, in this tab's storage where the page may have one (a sandboxed notebook output may not). */
 function keptText(key) {
   const name = `timestep-form:${key}`;
-  const storage = (use) => {
-    try {
-      return use(window.sessionStorage);
-    } catch (error) {
-      if (error.name !== "SecurityError" && error.name !== "QuotaExceededError") throw error;
-      return null;
-    }
-  };
   return {
     get: () => JSON.parse(storage((tab) => tab.getItem(name)) ?? "{}"),
     set: (values) => storage((tab) => (values ? tab.setItem(name, JSON.stringify(values)) : tab.removeItem(name))),

@@ -2,6 +2,7 @@
 
 import { copy, data, debounce, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
+import { latestOnly } from "../shared/link.js";
 import { scoreBox } from "./scores.js";
 
 /** In the served app's page there are addresses to link to; a notebook has none. */
@@ -122,9 +123,10 @@ export function traceActions(api, on) {
       if (!given.model && !given.results && !given.instructions && given.prompt === undefined) given.again = true;
       return given;
     };
+    const plans = latestOnly();
     const tell = debounce(async () => {
       try {
-        const told = await ask("plan_again", { changes: changes() });
+        const told = await plans(ask("plan_again", { changes: changes() }));
         put(plan, icon("turn", null, 13), h("span", {}, told.text));
         start.disabled = false;
       } catch (error) {
@@ -138,7 +140,8 @@ export function traceActions(api, on) {
       isTool ? wide(`What ${span.name} answers instead`, result) : wide(`Instructions of ${agent || "the agent"}`, instructions, system ? null : "Leave empty to keep them."),
       h("div", { class: "tl-again-row" }, wide("Model", model, "Leave empty to keep it."), wide("Tools that are live", tools)),
       plan, h("div", { class: "tl-drawer-line" }, start), said);
-    form.addEventListener("input", tell);
+    // What would run is said before it can be started.
+    form.addEventListener("input", () => { plans.forget(); start.disabled = true; tell(); });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       doing(said, async () => {

@@ -29,6 +29,7 @@ export function causeView(api, { onStep, onBranch }) {
     element.open = false;
     put(found);
     form.hidden = false;
+    start.disabled = false;
     asked.value = trace.status === "failed" ? "failed" : "wrong";
     text.hidden = asked.value === "failed";
     try {

@@ -3,6 +3,7 @@
 import { data, h, put } from "../shared/dom.js";
 import { ago, cost, duration, short, signed } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
+import { latestOnly } from "../shared/link.js";
 import { KIND_WORDS, indent } from "./rows.js";
 import { outcomeBadge } from "./header.js";
 import { wordDiff } from "./word_diff.js";
@@ -13,16 +14,15 @@ const CHANGES = { same: ["", "same"], changed: ["≠", "changed"], only_left: ["
 /** `{element, show(traceId)}`; `onSelect(spanId)` for a step of this trace. */
 export function compareView(api, onSelect) {
   const element = h("div", { class: "tl-compare" });
-  let current = null;
+  const [choices, diffs] = [latestOnly(), latestOnly()];
   let onlyChanges = false;
   let answer = null;
 
   async function show(traceId, other = null) {
-    current = traceId;
+    diffs.forget();
     put(element, h("p", { class: "tl-soft" }, "Looking for traces to compare with …"));
     try {
-      const { value: others } = await api.call("comparable", { trace_id: traceId });
-      if (current !== traceId) return;
+      const { value: others } = await choices(api.call("comparable", { trace_id: traceId }));
       const choice = h("select", { class: "tl-input", "aria-label": "Compare with" }, h("option", { value: "" }, "Compare with …"),
         others.map((row) => h("option", { value: row.trace_id }, `${ago(Date.parse(row.started_at))} · ${row.model ?? "no model"} · ${String(row.input ?? row.workflow ?? "").slice(0, 60)}`)));
       const result = h("div", { class: "tl-compare-result" });
@@ -42,8 +42,8 @@ export function compareView(api, onSelect) {
   async function compare(left, right, into) {
     put(into, h("p", { class: "tl-soft" }, "Aligning …"));
     try {
-      answer = (await api.call("diff", { left, right })).value;
-      if (current === left) draw(into);
+      answer = (await diffs(api.call("diff", { left, right }))).value;
+      draw(into);
     } catch (error) {
       problem(into, error);
     }

@@ -1,9 +1,10 @@
-// What one span did. Fetched when it is chosen; what arrives late for another span is thrown away.
+// What one span did. Fetched when it is chosen.
 
 import { h, put } from "../shared/dom.js";
 import { bytes, cost, duration, exactTime, short } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 import { jsonView } from "../shared/json_view.js";
+import { latestOnly } from "../shared/link.js";
 import { copyButton } from "../shared/long_text.js";
 import { isServed } from "./actions.js";
 import { callView, messageList, valueView } from "./message_view.js";
@@ -17,23 +18,21 @@ const STATUS = { ok: ["ok", "done"], error: ["error", "failed"], pending: ["runn
 /** `{element, show(traceId, spanId), clear()}`. `api.call("span", …)` gives `{span, input_messages, output_messages, scores}`. */
 export function details(api, onClose, onAgain) {
   const element = h("section", { class: "tl-details", "aria-label": "Details of the step", tabindex: -1 });
-  let wanted = null;
+  const latest = latestOnly();
 
   async function show(traceId, spanId) {
-    wanted = spanId;
     let answer;
     try {
-      answer = (await api.call("span", { trace_id: traceId, span_id: spanId })).value;
+      answer = (await latest(api.call("span", { trace_id: traceId, span_id: spanId }))).value;
     } catch (error) {
-      if (wanted === spanId && !error.closed) put(element, h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error"), h("span", {}, `${error.message} ${error.nextStep ?? ""}`)));
+      if (!error.closed) put(element, h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error"), h("span", {}, `${error.message} ${error.nextStep ?? ""}`)));
       return;
     }
-    if (wanted !== spanId) return;
     put(element, view(answer, api, traceId, onClose, made.isCopy ? null : onAgain));
     element.scrollTop = 0;
   }
 
-  const made = { element, isCopy: false, show, clear() { wanted = null; put(element); } };
+  const made = { element, isCopy: false, show, clear() { latest.forget(); put(element); } };
   return made;
 }
 

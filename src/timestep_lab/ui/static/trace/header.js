@@ -3,6 +3,7 @@
 import { data, h, put } from "../shared/dom.js";
 import { ago, cost, count, duration, exactTime, tokens } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
+import { latestOnly } from "../shared/link.js";
 import { approvalCard, cardName } from "../shared/approval_card.js";
 import { traceActions } from "./actions.js";
 import { scoreChips } from "./scores.js";
@@ -113,13 +114,14 @@ function glance(label) {
 function waiting(api) {
   const element = h("div", { class: "tl-waits" });
   let key = "";
+  const latest = latestOnly();
   return {
     element,
     async show(trace) {
-      if (trace.status !== "needs_approval") { key = ""; put(element); return; }
+      if (trace.status !== "needs_approval") { latest.forget(); key = ""; put(element); return; }
       let calls;
       try {
-        calls = (await api.call("waiting", { trace_id: trace.trace_id })).value;
+        calls = (await latest(api.call("waiting", { trace_id: trace.trace_id }))).value;
       } catch (error) {
         if (!error.closed) put(element, h("p", { class: "tl-bad" }, `${error.message} ${error.nextStep ?? ""}`));
         return;

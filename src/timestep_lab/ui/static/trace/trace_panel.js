@@ -3,6 +3,7 @@
 import { h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 import { jsonView } from "../shared/json_view.js";
+import { latestOnly } from "../shared/link.js";
 import { copyButton } from "../shared/long_text.js";
 import { graphView } from "../graph/graph_view.js";
 import { causeView } from "./cause.js";
@@ -25,6 +26,7 @@ export class TracePanel {
     this.uid = `p${Math.random().toString(36).slice(2, 8)}`;
     this.tab = "waterfall";
     this.loaded = new Set();
+    this.latest = Object.fromEntries(TABS.map(([id]) => [id, latestOnly()]));
     this.playMs = null;
     this.header = traceHeader(api, { select: (spanId) => { this.open("waterfall"); this.chooseId(spanId); }, failed: () => this.chooseFailed(), openTrace, deleted });
     this.waterfall = new Waterfall({
@@ -88,6 +90,7 @@ export class TracePanel {
     this.spans = decodeSpans(buffer);
     this.clock = { now: value.now - this.spans.t0, at: performance.now() };
     this.loaded.clear();
+    for (const latest of Object.values(this.latest)) latest.forget();
     this.header.show(value.trace, { scores: value.scores, failure: value.failure, isCopy: value.is_copy, firstTokenMs: value.partial ? null : firstToken(this.spans) });
     this.element.classList.toggle("tl-is-copy", Boolean(value.is_copy));
     this.tabs[TABS.findIndex(([id]) => id === "compare")].hidden = Boolean(value.is_copy);
@@ -121,22 +124,23 @@ export class TracePanel {
     const { traceId } = this;
     if (this.loaded.has(id)) return;
     this.loaded.add(id);
+    const ask = async () => (await this.latest[id](this.api.call(id, { trace_id: traceId }))).value;
     try {
-      if (id === "graph") this.graph.show((await this.api.call("graph", { trace_id: traceId })).value);
+      if (id === "graph") this.graph.show(await ask());
       if (id === "conversation") {
-        const { value } = await this.api.call("conversation", { trace_id: traceId });
-        if (traceId === this.traceId) this.conversation.show(value.entries, value.truncated);
+        const { entries, truncated } = await ask();
+        this.conversation.show(entries, truncated);
       }
       if (id === "compare") await this.compare.show(traceId);
       if (id === "json") {
-        const { value } = await this.api.call("json", { trace_id: traceId });
-        if (traceId === this.traceId) put(this.json, h("div", { class: "tl-json-bar" }, h("code", {}, traceId), copyButton(() => JSON.stringify(value, null, 2), "Copy the JSON")), jsonView(value, { open: 2 }));
+        const value = await ask();
+        put(this.json, h("div", { class: "tl-json-bar" }, h("code", {}, traceId), copyButton(() => JSON.stringify(value, null, 2), "Copy the JSON")), jsonView(value, { open: 2 }));
       }
       // What was drawn only now has not heard of the play head yet.
       if (this.playMs !== null) this.playTo(this.playMs);
     } catch (error) {
+      if (error.closed) return;
       this.loaded.delete(id);
-      if (error.closed || traceId !== this.traceId) return;
       put(this.faces[id], h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error"), `${error.message} ${error.nextStep ?? ""}`));
     }
   }
