@@ -137,7 +137,7 @@ def test_the_agents_of_a_filter_that_was_left_are_not_drawn(show: Show) -> None:
     box = page.get_by_role("combobox", name="Filter")
     box.fill('status == "cancelled"')
     box.press("Enter")
-    nothing = page.get_by_role("heading", name="No agents yet")
+    nothing = page.get_by_role("heading", name="No agents in these traces")
     expect(nothing).to_be_visible()
     held.release(page)
     expect(nothing).to_be_visible()

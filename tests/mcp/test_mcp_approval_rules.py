@@ -15,7 +15,7 @@ BERKELEY = {"argument": "location", "contains": "berkeley"}
 @pytest.mark.parametrize(
     ("rule", "arguments", "reason"),
     [
-        ("always", {}, "always asks"),
+        ("always", {}, "this tool always asks"),
         ("never", {"location": "Berkeley"}, None),
         (BERKELEY, {"location": "South BERKELEY, CA"}, 'location contains "berkeley"'),
         (BERKELEY, {"location": "Oakland"}, None),

@@ -99,11 +99,11 @@ async def test_the_agents_rule_comes_before_the_servers_and_the_narrower_before_
     approvals = {"notes.sleep": {"argument": "seconds", "equals": 60}, "switch_theme": "always"}
     tools = await box.tools_for(agent("notes.*", WEATHER, "switch_theme", approvals=approvals))
     asks = {name: tools.reason_to_ask(name, {"seconds": 1}) for name in tools.rules}
-    assert asks["write"] == "always asks"
+    assert asks["write"] == "this tool always asks"
     assert asks["pid"] == ""
     assert asks["sleep"] == ""
     assert tools.reason_to_ask("sleep", '{"seconds": 60}') == "seconds equals 60"
-    assert asks["switch_theme"] == "always asks"
+    assert asks["switch_theme"] == "this tool always asks"
     assert asks["lab__get_weather"] == ""
 
 

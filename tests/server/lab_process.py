@@ -48,15 +48,16 @@ class LabProcess:
         return self.client(answer.json()["access_token"])
 
 
-def start(store: Path, *, port: int = 0, pages: bool = True) -> LabProcess:
-    """Keyless, offline (the weather is the recorded one), on a port that is free. Without `pages`, they are not waited for."""
+def start(store: Path, *, port: int = 0, pages: bool = True, name: str | None = None) -> LabProcess:
+    """Keyless, offline (the weather is the recorded one), on a port that is free. Without `pages`, they are not waited for. `name`: what is
+    opened in the place of the file `store`."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if name in ("PATH", "PYTHONPATH", "HOME", "LANG", "SYSTEMROOT", "TMPDIR")
     }
     env = {**kept, "TIMESTEP_LAB_SECRET": SECRET, "WEATHER_MODE": "recorded", "TIMESTEP_LAB_DEMO_DELAY_MS": "2"}
-    command = [sys.executable, "-m", "timestep_lab", "serve", "--port", str(port), "--store", str(store)]
+    command = [sys.executable, "-m", "timestep_lab", "serve", "--port", str(port), "--store", name or str(store)]
     # Into files, not pipes: a pipe that nobody reads on would hold the server up once it is full.
     with (store.parent / TOLD).open("w") as told, (store.parent / SAID).open("a") as said:
         process = subprocess.Popen(command, cwd=store.parent, env=env, stdout=told, stderr=said)

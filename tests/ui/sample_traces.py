@@ -305,6 +305,7 @@ class SampleSource(Traces):
         order: str = "started_at desc",
         limit: int = 50,
         after: str | None = None,
+        with_total: bool = True,
     ) -> TracePage:
         query = TraceQuery(filter=filter, search=search, source=source, since=since, until=until)
         rows = self._matching(query)

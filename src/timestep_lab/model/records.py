@@ -311,8 +311,7 @@ class Interruption(Record):
     reason: str = ""
     """Why a decision is needed, e.g. `location contains "berkeley"`; for a question, the server's message."""
     asks: str | None = None
-    """What the tool's server asks during the call: `elicitation` (a form to fill in, or a page to visit) or `sampling` (to use the run's
-    model). None: the decision is whether the call may be made."""
+    """What the tool's server asks: `elicitation` (a form, or a page to visit) or `sampling` (the run's model). None: whether to call at all."""
     form: Mapping[str, Json] | None = None
     """JSON schema of the form; the decision's `answer` fills it in."""
 
@@ -535,8 +534,7 @@ class VoteRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphNode:
-    """An agent at one place in the graph. `path` is the chain of agent ids or names from the root, so agents with the same name stay
-    distinct."""
+    """An agent at one place in the graph. `path`: the ids or names from the root, so agents with the same name stay distinct."""
 
     path: str
     name: str

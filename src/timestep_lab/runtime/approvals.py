@@ -85,7 +85,7 @@ def reason_to_ask(rule: Rule, arguments: Mapping[str, object] | str | None) -> s
     if rule == "never":
         return None
     if rule == "always":
-        return "always asks"
+        return "this tool always asks"
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")

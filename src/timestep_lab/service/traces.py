@@ -140,7 +140,7 @@ class TracePage:
     after: str | None
     """The cursor of the next page; None on the last page."""
     total: int | None
-    """The number of matching traces; only on the first page, else None."""
+    """The number of matching traces; only on the first page and if counted (`with_total`), else None."""
     sql: str
     """An equivalent SQL query, to read or copy."""
 
@@ -192,13 +192,15 @@ class Traces:
         order: OrderText = NEWEST_FIRST,
         limit: Annotated[int, Interval(ge=1, le=1000)] = 50,
         after: Annotated[str, Len(0, 200)] | None = None,
+        with_total: bool = True,
     ) -> TracePage:
-        """A page of traces. `order`: a column, or `score`, followed by `asc` or `desc`. Raises `FilterError` for an
-        invalid filter, `UsageError` for an unknown column."""
+        """A page of traces. `order`: a column, or `score`, followed by `asc` or `desc`. `with_total=False` skips counting all matches. Raises
+        `FilterError` for an invalid filter, `UsageError` for an unknown column."""
         traces = self._scope.store.traces
         words: dict[str, Any] = {"filter": filter, "search": search, "source": source, "since": since, "until": until}
         page = traces.list(**words, order=order, limit=limit, after=after)
-        total = None if after is not None else traces.count(**words) if page.has_more else len(page.data)
+        is_counted = after is None and with_total
+        total = None if not is_counted else traces.count(**words) if page.has_more else len(page.data)
         scores = traces.scores_of([row["trace_id"] for row in page.data])
         rows = [{**row, "scores": scores.get(row["trace_id"], {})} for row in page.data]
         sql = traces.sql(**words, order=order)

@@ -86,11 +86,12 @@ def _ends(
     """From when to when; of what matches, where a bound is not given. None when nothing does."""
     if since is not None and until is not None:
         return to_aware_utc(since), to_aware_utc(until)
-    # Without a filter an index knows the first and the last; the view would read all.
-    source = "core.trace_rollups" if db.dialect == "postgres" and where.sql == "true" else "traces"
-    row = db.query(
-        user_id, f"select min(t.started_at), max(t.started_at) from {source} t where {where.sql}", where.params
-    ).one()
+    sql = f"select min(t.started_at), max(t.started_at) from traces t where {where.sql}"
+    if db.dialect == "postgres":
+        # Its index on the start is read from either end to the first that matches; for min and max the view would read all.
+        one = f"select t.started_at from traces t where {where.sql} and t.started_at is not null order by t.started_at"
+        sql = f"select ({one} limit 1), ({one} desc limit 1)"
+    row = db.query(user_id, sql, where.params).one()
     if row is None or row[0] is None:
         return None
     return to_aware_utc(since or row[0]), to_aware_utc(until or row[1])
@@ -114,26 +115,28 @@ def _in_steps(
     rows = db.query(
         user_id,
         f"select least(cast(floor({seconds} / cast(${n + 2} as double precision)) as bigint), {steps - 1}) as step{more}, {columns} "
-        f"from traces t where {where.sql} group by 1{', 2' if group else ''} order by 1",
+        f"from traces t where {where.sql} group by 1{', 2' if group else ''}",
         [*where.params, to_naive_utc(first), width_s],
     ).rows
+    rows.sort(key=lambda row: row[0])
     return rows, [first + timedelta(seconds=width_s * step) for step in range(steps)] + [last]
 
 
 def facets(db: Database, user_id: str, where: CompiledFilter, *, most: int = 20) -> dict[FacetField, list[FacetValue]]:
     """Of each facet: its values and how many traces have each, most frequent first."""
-    few = ", ".join(f"t.{column}" for name, column in FACETS.items() if name != "user")
+    few = ", ".join(column for name, column in FACETS.items() if name != "user")
     empty = ", ".join("null" for name in FACETS if name != "user")
-    # Of a hundred thousand traces few differ in all of these: counted once by all, then here by each.
+    # Of a hundred thousand traces few differ in all of these: read once, counted by all of them and by user, then here by each.
     sql = (
-        f"with found as (select t.trace_id, t.end_user, {few} from traces t where {where.sql}) "
-        f"select 'all', {few.replace('t.', '')}, count(*), null, null, null from found group by {few.replace('t.', '')} "
-        f"union all (select 'user', {empty}, count(*), end_user, null, null from found where end_user is not null "
-        f"group by end_user order by count(*) desc, end_user limit {most}) "
-        f"union all (select 'score', {empty}, count(distinct f.trace_id), s.name, s.label, "
+        f"with counted as (select {few}, end_user, grouping(end_user) as by_few, count(*) as n from traces t where {where.sql} "
+        f"group by grouping sets (({few}), (end_user))) "
+        f"select 'all', {few}, n, null, null, null from counted where by_few = 1 "
+        f"union all (select 'user', {empty}, n, end_user, null, null from counted where by_few = 0 and end_user is not null "
+        f"order by n desc, end_user limit {most}) "
+        f"union all (select 'score', {empty}, count(distinct t.trace_id), s.name, s.label, "
         "case when s.label is null then case when s.value < 0.5 then 'low' else 'high' end end "
-        "from scores s join found f on s.target = 'trace' and s.target_id = f.trace_id "
-        f"group by 10, 11, 12 order by count(distinct f.trace_id) desc limit {most})"
+        f"from scores s join traces t on s.target = 'trace' and s.target_id = t.trace_id where {where.sql} "
+        f"group by 10, 11, 12 order by count(distinct t.trace_id) desc limit {most})"
     )
     counted: dict[FacetField, Counter[str]] = {name: Counter() for name in FACETS}
     scores: list[FacetValue] = []

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Any, overload
@@ -395,9 +398,15 @@ class TraceExplorer(TraceReader):
     def _answer(self, query: TraceQuery, last_s: float | None, order: str, range: str = "") -> _Shown:
         if last_s is not None:
             query = replace(query, since=utc_now() - timedelta(seconds=last_s), until=None)
-        page = self.source.page(**query.words(), order=order, limit=PAGE)
-        buckets = tuple(self.source.histogram(**query.words(), buckets=BUCKETS)) if page.data else ()
-        facets = tuple(self.source.facets(**query.words())) if page.data else ()
+        page = self.source.page(**query.words(), order=order, limit=PAGE, with_total=False)
+        buckets: tuple[TimeBucket, ...] = ()
+        facets: tuple[Facet, ...] = ()
+        if page.data:
+            with ThreadPoolExecutor(1) as other:  # Each reads all that matches: both at once.
+                counted = other.submit(copy_context().run, partial(self.source.facets, **query.words()))
+                buckets = tuple(self.source.histogram(**query.words(), buckets=BUCKETS))
+                facets = tuple(counted.result())
+        page = replace(page, total=sum(bucket.count for bucket in buckets))
         is_empty = not page.data and not self.source.page(limit=1).data
         return _Shown(
             query=query, last_s=last_s, order=order, range=range, page=page, histogram=buckets, facets=facets, is_empty=is_empty

@@ -390,7 +390,7 @@ class GridView(TraceReader):
         payload = {**head(self._state), "can_stop": self._stop is not None}
         if self._cut is None:
             payload["columns"] = []
-        return {**payload, "headline": "Reading the answers."} if self._unread else payload
+        return {**payload, "headline": "Reading the answers.", "unread": True} if self._unread else payload
 
     @handles("case")
     def _case(self, place: int) -> Json:

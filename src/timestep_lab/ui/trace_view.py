@@ -35,7 +35,7 @@ OUTCOMES = {
     "stopped": "‖ stopped at a limit",
     "failed": "✗ failed",
     "running": "… running",
-    "waiting": "‖ needs approval",
+    "waiting": "‖ waiting",
 }
 
 

@@ -414,6 +414,7 @@ class LatestOnly:
         self._asked = 0
 
     def ask(self) -> Callable[[], bool]:
+        """Whether nothing was asked since, as a function to call when the answer is there."""
         self._asked += 1
         mine = self._asked
         return lambda: mine == self._asked

@@ -51,14 +51,14 @@ function render({ model, el }) {
 
   function drawDuel() {
     if (state.problem) {
-      put(duel, h("div", { class: "tl-empty" }, h("h3", {}, state.problem.message), h("p", {}, state.problem.next_step)));
+      put(duel, h("div", { class: "tl-empty" }, h("h2", {}, state.problem.message), h("p", {}, state.problem.next_step)));
       return;
     }
     if (!state.duel) {
-      put(duel, h("div", { class: "tl-empty" }, h("h3", {}, "Every pair is voted on"), h("p", {}, "The ranking below counts all votes. More cases or another epoch make new pairs.")));
+      put(duel, h("div", { class: "tl-empty" }, h("h2", {}, "Every pair is voted on"), h("p", {}, "The ranking below counts all votes. More cases or another epoch make new pairs.")));
       return;
     }
-    put(duel, h("h3", {}, "Which answer is better?"), h("div", { class: "tl-asked", tabindex: 0, role: "group", "aria-label": "Asked" }, longText(state.duel.input)),
+    put(duel, h("h2", {}, "Which answer is better?"), h("div", { class: "tl-asked", tabindex: 0, role: "group", "aria-label": "Asked" }, longText(state.duel.input)),
       h("div", { class: "tl-sides" }, side("A", state.duel.left, state.duel.left_steps), side("B", state.duel.right, state.duel.right_steps)));
   }
 
@@ -100,7 +100,7 @@ function render({ model, el }) {
 }
 
 function side(name, answer, steps) {
-  return h("article", { class: "tl-side", "aria-label": `Answer ${name}` }, h("h4", {}, h("span", { class: "tl-side-letter" }, name), h("span", { class: "tl-side-name tl-clip" })),
+  return h("article", { class: "tl-side", "aria-label": `Answer ${name}` }, h("h3", {}, h("span", { class: "tl-side-letter" }, name), h("span", { class: "tl-side-name tl-clip" })),
     steps.length ? h("details", { class: "tl-small" }, h("summary", { class: "tl-soft" }, count(steps.length, "step")), h("ol", {}, steps.map((step) => h("li", {}, stepText(step))))) : null,
     longText(answer, { markdown: true }));
 }

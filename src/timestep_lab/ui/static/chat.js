@@ -184,7 +184,7 @@ export function render(context) {
   }
   let place = null;
   function drawHead() {
-    options(agentSelect, state.agents.map((agent) => agent.name), state.agent);
+    options(agentSelect, state.agents.length ? state.agents.map((agent) => agent.name) : [state.agent], state.agent);
     const own = state.agents.find((agent) => agent.name === state.agent)?.model;
     picker.draw(state.models, state.model, own ? `${own} (agent's own)` : `${state.default_model} (default)`);
     put(title, state.thread?.title ?? "");
@@ -198,7 +198,8 @@ export function render(context) {
     const empty = drawn.size === 0;
     root.classList.toggle("tl-is-empty", empty);
     if (!empty) { inner.querySelector(".tl-chat-start")?.remove(); return; }
-    put(inner, h("div", { class: "tl-chat-start" }, h("h3", {}, "What shall we find out?"), h("p", { class: "tl-soft" }, state.hint),
+    if (!state.loaded && state.thread_id) return; // What was said is on its way.
+    put(inner, h("div", { class: "tl-chat-start" }, h("h2", {}, "What shall we find out?"), h("p", { class: "tl-soft" }, state.hint),
       h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => begin(text) }, text)))));
   }
   function begin(text) {
@@ -239,7 +240,7 @@ export function render(context) {
     write.at(next.thread_id);
     if (next.loaded) write.settle(said.at(-1) ?? null);
     if (isPage && next.loaded && mayRestore !== null) restoreChoice();
-    list.put(next.threads, next.thread?.id);
+    list.put(next.threads, next.thread?.id, { loaded: next.loaded });
     if (isWide() && list.element.hidden) { list.show(true, { focus: false }); listButton.setAttribute("aria-expanded", "true"); root.classList.add("tl-has-side"); tell("list", { shown: true }); }
     pinned = true;
     follow();

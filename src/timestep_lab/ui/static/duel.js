@@ -81,7 +81,7 @@ function render(context) {
   function drawEmpty() {
     root.classList.toggle("tl-is-empty", rounds.size === 0);
     if (rounds.size) { inner.querySelector(".tl-chat-start")?.remove(); return; }
-    put(inner, h("div", { class: "tl-chat-start" }, h("h3", {}, "Ask both the same"),
+    put(inner, h("div", { class: "tl-chat-start" }, h("h2", {}, "Ask both the same"),
       h("p", { class: "tl-soft" }, state.blind ? "Two answers come side by side, without names. Your vote says who they were." : "Two answers come side by side. Your votes are counted."),
       state.left ? null : h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => { pinned = true; write.say(text); } }, text)))));
   }

@@ -47,6 +47,7 @@ function render({ model, el }) {
       dress();
     } }), column.word))),
     h("fieldset", { class: "tl-columns" }, h("legend", {}, "Rows"), [["close", "Close together"], ["wide", "Wide"]].map(([value, word]) => h("label", {}, h("input", { type: "radio", name: "tl-density", checked: looks.density === value, onchange: () => { looks.density = value; dress(); } }), word)))));
+  columnsMenu.element.classList.add("tl-menu-columns"); // Rows of two lines have none.
   const tab = (name, word) => h("button", { class: "tl-tab", role: "tab", type: "button", "aria-selected": "false", "data-face": name, onclick: () => turn(name) }, word);
   const tabs = h("div", { class: "tl-tabs", role: "tablist", "aria-label": "Traces as" }, tab("table", "Table"), tab("graph", "Agents"));
   const narrow = h("button", { class: "tl-button tl-small tl-narrow", type: "button", "aria-expanded": "false", onclick: () => { const on = root.toggleAttribute("data-tl-facets"); narrow.setAttribute("aria-expanded", String(on)); } }, icon("filter", null, 12), "Narrow");
@@ -216,16 +217,16 @@ function keep(looks) {
 
 function nothingYet() {
   if (location.pathname === "/traces") {
-    return h("div", { class: "tl-empty" }, h("h3", {}, "No traces yet"), h("p", {}, "Every run is traced. Start one in the chat; it needs no key."), h("a", { class: "tl-button tl-primary", href: "/chat" }, "Start a chat"),
+    return h("div", { class: "tl-empty" }, h("h2", {}, "No traces yet"), h("p", {}, "Every run is traced. Start one in the chat; it needs no key."), h("a", { class: "tl-button tl-primary", href: "/chat" }, "Start a chat"),
       h("p", {}, "Traces in a file of yours come in by Import, above. Programs that speak OpenTelemetry send theirs to:"), h("pre", {}, `${location.origin}/v1/traces`));
   }
-  return h("div", { class: "tl-empty" }, h("h3", {}, "No traces yet"), h("p", {}, "Every run is traced. Start one in a cell:"), h("pre", {}, 'await lab.run("Umbrella in Oakland?")'),
+  return h("div", { class: "tl-empty" }, h("h2", {}, "No traces yet"), h("p", {}, "Every run is traced. Start one in a cell:"), h("pre", {}, 'await lab.run("Umbrella in Oakland?")'),
     h("p", {}, "or bring traces from elsewhere:"), h("pre", {}, 'lab.import_traces("traces.jsonl")'));
 }
 
 function nothingMatches({ search, source }, clear) {
   const words = { live: "No live trace matches", evaluation: "No trace of an evaluation matches", imported: "No imported trace matches" };
-  return h("div", { class: "tl-empty" }, h("h3", {}, words[source] ?? "No trace matches"), h("p", {}, source ? "Loosen the filter, the words or the time, or look at all sources." : "Loosen the filter, the words or the time."),
+  return h("div", { class: "tl-empty" }, h("h2", {}, words[source] ?? "No trace matches"), h("p", {}, source ? "Loosen the filter, the words or the time, or look at all sources." : "Loosen the filter, the words or the time."),
     search ? h("p", {}, "All words must stand in one step. They are looked for whole, the last one from its beginning.") : null, h("button", { class: "tl-button", type: "button", onclick: clear }, "Show all traces"));
 }
 export default { render };

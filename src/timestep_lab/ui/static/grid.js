@@ -77,6 +77,7 @@ function render({ model: host, el }) {
 
   function head(next, isNew) {
     model.setHead(next);
+    root.toggleAttribute("data-tl-unread", Boolean(next.unread));
     // Who saw it run has room for three lines, also when it ends, so that nothing below moves.
     if (model.isRunning) verdict.classList.add("tl-has-room");
     if (verdict.textContent !== next.headline) {

@@ -18,6 +18,7 @@ export class Markdown {
     this.text = text;
     this.done = 0;
     this.tail = null;
+    this.level = 1;
     put(this.element);
     this.flush();
   }
@@ -35,10 +36,23 @@ export class Markdown {
       if (this.tail) this.tail.replaceWith(node);
       else this.element.append(node);
       this.tail = end < 0 ? node : null;
+      const level = leveled(node, this.level);
       if (end < 0) return;
+      this.level = level;
       this.done += end;
     }
   }
+}
+
+/** Headings under a page's own: none skips a level, whatever a model writes. Gives the last one's. */
+function leveled(node, before) {
+  let last = before;
+  for (const heading of [node, ...(node.querySelectorAll?.("h3, h4, h5, h6") ?? [])]) {
+    if (!heading.matches?.("h3, h4, h5, h6")) continue;
+    last = Math.min(Number(heading.localName[1]), last + 1);
+    heading.setAttribute("aria-level", last);
+  }
+  return last;
 }
 
 /** Index after the first block of `text`, or -1 while it may still grow. */

@@ -19,6 +19,7 @@ const stateOf = (status) => (STATES[status] ? h("span", { class: `tl-chat-thread
 /** `on.open(id)`, `on.fresh()`, `on.search(text)`, `on.close()`; `on.rename(id, title)` and `on.remove(id)` give promises. */
 export function threadList(on) {
   let threads = [];
+  let isLoaded = false;
   let current = null;
   let editing = null;
   let asking = null;
@@ -39,7 +40,7 @@ export function threadList(on) {
 
   function draw() {
     const held = holding();
-    put(rows, threads.length ? threads.map(row) : h("li", { class: "tl-soft tl-small" }, search.value ? "No conversation matches." : "No conversations yet."));
+    put(rows, threads.length ? threads.map(row) : !isLoaded ? null : h("li", { class: "tl-soft tl-small" }, search.value ? "No conversation matches." : "No conversations yet."));
     if (held) give(held);
   }
   /** After an answer, or a click elsewhere: a title that is being written is left alone. */
@@ -108,7 +109,7 @@ export function threadList(on) {
       search.value = "";
       on.search("");
     },
-    put(list, id) { threads = list; current = id; settle(); },
+    put(list, id, { loaded = true } = {}) { threads = list; current = id; isLoaded = loaded; settle(); },
     close: () => look.cancel(),
   };
 }

@@ -53,7 +53,7 @@ function column(at, decide, traceLink) {
   const name = h("span", { class: "tl-clip" });
   const body = h("div", { class: "tl-duel-answer" });
   const trouble = h("div", { class: "tl-notice tl-is-bad", role: "alert", hidden: true });
-  const element = h("article", { class: "tl-duel-side", "aria-label": `Answer ${letter}`, "aria-busy": "true" }, h("h4", {}, h("span", { class: "tl-duel-letter" }, letter), name), body, trouble);
+  const element = h("article", { class: "tl-duel-side", "aria-label": `Answer ${letter}`, "aria-busy": "true" }, h("h3", {}, h("span", { class: "tl-duel-letter" }, letter), name), body, trouble);
   const on = { decide, edit() {}, retry() {}, act: () => Promise.resolve() };
 
   function item(next) {

@@ -5,7 +5,7 @@ import { icon } from "../shared/icons.js";
 
 const TITLES = { outcome: "Status", failed_tool: "Failed tool", error_type: "Error type", agent: "Agent", model: "Model", user: "User", tag: "Tag", score: "Score", source: "Source" };
 const WORDS = {
-  outcome: { done: "done", steps_failed: "done, steps failed", failed: "failed", running: "running", waiting: "waiting for approval", stopped: "stopped at a limit", cancelled: "cancelled", interrupted: "interrupted" },
+  outcome: { done: "done", steps_failed: "done, steps failed", failed: "failed", running: "running", waiting: "waiting", stopped: "stopped at a limit", cancelled: "cancelled", interrupted: "interrupted" },
   source: { live: "Live", evaluation: "Evaluations", imported: "Imported" },
 };
 const FIRST = 6;
@@ -53,7 +53,7 @@ export function facetPanel(onChoose) {
       if (!values.length || (name === "source" && values.length < 2 && !terms.includes(values[0].filter))) return null;
       const most = Math.max(...values.map((one) => one.count));
       const shown = whole.has(name) ? values : values.slice(0, FIRST);
-      return h("section", { class: "tl-facet" }, h("h3", {}, title),
+      return h("section", { class: "tl-facet" }, h("h2", {}, title),
         h("ul", {}, shown.map((one) => {
           const isOn = terms.includes(one.filter);
           const word = WORDS[name]?.[one.value] ?? one.value;

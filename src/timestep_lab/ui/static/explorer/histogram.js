@@ -56,7 +56,8 @@ export function histogram(onBrush) {
       const most = Math.max(1, ...shown.map((b) => b.count));
       put(bars, shown.map((b) => h("i", { title: `${told(b)}\n${exactTime(b.start)}` },
         b.count ? h("b", { style: { height: `${Math.max(4, (100 * b.count) / most)}%` } }, part("s", b.steps_failed, b.count), part("u", b.failed, b.count)) : null)));
-      const day = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" };
+      const isShort = shown[shown.length - 1].end - shown[0].start < 600_000;
+      const day = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", ...(isShort ? { second: "2-digit" } : {}) };
       first.textContent = new Date(shown[0].start).toLocaleString(undefined, day);
       last.textContent = new Date(shown[shown.length - 1].end).toLocaleString(undefined, day);
       const sum = (name) => shown.reduce((all, b) => all + b[name], 0);

@@ -20,7 +20,7 @@ export function graphView(onNode, { among = null } = {}) {
   function show({ nodes, edges, labels = null }) {
     cards = new Map();
     if (!nodes.length) {
-      put(element, h("div", { class: "tl-empty" }, h("h3", {}, "No agents yet"), h("p", {}, "Agents that run, and the handoffs between them, appear here.")));
+      put(element, h("div", { class: "tl-empty" }, h("h2", {}, among ? `No agents ${among}` : "No agents yet"), h("p", {}, "Agents that run, and the handoffs between them, appear here.")));
       return;
     }
     const shape = layout(nodes, edges, CARD);

@@ -12,6 +12,8 @@ import { askFirst, button, empty, page, when } from "./parts.js";
 const NEW = { id: null, name: "", description: "", instructions: "", model: null, model_settings: {}, tools: [], handoffs: [], approvals: {}, budget_usd: null, max_tokens_total: null, timeout_s: null, max_tool_calls: null, version: 0 };
 const TABS = [["fields", "Fields"], ["versions", "Versions"], ["handoffs", "Handoffs"], ["try", "Try it"]];
 const FEW = 4;
+/** Below it the drawer stands under the cards. */
+const NARROW = 860;
 const ALIKE = 0.5;
 /** Calls of the chat that begin a turn: they take the fields along as they stand. */
 const TURNS = ["send", "edit", "retry"];
@@ -47,7 +49,8 @@ function render(context) {
     h("header", { class: "tl-agent-head" }, h("span", { class: "tl-grow" }, title, facts), close), bar, h("div", { class: "tl-agent-panes" }, [...panes.values()]));
   drawer.addEventListener("keydown", (event) => { if (event.key === "Escape" && !event.defaultPrevented && !event.target.closest(".tl-chat")) choose(null); });
   const body = h("div", { class: "tl-agents" }, cards, drawer);
-  view.body.append(body);
+  const troubles = h("div", { class: "tl-stack", hidden: true });
+  view.body.append(troubles, body);
   const graph = graphView((node) => { const found = state.agents.find((agent) => agent.name === node.name); if (found) choose(found); });
   panes.get("handoffs").append(graph.element);
 
@@ -101,7 +104,7 @@ function render(context) {
     drawForm();
     if (agent.id !== before?.id || !tried) begin();
     open(agent.id === before?.id ? opened : "fields");
-    if (before === null || agent.id !== before.id) drawer.scrollIntoView({ block: "nearest" });
+    if (root.clientWidth < NARROW && (before === null || agent.id !== before.id)) drawer.scrollIntoView({ block: "nearest" });
   }
 
   function open(id) {
@@ -251,7 +254,10 @@ function render(context) {
       drawCards();
       const named = state.agents.find((agent) => agent.id === next.selected);
       if (named) choose(named);
-      for (const problem of next.problems) say({ message: problem });
+      // In the flow of the page: what lies over it would hide what is opened.
+      const away = () => { troubles.hidden = true; };
+      put(troubles, next.problems.map((words) => h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error"), h("span", { class: "tl-grow" }, data(words)), h("button", { class: "tl-quiet", type: "button", "aria-label": "Dismiss", onclick: away }, icon("close", null, 12)))));
+      troubles.hidden = !next.problems.length;
       return;
     }
     drawCards();

@@ -102,7 +102,7 @@ function render(context) {
       act(go, async () => { const { value } = await link.call("search", { store_id: id, query: query.value }); put(hits, value.length ? value.map(hit) : h("li", { class: "tl-soft" }, "Nothing found.")); });
     });
     const element = h("section", { class: "tl-panel", "aria-label": `Vector store ${name}` }, h("div", { class: "tl-panel-head" }, h("h2", {}, data(name)), askFirst(`Delete the store ${name}`, "Delete the store? Its files stay.", "Delete", (box) => act(box, () => link.call("delete_store", { store_id: id })), { quiet: true })),
-      h("p", { class: "tl-soft tl-small tl-none" }, `Meanings by ${model}`), files, more, form, hits);
+      h("p", { class: "tl-soft tl-small tl-none" }, `Embeddings: ${model}`), files, more, form, hits);
     return {
       element,
       show(store) {

@@ -139,7 +139,7 @@ function waitRow(call) {
 }
 
 function modelTable(models, to) {
-  return h("div", { class: "tl-scroll", tabindex: 0, role: "region", "aria-label": "Models" }, h("table", {},
+  return h("div", { class: "tl-scroll", tabindex: 0, role: "group", "aria-label": "Models, as a table" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Model"), ...["Runs", "Failed", "Median", "Cost"].map((name) => h("th", { class: "tl-num", scope: "col" }, name)))),
     h("tbody", {}, models.map((row) => h("tr", {}, h("td", {}, h("a", { href: to(`model == ${JSON.stringify(row.group)}`) }, row.group)), h("td", { class: "tl-num" }, short(row.runs)), h("td", { class: `tl-num${row.failed ? " tl-bad" : ""}` }, short(row.failed)), h("td", { class: "tl-num" }, duration(row.p50_ms)), h("td", { class: "tl-num" }, row.n_unpriced >= row.runs && row.n_unpriced ? (row.cost_usd ? cost(row.cost_usd, row.n_unpriced) : "unknown") : cost(row.cost_usd ?? 0)))))));
 }

@@ -170,7 +170,7 @@ export function askFirst(label, question, verb, work, { name = "trash", quiet = 
 }
 
 export function empty(title, ...words) {
-  return h("div", { class: "tl-empty" }, h("h3", {}, title), words.map((word) => (word instanceof Node ? word : h("p", {}, word))));
+  return h("div", { class: "tl-empty" }, h("h2", {}, title), words.map((word) => (word instanceof Node ? word : h("p", {}, word))));
 }
 
 export function card(title, ...children) {

@@ -28,7 +28,8 @@ export function compareView(api, onSelect) {
       const result = h("div", { class: "tl-compare-result" });
       choice.addEventListener("change", () => { if (choice.value) compare(traceId, choice.value, result); });
       put(element, h("div", { class: "tl-compare-head" }, choice), result);
-      if (!others.length) put(result, h("div", { class: "tl-empty" }, h("h3", {}, "Nothing to compare with yet"), h("p", {}, "Run the same question again, with another model or other instructions. It will be offered here.")));
+      if (others.length && !other) put(result, h("p", { class: "tl-soft" }, "Choose another trace to see both step by step: what changed, and where they first went different ways. Those that were asked the same come first."));
+      if (!others.length) put(result, h("div", { class: "tl-empty" }, h("h2", {}, "Nothing to compare with yet"), h("p", {}, "Run the same question again, with another model or other instructions. It will be offered here.")));
       if (other) {
         if (!others.some((row) => row.trace_id === other)) choice.append(h("option", { value: other }, "The branch in which it was otherwise"));
         choice.value = other;

@@ -20,7 +20,7 @@ export function conversation(onSelect) {
         return [entry.at, before.get(text) ?? entryView(entry, onSelect), text];
       });
       put(element, shown.map(([, node]) => node),
-        entries.length ? null : h("div", { class: "tl-empty" }, h("h3", {}, "No messages in this trace"), h("p", {}, "Its steps carry no inputs or outputs that read as messages. The waterfall shows what ran.")),
+        entries.length ? null : h("div", { class: "tl-empty" }, h("h2", {}, "No messages in this trace"), h("p", {}, "Its steps carry no inputs or outputs that read as messages. The waterfall shows what ran.")),
         truncated ? h("p", { class: "tl-soft" }, "The conversation goes on; the waterfall has every step.") : null);
     },
     setPlayHead(ms) {

@@ -11,7 +11,7 @@ import { scoreChips } from "./scores.js";
 /** How a trace went (its `outcome`): icon, word, tone. */
 export const OUTCOMES = {
   running: ["running", "running", ""], done: ["ok", "done", "tl-good"], steps_failed: ["error", "done", "tl-warn"], failed: ["error", "failed", "tl-bad"],
-  stopped: ["paused", "stopped at a limit", "tl-warn"], cancelled: ["cancelled", "cancelled", "tl-soft"], interrupted: ["interrupted", "interrupted", "tl-warn"], waiting: ["paused", "needs approval", "tl-warn"],
+  stopped: ["paused", "stopped at a limit", "tl-warn"], cancelled: ["cancelled", "cancelled", "tl-soft"], interrupted: ["interrupted", "interrupted", "tl-warn"], waiting: ["paused", "waiting", "tl-warn"],
 };
 
 /** Its words: `done`, `done, 2 steps failed`, `failed`. With `isShort` the icon alone; `data-step` leads to the first step that failed. */
@@ -63,7 +63,8 @@ export function traceHeader(api, on) {
     element,
     drawer: actions.drawer,
     runAgain: actions.runAgain,
-    show(trace, { scores, firstTokenMs, failure, isCopy }) {
+    show(trace, { scores, firstTokenMs: ofSteps, failure, isCopy }) {
+      const firstTokenMs = trace.ttft_ms ?? ofSteps; // As the list says it.
       const title = String(trace.input ?? "").trim() || trace.workflow || "Trace";
       const started = Date.parse(trace.started_at);
       const sum = (trace.input_tokens ?? null) === null && (trace.output_tokens ?? null) === null ? null : (trace.input_tokens ?? 0) + (trace.output_tokens ?? 0);
