@@ -24,11 +24,15 @@ from tests.evals.benches import opened
 from tests.evals.loopback import Trouble, model_server
 
 from timestep_lab.evals.compare import new_comparison
+from timestep_lab.evals.engine import Comparison
+from timestep_lab.evals.results import EvalContext
 from timestep_lab.evals.statistics.paired import resampled_means
 
 pytestmark = pytest.mark.benchmark
 
 CASES, AT_ONCE, DELAY_S = 1000, 100, 0.1
+ROUNDS = 3
+"""In turns, the quickest of each: what else the machine does is not part of any."""
 ALLOWED, ALLOWED_AS_A_PROCESS = 1.15, 1.4
 SERVER = """
 import sys, time
@@ -150,20 +154,29 @@ async def test_a_comparison_costs_little_more_than_its_calls(url: str, tmp_path:
         await (
             await new_comparison(bench, ["a", "b"], models=["openai_compatible/loop/a", "openai_compatible/loop/b"])
         ).run()
-    rows = {"bare SDK": await bare_sdk(url, streamed=False), "bare SDK, streamed": await bare_sdk(url, streamed=True)}
-    async with opened(tmp_path / "lab.duckdb", url) as bench:
-        models = ["openai_compatible/loop/a", "openai_compatible/loop/b"]
-        cases = [f"question {n}" for n in range(CASES)]
-        comparison = await new_comparison(bench, cases, models=models, scorers=["contains:three"], concurrency=AT_ONCE)
+    rows: dict[str, tuple[float, float]] = {}
+    for turn in range(ROUNDS):
+        took = {
+            "bare SDK": await bare_sdk(url, streamed=False),
+            "bare SDK, streamed": await bare_sdk(url, streamed=True),
+        }
+        async with opened(tmp_path / f"lab{turn}.duckdb", url) as bench:
+            models = ["openai_compatible/loop/a", "openai_compatible/loop/b"]
+            cases = [f"question {n}" for n in range(CASES)]
+            comparison = await new_comparison(
+                bench, cases, models=models, scorers=["contains:three"], concurrency=AT_ONCE
+            )
 
-        async def run() -> None:
-            grid = await comparison.run()
-            bench.writer.flush()
-            assert list(grid.summary()["n"]) == [CASES, CASES]
+            async def run(comparison: Comparison = comparison, bench: EvalContext = bench) -> None:
+                grid = await comparison.run()
+                bench.writer.flush()
+                assert list(grid.summary()["n"]) == [CASES, CASES]
 
-        rows["comparison, traced and stored"] = await clock(run)
-        assert bench.store.sql("select count(*) from traces where status = 'completed'").one() == (2 * CASES,)
-        assert bench.store.sql("select count(*) from comparisons").one() == (2 * CASES,)
+            took["comparison, traced and stored"] = await clock(run)
+            assert bench.store.sql("select count(*) from traces where status = 'completed'").one() == (2 * CASES,)
+            assert bench.store.sql("select count(*) from comparisons").one() == (2 * CASES,)
+        for name, one in took.items():
+            rows[name] = min(one, rows.get(name, one))
     print()
     for name, (wall, cpu) in rows.items():
         print(f"{name:32} {wall:6.2f} s   {cpu / 2 / CASES * 1000:5.2f} ms CPU a call")
@@ -174,11 +187,13 @@ async def test_a_comparison_costs_little_more_than_its_calls(url: str, tmp_path:
 
 
 def test_a_whole_process_that_compares_takes_little_longer_than_one_that_only_asks(url: str, tmp_path: Path) -> None:
-    took = {}
-    for name, script, more in (("bare SDK", BARE_PROCESS, []), ("comparison", PROCESS, [str(tmp_path / "lab.duckdb")])):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", script, url, *more], check=True, cwd=Path(__file__).parents[2])
-        took[name] = time.perf_counter() - began
+    took: dict[str, float] = {}
+    for turn in range(ROUNDS):
+        lab = str(tmp_path / f"lab{turn}.duckdb")
+        for name, script, more in (("bare SDK", BARE_PROCESS, []), ("comparison", PROCESS, [lab])):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", script, url, *more], check=True, cwd=Path(__file__).parents[2])
+            took[name] = min(took.get(name, 1e9), time.perf_counter() - began)
     ratio = took["comparison"] / took["bare SDK"]
     print(
         f"\n2,000 calls, the whole process: {took['comparison']:.1f} s, bare SDK {took['bare SDK']:.1f} s: {ratio:.2f} ×"

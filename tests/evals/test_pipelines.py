@@ -71,6 +71,24 @@ async def test_functions_of_every_kind_are_compared_beside_a_model(tmp_path: Pat
     assert (tool["name"], json.loads(tool["input"]), tool["output"]) == ("search", {"q": "Say word0."}, "found")
 
 
+async def test_half_a_character_in_an_answer_or_a_note_ends_no_comparison(tmp_path: Path) -> None:
+    """Neither store can hold one: it is told as what it is, and every other case is kept."""
+
+    async def cut(question: str) -> dict[str, Any]:
+        return {"output": f"{question} \ud83d", "steps": [{"name": "search", "arguments": {"q": "\ud800"}}]}
+
+    def noted(output: str) -> float:
+        raise ValueError("why \ud800")
+
+    async with Lab(str(tmp_path / "lab.duckdb")) as lab:
+        grid = await lab.compare([*CASES, {"input": "odd \ud83d"}], agents=[cut], scorers=[noted])
+        again = lab.comparison(grid.id)
+        outputs = [f"Say word{n}. \ufffd" for n in range(3)] + ["odd \ufffd \ufffd"]
+        assert [cell.output for cell in grid.cells] == [cell.output for cell in again.cells] == outputs
+        assert [cell.scores[0].note for cell in again.cells] == ["ValueError: why \ufffd"] * 4
+        assert again.cells[0].steps[0]["arguments"] == {"q": "\ufffd"}
+
+
 async def test_what_a_function_does_with_the_sdk_is_in_its_trace(tmp_path: Path) -> None:
     async with Lab(str(tmp_path / "lab.duckdb")) as lab:
         inner = sdk.Agent(name="Inner", model=lab.router.get_model("demo/echo"))

@@ -434,6 +434,12 @@ def test_graded_groups_with_rare_disasters_are_told_apart_no_more_often_than_the
     assert wrong <= 0.055 * 300
 
 
+async def test_one_model_beside_itself_is_one_model(tmp_path: Path) -> None:
+    async with Lab(tmp_path / "lab.duckdb") as lab:
+        with pytest.raises(UsageError, match=r"takes no agents=\. Give model=… or agent=…"):
+            await lab.aa(["x"], agents=["a", "b"])
+
+
 @pytest.mark.parametrize("differ", [16, 21])
 def test_few_grades_that_differ_by_the_same_are_told_apart_no_more_often_than_they_may_be(differ: int) -> None:
     """One model asked twice, where these of 100 cases differ by one grade: without the exact test it would be wrong in 8 of 100."""

@@ -39,6 +39,7 @@ from timestep_lab.runtime.stream_items import as_lab_error, output_text
 from timestep_lab.runtime.tape import Player, on_tape
 from timestep_lab.runtime.tracing import StoreProcessor, TraceContext, note_error_class
 from timestep_lab.store.base import in_thread
+from timestep_lab.store.table import clean
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.router import Router
@@ -469,7 +470,7 @@ def _told(trace_id: str, output: str | None, failure: LabError | None, measured:
     waited = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in generations)
     took = measured.latency_ms() if measured.called_ms is None else max(0.0, measured.called_ms - waited)
     return Attempt(
-        trace_id=trace_id, output=output, error=failure, steps=tuple(measured.steps), latency_ms=took,
+        trace_id=trace_id, output=None if output is None else clean(output), error=failure, steps=tuple(measured.steps), latency_ms=took,
         queue_ms=sum(g.queue_ms or 0.0 for g in generations), rate_limit_ms=sum(g.rate_limit_ms or 0.0 for g in generations),
         ttft_ms=_ttft_ms(measured) if reported.first_after_s is None else reported.first_after_s * 1000.0,
         input_tokens=sum(counted_in) if counted_in and reported.input_tokens is None else reported.input_tokens,

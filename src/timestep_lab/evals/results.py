@@ -40,7 +40,7 @@ from timestep_lab.model.comparison import (
 from timestep_lab.model.errors import ConflictError, UsageError
 from timestep_lab.model.records import VoteRecord
 from timestep_lab.store.base import Change, Database, Statement
-from timestep_lab.store.table import Table
+from timestep_lab.store.table import Table, clean, to_json
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
@@ -252,7 +252,9 @@ def _values(record: object, names: Sequence[str]) -> list[Any]:
     for name in names:
         value = getattr(record, name)
         if name in _JSON:
-            value = None if value is None else json.dumps(value, ensure_ascii=False)
+            value = None if value is None else to_json(value)
+        elif isinstance(value, str):
+            value = clean(value)
         elif name == "ended_at":
             value = to_naive_utc(value)
         values.append(value)
@@ -273,7 +275,7 @@ def _record(names: Sequence[str], row: Row) -> dict[str, Any]:
 def _score_row(user_id: str, cell: CellRecord, score: ScoreValue) -> Row:
     return (
         user_id, cell.comparison_id, cell.case_id, cell.candidate, cell.epoch, score.scorer, score.value, score.weight, score.label,
-        score.note, score.source, score.cached,
+        None if score.note is None else clean(score.note), score.source, score.cached,
     )  # fmt: skip
 
 

@@ -384,6 +384,8 @@ class LabViews:
         from timestep_lab.evals.stopping import aa
         from timestep_lab.store.base import in_thread
 
+        if many := [name for name in ("models", "agents") if name in options]:
+            raise UsageError(f"lab.aa compares one candidate with itself, and takes no {many[0]}=.", "Give model=… or agent=…, which may be a function.", param=many[0])  # fmt: skip
         grid = await self.compare(
             data, models=model, agents=agent, scorers=scorers, epochs=2, seed=seed, **options
         )  # fmt: skip

@@ -119,7 +119,10 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     p = successes / n
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    # The ends are exact where all or none succeeded: rounding would say 0.9999999999999999.
+    return Interval(
+        max(0.0, centre - half) if successes > 0 else 0.0, min(1.0, centre + half) if successes < n else 1.0
+    )
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:

@@ -260,8 +260,8 @@ def paired_difference(
     p-value. Intervals of scores from 0 to 1 are limited to −1 and 1.
 
     `groups` is the group of each case (such as the document that questions are about): then the interval is
-    `cluster_interval`, and the test flips the signs of the groups' summed differences. With fewer than `LEAST_GROUPS`
-    groups there is neither.
+    `cluster_interval`, and the test flips the signs of the groups' summed differences; for graded scores Hall's test of
+    these sums must agree. With fewer than `LEAST_GROUPS` groups there is neither.
 
     If all differences are equal on an unbounded scale, there is no interval. Cases without a score on one side are
     excluded. `alpha` is the level used for the sample-size forecast (after a correction for multiple comparisons it is
@@ -343,9 +343,12 @@ def _grouped(
         # No group differs from the others: use the limit for this number of groups.
         interval = unseen(diff, len(sizes), -1.0, 1.0, level) if unit else Interval(math.nan, math.nan)
     p = sign_flips(sums)
-    if graded and n < LEAST_GRADED:
+    if graded and n < max(LEAST_GRADED, CASES_PER_SQUARED_SKEWNESS * skewness(sums) ** 2 * n / len(sums)):
         # Rare cases may not have occurred. The sums are valid bets once scaled to at most 1.
         p = max(p, betting_p(sums / sizes.max())) if unit else math.nan
+    elif graded and p <= _ASKED_AGAIN and sums.std() > 0:
+        # Flips assume symmetric sums: with rare disasters in forty groups of five their false positive rate is 11 %.
+        p = max(p, _hall(sums))
     return PairedResult(
         n=n, diff=diff, ci_low=max(-1.0, interval.low) if unit else interval.low, ci_high=min(1.0, interval.high) if unit else interval.high,
         p_value=p, test="none" if math.isnan(p) else "exact flips of group sums", decided_by=decided_by, cases_to_settle=None,
