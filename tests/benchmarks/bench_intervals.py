@@ -309,10 +309,14 @@ def test_intervals_of_slices_hold_together() -> None:
         for n in (20, 72):
             generator, runs, all_hold = np.random.default_rng(n), 3000, [0, 0]
             for _ in range(runs):
-                passes = (generator.random((k, n)) < 0.7).astype(float)
+                rates = generator.uniform(0.05, 0.95, k)
+                passes = (generator.random((k, n)) < rates[:, None]).astype(float)
                 grades = generator.beta(4, 2, (k, n))
-                for place, (scores, truth) in enumerate(((passes, 0.7), (grades, 4 / 6))):
-                    all_hold[place] += all(held(mean_interval(one[:, None], 1 - ALPHA / k), truth) for one in scores)
+                for place, (scores, truths) in enumerate(((passes, rates), (grades, [4 / 6] * k))):
+                    all_hold[place] += all(
+                        held(mean_interval(one[:, None], 1 - ALPHA / k), truth)
+                        for one, truth in zip(scores, truths, strict=True)
+                    )
             shares = [100 * count / runs for count in all_hold]
             print(f"{k:>7} {n:>11} {shares[0]:>22.1f} {shares[1]:>9.1f}", flush=True)
             assert min(shares) >= 100 * LEAST

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.special import gammaln
 
+from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.statistics.sequential import (
     SpendingMcNemar,
     Watched,
@@ -18,6 +19,8 @@ from timestep_lab.evals.statistics.sequential import (
     obrien_fleming,
     pocock,
 )
+from timestep_lab.evals.stopping import aa
+from timestep_lab.model.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
 
@@ -110,6 +113,43 @@ def test_false_findings_under_a_look_after_every_case() -> None:
     strict = spent(200, 0.0, 0.25, runs=60_000, alpha=0.02)[0]
     print(f"  200  0.25 {100 * strict:>9.1f}  at α = 2 %")
     assert strict <= 0.025
+
+
+def asked_twice(scores: np.ndarray) -> Grid:
+    """One candidate's answers to each case: cases × 2."""
+    record = ComparisonRecord(
+        id="cmp_1", user_id="u", name="aa", status="completed", candidates=({"name": "A"},), epochs=2, n_cases=len(scores),
+        scorers=({"type": "exact", "name": "exact"},),
+    )  # fmt: skip
+    cases = [CaseRecord(comparison_id="cmp_1", case_id=f"c{n}", position=n, input="?") for n in range(len(scores))]
+    cells = [
+        CellRecord(
+            comparison_id="cmp_1", case_id=f"c{n}", candidate="A", epoch=epoch, status="done", output="o",
+            scores=(ScoreValue(scorer="exact", value=float(value)),),
+        )
+        for n, row in enumerate(scores) for epoch, value in enumerate(row)
+    ]  # fmt: skip
+    return Grid(record, cases, cells)
+
+
+def test_one_model_beside_itself() -> None:
+    """`lab.aa`, of answers whose scores differ in few cases, in many, by one grade or by any amount."""
+    generator, n = np.random.default_rng(5), 120
+    few_grades = np.full((n, 2), 0.5)
+    few_grades[:21, 1] += 0.25
+    answers = {
+        "pass/fail, seldom": (generator.random((n, 2)) < 0.05).astype(float),
+        "pass/fail, often": (generator.random((n, 2)) < 0.5).astype(float),
+        "21 differ by a grade": few_grades,
+        "grades": generator.integers(0, 5, (n, 2)) / 4,
+        "any amount": generator.beta(4, 2, (n, 2)),
+    }
+    print(f"\n{'scores':<22} {'α %':>5} {'false alarms %':>15}")
+    for name, scores in answers.items():
+        for alpha in (0.05, 0.02):
+            told = aa(asked_twice(scores), alpha=alpha, runs=1500)
+            print(f"{name:<22} {100 * alpha:>5.0f} {100 * told.share:>15.2f}", flush=True)
+            assert told.share <= alpha + 0.005 + 2 * (alpha / told.runs) ** 0.5
 
 
 def test_what_stopping_saves() -> None:
