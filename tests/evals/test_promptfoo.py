@@ -364,12 +364,18 @@ def test_openais_exported_evals_are_read(tmp_path: Path) -> None:
 def test_openais_evals_jsonl_is_read_in_each_of_its_forms(tmp_path: Path) -> None:
     lines = [
         {"input": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}], "ideal": "4"},
+        {"input": "2+2?", "ideal": "4"},
+        {"input": [{"role": "system", "name": "example_user", "content": "1+1?"}, {"role": "user", "content": "2+2?"}], "ideal": "4"},
         {"item": {"question": "2+2?", "answer": "4"}},
         {"datasource_item_id": 7, "datasource_item": {"question": "2+2?", "answer": "4"}, "sample": {"output": []}, "results": [], "status": "pass"},
     ]  # fmt: skip
     (tmp_path / "evals.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     cases = load_dataset(str(tmp_path / "evals.jsonl")).cases
-    assert [(case.input, case.expected) for case in cases] == [("2+2?", "4")] * 3
+    assert [(case.input, case.expected) for case in cases] == [("2+2?", "4")] * 5
+    (tmp_path / "several.jsonl").write_text(
+        '{"input": "2+2?", "ideal": ["4", "four"]}\n{"input": [{"role": "user", "content": "A joke"}]}\n'
+    )
+    assert [case.expected for case in load_dataset(str(tmp_path / "several.jsonl"))] == [["4", "four"], None]
 
 
 PROMPTFOO = """
