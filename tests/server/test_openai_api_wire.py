@@ -172,6 +172,38 @@ async def test_a_form_that_nobody_knows_and_one_that_claude_lacks_are_refused(cl
 
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
+CLAUDE = "anthropic/claude-haiku-4-5"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"verbosity": "low"}, "verbosity"), ({"frequency_penalty": 0.5}, "frequency_penalty"), ({"seed": 7}, "seed"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"reasoning_effort": "low", "tool_choice": "required", "tools": [LOOK]}, "tool_choice"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_a_provider_has_no_word_for_is_refused_by_the_name_that_the_caller_gave_it(
+    client: openai.AsyncOpenAI, given: Any, name: str, streamed: bool
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.chat.completions.create(model=CLAUDE, messages=HELLO, stream=streamed, **given)
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", name)
+
+
+async def test_what_a_provider_has_no_word_for_is_refused_in_the_words_of_the_responses_api(
+    client: openai.AsyncOpenAI,
+) -> None:
+    for given, name in (
+        ({"text": {"verbosity": "low"}}, "text.verbosity"), ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+    ):  # fmt: skip
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.responses.create(model=CLAUDE, input="Hello", **given)  # type: ignore[call-overload]
+        assert (refused.value.code, refused.value.param) == ("unsupported_parameter", name)
+    with pytest.raises(openai.BadRequestError) as wrong:
+        await client.responses.create(model=CLAUDE, input="Hello", temperature=9)
+    assert (wrong.value.code, wrong.value.param) == (None, "temperature")
 
 
 async def test_who_asks_and_hints_are_told_to_a_provider_that_has_words_for_them_and_kept_with_the_trace(

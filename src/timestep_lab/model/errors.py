@@ -108,6 +108,10 @@ class UnknownPrefixError(UsageError):
     """The prefix of a model name belongs to no provider."""
 
 
+UNSUPPORTED_PARAMETER = "unsupported_parameter"
+"""The code of a setting or parameter that the model's provider has no word for."""
+
+
 class SettingsError(UsageError):
     """An environment variable, or a line of `.env`, is invalid."""
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from timestep_lab.model.errors import SettingsError, UsageError
+from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError, UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
     NAMELESS,
@@ -72,6 +72,7 @@ def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
             f"anthropic/{model} cannot be asked for any JSON object.",
             "Give the schema that the answer must follow (response_format json_schema).",
             param="response_format",
+            code=UNSUPPORTED_PARAMETER,
         )
     if request.schema is not None:
         output["format"] = {"type": "json_schema", "schema": dict(request.schema)}
@@ -111,6 +112,7 @@ def _sampling(model: str, request: ModelRequest, *, thinks: bool) -> dict[str, A
             f"anthropic/{model} does not take {' and '.join(given)} {why}.",
             "Leave it out.",
             param=f"model_settings.{name}",
+            code=UNSUPPORTED_PARAMETER,
         )
     return given
 
@@ -228,6 +230,7 @@ def _thinking(model: str, request: ModelRequest, body: dict[str, Any], output: d
             f"anthropic/{model} cannot be made to call a tool while it reasons.",
             'Set tool_choice to "auto", or reasoning to {"effort": "none"}.',
             param="model_settings.tool_choice",
+            code=UNSUPPORTED_PARAMETER,
         )
     if adaptive:
         body["thinking"] = {"type": "adaptive", "display": "summarized"}

@@ -21,7 +21,7 @@ from agents import Usage as SdkUsage
 from agents.models import get_default_model_settings
 from agents.tool import FunctionTool
 
-from timestep_lab.model.errors import LabError, ProviderUnavailableError, SettingsError
+from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, LabError, ProviderUnavailableError, SettingsError
 from timestep_lab.runtime.attachments import files_as_text
 from timestep_lab.runtime.emitter import Emitter, provider_call_id
 
@@ -216,6 +216,7 @@ class AdapterModel(Model):
                 f"{self.prefix}/{self.model} does not take the model setting{'s' * (len(refused) > 1)} {', '.join(refused)}.",
                 f"It takes: {', '.join(sorted(self.takes)) or 'none'}.",
                 param=f"model_settings.{refused[0]}",
+                code=UNSUPPORTED_PARAMETER,
             )
         inside = set() if settings.reasoning is None else set(settings.reasoning.model_dump(exclude_none=True))
         if refused := sorted(inside - self.takes_of_reasoning):
@@ -223,6 +224,7 @@ class AdapterModel(Model):
                 f"{self.prefix}/{self.model} does not take {', '.join(f'reasoning.{name}' for name in refused)}.",
                 f"It takes: {', '.join(f'reasoning.{name}' for name in sorted(self.takes_of_reasoning))}.",
                 param="model_settings.reasoning",
+                code=UNSUPPORTED_PARAMETER,
             )
 
     def _tool(self, tool: object) -> FunctionSpec:
@@ -231,6 +233,7 @@ class AdapterModel(Model):
                 f"{self.prefix}/ cannot run the hosted tool {getattr(tool, 'name', type(tool).__name__)!r}.",
                 "Hosted tools run at OpenAI: use a model of `openai/`, or give the agent a function or an MCP tool.",
                 param="tools",
+                code=UNSUPPORTED_PARAMETER,
             )
         return FunctionSpec(
             name=tool.name,

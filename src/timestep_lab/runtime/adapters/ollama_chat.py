@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from timestep_lab.model.errors import SettingsError, UsageError
+from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError, UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
     TEXT_PARTS,
@@ -106,6 +106,7 @@ class OllamaModel(AdapterModel):
                 f"ollama/{self.model} cannot be made to call a tool: Ollama has no tool_choice.",
                 'Use "auto" or "none".',
                 param="model_settings.tool_choice",
+                code=UNSUPPORTED_PARAMETER,
             )
         extra = dict(settings.extra_args or {})
         options = {theirs: value for ours, theirs in _OPTIONS.items() if (value := getattr(settings, ours)) is not None}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agents import Model, ModelResponse, ModelSettings
 from agents.models.openai_responses import OpenAIResponsesModel
 
-from timestep_lab.model.errors import SettingsError
+from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError
 from timestep_lab.runtime.adapters.base import AnswerSchema, set_aside_note, whole_response
 from timestep_lab.runtime.router import PerLoop
 
@@ -59,6 +59,7 @@ class ResponsesModel(Model):
                     f"openai/{self.model} does not take the model setting {name}.",
                     "Leave it out.",
                     param=f"model_settings.{name}",
+                    code=UNSUPPORTED_PARAMETER,
                 )
         if isinstance(output_schema, AnswerSchema):
             # The SDK knows one form of schema and would give it a name of its own.

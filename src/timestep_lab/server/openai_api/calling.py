@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path, Query
 from starlette.responses import StreamingResponse
 
-from timestep_lab.model.errors import LabError, UsageError
+from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, LabError, SettingsError, UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.server.api.changes import HEADERS
 from timestep_lab.server.errors import error_object
@@ -120,7 +120,7 @@ def refuse(given: Mapping[str, object], model: str, *, neutral: tuple[object, ..
 def unsupported(name: str, model: str) -> UsageError:
     return UsageError(
         f"The parameter {name} cannot be honoured for {model}.", "Leave it out, or ask another model.",
-        param=name, code="unsupported_parameter",
+        param=name, code=UNSUPPORTED_PARAMETER,
     )  # fmt: skip
 
 
@@ -148,10 +148,26 @@ def passed_on(given: Mapping[str, object], model: str, *, openai_elsewhere: bool
     return {"extra_args": {words[name]: value for name, value in wanted.items()}} if wanted else {}
 
 
+IN_CHAT = {"reasoning": "reasoning_effort"}
+IN_RESPONSES = {"max_tokens": "max_output_tokens", "verbosity": "text.verbosity", "response_format": "text.format"}
+"""The parameters of these APIs that become a setting of another name."""
+
+
+async def events_of(lab: Any, call: ModelCall, names: Mapping[str, str] = IN_CHAT) -> AsyncIterator[Any]:
+    """The response's events. A setting that the model does not take is refused by the name that the caller gave it."""
+    try:
+        async for event in stream(lab, call):
+            yield event
+    except SettingsError as error:
+        name = (error.param or "").removeprefix("model_settings.")
+        error.param = names.get(name, name) or None
+        raise
+
+
 async def whole(lab: Any, call: ModelCall) -> Any:
     """The response when it is complete."""
     last: Any = None
-    async for event in stream(lab, call):
+    async for event in events_of(lab, call):
         last = event
     return last.response
 

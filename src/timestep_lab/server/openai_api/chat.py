@@ -23,13 +23,14 @@ from timestep_lab.server.openai_api.calling import (
     Object,
     beside,
     event_stream,
+    events_of,
     merged,
     passed_on,
     refuse,
     whole,
 )
 from timestep_lab.server.openai_api.conversations import Item
-from timestep_lab.service.model_call import ModelCall, read_format, stream
+from timestep_lab.service.model_call import ModelCall, read_format
 
 router = APIRouter()
 
@@ -325,7 +326,7 @@ async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> 
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         return _piece({**head, "object": "chat.completion.chunk", "choices": [choice]})
 
-    async for event in stream(lab, call):
+    async for event in events_of(lab, call):
         if event.type == "response.created":
             yield chunk({"role": "assistant", "content": ""})
         elif event.type == "response.output_text.delta":
@@ -433,7 +434,7 @@ def _completions_call(body: CompletionBody, prompt: str, model: str, *, openai_e
 async def _completions_chunks(lab: Any, calls: list[ModelCall], head: Object, with_usage: bool) -> AsyncIterator[bytes]:
     counted = []
     for index, call in enumerate(calls):
-        async for event in stream(lab, call):
+        async for event in events_of(lab, call):
             if event.type in ("response.output_text.delta", "response.refusal.delta"):
                 yield _piece({**head, "choices": [_choice(index, event.delta, None)]})
             elif event.type == "response.completed":

@@ -18,6 +18,7 @@ from timestep_lab.runtime.stream_items import CUT_SHORT
 from timestep_lab.server.api.schemas import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import (
+    IN_RESPONSES,
     INCLUDABLE,
     After,
     Id,
@@ -27,6 +28,7 @@ from timestep_lab.server.openai_api.calling import (
     beside,
     deleted,
     event_stream,
+    events_of,
     merged,
     refuse,
     unsupported,
@@ -34,7 +36,7 @@ from timestep_lab.server.openai_api.calling import (
 )
 from timestep_lab.server.openai_api.chat import about_the_call
 from timestep_lab.server.openai_api.conversations import Conversations, Item, ResponseRecord, Responses, normal_items
-from timestep_lab.service.model_call import ModelCall, read_format, stream
+from timestep_lab.service.model_call import ModelCall, read_format
 from timestep_lab.store.base import in_thread
 
 router = APIRouter(prefix="/responses")
@@ -229,7 +231,7 @@ def _settings(body: ResponseBody) -> Object:
 
 
 async def _events(turn: Turn, lab: Any) -> AsyncIterator[Object]:
-    async for event in stream(lab, turn.call):
+    async for event in events_of(lab, turn.call, IN_RESPONSES):
         plain: Object = event.model_dump(mode="json", exclude_none=True)
         if "response" in plain:
             plain["response"] = {**plain["response"], **turn.about()}
