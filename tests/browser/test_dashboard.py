@@ -86,3 +86,14 @@ def test_sessions_share_the_lab_and_not_what_they_have_filtered(pages: Pages, ad
     expect(first.locator(".tl-list-row")).to_have_count(1, timeout=20_000)
     second.wait_for_timeout(300)
     expect(second.locator(".tl-list-row")).to_have_count(3, timeout=20_000)
+
+
+@pytest.mark.parametrize(("theme", "system_is_dark"), [("dark", False), ("default", True)])
+def test_the_theme_of_the_template_is_followed_and_not_that_of_the_system(
+    pages: Pages, address: str, theme: str, system_is_dark: bool
+) -> None:
+    """`FastListTemplate(theme=…)`, or what the reader chose by its switch, which is in the address."""
+    page = pages.open(f"{address}?theme={theme}", dark=system_is_dark)
+    expect(page.locator(".tl-list-row")).to_have_count(3, timeout=60_000)
+    for root in page.locator(".tl-root").all():
+        expect(root).to_have_attribute("data-tl-theme", "dark" if theme == "dark" else "light")

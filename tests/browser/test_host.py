@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from timestep_lab.model.errors import UsageError
@@ -108,6 +109,20 @@ def test_the_theme_follows_the_page_until_it_is_set(show: Any) -> None:
     expect(root).to_have_attribute("data-tl-theme", "light")
     probe.theme = "dark"
     expect(root).to_have_attribute("data-tl-theme", "dark")
+
+
+@pytest.mark.parametrize(
+    ("painted", "theme"), [("#181818", "dark"), ("oklch(0.98 0 0)", "light"), ("rgb(0 0 0 / 10%)", "light")]
+)
+def test_a_page_that_has_its_own_word_for_dark_is_followed_by_what_it_paints(
+    show: Any, painted: str, theme: str
+) -> None:
+    """As Panel's templates, marimo and Colab. What hardly covers counts for nothing: the page below it does."""
+    page: Page = show(Probe(), dark=False)
+    page.evaluate("document.body.style.background = '#fff'")
+    page.evaluate("(colour) => { document.getElementById('view').style.background = colour; }", painted)
+    page.evaluate("document.body.classList.add('changed')")
+    expect(page.locator(".tl-root")).to_have_attribute("data-tl-theme", theme)
 
 
 def test_nobody_watches_after_the_page_is_closed(show: Any) -> None:

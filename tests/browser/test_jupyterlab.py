@@ -82,3 +82,49 @@ def test_a_trace_is_drawn_while_its_cell_still_runs(jupyterlab: JupyterLab, page
     expect(grid).to_have_attribute("aria-rowcount", "5001")
     assert 20 < early < 200
     assert rows.first.inner_text().split("\n")[0] == first.split("\n")[0]
+
+
+WHERE = """() => { const at = document.activeElement, notebook = window.jupyterapp.shell.currentWidget.content;
+  return { mode: notebook.mode, cells: notebook.widgets.length, active: notebook.activeCellIndex, inView: Boolean(at.closest(".tl-root")),
+    cell: at.classList.contains("jp-Cell"), outline: getComputedStyle(at).outlineStyle }; }"""
+
+
+def test_keys_pressed_in_the_explorer_are_its_own_and_escape_gives_them_back_to_the_notebook(
+    jupyterlab: JupyterLab, pages: Pages
+) -> None:
+    notebook = jupyterlab.open(pages, "keys", [SETUP, "explorer = TraceExplorer(source)\nexplorer", "'last'"])
+    notebook.run_all()
+    page, press = notebook.page, notebook.page.keyboard.press
+    rows = page.locator(".tl-list-row")
+    expect(rows).to_have_count(20)
+    expect(page.locator(".jp-OutputArea-executeResult")).to_contain_text("'last'")
+    page.get_by_role("combobox", name="Filter").focus()
+    press("Escape")  # Closes the suggestions, if they are there already.
+    page.get_by_role("grid", name="Traces").focus()
+    # In the notebook's command mode these would make, cut, delete, merge and run cells, and save.
+    for key in ("a", "b", "x", "d", "d", "m", "Shift+M", "ArrowDown", "j", "ArrowDown"):
+        press(key)
+    expect(rows.nth(1)).to_have_attribute("aria-selected", "true")
+    where = page.evaluate(WHERE)
+    assert (where["cells"], where["inView"], where["outline"]) == (3, True, "solid"), "and the focus can be seen"
+    press("Enter")
+    expect(page.locator(".tl-wf-row:visible").first).to_be_visible()
+    assert page.evaluate(WHERE)["mode"] == "command", "Enter opened the trace, not the cell's editor"
+    press("Control+Enter")  # Which is the notebook's: it runs the cell again.
+    expect(page.locator(".jp-InputPrompt").nth(1)).to_have_text("[4]:")
+    expect(rows).to_have_count(20)
+    page.get_by_role("grid", name="Traces").focus()
+    press("/")
+    expect(page.get_by_role("combobox", name="Filter")).to_be_focused()
+    page.keyboard.type('status == "failed"')
+    press("Enter")
+    expect(page.locator(".tl-filter-facts")).to_contain_text("3 traces")
+    assert notebook.execute("print(explorer.filter)") == 'status == "failed"\n'
+    page.get_by_role("grid", name="Traces").focus()
+    active = page.evaluate(WHERE)["active"]
+    press("Escape")
+    page.wait_for_function("() => !document.activeElement.closest('.tl-root')")
+    where = page.evaluate(WHERE)
+    assert (where["mode"], where["cell"], where["active"]) == ("command", True, active)
+    press("ArrowDown")
+    assert page.evaluate(WHERE)["active"] == active + 1, "the notebook has its keys again"

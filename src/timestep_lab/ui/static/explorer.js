@@ -86,6 +86,11 @@ function render({ model, el }) {
   const bringing = importing((told) => { notice(told); ask({ ...ALL, source: "imported" }); }, (error) => notice(error.message, { isBad: true }));
   if (location.pathname === "/traces") bar.element.querySelector(".tl-filter-sql").before(...bringing);
   root.append(h("h1", { class: "tl-sr" }, "Traces"), bar.element, notices, h("div", { class: "tl-explorer-body" }, facets.element, table, overview, right));
+  root.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+    event.preventDefault();
+    bar.focus();
+  });
   dress();
   turn("table");
 

@@ -35,6 +35,7 @@ export function threadList(on) {
   element.addEventListener("keydown", (event) => {
     event.stopPropagation();
     if (event.key !== "Escape") return;
+    event.preventDefault();
     if (editing || asking) { editing = asking = null; draw(); } else on.close();
   });
 

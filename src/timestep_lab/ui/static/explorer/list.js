@@ -131,6 +131,7 @@ export function traceList(on) {
     if (row) open(row.dataset.trace, { isStep: row.dataset.trace !== opened, step: event.target.closest("[data-step]")?.dataset.step });
   });
   rows.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Enter" && chosen && event.target === rows) { event.preventDefault(); open(chosen, { isStep: chosen !== opened }); return; }
     const by = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8, Home: -Infinity, End: Infinity }[event.key];
     if (by === undefined || !shown.length) return;

@@ -38,7 +38,7 @@ function scoreForm(save, close) {
   const problem = h("span", { class: "tl-bad tl-small", role: "alert" });
   const form = h("form", { class: "tl-score-form" }, name, value, label, note,
     h("button", { class: "tl-button tl-primary", type: "submit" }, "Save"), h("button", { class: "tl-button", type: "button", onclick: close }, "Cancel"), problem);
-  form.addEventListener("keydown", (event) => { event.stopPropagation(); if (event.key === "Escape") close(); });
+  form.addEventListener("keydown", (event) => { event.stopPropagation(); if (event.key === "Escape") { event.preventDefault(); close(); } });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const number = value.value === "" ? null : Number(value.value);

@@ -47,7 +47,7 @@ export function waterfallTools(waterfall) {
   field.addEventListener("keydown", (event) => {
     event.stopPropagation();
     if (event.key === "Enter") step(event.shiftKey ? -1 : 1);
-    else if (event.key === "Escape") { field.value = ""; search(); waterfall.scroller.focus(); }
+    else if (event.key === "Escape") { event.preventDefault(); field.value = ""; search(); waterfall.scroller.focus(); }
   });
 
   const press = (button, on) => button.setAttribute("aria-pressed", on);
