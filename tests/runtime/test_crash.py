@@ -17,7 +17,7 @@ from tests.postgres.server import shared_server
 from tests.runtime import worker
 from tests.runtime.bench import calls, last, open_bench, says, scripted
 from tests.runtime.forks import Worker
-from tests.runtime.worker import errand_agent, till_agent
+from tests.runtime.worker import CHANGES, LIVE, PAYS, counter, errand_agent, fork_of_a_refund
 from timestep_lab.store.base import SYSTEM_USER, Statement
 from timestep_lab.store.store import open_store
 
@@ -55,22 +55,56 @@ async def test_a_run_paused_in_a_killed_process_is_approved_in_another_with_one_
         assert shown == ["user_message", "handoff", "tool_call", "tool_call", "approval", "assistant_message"]
 
 
-async def test_a_fork_killed_while_it_waits_never_calls_the_replaced_tool_when_approved_elsewhere(
-    lab: str, tmp_path: Path
+ASKED = {"tool": [0, 1, 0], "prompt": [1, 1, 0], "model": [0, 0, 1], "instructions": [0, 1, 0]}
+"""What the models of the front desk, the till and another are asked by a fork with that change: nothing that is replayed."""
+
+
+@pytest.mark.parametrize("way", ["completes", "approved here", "approved in another process", "approved after kill -9"])
+@pytest.mark.parametrize("change", list(CHANGES))
+async def test_a_fork_keeps_what_was_changed_whichever_way_it_comes_to_its_end(
+    lab: str, tmp_path: Path, change: str, way: str
 ) -> None:
     refunds = tmp_path / "refunds"
-    other = Worker(worker.refund_then_fork, lab, str(refunds))
-    paused = other.hear()
-    assert paused["status"] == "needs_approval"
-    other.kill()
+    pay_again = calls(("refund", {"order": LIVE})), says("End.")
+    other: Worker | None = None
+    if way in ("approved in another process", "approved after kill -9"):
+        other = Worker(worker.fork_and_wait, lab, str(refunds), change)
+        paused = other.hear()
+        assert (paused["status"], paused["asked"]) == ("needs_approval", ASKED[change])
+        if way == "approved after kill -9":
+            other.kill()
     async with open_bench(lab) as bench:
-        agent = till_agent(refunds, bench.script(calls(("refund", {"order": "live"})), says("End.")))
-        run = last(await bench.approve(paused["run"], agent=agent)).run
-        assert (run.status, run.output) == ("completed", "End.")
-        entries = bench.store.threads.session_items(run.thread_id)
-        heard = [entry["output"] for entry in entries if entry.get("type") == "function_call_output"]
-        assert heard == ["DENIED", "Wrote x.", "DENIED"]
-    assert refunds.read_text().split() == ["recorded"]
+        if other:
+            own, others = ((), pay_again) if change == "model" else (pay_again, ())
+            agent, models = counter(bench, refunds, (), own, others)
+            end, asked = bench.store.runs.get(paused["run"]), [model.calls for model in models]
+        else:
+            live = [says("End.")] if way == "completes" else [calls(("write", {"text": "x"})), *pay_again]
+            agent, paused_here, asked = await fork_of_a_refund(bench, refunds, change, *live)
+            assert [len(calls) for calls in asked] == ASKED[change]
+            end = paused_here.run
+        decided = 0
+        while end.status == "needs_approval":
+            decided += 1
+            end = last(await bench.approve(end.id, agent=agent)).run
+        assert (end.status, end.output) == ("completed", "End.")
+        entries = bench.store.threads.session_items(end.thread_id)
+        heard = [entry["output"] for entry in entries if entry.get("type") == "function_call_output"][1:]
+    if other and way == "approved in another process":
+        other.kill()
+    told = [] if change in ("prompt", "model", "instructions") else ["DENIED"]
+    if way == "completes":
+        assert (decided, heard, refunds.read_text().split()) == (0, told, [PAYS])
+    elif change == "tool":
+        assert (decided, heard) == (1, ["DENIED", "Wrote x.", "DENIED"])
+        assert refunds.read_text().split() == [PAYS], "what was replaced is not called, and needs no decision"
+    else:
+        assert (decided, heard) == (2, ["Wrote x.", f"Refunded {LIVE}."])
+        assert refunds.read_text().split() == [PAYS, LIVE], (
+            "what was not replaced is called, once, when it was approved"
+        )
+    if change == "instructions" and asked[1]:
+        assert {call.system_instructions for call in asked[1]} == {"Be brief."}
 
 
 async def test_a_tool_that_had_finished_when_the_resume_was_killed_is_not_run_again(lab: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import agents as sdk
 from agents import Agent, function_tool
 from agents.tracing.processors import BackendSpanExporter, BatchTraceProcessor
 
-from tests.runtime.bench import calls, last, open_bench, says, scripted
+from tests.runtime.bench import Bench, calls, last, open_bench, says, scripted
 from timestep_lab.model.events import ItemAdded, ItemDone, RunEnded
 
 _mouth: Connection
@@ -120,14 +120,44 @@ def till_agent(file: Path, model: str) -> Agent[Any]:
     return Agent(name="Till", tools=[refund, write], model=model)
 
 
-async def refund_then_fork(path: str, file: str) -> None:
-    """Refund once; fork that with the refund replaced, pause at another call, and stay."""
-    script = calls(("refund", {"order": "recorded"})), says("Done."), calls(("write", {"text": "x"}))
+PAYS, LIVE = "recorded", "live"
+
+
+def counter(bench: Bench, file: Path, front: Any, till: Any, other: Any = ()) -> tuple[Agent[Any], list[Any]]:
+    """A front desk that hands off to a till, and the models of both, and of another, by the same names in every process."""
+    models = [bench.script(*steps) for steps in (front, till, other)]
+    pays = till_agent(file, models[1])
+    return Agent(name="Front", model=models[0], handoffs=[pays]), [bench.router.scripts[name].inner for name in models]
+
+
+TO_TILL = calls(("transfer_to_till", {}))
+CHANGES: dict[str, dict[str, Any]] = {
+    "tool": {"tools": {"refund": "DENIED"}},
+    "prompt": {"prompt": "Refund it, please."},
+    "model": {"model": {"Till": "demo/script-2"}},
+    "instructions": {"instructions": {"Till": "Be brief."}},
+}
+
+
+async def fork_of_a_refund(bench: Bench, file: Path, change: str, *live: Any) -> tuple[Any, Any, list[list[Any]]]:
+    """Refund once, with a handoff before it; fork that, and have the till say `live` from where it is live. The agent; how the fork ended; and
+    what each model was asked by the fork."""
+    till = calls(("refund", {"order": PAYS})), says("Done.")
+    own, others = ((), live) if change == "model" else (live, ())
+    front = [TO_TILL, TO_TILL] if change == "prompt" else [TO_TILL]
+    agent, models = counter(bench, file, front, [*till, *own], others)
+    end = last(await bench.run("refund", agent))
+    run = last(await bench.approve(end.run.id)).run
+    before = [len(model.calls) for model in models]
+    end = last([event async for event in bench.runner.fork(run.trace_id, **CHANGES[change])])
+    return agent, end, [model.calls[n:] for model, n in zip(models, before, strict=True)]
+
+
+async def fork_and_wait(path: str, file: str, change: str) -> None:
+    """Fork a refund, pause at another call, and stay."""
     async with open_bench(path) as bench:
-        end = last(await bench.run("refund", till_agent(Path(file), bench.script(*script))))
-        run = last(await bench.approve(end.run.id)).run
-        end = last([event async for event in bench.runner.fork(run.trace_id, tools={"refund": "DENIED"})])
-        tell(run=end.run.id, status=end.run.status)
+        _, end, asked = await fork_of_a_refund(bench, Path(file), change, calls(("write", {"text": "x"})))
+        tell(run=end.run.id, status=end.run.status, asked=[len(calls) for calls in asked])
         await asyncio.sleep(60)
 
 
