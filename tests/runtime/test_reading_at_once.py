@@ -15,29 +15,30 @@ import pytest
 
 from tests.postgres.server import shared_server
 from tests.runtime.bench import SETTINGS
+from tests.server.lab_process import LabProcess, start, stop
 from timestep_lab.lab.lab import Lab
+from timestep_lab.lab.remote.lab import RemoteLab
 from timestep_lab.lab.run import Run
 from timestep_lab.model.events import ItemUpdated
+from timestep_lab.model.ids import new_uuid
 
-ROUNDS = 3
+ROUNDS, KINDS = 2, 13
 READER = """
 import json, sys
-from timestep_lab.store.store import open_store
-from timestep_lab.model.ids import LOCAL_USER
-store = open_store(sys.argv[1], LOCAL_USER)
+from timestep_lab import Lab
+lab = Lab(sys.argv[1], token=sys.argv[2] or None)
 print("open", flush=True)
 for line in sys.stdin:
-    print(json.dumps(store.sql(line).rows, default=str), flush=True)
-store.close()
+    print(json.dumps(lab.sql(line).values.tolist(), default=str), flush=True)
 """
 
 
 class Reader:
     """Another process that has the lab open, and reads what it is told to."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str = "") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", READER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", READER, url, token], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout
         assert self.process.stdout.readline() == "open\n"
@@ -63,14 +64,28 @@ def url_of(kind: str, folder: Path) -> Iterator[str]:
         yield ":memory:" if kind == "memory" else str(folder / "lab.duckdb")
 
 
-@pytest.fixture(params=["memory", "owner", "client", "postgres"])
+STORES = ["memory", "owner", "client", "postgres", "served"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabProcess]:
+    process = start(tmp_path_factory.mktemp("served") / "lab.duckdb", pages=False)
+    yield process
+    stop(process)
+
+
+@pytest.fixture(params=STORES)
 async def lab_and_reader(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Lab, Reader | None]]:
-    """`client`: the other process came first, and owns the file."""
+    """`client`: the other process came first, and owns the file. `served`: both ask a third, which serves the lab."""
     with url_of(request.param, tmp_path) as url:
-        reader = Reader(url) if request.param == "client" else None
-        lab = Lab(url, settings=SETTINGS)
-        if request.param in ("owner", "postgres"):
-            reader = Reader(url)
+        token = ""
+        if request.param == "served":
+            process: LabProcess = request.getfixturevalue("served")
+            url, token = process.url, process.tokens.issue(new_uuid())
+        reader = Reader(url, token) if request.param == "client" else None
+        lab = Lab(url, token=token or None, settings=SETTINGS)
+        if request.param in ("owner", "postgres", "served"):
+            reader = Reader(url, token)
         yield lab, reader
         await lab.aclose()
         if reader:
@@ -82,7 +97,9 @@ async def every_kind_of_run(lab: Lab) -> AsyncIterator[Run]:
     theme = "Switch to the dark theme."
     yield await lab.run(theme, model="demo/assistant", approve="all")
     yield await lab.run("hello", model="demo/echo")
-    yield await lab.run("hello", agent=sdk.Agent(name="Mine", instructions="Be brief."), model="demo/echo")
+    # An SDK agent lives in this process, so a served lab cannot run it.
+    mine = None if isinstance(lab, RemoteLab) else sdk.Agent(name="Mine", instructions="Be brief.")
+    yield await lab.run("hello", agent=mine, model="demo/echo")
     yield await lab.run("hello", model="demo/flaky?rate=1&seed=1")
     for decide in (Run.approve, Run.reject, None):
         paused = await lab.run("What is the weather in Berkeley?", model="demo/assistant")
@@ -106,9 +123,13 @@ async def every_kind_of_run(lab: Lab) -> AsyncIterator[Run]:
 
 
 async def test_what_a_run_did_can_be_read_when_it_returns(lab_and_reader: tuple[Lab, Reader | None]) -> None:
-    lab, reader = lab_and_reader
-    misses, runs = [], 0
-    for _ in range(ROUNDS):
+    assert await misses(*lab_and_reader, rounds=ROUNDS) == ([], ROUNDS * KINDS)
+
+
+async def misses(lab: Lab, reader: Reader | None, *, rounds: int) -> tuple[list[str], int]:
+    """What could not be read at once after a run, and how many runs there were."""
+    missed, runs = [], 0
+    for _ in range(rounds):
         async for run in every_kind_of_run(lab):
             runs += 1
             trace = f"from traces where trace_id = '{run.trace_id}'"
@@ -129,8 +150,8 @@ async def test_what_a_run_did_can_be_read_when_it_returns(lab_and_reader: tuple[
                 seen["elsewhere"] = reader.sql(f"select status {trace}") == [[run.status]]
                 seen["open spans elsewhere"] = reader.sql(f"select count(*) {spans}") == [[waiting]]
                 seen["tokens elsewhere"] = reader.sql(tokens)[0][0] == run.usage.output_tokens
-            misses += [f"{name} of a run that is {run.status}" for name, there in seen.items() if not there]
-    assert (misses, runs) == ([], ROUNDS * 13)
+            missed += [f"{name} of a run that is {run.status}" for name, there in seen.items() if not there]
+    return missed, runs
 
 
 async def test_what_a_comparison_did_can_be_read_when_it_returns(lab_and_reader: tuple[Lab, Reader | None]) -> None:
