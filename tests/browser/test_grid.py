@@ -153,6 +153,17 @@ def test_the_comparison_is_a_card_in_which_nothing_is_cut_at_the_widths_of_noteb
     assert page.locator(".tl-comparison").evaluate("e => getComputedStyle(e).borderTopWidth") == "1px"
 
 
+@pytest.mark.parametrize("width", [854, 683])
+def test_the_answers_of_three_candidates_stand_beside_each_other_in_a_narrow_cell(show: Show, width: int) -> None:
+    """As wide as a notebook is at 1024 px, and at 1280 px enlarged by half. A number is there whole, or not at all."""
+    page = show(view_of(sample_grid.grid(MODELS[:3], cases=6)), width=width)
+    assert page.locator(".tl-mx").evaluate("e => e.scrollWidth <= e.clientWidth")
+    for said in page.locator(".tl-mx-said").all():
+        [time, *_] = said.locator("span").all()
+        assert time.evaluate("e => e.offsetLeft >= 0 && e.scrollWidth <= e.clientWidth + 1")
+        assert said.evaluate("e => e.scrollWidth <= e.clientWidth")
+
+
 def test_words_are_marked_only_where_two_answers_are_at_least_half_alike(show: Show) -> None:
     page = as_given(show(view_of(sample_grid.grid(cases=60))))
     unlike, alike = cells(page).nth(1), cells(page).nth(3)

@@ -1,7 +1,6 @@
 // The component of ui/explorer.py: the traces as a table with what they are counted by beside it, or with the opened one.
 
 import { h, put } from "./shared/dom.js";
-import { count } from "./shared/format.js";
 import { icon } from "./shared/icons.js";
 import { latestOnly } from "./shared/link.js";
 import { mount } from "./shared/mount.js";
@@ -12,6 +11,7 @@ import { COLUMNS, USUAL, traceList } from "./explorer/list.js";
 import { menu } from "./explorer/menu.js";
 import { places } from "./explorer/place.js";
 import { graphView } from "./graph/graph_view.js";
+import { importing } from "./pages/trace_files.js";
 import { TracePanel } from "./trace/trace_panel.js";
 
 const ALL = { filter: "", search: "", source: "", range: "", since_s: null, since: null, until: null };
@@ -173,30 +173,6 @@ function render({ model, el }) {
   view.onClose(() => { clearInterval(clock); place.end(); columnsMenu.close(); list.close(); panel.close(); });
   link.open();
   return view.close;
-}
-
-/** A button and the field behind it: traces out of a file of one's own. */
-function importing(done, failed) {
-  const file = h("input", { type: "file", hidden: true, "aria-label": "File of traces", accept: ".json,.jsonl,.ndjson,.parquet,.gz,.pb" });
-  const button = h("button", { class: "tl-quiet", type: "button", title: "Traces out of a file: OpenTelemetry, Agents SDK, Phoenix, or exported by a lab", onclick: () => file.click() }, icon("plus"), "Import");
-  file.addEventListener("change", async () => {
-    const [chosen] = file.files;
-    if (!chosen) return;
-    button.disabled = true;
-    try {
-      const answer = await fetch("/api/v1/traces/upload", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: chosen });
-      const told = await answer.json();
-      if (!answer.ok) throw new Error(`${chosen.name}: ${told.error.message}`);
-      if (!told.traces) throw new Error(`${chosen.name} holds no trace that can be read. ${told.problem}`);
-      done(`${count(told.traces, "trace")} of ${chosen.name} ${told.added ? "imported" : "were here already"}${told.rejected ? `; ${count(told.rejected, "step")} could not be read: ${told.problem}` : ""}.`);
-    } catch (error) {
-      failed(error);
-    } finally {
-      file.value = "";
-      button.disabled = false;
-    }
-  });
-  return [button, file];
 }
 
 const pick = (from, names) => Object.fromEntries(names.map((name) => [name, from[name] ?? null]));

@@ -70,5 +70,5 @@ function facts(epochs, model, row, column) {
   const said = !first ? [] : [first.isCached ? "cached" : duration(first.ms), first.tokens === null ? null : tokens(first.tokens)];
   return h("div", { class: "tl-mx-facts" }, chips, more ? h("span", { class: "tl-soft" }, `+${more}`) : null,
     h("span", { class: "tl-mx-said tl-num tl-soft", title: first ? `${duration(first.ms)}, ${tokens(first.tokens)}, ${cost(first.usd)}` : null },
-      said.filter(Boolean).join(" · ")));
+      said.filter(Boolean).map((fact, k) => h("span", {}, k ? ` · ${fact}` : fact))));
 }

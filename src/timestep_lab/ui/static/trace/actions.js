@@ -2,6 +2,7 @@
 
 import { copy, data, debounce, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
+import { exported } from "../pages/trace_files.js";
 import { latestOnly } from "../shared/link.js";
 import { scoreBox } from "./scores.js";
 
@@ -160,13 +161,7 @@ export function traceActions(api, on) {
 
   async function save(format, said) {
     await doing(said, async () => {
-      let blob;
-      if (format === "html") blob = new Blob([(await ask("page")).page], { type: "text/html" });
-      else {
-        const answer = await fetch("/api/v1/traces/export", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ trace_ids: [trace.trace_id], format }) });
-        if (!answer.ok) throw new Error(`The file could not be made (${answer.status}). Try again.`);
-        blob = await answer.blob();
-      }
+      const blob = format === "html" ? new Blob([(await ask("page")).page], { type: "text/html" }) : await exported(trace.trace_id, format);
       const link = h("a", { href: URL.createObjectURL(blob), download: `trace-${trace.trace_id.slice(0, 8)}.${format}` });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
