@@ -212,6 +212,8 @@ def test_a_scorer_that_cannot_be_is_refused_with_what_could(spec: Any, says: str
 
 
 def test_two_scorers_of_one_name_are_refused() -> None:
+    with pytest.raises(UsageError, match="Give each a name, which is its column: def short"):
+        make_scorers([lambda output: 1, lambda output: 0])
     with pytest.raises(UsageError, match="'exact'"):
         make_scorers(["exact", {"type": "exact", "name": "exact"}])
 

@@ -12,7 +12,7 @@ import pytest
 from agents import function_tool
 
 from timestep_lab import Lab
-from timestep_lab.model.errors import ConflictError, UsageError
+from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 
 REFUND = 'call refund {"order": "7712"}'
 
@@ -41,6 +41,15 @@ async def test_a_function_is_a_tool_of_a_stored_agent_and_asks_as_its_rule_says(
     assert (run.status, paid) == ("needs_approval", [])
     run = await run.approve()
     assert (run.output, paid) == ('refund answered: {"order": "7712", "amount": 5.0}', ["7712"])
+
+
+async def test_a_function_that_is_named_without_its_server_is_found(lab: Lab) -> None:
+    def refund(order: str) -> str:
+        return order
+
+    lab.mcp.add_function(refund)
+    with pytest.raises(NotFoundError, match=r"Did you mean 'functions\.refund'\?"):
+        lab.agents.create(name="Billing", tools=["refund"])
 
 
 async def test_a_function_that_is_added_again_is_the_one_that_is_called(lab: Lab) -> None:

@@ -118,6 +118,22 @@ async def test_any_agent_can_be_handed_off_to_by_its_name(router: Router) -> Non
     assert result.last_agent.name == "Billing"
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("call get_tiem {}", "this agent has no tool get_tiem. Its tools: get_time."),
+        ("call get_time {zone: UTC}", '{zone: UTC} is no JSON object. Write, for example: call get_time {"zone": "…"}'),
+        ("hand off to Sales", "this agent does not hand off to Sales. It does to: billing."),
+    ],
+)
+async def test_a_call_or_a_handoff_that_cannot_be_made_is_answered_with_those_that_can(
+    router: Router, message: str, told: str
+) -> None:
+    other = Agent(name="Billing", model="demo/echo?bare=1")
+    result = await run(router, MODEL, message, tools=[get_time], handoffs=[other])
+    assert result.final_output == f"demo/assistant: {told}"
+
+
 async def test_anything_else_is_answered_with_what_it_is(router: Router) -> None:
     assert "no language model" in (await run(router, MODEL, "Who wrote Faust?")).final_output
 

@@ -210,6 +210,8 @@ REFUSED = {
     "error == 'x'": ("A trace has no field 'error', its spans do", 0),
     "anny(s.kind == 'tool' for s in spans)": ("no function anny(). Did you mean 'any'?", 0),
     'model == "x" & cost > 1': ("Write and in its place", 9),
+    'model == "x" && cost > 1': ("Write and in its place", 14),
+    "!has_errors": ("Write not in its place", 0),
     "(cost > 1) | (cost < 2)": ("Write or in its place", 0),
     "~(cost > 1)": ("Write not in its place", 0),
     "model ==": ("cannot be read", None),

@@ -156,10 +156,11 @@ def asked_of(candidate: CandidateRecord, case: Case) -> str | list[Any]:
     if case.messages:
         return [dict(message) for message in case.messages]
     if not case.input.strip():
-        named = ", ".join(case.own_vars())
+        own = list(case.own_vars())
         raise DataError(
-            f"Case {case.id} has no question, only variables ({named}).",
-            'Pass a prompt that uses them: prompts=["… {{name}} …"].',
+            f"Case {case.id} has no question, only variables ({', '.join(own)}).",
+            f'Say which column is the question: columns={{"input": {json.dumps(own[0] if own else "…")}}}; or pass a prompt that uses them: '
+            'prompts=["… {{name}} …"].',
         )
     return f"{case.vars.get('__prefix', '')}{case.input}{case.vars.get('__suffix', '')}"
 

@@ -566,6 +566,8 @@ class LabViews:
     def import_traces(self, path: str | Path) -> Imported:
         """Import traces: OTLP (protobuf, JSON, JSONL), OpenInference, Agents SDK exports, or a lab's own export.
         Importing a file twice adds nothing.
+
+        The traces are in `lab.traces`, sorted by start; alone: `lab.explorer(filter='source == "imported"')`.
         """
         from timestep_lab.runtime.interchange.files import import_file
 

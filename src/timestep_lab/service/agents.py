@@ -178,8 +178,11 @@ class Agents:
         max_tool_calls: int | None = None,
         id: AgentId | None = None,
     ) -> AgentRecord:
-        """Store a new agent. `approvals` maps a tool to `"always"`, `"never"` or `{"argument": …, "contains": …}`. The
-        limits, as in `lab.run`, are the defaults for each run that starts with this agent.
+        """Store a new agent: `lab.agents.create(name="Triage", instructions="…", tools=["get_weather"], handoffs=["Billing"])`.
+
+        `tools`: names of built-in tools, `server.tool` or `server.*` of an MCP server, or what `lab.mcp.add_function(f)` returns for a
+        function of yours. `handoffs`: names or ids of existing agents. `approvals` maps a tool to `"always"`, `"never"` or
+        `{"argument": …, "contains": …}`. The limits, as in `lab.run`, are the defaults for each run that starts with this agent.
 
         Raises `ConflictError` if the name is taken, and `SettingsError`, `UnknownPrefixError` or `NotFoundError` for an
         invalid field; nothing is stored then.
@@ -282,18 +285,31 @@ class Agents:
         if tool in CLIENT_TOOLS:
             return tool
         if "." not in tool:
-            return f"{BUILTIN_MCP_SERVER}.{tool}" if tool in _builtin_tools() else _no_tool(tool)
+            return f"{BUILTIN_MCP_SERVER}.{tool}" if tool in _builtin_tools() else self._no_tool(tool)
         servers = [builtin_record(), *self._scope.store.mcp_servers.find()]
         if split := split_tool_id(tool, servers):
             record, name = split
             if record.id == BUILTIN_MCP_SERVER and name != "*" and name not in _builtin_tools():
-                return _no_tool(tool)
+                return self._no_tool(tool)
             return f"{record.id}.{name}"
         server = tool.partition(".")[0]
         raise NotFoundError(
             f"There is no MCP server {server!r}, which the tool {tool!r} refers to.{did_you_mean(server, [s.name for s in servers])}",
             "Add it first: lab.mcp.add(name, command=[…]) or lab.mcp.add(name, url=…).",
             command="Add it first: timestep-lab mcp add NAME -- COMMAND, or timestep-lab mcp add NAME --url URL",
+        )
+
+    def _no_tool(self, tool: str) -> NoReturn:
+        from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
+
+        known = [*_builtin_tools(), *CLIENT_TOOLS]
+        # The rules of a server of functions name each of them.
+        servers = self._scope.store.mcp_servers.find()
+        served = [f"{server.name}.{name}" for server in servers for name in server.require_approval if name == tool]
+        meant = f" Did you mean {served[0]!r}?" if served else did_you_mean(tool, known)
+        raise NotFoundError(
+            f"There is no built-in tool {tool!r}.{meant}",
+            f"Built-in tools: {', '.join(known)}. Write a tool of another MCP server as server.tool.",
         )
 
     # -- by name
@@ -499,16 +515,6 @@ def _refuse_function(tool: Any) -> Any:
         f"Serve it from this process and use its name: tools=[lab.mcp.add_function({name})]. Or create an Agents SDK Agent(tools=[{name}]), which "
         "lab.run accepts directly.",
         param="tools",
-    )
-
-
-def _no_tool(tool: str) -> NoReturn:
-    from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
-
-    known = [*_builtin_tools(), *CLIENT_TOOLS]
-    raise NotFoundError(
-        f"There is no built-in tool {tool!r}.{did_you_mean(tool, known)}",
-        f"Built-in tools: {', '.join(known)}. Write a tool of another MCP server as server.tool.",
     )
 
 

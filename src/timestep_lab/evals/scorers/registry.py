@@ -101,7 +101,10 @@ def make_scorers(specs: Iterable[Any] | Any) -> list[Scorer]:
     names = [scorer.name for scorer in made]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"Two scorers are called {twice!r}.", 'Give one another name: {"type": …, "name": …}.')
+        step = 'Give one another name: {"type": …, "name": …}.'
+        if twice == "<lambda>":
+            step = "Give each a name, which is its column: def short(output): return len(output) < 40"
+        raise UsageError(f"Two scorers are called {twice!r}.", step)
     return made
 
 

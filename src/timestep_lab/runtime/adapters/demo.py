@@ -8,7 +8,7 @@ Read in this order, on the user's last message and what was done since; the firs
    calls in one turn, unless `parallel_tool_calls` is off), then say what came back; a message without a place is answered
    by asking for one. Without `get_weather`, hand off to an agent whose name or description says weather.
 3. A message about the theme, with `switch_theme`: switch to dark or light, whichever it names; ask when it names neither.
-4. Anything else: say what this is and what it can do. An agent with an output type gets the smallest answer its schema allows.
+4. A call or a handoff that the agent has not, or cannot read: say which it has. Anything else: say what this is and what it can do. An agent with an output type gets the smallest answer its schema allows.
 
 `tool_choice` `none` switches 1 to 3 off; a tool's name leaves only that tool; `required` refuses to fall through to 4.
 """
@@ -444,6 +444,8 @@ INTRODUCTION = (
     "and I will use the tools and handoffs of this agent. For a real answer, choose another model."
 )
 _EXPLICIT_CALL = re.compile(r"\bcall\s+([\w.-]+)\s*(\{.*\})?", re.IGNORECASE | re.DOTALL)
+_ONLY_A_CALL = re.compile(r"\s*call\s+([\w.-]+)\s*(\{.*)?", re.IGNORECASE | re.DOTALL)
+_ONLY_A_HANDOFF = re.compile(r"\s*hand\s+(?:off|over)\s+to\s+(?:the\s+)?([\w -]+)[.!]?\s*", re.IGNORECASE)
 _EXPLICIT_HANDOFF = re.compile(r"\bhand(?:\s+it)?\s+(?:off|over)\s+to\s+(?:the\s+)?([\w -]+)", re.IGNORECASE)
 
 Wanted = list[tuple[str, Mapping[str, Any]]]
@@ -497,7 +499,7 @@ def decide(turn: Turn, offered: Mapping[str, FunctionSpec]) -> tuple[Wanted, str
         return ([(THEME_TOOL, {"theme": theme})], "") if theme else ([], "Which theme: dark or light?")
     if results := [call for call in turn.calls if call.output is not None and not _is_handoff(call)]:
         return [], " ".join(map(result_sentence, results))
-    return [], INTRODUCTION
+    return [], _not_understood(turn, offered) or INTRODUCTION
 
 
 def _weather(turn: Turn, offered: Mapping[str, FunctionSpec]) -> tuple[Wanted, str]:
@@ -542,6 +544,22 @@ def _explicit(turn: Turn, offered: Mapping[str, FunctionSpec]) -> Wanted:
             if spec.is_handoff and wish.startswith(_squeezed(spec.name.removeprefix("transfer_to_"))):
                 return [] if turn.called(spec.name) else [(spec.name, {})]
     return []
+
+
+def _not_understood(turn: Turn, offered: Mapping[str, FunctionSpec]) -> str | None:
+    """What is wrong with a message that is nothing but one of the two commands; None for any other."""
+    if match := _ONLY_A_CALL.fullmatch(turn.user):
+        name, given = match.groups()
+        if (spec := offered.get(name)) is None:
+            tools = ", ".join(sorted(spec.name for spec in offered.values() if not spec.is_handoff)) or "none"
+            return f"demo/assistant: this agent has no tool {name}. Its tools: {tools}."
+        if not turn.called(name):
+            example = json.dumps(dict.fromkeys(spec.parameters.get("properties", {}), "…"), ensure_ascii=False)
+            return f"demo/assistant: {given} is no JSON object. Write, for example: call {name} {example}"
+    if (match := _ONLY_A_HANDOFF.fullmatch(turn.user)) and not turn.calls:
+        agents = ", ".join(spec.name.removeprefix("transfer_to_") for spec in offered.values() if spec.is_handoff)
+        return f"demo/assistant: this agent does not hand off to {match[1].strip()}. It does to: {agents or 'none'}."
+    return None
 
 
 def _offered(request: ModelRequest) -> dict[str, FunctionSpec]:

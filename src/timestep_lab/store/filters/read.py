@@ -83,6 +83,13 @@ def started_since(condition: Condition) -> datetime | None:
 
 def _unreadable(text: str, place: int, error: SyntaxError) -> FilterError:
     place = min(place, len(text))
+    for written, meant in (("&&", "and"), ("||", "or"), ("!", "not")):
+        if text[max(place - 1, 0) : place + 1].endswith(written) or text.startswith(written, place):
+            return FilterError(
+                f"{written} has no meaning in a filter. (at character {place + 1} of the filter)",
+                f"Write {meant} in its place.",
+                position=place,
+            )
     single = text[place : place + 1] == "=" or "==" in (error.msg or "")
     hint = 'Compare with "==", not "=".' if single else EXAMPLE
     return FilterError(f"The filter cannot be read at character {place + 1}: {error.msg}.", hint, position=place)
