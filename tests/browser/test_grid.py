@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import Pages
 from tests.browser.test_accessibility import serious
 from tests.ui import sample_grid
 from tests.ui.hostile import HOSTILE
@@ -29,6 +30,7 @@ from timestep_lab.model.comparison import (
     ScoreValue,
 )
 from timestep_lab.ui.grid import GridView
+from timestep_lab.ui.hosts import aligned
 
 Show = Callable[..., Page]
 
@@ -435,3 +437,17 @@ def test_candidate_rows_of_a_running_comparison_are_means_so_far(show: Show) -> 
     row = page.locator(".tl-rank tbody tr").nth(1)
     expect(row).to_contain_text("0.500")
     expect(row).to_contain_text("at the end")
+
+
+def test_the_static_copy_keeps_its_intervals_drawn_and_its_numbers_whole_where_it_is_narrow(pages: Pages) -> None:
+    """Jupyter's style sheet lets pictures shrink to nothing in a table's column."""
+    page = pages.open("about:blank", width=700)
+    jupyter = "svg{max-width:100%;height:auto}table{table-layout:auto}td,th{white-space:normal}"
+    page.set_content(f"<style>{jupyter}</style>{aligned(grid_html(sample_grid.grid(MODELS[:3], cases=6)))}")
+    drawn = page.locator("svg")
+    assert drawn.count() == 3
+    assert all(
+        each.evaluate("e => e.getBoundingClientRect().width >= 130 && e.viewBox.baseVal.width > 0")
+        for each in drawn.all()
+    )
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -130,7 +130,7 @@ def test_each_cell_of_a_static_copy_has_its_alignment_as_a_style_which_jupyter_d
     trace_id = next(iter(source.rows))
     shown = TraceView(source, trace_id)._repr_html_()
     assert "<td align='left' style='text-align:left'>" in shown
-    assert "<td align='right' style='text-align:right'>" in shown
+    assert "<td align='right' style='text-align:right;white-space:nowrap'>" in shown
     assert not re.search(r"<t[dh](?![^>]*style=)", shown)
 
 
@@ -189,4 +189,17 @@ async def test_a_lab_and_a_run_are_small_cards_whatever_was_said() -> None:
         assert "(300,000 characters; full text: run.output)" in card
     assert "2 agents · 1 thread · 1 trace" in repr(lab)
     assert "2 agents · 1 thread · 1 trace" in lab._repr_html_()
+    await lab.aclose()
+
+
+async def test_a_comparison_is_a_view_wherever_views_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ipywidgets import VBox
+
+    lab = Lab(":memory:")
+    grid = await lab.compare(["hello"], models=["demo/echo", "demo/assistant"])
+    assert VBox([grid.view, lab.traces]).children[0] is grid.view
+    assert grid.view is grid.view
+    shown = SimpleNamespace(anywidget=lambda widget: SimpleNamespace(_mime_=lambda: ("text/html", widget.model_id)))
+    monkeypatch.setitem(sys.modules, "marimo", SimpleNamespace(ui=shown))
+    assert grid._mime_() == ("text/html", grid.view.widget.model_id)
     await lab.aclose()

@@ -53,7 +53,9 @@ _CHART, _HALF = 260, 120
 
 STYLE = """
 .tl-grid{font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,#1b1b1b);
- background:var(--jp-layout-color1,#fff);font-variant-numeric:tabular-nums}
+ background:var(--jp-layout-color1,#fff);font-variant-numeric:tabular-nums;
+ padding:10px 14px;border:1px solid var(--jp-border-color2,#d4d4d4);border-radius:6px;overflow-x:auto}
+.tl-grid svg{min-width:130px}
 .tl-grid p.conclusion{font-size:17px;font-weight:600;margin:0 0 8px}
 .tl-grid p.verdict{font-size:14px;max-width:72ch;margin:0 0 12px}
 .tl-grid table{border-collapse:collapse;margin:0 0 12px}
@@ -177,7 +179,7 @@ def _difference_row(pair: PairRow, reach: float) -> str:
         else "p &lt; 0.001"
     )
     svg = (
-        f"<svg width='{_CHART}' height='16' role='img' aria-label='{words}'>"
+        f"<svg width='{_CHART}' height='16' viewBox='0 0 {_CHART} 16' role='img' aria-label='{words}'>"
         f"<line x1='{_CHART / 2}' x2='{_CHART / 2}' y1='0' y2='16' stroke='currentColor' opacity='.4'/>"
         f"<line x1='{x(pair.ci_low):.1f}' x2='{x(pair.ci_high):.1f}' y1='8' y2='8' stroke='currentColor' stroke-width='2'/>"
         f"<circle cx='{x(pair.diff):.1f}' cy='8' r='4' fill='currentColor'/></svg>"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -60,6 +60,16 @@ DF_COLUMNS = (
 BASELINE_FORM = 1
 
 
+class Shows(Protocol):
+    """How a grid is shown live."""
+
+    def __call__(self, grid: Grid) -> None:
+        """In the cell of a notebook."""
+
+    def view(self, grid: Grid) -> Any:
+        """Anywhere else: the `GridView`."""
+
+
 class Grid:
     """The result of a comparison. Rows are cases, columns are candidates. Statistics are computed on first access and
     cached.
@@ -80,8 +90,8 @@ class Grid:
         known = [cell for cell in cells if cell.case_id in order and cell.candidate in column]
         self.cells = tuple(sorted(known, key=lambda c: (order[c.case_id], column[c.candidate], c.epoch)))
         self._seed = seed
-        self.shown_by: Callable[[Grid], None] | None = None
-        """Displays the grid in a notebook, set by the owner of a live view; without it, static HTML is shown."""
+        self.shown_by: Shows | None = None
+        """Set by the owner of a live view; without it, static HTML is shown."""
 
     @property
     def id(self) -> str:
@@ -336,6 +346,26 @@ class Grid:
         return compare_with(self, baseline)
 
     # -- display
+
+    @property
+    def view(self) -> Any:
+        """The matrix as a view, as `lab.traces` is one: a child of layouts (`VBox([grid.view, lab.traces])`), with `.panel()` and `.widget`.
+
+        Raises `UsageError` for a grid that is of no lab.
+        """
+        if self.shown_by is None:
+            raise UsageError(
+                "This grid is of no lab, so it has no live view.", "Show it as it is, or: lab.comparison(id)"
+            )
+        return self.shown_by.view(self)
+
+    def __panel__(self) -> Any:
+        return self.view.panel()
+
+    def _mime_(self) -> tuple[str, str]:
+        """Asked by marimo."""
+        shown: tuple[str, str] = self.view._mime_() if self.shown_by else ("text/html", self._repr_html_())
+        return shown
 
     def _ipython_display_(self) -> None:
         if self.shown_by is None:

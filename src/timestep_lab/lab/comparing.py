@@ -381,7 +381,11 @@ class NotebookDisplay:
     def __call__(self, grid: Grid) -> None:
         if self._cell is not None and self._cell == _running_cell():
             return
-        (self._view or self._lab.grid_view(grid))._ipython_display_()
+        self.view(grid)._ipython_display_()
+
+    def view(self, grid: Grid) -> GridView:
+        self._view = self._view or self._lab.grid_view(grid)
+        return self._view
 
 
 def is_notebook() -> bool:

@@ -56,8 +56,9 @@ def aligned(page: str) -> str:
         attributes = found[2]
         if "style=" in attributes:
             return found[0]
-        side = "right" if _TO_THE_RIGHT.search(attributes) else "left"
-        return f"<{found[1]}{attributes} style='text-align:{side}'>"
+        # A number and its unit stay together.
+        style = "text-align:right;white-space:nowrap" if _TO_THE_RIGHT.search(attributes) else "text-align:left"
+        return f"<{found[1]}{attributes} style='{style}'>"
 
     return _CELL.sub(cell, page)
 
