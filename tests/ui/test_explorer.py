@@ -103,6 +103,23 @@ async def test_the_traces_of_a_lab_are_a_sequence_newest_first_and_a_frame_by_tr
     await lab.aclose()
 
 
+async def test_traces_are_chosen_by_rows_of_a_frame_and_by_a_filter_within_the_filter() -> None:
+    lab = Lab(":memory:")
+    for n in range(3):
+        await lab.run(f"hello {n}", model="demo/echo")
+    frame = lab.traces.df()
+    newest = frame[frame.input == "hello 2"]
+    for chosen in (newest, newest.trace_id, newest.trace_id.to_numpy(), newest.index, list(newest.trace_id)):
+        assert [trace.trace_id for trace in lab.traces[chosen]] == [lab.traces[0].trace_id]
+    lab.traces.filter = 'status == "completed"'
+    within = lab.traces.where('"1" in input')
+    assert (within.filter, len(within)) == ('(status == "completed") and ("1" in input)', 1)
+    assert lab.traces.filter == 'status == "completed"'
+    with pytest.raises(FilterError):
+        lab.traces.where("statsu == 3")
+    await lab.aclose()
+
+
 async def test_a_filter_set_on_the_traces_of_a_lab_holds_and_another_explorer_has_its_own() -> None:
     lab = Lab(":memory:")
     await lab.run("Hello", model="demo/echo")

@@ -157,6 +157,14 @@ def test_a_view_that_cannot_be_read_says_why_on_a_terminal() -> None:
     assert "modle" in repr(TraceExplorer(SampleSource.with_history(1), filter="modle == 1"))
 
 
+async def test_a_view_and_the_card_of_a_closed_lab_say_so_in_their_place() -> None:
+    lab = Lab(":memory:")
+    explorer = lab.traces
+    await lab.aclose()
+    for shown in (explorer._repr_html_(), lab._repr_html_(), repr(lab), repr(explorer)):
+        assert "The lab in memory was closed. Open it again." in shown
+
+
 def test_a_view_is_one_widget_for_layouts_and_hosts_of_widgets(
     source: SampleSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:

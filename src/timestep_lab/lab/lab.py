@@ -15,7 +15,7 @@ from timestep_lab.lab.views import LabViews
 from timestep_lab.model.arguments import checks_keywords, thread_id_of, trace_id_of, trace_ids_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.codec import JsonObject
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.errors import StoreUnavailableError, UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import AgentRecord, Json, ModelAnswer
@@ -537,8 +537,6 @@ class Lab(LabViews):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    # --
-
     def _agent(self, agent: str | AgentRecord | sdk.Agent[Any] | None) -> Any:
         if agent is None or isinstance(agent, str):
             return self.agents.get(agent or "Personal Assistant")
@@ -573,10 +571,12 @@ class Lab(LabViews):
 
     def _card(self) -> tuple[str, str, str]:
         """Location, contents and default model, for the repr."""
-        waiting = len(self.approvals)
-        counts = [f"{n:,} {what if n != 1 else what.removesuffix('s')}" for n, what in (
-            (len(self.agents), "agents"), (len(self.threads), "threads"), (len(self.explorer()), "traces"),
-        )]  # fmt: skip
+        try:
+            held = [(len(self.agents), "agents"), (len(self.threads), "threads"), (len(self.explorer()), "traces")]
+            waiting = len(self.approvals)
+        except StoreUnavailableError as error:
+            return self._place, str(error), self.default_model
+        counts = [f"{n:,} {what if n != 1 else what.removesuffix('s')}" for n, what in held]
         counts += [f"{waiting:,} waiting for approval"] if waiting else []
         return self._place, " · ".join(counts), self.default_model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +13,7 @@ from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Any, overload
 
-from timestep_lab.model.arguments import trace_id_of
+from timestep_lab.model.arguments import trace_id_of, trace_ids_of
 from timestep_lab.model.clock import parse_iso, utc_now
 from timestep_lab.model.display import cost_text, count_text, duration_text
 from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError
@@ -251,12 +251,23 @@ class TraceExplorer(TraceReader):
         self.refresh_static()
         self._changed_shown()
 
+    def where(self, filter: str) -> TraceExplorer:
+        """Another explorer, of those of these traces that match `filter`, too. Raises `FilterError`."""
+        both = f"({self.filter}) and ({filter})" if self.filter else filter
+        query = self._query
+        found = TraceExplorer(self.source, of=query.source, since=query.since, until=query.until, last_s=self._last_s,
+                              search=query.search, order=self._order, datasets=self._datasets)  # fmt: skip
+        found.filter = both
+        return found
+
     @overload
     def __getitem__(self, which: slice) -> list[TraceView]: ...
     @overload
     def __getitem__(self, which: Any) -> TraceView: ...
     def __getitem__(self, which: object) -> TraceView | list[TraceView]:
-        """By trace id, by run, or by place among those that match; of a slice, a list. Raises `NotFoundError`, `UsageError`."""
+        """By trace id, by run, or by place among those that match; a list of a slice, and of several ids, runs or rows of a DataFrame.
+
+        Raises `NotFoundError`, `UsageError`."""
         if isinstance(which, slice):
             ends = (which.start or 0, -1 if which.stop is None else which.stop)
             count = ends[1] if min(ends) >= 0 and (which.step or 1) > 0 else None
@@ -264,6 +275,8 @@ class TraceExplorer(TraceReader):
                 TraceView(self.source, trace_id, datasets=self._datasets)
                 for trace_id in list(islice(self._ids(), count))[which]
             ]
+        if isinstance(which, Iterable) and not isinstance(which, str):
+            return [TraceView(self.source, trace_id, datasets=self._datasets) for trace_id in trace_ids_of(which)]
         if not hasattr(which, "__index__"):
             return TraceView(self.source, trace_id_of(which), datasets=self._datasets)
         place = index(which)

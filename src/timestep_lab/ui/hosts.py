@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from timestep_lab.model.errors import LabError
 from timestep_lab.model.records import Json
 from timestep_lab.ui.assets import build
 from timestep_lab.ui.columns import json_safe
@@ -44,8 +45,12 @@ _due: weakref.WeakSet[View] = weakref.WeakSet()
 
 
 def static_block(view: View) -> str:
-    """The static copy as it stands in an output."""
-    return f'<div data-tl-static="{html.escape(view.id)}">{aligned(view.static_html())}</div>'
+    """The static copy as it stands in an output. What cannot be read, of a lab that was closed, is said in its place."""
+    try:
+        page = aligned(view.static_html())
+    except LabError as error:
+        page = f"<p>{html.escape(f'{type(view).__name__}: {error}')}</p>"
+    return f'<div data-tl-static="{html.escape(view.id)}">{page}</div>'
 
 
 def aligned(page: str) -> str:
@@ -249,7 +254,11 @@ def display_in_notebook(view: View) -> None:
     data["text/plain"] = f"{type(view).__name__} (a static copy follows)"
     display(data, raw=True)  # type: ignore[no-untyped-call]
     # The browser makes the component ready while the view reads what it shows first.
-    if first := view.first():
+    try:
+        first = view.first()
+    except LabError:  # Said by the static copy.
+        first = None
+    if first:
         widget.first = {"state": json_safe(first.value), "config": view.config, "buffers": list(first.buffers)}
     display_static(view)
 
