@@ -112,6 +112,18 @@ async def test_a_run_that_paused_for_approval_and_its_fork_that_did_not_have_the
     await lab.aclose()
 
 
+async def test_the_same_steps_match_whoever_decided_a_person_the_run_itself_or_the_record() -> None:
+    lab = Lab(":memory:")
+    asked = await (await lab.run("What is the weather in Berkeley?", model="demo/assistant")).approve()
+    again = await lab.fork(asked)
+    alone = await lab.run("What is the weather in Berkeley?", model="demo/assistant", approve="all")
+    for other in (again, alone):
+        assert {row.change for row in lab.trace(asked).diff(other)} <= {"same", "changed"}
+        calls = lab.store.traces.graph([other.trace_id], "").nodes
+        assert {node.name: node.calls for node in calls} == {"Personal Assistant": 1, "Weather Assistant": 1}
+    await lab.aclose()
+
+
 async def test_two_runs_of_one_agent_in_one_trace_stay_two() -> None:
     lab = Lab(":memory:")
     echo = Agent(name="Echo", instructions="Say it again.", model="demo/echo")

@@ -408,6 +408,7 @@ class LiveRun:
             if undecided:
                 return await self._end(self._pause(state, undecided))
             given = state
+            self._route.resumes = True
 
     def _config(self) -> RunConfig:
         return RunConfig(

@@ -251,15 +251,6 @@ class TraceExplorer(TraceReader):
         self.refresh_static()
         self._changed_shown()
 
-    def where(self, filter: str) -> TraceExplorer:
-        """Another explorer, of those of these traces that match `filter`, too. Raises `FilterError`."""
-        both = f"({self.filter}) and ({filter})" if self.filter else filter
-        query = self._query
-        found = TraceExplorer(self.source, of=query.source, since=query.since, until=query.until, last_s=self._last_s,
-                              search=query.search, order=self._order, datasets=self._datasets)  # fmt: skip
-        found.filter = both
-        return found
-
     @overload
     def __getitem__(self, which: slice) -> list[TraceView]: ...
     @overload
