@@ -42,6 +42,7 @@ _NODE = ("@opentelemetry/sdk-trace-node", "@opentelemetry/exporter-trace-otlp-pr
 SENDERS = (
     Sender("agent_framework", "Microsoft Agent Framework", ("agent-framework-core", "agent-framework-openai", *_OTLP)),
     Sender("agents_openllmetry", "OpenLLMetry, OpenAI Agents SDK", ("openai-agents", "opentelemetry-instrumentation-openai-agents", *_OTLP), "agents_sdk"),
+    Sender("agentops", "AgentOps", ("agentops", "openai", "opentelemetry-sdk<1.39", "opentelemetry-exporter-otlp-proto-http<1.39")),
     Sender("agno", "OpenInference, Agno", ("agno", "openai", "openinference-instrumentation-agno", *_OTLP)),
     Sender("autogen", "AutoGen", ("autogen-agentchat", "autogen-ext[openai]", *_OTLP)),
     Sender("bedrock_botocore", "OpenTelemetry, Bedrock", ("boto3", "opentelemetry-instrumentation-botocore", *_OTLP), "bedrock",
@@ -62,6 +63,7 @@ SENDERS = (
     Sender("groq_openinference", "OpenInference, Groq", ("groq", "openinference-instrumentation-groq", *_OTLP), "clients", {"INSTRUMENTATION": "openinference groq"}),
     Sender("groq_openllmetry", "OpenLLMetry, Groq", ("groq", "opentelemetry-instrumentation-groq", *_OTLP), "clients", {"INSTRUMENTATION": "openllmetry groq"}),
     Sender("haystack", "OpenInference, Haystack", ("haystack-ai", "openinference-instrumentation-haystack", *_OTLP)),
+    Sender("laminar", "Laminar", ("lmnr", "openai")),
     Sender("langchain_js", "OpenInference, LangChain.js", npm=("@arizeai/openinference-instrumentation-langchain", "langchain", "@langchain/openai", "@langchain/core", "zod", *_NODE)),
     Sender("langfuse", "Langfuse", ("langfuse", "openai")),
     Sender("langgraph_openinference", "OpenInference, LangGraph", ("langgraph", "langchain", "langchain-openai", "openinference-instrumentation-langchain", *_OTLP), "langgraph", {"INSTRUMENTATION": "openinference"}),

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from timestep_lab.model.spans import GenAI, Lab, OpenInference
+from timestep_lab.runtime.interchange.messages import answer, before_answer
 
 Reader = Callable[[Any], Any]
 """From an attribute's value to the field's, None when it does not say."""
@@ -44,6 +45,8 @@ OPENLIT = Convention("OpenLIT", "1.45")
 SEMANTIC_KERNEL = Convention("Semantic Kernel", "1.45")
 GENKIT = Convention("Genkit", "1.42")
 BEEAI = Convention("OpenInference, BeeAI", "0.1.30")
+AGENTOPS = Convention("AgentOps", "0.4")
+LAMINAR = Convention("Laminar", "0.8")
 
 
 # -- how values are read
@@ -102,26 +105,6 @@ def handed_over(value: object) -> object:
     """What a step was given, without what its framework told of the step beside it."""
     data = json_value(value)
     return data["inputs"] if isinstance(data, Mapping) and "inputs" in data and data.keys() <= _HANDED_OVER else value
-
-
-def before_answer(value: object) -> object:
-    """Of the messages of a whole conversation, those that the last answer answers."""
-    messages = json_value(value)
-    if not isinstance(messages, list) or not messages:
-        return None
-    return messages[:-1] if _is_answer(messages[-1]) else messages
-
-
-def answer(value: object) -> Any:
-    """Of the messages of a whole conversation, the last answer."""
-    messages = json_value(value)
-    return [messages[-1]] if isinstance(messages, list) and messages and _is_answer(messages[-1]) else None
-
-
-def _is_answer(message: object) -> bool:
-    return isinstance(message, Mapping) and (
-        message.get("role") in ("assistant", "model") or message.get("event.name") == "gen_ai.choice"
-    )
 
 
 def above_zero(value: object) -> object:
@@ -241,6 +224,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("kind", "langsmith.span.kind", LANGSMITH, _LANGSMITH_KINDS),
     Line("kind", "genkit:metadata:subtype", GENKIT, _GENKIT_KINDS),
     Line("kind", "genkit:type", GENKIT, _GENKIT_KINDS),
+    Line("kind", "agentops.span.kind", AGENTOPS, words({"session": "task", "workflow": "task", "task": "task", "operation": "task", "agent": "agent", "tool": "tool", "guardrail": "guardrail"})),
+    Line("kind", "lmnr.span.type", LAMINAR, words({"TOOL": "tool", "LLM": "generation"})),
     Line("kind", "llm.request.type", OPENLLMETRY, words({"chat": "generation", "completion": "generation", "embedding": "embedding", "rerank": "retrieval"})),
     Line("kind", GenAI.TOOL_NAME, OTEL, always("tool")),
     Line("kind", GenAI.REQUEST_MODEL, OTEL, always("generation")),
@@ -403,11 +388,13 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("agent", "agent_name", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("agent_named", "name", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("agent_named", "ai.telemetry.functionId", VERCEL),
+    Line("agent_named", "operation.name", AGENTOPS, scope="agentops"),
     Line("tool", GenAI.TOOL_NAME, OTEL),
     Line("tool", OpenInference.TOOL_NAME, OI),
     Line("tool", "ai.toolCall.name", VERCEL),
     Line("tool", "name", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("tool", "traceloop.entity.name", OPENLLMETRY),
+    Line("tool", "operation.name", AGENTOPS, scope="agentops"),
     Line("from_agent", Lab.FROM_AGENT, OURS),
     Line("from_agent", "from_agent", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("from_agent", "gen_ai.handoff.from_agent", OPENLLMETRY),
@@ -455,6 +442,10 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("input", "langfuse.observation.input", LANGFUSE),
     Line("input", "traceloop.entity.input", OPENLLMETRY, handed_over),
     Line("input", "mlflow.spanInputs", MLFLOW),
+    Line("input", "agentops.tool.input", AGENTOPS),
+    Line("input", "agentops.task.input", AGENTOPS),
+    Line("input", "agentops.entity.input", AGENTOPS),
+    Line("input", "lmnr.span.input", LAMINAR),
     Line("input", "langfuse.trace.input", LANGFUSE),
     Line("input", "gen_ai.retrieval.query.text", OTEL),
     Line("input", "reranker.query", OI),
@@ -473,6 +464,10 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("output", "langfuse.observation.output", LANGFUSE),
     Line("output", "traceloop.entity.output", OPENLLMETRY),
     Line("output", "mlflow.spanOutputs", MLFLOW),
+    Line("output", "agentops.tool.output", AGENTOPS),
+    Line("output", "agentops.task.output", AGENTOPS),
+    Line("output", "agentops.entity.output", AGENTOPS),
+    Line("output", "lmnr.span.output", LAMINAR),
     Line("output", "langfuse.trace.output", LANGFUSE),
     Line("output", "gen_ai.retrieval.documents", OTEL),
     Line("output", "genkit:output", GENKIT),
@@ -481,6 +476,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("thread", GenAI.CONVERSATION_ID, OTEL),
     Line("thread", OpenInference.SESSION, OI),
     Line("thread", "langfuse.session.id", LANGFUSE),
+    Line("thread", "lmnr.association.properties.session_id", LAMINAR),
     Line("thread", "traceloop.association.properties.session_id", OPENLLMETRY),
     Line("thread", "traceloop.association.properties.thread_id", OPENLLMETRY),
     Line("thread", "ai.telemetry.metadata.sessionId", VERCEL),
@@ -502,6 +498,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("end_user", OpenInference.USER, OI),
     Line("end_user", "enduser.id", OTEL),
     Line("end_user", "langfuse.user.id", LANGFUSE),
+    Line("end_user", "lmnr.association.properties.user_id", LAMINAR),
     Line("end_user", "gen_ai.user.id", OTEL),
     Line("end_user", "traceloop.association.properties.user_id", OPENLLMETRY),
     Line("end_user", "ai.telemetry.metadata.userId", VERCEL),

@@ -40,7 +40,7 @@ _ADK_SCOPE, _ADK_AGENT = "gcp.vertex.agent", "agent_run ["
 """Google ADK before 1.15 tells an agent by its span's name alone, as every version does a request that failed."""
 _JSON = "application/json"
 _OPENING = ("{", "[")
-_JSON_TEXT = ("mlflow.", "ai.", "genkit:")
+_JSON_TEXT = ("mlflow.", "ai.", "genkit:", "lmnr.")
 """Names of attributes whose text is JSON even where it is but a word in quotes."""
 _RAW = frozenset({OpenInference.INPUT, OpenInference.OUTPUT})
 """Kept as what is made of them: their place in an export is that of the columns."""

@@ -514,3 +514,26 @@ def finish_of(messages: object) -> Any:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+# -- a conversation that is told as a whole
+
+
+def before_answer(value: object) -> object:
+    """Of the messages of a whole conversation, those that the last answer answers."""
+    messages = read_json(value)
+    if not isinstance(messages, list) or not messages:
+        return None
+    return messages[:-1] if _is_answer(messages[-1]) else messages
+
+
+def answer(value: object) -> Any:
+    """Of the messages of a whole conversation, the last answer."""
+    messages = read_json(value)
+    return [messages[-1]] if isinstance(messages, list) and messages and _is_answer(messages[-1]) else None
+
+
+def _is_answer(message: object) -> bool:
+    return isinstance(message, Mapping) and (
+        message.get("role") in ("assistant", "model") or message.get("event.name") == "gen_ai.choice"
+    )
