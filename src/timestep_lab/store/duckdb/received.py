@@ -22,7 +22,7 @@ from timestep_lab.store.duckdb.loopback import ClosedError
 
 log = logging.getLogger("timestep_lab.store")
 
-ENOUGH_SPANS, LINGER_S = 2_000, 0.1
+ENOUGH_SPANS, LINGER_S = 4_000, 0.2
 """So many are worth a transaction of their own; fewer wait so long for more, unless somebody reads."""
 MOST_TOGETHER = 8_000
 """Spans of one transaction, so that nobody waits long for it."""
