@@ -389,6 +389,15 @@ async def test_long_ids_of_calls_are_shortened_for_openai(
     assert len(sent.pop()) <= 64
 
 
+async def test_two_functions_that_are_called_without_ids_arguments_and_places_are_two_calls(
+    chat: WireServer, router_for: Callable[..., Router]
+) -> None:
+    named = [calls({"index": 0, "name": tool.name, "arguments": ""}) for tool in (get_weather, get_time)]
+    chat.will(Reply(Deltas(*named)))
+    answer = await ask(router_for(CHAT.configure(chat.url)).get_model(CHAT.model), tools=[get_weather, get_time])
+    assert [item.name for item in answer.response.output] == ["get_weather", "get_time"]
+
+
 async def test_a_function_whose_name_another_begins_with_is_called_by_its_own_name(
     chat: WireServer, router_for: Callable[..., Router]
 ) -> None:

@@ -479,7 +479,8 @@ class ChatAnswer:
             more = is_whole and arguments.strip() not in ("", last.arguments.strip())
             if more and is_open and not (name or other_id or last.named_again):
                 return newest
-            other_name = is_whole and last.name not in ("", name)
+            told = last.item is not None and name in self._names
+            other_name = last.name not in ("", name) and (is_whole or told)
             if not (name and (more or other_id or other_name)) and not (more and (other_id or last.named_again)):
                 last.id = last.id or given
                 return last
