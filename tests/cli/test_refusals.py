@@ -107,7 +107,7 @@ def test_a_lab_of_a_later_version_is_refused(cli: Cli, folder: Path) -> None:
         connection.execute("insert into core.schema_migrations values (9999, '9999_future', 'x', now()::timestamp)")
     done = cli("sql", "select 1")
     assert done.code == 1
-    assert "later version" in done.err
+    assert "newer version" in done.err
     assert "pip install --upgrade" in done.err
 
 

@@ -32,7 +32,7 @@ PRIVATE_URLS = (
 def test_a_guest_adds_no_server_at_a_private_address(url: str) -> None:
     with open_store(":memory:") as store:
         guests = McpCatalog(store.for_user(GUEST))
-        with pytest.raises(ForbiddenError, match="at no public address"):
+        with pytest.raises(ForbiddenError, match="has no public address"):
             guests.add("inside", url=url)
         assert guests.list() == []
         assert McpCatalog(store).add("inside", url=url).url == url
@@ -69,7 +69,7 @@ async def test_a_name_that_means_a_private_address_is_not_connected_to(
     names = Names(monkeypatch, "127.0.0.1")
     _, [problem] = await toolbox(record).survey()
     assert names.asked
-    assert "at no public address" in problem.message
+    assert "has no public address" in problem.message
     assert "127.0.0.1" not in str(problem)
 
 
@@ -79,7 +79,7 @@ async def test_neither_is_one_that_means_it_a_moment_later(
     record = replace(server("docs", url=notes_url.replace("127.0.0.1", "docs.example")), user_id=GUEST)
     Names(monkeypatch, PUBLIC, "127.0.0.1")
     _, [problem] = await toolbox(record).survey()
-    assert "gave no answer" in problem.message
+    assert "did not respond" in problem.message
     assert "127.0.0.1" not in str(problem)
 
 

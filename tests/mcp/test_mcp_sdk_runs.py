@@ -180,4 +180,4 @@ def test_what_a_tool_gives_that_is_no_text_reaches_the_model_as_what_it_is() -> 
     assert "Cut after 200,000 of 5,000,000 characters" in long
     assert len(kept["see.txt"]) == 5_000_000
     without = output_of(result({"type": "audio", "data": data, "mimeType": "audio/wav"}))
-    assert without == "(audio/wav, 5 bytes, which were not kept)"
+    assert without == "(audio/wav, 5 bytes, not stored)"

@@ -51,16 +51,16 @@ async def test_a_server_may_be_named_in_a_tool_id_and_may_offer_only_some_of_its
     assert await names(box, "notes.sleep") == ["sleep"]
     tools = await box.tools_for(agent("notes.secret", "notes.pid"))
     assert [tool.name for tool in tools.tools] == ["pid"]
-    assert str(tools.missing[0]) == "The MCP server 'notes' has no tool 'secret' to be used. It offers: pid, sleep."
+    assert str(tools.missing[0]) == "The MCP server 'notes' has no usable tool 'secret'. Its tools: pid, sleep."
 
 
 async def test_unknown_tools_are_told_and_leave_the_others_alone(toolbox: MakeToolbox) -> None:
     tools = await toolbox().tools_for(agent("teleport", "gone.search", THINK))
     assert [tool.name for tool in tools.tools] == ["think"]
     assert [str(error) for error in tools.missing] == [
-        "Agent 'Agent' names an unknown tool 'teleport'. Client tools are: switch_theme.",
-        "Agent 'Agent' names the tool 'search' of an MCP server that is not there (gone). "
-        "Add the server again, or take the tool from the agent.",
+        "Agent 'Agent' uses an unknown tool 'teleport'. Client tools are: switch_theme.",
+        "Agent 'Agent' uses the tool 'search' of an MCP server that does not exist (gone). "
+        "Add the server again, or remove the tool from the agent.",
     ]
 
 
@@ -137,7 +137,7 @@ async def test_time_over_stdio_and_two_over_http_work_beside_one_that_crashes_an
     [error] = tools.missing
     assert error.server == "crashing"
     assert "The MCP server 'crashing'" in str(error)
-    assert "ended at its start and said: no such database: ***." in str(error)
+    assert "exited on start with: no such database: ***." in str(error)
     assert "hunter22" not in str(error)
     times = {"source_timezone": "Asia/Tokyo", "time": "12:00", "target_timezone": "UTC"}
     converted, thought, pid = await asyncio.gather(
@@ -170,7 +170,7 @@ async def test_a_url_that_nobody_answers_is_named_without_its_secrets(toolbox: M
         server("docs", url="http://user:hunter22@127.0.0.1:9/mcp?key=hunter33", headers={"X-Key": "hunter44"})
     )
     [error] = (await box.tools_for(agent("docs.*"))).missing
-    assert "The MCP server 'docs' (http://127.0.0.1:9/mcp) gave no answer" in str(error)
+    assert "The MCP server 'docs' (http://127.0.0.1:9/mcp) did not respond" in str(error)
     assert "hunter" not in str(error)
 
 
@@ -186,7 +186,7 @@ async def test_a_server_that_never_answers_is_given_up_in_its_time(toolbox: Make
     box = toolbox(server("silent", command=(sys.executable, "-c", "import time; time.sleep(60)"), timeout_s=0.5))
     started = time.monotonic()
     [error] = (await box.tools_for(agent("silent.*"))).missing
-    assert "did not answer within 0.5 s" in str(error)
+    assert "did not respond within 0.5 s" in str(error)
     assert time.monotonic() - started < 8
 
 
@@ -217,7 +217,7 @@ async def test_an_http_server_that_was_started_again_is_found_again(
 
 async def test_a_call_that_may_have_taken_effect_is_never_made_twice(toolbox: MakeToolbox, tmp_path: Path) -> None:
     box, file = toolbox(notes_server()), tmp_path / "notes"
-    with pytest.raises(ToolError, match="went away during write, and whether the call took effect is not known"):
+    with pytest.raises(ToolError, match="disconnected during write; whether the call took effect is unknown"):
         await box.call("notes.write", {"file": str(file), "text": "last words"})
     assert file.read_text() == "last words\n"
 
@@ -242,7 +242,7 @@ async def test_a_call_that_takes_too_long_ends_with_the_servers_name_and_the_ser
     toolbox: MakeToolbox, notes_url: str
 ) -> None:
     box = toolbox(notes(notes_url, timeout_s=1.0))
-    with pytest.raises(ToolError, match="'notes' did not answer sleep within 1 s"):
+    with pytest.raises(ToolError, match="'notes' did not respond to sleep within 1 s"):
         await box.call("notes.sleep", {"seconds": 60})
     assert (await box.call("notes.pid", {})).isdigit()
 
@@ -333,8 +333,8 @@ async def test_a_server_whose_tool_list_is_malformed_is_left_out_with_a_notice_a
     assert {tool.server for tool in tools} == {"lab", "notes"}
     [problem] = problems
     assert problem.server == "bad"
-    assert f"answered tools/list with what is not of the protocol ({where}" in str(problem)
-    assert "those of other servers work" in str(problem)
+    assert f"sent an invalid response to tools/list ({where}" in str(problem)
+    assert "and other servers work" in str(problem)
     given = await box.tools_for(agent("bad.fine", "notes.pid"))
     assert [tool.name for tool in given.tools] == ["pid"]
     assert [error.server for error in given.missing] == ["bad"]
@@ -346,9 +346,7 @@ async def test_a_malformed_result_is_a_failed_call_and_the_connection_stays_good
 ) -> None:
     box = toolbox(misbehaving_server(fault))
     for _ in range(2):
-        with pytest.raises(
-            ToolError, match=r"'bad' answered fine with what is not of the protocol \(.*content"
-        ) as caught:
+        with pytest.raises(ToolError, match=r"'bad' sent an invalid response to fine \(.*content") as caught:
             await box.call("bad.fine", {})
         assert caught.value.server == "bad"
 
@@ -369,9 +367,7 @@ async def test_a_server_that_has_resources_alone_is_read_by_tools_and_one_that_c
         '{"resources": [{"name": "b", "uri": "a://b"}], "resourceTemplates": []}'
     )
     assert await names(box, "bad.*") == ["fine", "ws_a_b", "list_resources", "read_resource"]
-    with pytest.raises(
-        ToolError, match=r"The MCP server 'bad' answered resources/list with what is not of the protocol"
-    ):
+    with pytest.raises(ToolError, match=r"The MCP server 'bad' sent an invalid response to resources/list"):
         await box.call("bad.list_resources", {})
     with pytest.raises(ToolError, match="read_resource needs a uri"):
         await box.call("bad.read_resource", {})

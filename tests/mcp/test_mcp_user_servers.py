@@ -43,14 +43,14 @@ def test_a_command_in_one_text_is_split_as_a_shell_would(catalog: McpCatalog) ->
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "has neither a command nor a URL. Give exactly one"),
+        ({}, "has neither a command nor a URL. Set exactly one"),
         ({"command": TIME, "url": "https://x.org/mcp"}, "has both a command and a URL"),
-        ({"command": ["no-such-mcp"]}, "starts 'no-such-mcp', and there is no such program on the PATH. Install it"),
-        ({"command": TIME, "headers": {"A": "b"}}, "headers mean nothing to it. Pass its secrets by env"),
+        ({"command": ["no-such-mcp"]}, "runs 'no-such-mcp', but there is no such program on the PATH. Install it"),
+        ({"command": TIME, "headers": {"A": "b"}}, "it has no headers. Pass its secrets with env"),
         ({"url": "ftp://x.org"}, "is not one of http or https: 'ftp://x.org'"),
         ({"url": "x.org/mcp"}, "is not one of http or https"),
         ({"url": "http://u:hunter22@[x/?k=hunter33"}, "is not one of http or https: it cannot be read"),
-        ({"url": "https://x.org", "env": {"A": "b"}}, "env means nothing to it. Pass its secrets by headers"),
+        ({"url": "https://x.org", "env": {"A": "b"}}, "it has no env. Pass its secrets with headers"),
         ({"url": "https://x.org", "headers": {"A b": "c"}}, "The header 'A b'"),
         ({"url": "https://x.org", "headers": {"A": "hunter22\nB: c"}}, "The header 'A'"),
         ({"command": TIME, "timeout_s": 0}, "a timeout of 0 s"),
@@ -77,9 +77,9 @@ def test_a_name_is_taken_once(catalog: McpCatalog) -> None:
 
 def test_the_built_in_server_stays_and_an_unknown_one_is_told(catalog: McpCatalog) -> None:
     assert catalog.get("lab").name == "lab"
-    with pytest.raises(UsageError, match="The built-in MCP server stays"):
+    with pytest.raises(UsageError, match="The built-in MCP server cannot be removed"):
         catalog.remove("lab")
-    with pytest.raises(NotFoundError, match=r"There is no MCP server 'tme'\. There are: lab\."):
+    with pytest.raises(NotFoundError, match=r"There is no MCP server 'tme'\. Known servers: lab\."):
         catalog.get("tme")
 
 
@@ -99,7 +99,7 @@ async def test_a_program_that_was_removed_later_is_named(catalog: McpCatalog, tm
     program.chmod(0o755)
     catalog.add("mine", command=[str(program)])
     program.unlink()
-    with pytest.raises(ToolError, match=r"'mine' starts .*, and there is no such program on the PATH"):
+    with pytest.raises(ToolError, match=r"'mine' runs .*, but there is no such program on the PATH"):
         await catalog.test("mine")
 
 

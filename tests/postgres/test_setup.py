@@ -174,7 +174,7 @@ def test_a_lab_of_any_earlier_version_is_brought_up_to_date_and_keeps_its_rows(
 def test_a_lab_of_a_later_version_is_refused(server: Server, lab_url: str) -> None:
     database = lab_url.rsplit("/", 1)[1]
     server.run("insert into core.schema_migrations values (9999, '9999_future', '', now())", database=database)
-    with pytest.raises(StoreTooNewError, match="later version"):
+    with pytest.raises(StoreTooNewError, match="newer version"):
         open_database(lab_url)
 
 

@@ -141,7 +141,7 @@ async def test_anything_else_is_answered_with_what_it_is(router: Router) -> None
 async def test_tool_choice_is_honoured(router: Router) -> None:
     none = await run(router, MODEL, "Weather in Rome?", tools=[get_weather], model_settings={"tool_choice": "none"})
     assert [item.type for item in none.new_items] == ["message_output_item"]
-    with pytest.raises(ProviderRequestError, match="told to call a tool"):
+    with pytest.raises(ProviderRequestError, match="requires a tool call"):
         await run(router, MODEL, "Hello", tools=[get_weather], model_settings={"tool_choice": "required"})
 
 

@@ -51,12 +51,12 @@ def test_the_default_model_is_the_configured_one_else_of_the_first_key_else_the_
 @pytest.mark.parametrize(
     ("env", "said"),
     [
-        ({"OPENAI_BASE_URL": "127.0.0.1:8080"}, r"not a web address.*http://"),
+        ({"OPENAI_BASE_URL": "127.0.0.1:8080"}, r"not a URL.*http://"),
         ({"HF_INFERENCE_ENDPOINTS": "mine=http://x"}, r"not JSON.*HF_INFERENCE_ENDPOINTS="),
         ({"HF_INFERENCE_ENDPOINTS": '["http://x"]'}, "JSON object"),
         ({"OPENAI_COMPATIBLE": '{"mine": "nowhere"}'}, r"OPENAI_COMPATIBLE\[mine\]"),
         ({"TIMESTEP_LAB_REQUEST_TIMEOUT_S": "soon"}, "not a number"),
-        ({"TIMESTEP_LAB_DEMO_DELAY_MS": "-1"}, "from 0 up"),
+        ({"TIMESTEP_LAB_DEMO_DELAY_MS": "-1"}, "non-negative number"),
         ({"OPENAI_USE_RESPONSES": "maybe"}, "1 or 0"),
     ],
 )

@@ -89,7 +89,7 @@ def test_every_provider_says_where_it_goes_without_them() -> None:
     "value", ["ftp://ada:hunter@host", "ada:hunter@host/v1", "http://ada:hun/ter@host", "http://h:0/"]
 )
 def test_a_base_url_that_is_none_is_refused_without_repeating_its_password(value: str) -> None:
-    with pytest.raises(SettingsError, match=r"OPENAI_BASE_URL is .*not a web address") as refused:
+    with pytest.raises(SettingsError, match=r"OPENAI_BASE_URL is .*not a URL") as refused:
         Settings.load(env={"OPENAI_BASE_URL": value})
     assert "hun" not in str(refused.value)
 

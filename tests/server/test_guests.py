@@ -93,7 +93,7 @@ async def test_conversations_traces_runs_and_comparisons_have_limits_too(few: Se
                 await asyncio.sleep(0.05)
         refused = await ask()
         assert refused.status_code == 429
-        assert "1 runs going on at once" in said(refused)
+        assert "limited to 1 concurrent runs" in said(refused)
         first = await slow
         assert first.status_code == 200, first.text
         assert (await ask()).status_code == 200

@@ -258,7 +258,7 @@ async def test_a_file_named_by_its_id_is_read_by_the_model(client: openai.AsyncO
     assert "Fourteen herons" in str(completion.choices[0].message.content)
 
     image: Any = {"type": "input_image", "file_id": file.id, "detail": "auto"}
-    with pytest.raises(openai.BadRequestError, match="not an image"):
+    with pytest.raises(openai.BadRequestError, match="not a supported image"):
         await client.responses.create(model="demo/echo", input=[{"role": "user", "content": [image]}])
     await client.files.delete(file.id)
     with pytest.raises(openai.NotFoundError):

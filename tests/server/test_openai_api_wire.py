@@ -165,7 +165,7 @@ async def test_a_form_that_nobody_knows_and_one_that_claude_lacks_are_refused(cl
         assert refused.value.param == "text.format"
     with pytest.raises(openai.BadRequestError, match=r"text\.more cannot be honoured"):
         await client.responses.create(model="demo/echo", input="Hello", text={"more": 1})  # type: ignore[typeddict-unknown-key]
-    with pytest.raises(openai.BadRequestError, match="any JSON object"):
+    with pytest.raises(openai.BadRequestError, match="unspecified JSON object"):
         await client.chat.completions.create(
             model="anthropic/claude-haiku-4-5", messages=HELLO, response_format={"type": "json_object"}
         )

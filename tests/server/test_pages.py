@@ -572,7 +572,7 @@ def test_what_of_an_address_cannot_be_read_is_told_above_the_list_with_the_remed
         "since_s=1e400": "since_s=1e400 is not a number of seconds. Write it like since_s=3600",
         "since_s=-5": "since_s=-5 is not a number of seconds.",
         "order=cst_usd desc": "Traces cannot be ordered by 'cst_usd'. Did you mean 'cost_usd'?",
-        "order=cost_usd sideways": "There is no direction 'sideways'. Write asc or desc",
+        "order=cost_usd sideways": "Unknown direction 'sideways'. Use asc or desc",
         "source=liv": "There is no source 'liv'. Did you mean 'live'?",
         "range=last wek": "There is no time called 'last wek'. Did you mean 'last week'?",
         "fliter=x": "The address asks for 'fliter', which this page does not know. Did you mean 'filter'?",

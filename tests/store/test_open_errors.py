@@ -278,7 +278,7 @@ def test_what_a_killed_process_wrote_is_there_at_the_next_start(lab: Path) -> No
 def test_a_lab_of_a_later_version_is_refused_and_not_touched(lab: Path) -> None:
     change(lab, "insert into core.schema_migrations values (9999, '9999_flying_cars', 'x', now()::timestamp)")
     before = lab.read_bytes()
-    refused(lab, StoreTooNewError, "later version.*9999_flying_cars.*pip install --upgrade timestep-lab")
+    refused(lab, StoreTooNewError, "newer version.*9999_flying_cars.*pip install --upgrade timestep-lab")
     assert lab.read_bytes() == before
 
 

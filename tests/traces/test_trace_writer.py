@@ -132,7 +132,7 @@ def test_a_store_that_stays_away_is_reported_and_what_waits_is_kept(
     with pytest.raises(StoreError, match=r"within 0\.3 s: The store is away"):
         recorder.writer.flush(timeout_s=0.3)
     assert isinstance(recorder.writer.last_error, StoreUnavailableError)
-    assert "could not be written and are tried again" in caplog.text
+    assert "could not be written and will be retried" in caplog.text
     stumbling.fail_before = 0
     recorder.writer.flush()
     assert store.sql("select count(*) from spans").one() == (7,)
@@ -156,7 +156,7 @@ def test_handing_over_never_waits_and_what_is_too_much_is_counted_as_lost(
     stumbling.fail_before = 0
     with pytest.raises(StoreError, match="400 spans were lost"):
         recorder.writer.flush()
-    assert "spans are being lost" in caplog.text
+    assert "further spans are lost" in caplog.text
     assert store.sql("select count(*) from spans").one() == (101,)
     recorder.writer.close()
 

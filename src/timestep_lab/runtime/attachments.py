@@ -1,4 +1,4 @@
-"""What a model is given of a file: an image as an image, a PDF as one where the provider takes it, else bounded text; of anything else its name."""
+"""Attachments as model input: images as images, PDFs as PDFs where supported, other files as bounded text, or else only by name."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 IMAGE_TYPES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 PDF = "application/pdf"
 MAX_TEXT = 100_000
-"""Characters of a file's text that go to the model, about 25,000 tokens; search finds the rest."""
+"""Maximum number of characters of a file sent to the model, about 25,000 tokens; search covers the rest."""
 MAX_IMAGE = 20 * 2**20
 MAX_PDF = 20 * 2**20
-"""In base64 still under the 32 MB that a request to Claude may have. Of a larger one the model is given the text."""
+"""In base64 still below Claude's request limit of 32 MB. A larger file is sent as text."""
 
 Part = dict[str, Any]
 
 
-# -- from files of the lab to content
+# -- files of the lab as content parts
 
 
 async def with_content(files: Files, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
-    """`described` name files by `id`. Each comes back as it is kept (name, type and size are the store's, not the caller's),
-    with the key `input`: the content part for the model. Raises `NotFoundError`, `UsageError` for an image that is too large."""
+    """Returns files given by `id` with their stored name, type and size, and with the key `input`: the content part for the model. Raises
+    `NotFoundError`, and `UsageError` for an image that is too large."""
     return [await in_thread(_with_content, files, str(one.get("id", ""))) for one in described]
 
 
@@ -45,9 +45,9 @@ def _with_content(files: Files, file_id: str) -> dict[str, Json]:
 async def with_files(
     files: Files, items: Sequence[Mapping[str, object]], *, deleted_too: bool = False
 ) -> list[dict[str, Any]]:
-    """Responses input items, with the content of the files that they name by `file_id`. Only files of this user are found.
+    """Returns Responses input items with the content of the files that they refer to by `file_id`. Only finds files of this user.
 
-    Raises `NotFoundError` for a file that is not there; with `deleted_too`, for what was said earlier, the model is told of it.
+    Raises `NotFoundError` for a missing file; with `deleted_too`, for earlier messages, the model is told that it was deleted.
     """
 
     def content(part: Part) -> Part:
@@ -60,12 +60,12 @@ async def with_files(
         except NotFoundError:
             if not deleted_too:
                 raise
-            return {"type": "input_text", "text": f'<file id="{file_id}">deleted since then</file>'}
+            return {"type": "input_text", "text": f'<file id="{file_id}">deleted</file>'}
         if part["type"] != "input_image":
             return file_part
         if file_part["type"] != "input_image":
             raise UsageError(
-                f"The file {file.filename!r} is {file.content_type}, not an image that models take.",
+                f"The file {file.filename!r} is {file.content_type}, not a supported image.",
                 "Send it as input_file.",
                 param="file_id",
             )
@@ -79,7 +79,7 @@ def _part_of(files: Files, file: FileRecord) -> Part:
 
     if file.content_type in IMAGE_TYPES and file.bytes > MAX_IMAGE:
         raise UsageError(
-            f"{file.filename} is larger than a model takes ({MAX_IMAGE // 2**20} MB).", "Attach a smaller image."
+            f"{file.filename} exceeds the size limit of models ({MAX_IMAGE // 2**20} MB).", "Attach a smaller image."
         )
     if file.content_type not in {*IMAGE_TYPES, *TEXT_TYPES, PDF, DOCX}:
         return _unreadable(file.filename, file.content_type, file.bytes)
@@ -94,11 +94,11 @@ def _part(name: str, content_type: str, content: bytes) -> Part:
     return _text_part(name, content_type, content)
 
 
-# -- from files as content to what a protocol takes
+# -- files in content parts, as a protocol supports them
 
 
 async def files_as_text(items: list[dict[str, Any]], takes: frozenset[str]) -> list[dict[str, Any]]:
-    """The items, with the text of a file in place of its bytes unless its type is one of `takes`. Raises `UsageError`."""
+    """Returns the items with files replaced by their text unless their type is in `takes`. Raises `UsageError`."""
 
     def readable(part: Part) -> Part:
         given, name = str(part["file_data"]), str(part.get("filename") or "file")
@@ -126,7 +126,7 @@ def _readable(part: Part, name: str, content: bytes, takes: frozenset[str]) -> P
 
 
 _extracted: dict[tuple[str, str, bytes], str] = {}
-"""Texts of the last PDFs and Word documents: the whole conversation is sent again with every step of a run."""
+"""Text of the latest PDFs and Word documents, because the whole conversation is sent again in every step of a run."""
 _MOST_EXTRACTED = 16
 
 
@@ -144,7 +144,7 @@ def _text_part(name: str, content_type: str, content: bytes) -> Part:
         try:
             text = text_of(content, content_type, name)
         except (DataError, MissingExtraError) as error:
-            # The model says so to its reader. Raised, it would end every later turn of the conversation too.
+            # The model tells the reader. Raising would also fail every later turn of the conversation.
             return _unreadable(name, content_type, len(content), f": {error}")
         while len(_extracted) >= _MOST_EXTRACTED:
             _extracted.pop(next(iter(_extracted)), None)
@@ -169,7 +169,7 @@ def _data_url(content_type: str, content: bytes) -> str:
 async def _changed(
     items: Iterable[Mapping[str, Any]], concerns: Callable[[Part], bool], change: Callable[[Part], Part]
 ) -> list[dict[str, Any]]:
-    """Copies of the items with `change` made, in a thread, to the parts of messages and of tools' results that it `concerns`."""
+    """Returns copies of the items with `change` applied, in a thread, to the content parts for which `concerns` is true."""
 
     def changed(item: Mapping[str, Any]) -> dict[str, Any]:
         return {**item, **{key: [change(p) if concerned(p) else p for p in item[key]] for key in _lists(item)}}

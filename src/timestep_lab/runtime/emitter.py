@@ -1,16 +1,16 @@
-"""From a provider's deltas to the full Responses event stream, with ids that are never used twice.
+"""Converts a provider's deltas to the complete Responses event stream, with unique ids.
 
-The Agents SDK is content with `response.completed`; a chat view wants every step:
+The Agents SDK only needs `response.completed`; a chat view needs every step:
 
     response.created, response.in_progress
       output_item.added → content_part.added → output_text.delta … → output_text.done → content_part.done → output_item.done
       output_item.added → reasoning_summary_part.added → reasoning_summary_text.delta … → .done → output_item.done
       output_item.added → function_call_arguments.delta … → function_call_arguments.done → output_item.done
-    response.completed                       always, and last, unless the adapter raised
+        response.completed                       always last, unless the adapter raised
 
 An adapter calls `text`, `refusal`, `reasoning`, `tool_call`, `arguments` and `annotation` as deltas arrive, and `finish` once; each
-returns the events to pass on. An item closes when another one opens, but for calls whose pieces may come mixed with others'. How the answer ended is said in the response's
-metadata (`stop_reason`), because a truncated answer is still an answer: `response.incomplete` would make the SDK drop it.
+yields the events to pass on. An item closes when another one opens, except calls whose deltas may be interleaved. The stop reason is in
+the response's metadata (`stop_reason`), because a truncated answer is still an answer: the SDK would drop a `response.incomplete`.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.stream_items import CUT_SHORT
 
-# --- Give every output item one id that is never used twice, whatever the wrapped model does
+# --- Unique ids for output items, whatever the wrapped model does
 #
-# The Agents SDK's own Chat Completions adapter, and those of litellm and any-llm, put one constant id on everything, and a
-# chat view then takes the second answer of a thread for the first. Our adapters make ids themselves; this guards the rest.
+# The Agents SDK's Chat Completions adapter, and those of litellm and any-llm, use one constant id for everything, so that a
+# chat view would confuse the answers of a thread. The lab's adapters create ids themselves; this fixes those of other models.
 #
-# Ids of calls repeat too: some servers number them anew in every answer (`0`, `functions.look:0`), and what asks and what answers
-# is paired by them, in a thread and in a run. So a call has an id of our own, which carries the provider's: from it the provider
-# is told its own id again, in whatever way the call came back (a session, an approval, a client of the OpenAI API).
+# Call ids are not unique either: some servers number them from 0 in every answer (`0`, `functions.look:0`), while calls and outputs
+# are matched by id in a thread and in a run. The lab therefore gives a call an id of its own that encodes the provider's, which is
+# decoded when the call is sent back (from a session, an approval, or a client of the OpenAI API).
 
 
 _KIND_OF = {"message": "message", "function_call": "function_call", "reasoning": "reasoning"}
@@ -82,7 +82,7 @@ _OWN_CALL_ID = re.compile(r"call_[0-9a-f]{12}_([A-Za-z0-9_-]+)")
 
 
 def own_call_id(given: str | None) -> str:
-    """A new id for a call to which the provider gave this one, or none. Letters, digits, `_` and `-`, as every provider takes it."""
+    """Returns a unique id for a call with this provider id, or none. Only letters, digits, `_` and `-`, as every provider accepts."""
     if not given:
         return new_id("call")
     carried = base64.urlsafe_b64encode(given.encode()).decode().rstrip("=")
@@ -90,18 +90,18 @@ def own_call_id(given: str | None) -> str:
 
 
 def provider_call_id(call_id: str) -> str:
-    """The id that the provider gave, for one of `own_call_id`; any other id as it is."""
+    """Returns the provider's id encoded by `own_call_id`; any other id is returned unchanged."""
     if (own := _OWN_CALL_ID.fullmatch(call_id)) is None:
         return call_id
     carried = own.group(1)
     try:
         return base64.urlsafe_b64decode(carried + "=" * (-len(carried) % 4)).decode()
     except (binascii.Error, UnicodeDecodeError):
-        return call_id  # somebody else's id that looks like ours
+        return call_id  # another program's id that looks like ours
 
 
 async def with_unique_ids(stream: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    """The same events. Ids that a provider really gave are left alone; placeholders are replaced, one id an output index."""
+    """Yields the same events. Ids from the provider are kept; placeholders are replaced by one id per output index."""
     ids: dict[int, str] = {}
     response_id = new_id("response")
 
@@ -123,7 +123,7 @@ async def with_unique_ids(stream: AsyncIterator[Any]) -> AsyncGenerator[Any, Non
                     name(item, place)
             yield event
     finally:
-        # A model may return any async iterator; a generator must be closed here and now, or its connection lives on.
+        # A model may return any async iterator; a generator must be closed immediately, or its connection stays open.
         if isinstance(stream, AsyncGenerator):
             await stream.aclose()
 
@@ -134,10 +134,10 @@ Events = Iterator[Event]
 
 
 class Emitter:
-    """One response. `model` is what the response says it came from.
+    """Builds the events of one response. `model` is the model name in the response.
 
-    `brief`: nobody sees the events but the routed model, which wants to know of each only its type and its text (an answer asked for
-    as a whole). They are then plain objects with the same attributes, items as they are and not copies: a fifth of the CPU.
+    `brief`: only the routed model reads the events, for their type and text (a non-streamed answer). They are then plain objects with the
+    same attributes, and items are not copied: a fifth of the CPU time.
     """
 
     def __init__(self, model: str, *, brief: bool = False) -> None:
@@ -150,9 +150,9 @@ class Emitter:
         self._items: list[Any] = []
         self._open: Any = None
         self._open_calls: list[Any] = []
-        """Those that stay open while other items come."""
+        """Calls that stay open while other items arrive."""
         self._half = ""
-        """The first half of a character that a server cut in two."""
+        """First half of a surrogate pair that a server split."""
 
     def start(self) -> Events:
         yield self._say(
@@ -169,7 +169,7 @@ class Emitter:
         )
 
     def text(self, delta: str) -> Events:
-        """Answer text. Opens a message unless one is open."""
+        """Emits answer text. Opens a message unless one is open."""
         if delta := self._whole_characters(delta):
             part = yield from self._message_part(ResponseOutputText)
             part.text += delta
@@ -183,7 +183,7 @@ class Emitter:
             )
 
     def refusal(self, delta: str, *, after_text: bool = False) -> Events:
-        """The model declines, in its provider's words. `after_text`: what it had said stands as a message that was not finished."""
+        """Emits a refusal. `after_text`: the text so far becomes an incomplete message."""
         if after_text:
             yield from self._close("incomplete")
         if delta:
@@ -198,7 +198,7 @@ class Emitter:
             )
 
     def annotation(self, url: str, title: str, start_index: int | None = None, end_index: int | None = None) -> Events:
-        """A web citation of the open message's text; by default of all of it so far."""
+        """Emits a web citation for a range of the open message's text, by default all of it."""
         part = yield from self._message_part(ResponseOutputText)
         end = len(part.text) if end_index is None else end_index
         note = AnnotationURLCitation(
@@ -207,7 +207,7 @@ class Emitter:
         yield from self._annotated(part, note, AddedCitation(**note.model_dump()))
 
     def file_citation(self, file_id: str, filename: str) -> Events:
-        """A citation of a document that has no address, at the end of the open message's text so far."""
+        """Emits a citation of a document without a URL, at the end of the open message's text."""
         part = yield from self._message_part(ResponseOutputText)
         note = AnnotationFileCitation(type="file_citation", file_id=file_id, filename=filename, index=len(part.text))
         yield from self._annotated(part, note, AddedFileCitation(**note.model_dump()))
@@ -225,13 +225,13 @@ class Emitter:
 
     @property
     def text_so_far(self) -> str:
-        """Text of the open message, empty when none is open."""
+        """Text of the open message; empty when none is open."""
         if self._open is None or self._open.type != "message" or not self._open.content:
             return ""
         return str(getattr(self._open.content[-1], "text", ""))
 
     def reasoning(self, delta: str = "", provider_data: Mapping[str, object] | None = None) -> Events:
-        """Thinking. `provider_data` (signatures and the like) travels with the item and comes back on replay."""
+        """Emits reasoning. `provider_data` (such as signatures) is kept with the item and sent back on replay."""
         if self._open is None or self._open.type != "reasoning":
             yield from self._switch_to(ResponseReasoningItem(id=new_id("reasoning"), type="reasoning", summary=[]))
         item = self._open
@@ -258,9 +258,9 @@ class Emitter:
     def tool_call(
         self, name: str, call_id: str | None = None, arguments: str = "", *, stays_open: bool = False
     ) -> Generator[Any, None, Any]:
-        """A function call opens; `arguments` may follow in pieces. `call_id` is the provider's; the call gets one of our own.
+        """Opens a function call; `arguments` may follow in deltas. `call_id` is the provider's; the call gets a unique id.
 
-        A generator whose return value is the call. `stays_open`: its arguments may come mixed with those of other items.
+        A generator that returns the call. `stays_open`: its deltas may be interleaved with those of other items.
         """
         call = ResponseFunctionToolCall(
             id=new_id("function_call"),
@@ -278,7 +278,7 @@ class Emitter:
         return call
 
     def arguments(self, delta: str, call: Any = None) -> Events:
-        """Arguments of `call`, by default of the one that was opened last."""
+        """Emits arguments of `call`, by default of the most recently opened one."""
         if delta:
             item = self._open if call is None else call
             item.arguments += delta
@@ -288,7 +288,7 @@ class Emitter:
             )  # fmt: skip
 
     def finish(self, usage: Usage | None, stop_reason: str, metadata: Mapping[str, str] | None = None) -> Events:
-        """The answer is over. `usage` None: the provider counted nothing."""
+        """Ends the answer. `usage` is None when the provider reported none."""
         yield from self._close("incomplete" if stop_reason in CUT_SHORT else "completed")
         for call in self._open_calls:
             yield from self._close_item(call)
@@ -304,7 +304,7 @@ class Emitter:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _whole_characters(self, delta: str) -> str:
-        """Servers that write `\\ud83d\\ude00` may send the two in two pieces: the first half waits for the second."""
+        """Joins a surrogate pair that a server writing `\\ud83d\\ude00` split into two deltas: the first half waits for the second."""
         if delta.isascii() and not self._half:
             return delta
         delta, self._half = self._half + delta, ""
@@ -342,7 +342,7 @@ class Emitter:
         )  # fmt: skip
 
     def _message_part(self, kind: type[object]) -> Generator[Any, None, Any]:
-        """The open message's part of that kind, opened if need be. A generator whose return value is the part."""
+        """Returns the open message's part of a kind, opening it if necessary. A generator that returns the part."""
         if self._open is None or self._open.type != "message":
             yield from self._switch_to(
                 ResponseOutputMessage(

@@ -1,8 +1,8 @@
-"""Model settings as users write them: checked here, before anything is stored or sent.
+"""Validation of model settings before they are stored or sent.
 
-The SDK's own `ModelSettings(**{"toolChoice": …})` drops what it does not know; this refuses it. Names are those of the Agents
-SDK's `ModelSettings`, in snake_case or camelCase. Whether a provider can honour a setting is decided by its adapter, which
-refuses, naming the setting, what its protocol has no word for.
+The SDK's own `ModelSettings(**{"toolChoice": …})` ignores unknown names; this module rejects them. Names are those of the Agents
+SDK's `ModelSettings`, in snake_case or camelCase. Whether a provider supports a setting is checked by its adapter, which rejects
+unsupported ones by name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import SettingsError
 
 _ALIASES = {"max_output_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "reasoning_effort": "reasoning"}
-"""Names that other programs use for the same thing."""
+"""Equivalent names used by other programs."""
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _RANGES = {
@@ -25,14 +25,14 @@ _RANGES = {
     "presence_penalty": (-2.0, 2.0),
 }
 _FREE_INSIDE = frozenset({"extra_body", "extra_headers", "extra_query", "extra_args", "metadata"})
-"""Their keys belong to the provider or to the user, and are left as they are."""
+"""Settings whose keys belong to the provider or the user and are left unchanged."""
 
 
 def validate_settings(given: Mapping[str, object] | None) -> dict[str, Any]:
-    """The same settings, names in snake_case, values of the right type; nulls left out.
+    """Validates settings and returns them with snake_case names and without nulls.
 
-    Raises `SettingsError`, whose `param` is `model_settings.<name>`, for an unknown name (with a guess at what was meant), a name
-    given twice, and a value of the wrong kind or out of range.
+    Raises `SettingsError`, with `param` `model_settings.<name>`, for an unknown name (with a suggestion), a duplicate name, or a value of
+    the wrong type or out of range.
     """
     if given is None:
         return {}
@@ -46,7 +46,7 @@ def validate_settings(given: Mapping[str, object] | None) -> dict[str, Any]:
         if value is None:
             continue
         if name in result:
-            raise SettingsError(f"The model setting {name} is given twice.", "Keep one of them.", param=_param(name))
+            raise SettingsError(f"The model setting {name} is given twice.", "Remove one of them.", param=_param(name))
         result[name] = value if name in _FREE_INSIDE else _snake_inside(value)
     if isinstance(result.get("reasoning"), str):
         result["reasoning"] = {"effort": result["reasoning"]}
@@ -90,7 +90,7 @@ def _check_values(settings: dict[str, object]) -> None:
     if effort is not None and effort not in EFFORTS:
         raise SettingsError(
             f"The reasoning effort {effort!r} does not exist.{did_you_mean(str(effort), EFFORTS)}",
-            f"There are: {', '.join(EFFORTS)}.",
+            f"Use one of: {', '.join(EFFORTS)}.",
             param=_param("reasoning"),
         )
     _check_by_sdk(settings)
@@ -106,7 +106,7 @@ def _check_values(settings: dict[str, object]) -> None:
 
 
 def _check_by_sdk(settings: dict[str, object]) -> None:
-    """The rest of the types, and names inside structured settings, as the SDK declares them."""
+    """Checks the remaining types, and names inside structured settings, against the SDK's declarations."""
     from agents import Agent
     from pydantic import ValidationError
 

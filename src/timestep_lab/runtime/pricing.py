@@ -1,7 +1,7 @@
-"""What a generation cost, in US dollars, by `genai-prices` and its built-in table. No network; an unknown price is None, never 0.
+"""Cost of generations in US dollars, from the built-in table of `genai-prices`. No network; an unknown price is None, never 0.
 
-A price is looked up for the provider that was called, not for a model of the same name elsewhere: the same open weights cost
-different sums at different hosts, and nothing at home: 0 means that nobody sends a bill.
+Prices are looked up for the provider that was called, not for the same model elsewhere: open weights have different prices at
+different hosts, and none when run locally: 0 means that nobody charges for it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.run import RunLimits
 
 
-# --- What a run used and cost, over all its parts, and the limits that it may not pass
+# --- Usage and cost of a run over all its parts, and its limits
 
 
 def counted(wrapper: RunContextWrapper[object]) -> Usage:
-    """The tokens that the SDK counted for one run of its own."""
+    """Returns the token usage counted by the SDK for one of its runs."""
     usage = wrapper.usage
     into, out = usage.input_tokens_details, usage.output_tokens_details
     return Usage(
@@ -40,9 +40,9 @@ def counted(wrapper: RunContextWrapper[object]) -> Usage:
 
 
 def cost_so_far(before: RunRecord, usage: Usage, costs: Sequence[float | None]) -> float | None:
-    """USD of the run's earlier parts and of `costs`, the generations of this one; None unless every price is known.
+    """Returns the cost in USD of a run's earlier parts plus `costs`, the generations of this part; None unless every price is known.
 
-    `before` is the run's row as it was when this part began, `usage` what all parts used.
+    `before` is the run's row at the start of this part, `usage` the usage of all parts.
     """
     earlier = before.cost_usd if before.usage.requests else 0.0
     known = [cost for cost in costs if cost is not None]
@@ -52,16 +52,16 @@ def cost_so_far(before: RunRecord, usage: Usage, costs: Sequence[float | None]) 
 
 
 class Spent(Protocol):
-    """What was used since a run, or this part of it, began: a `TraceContext`, or a replay without a trace."""
+    """Usage since a run, or this part of it, started: a `TraceContext`, or a replay without a trace."""
 
     costs: list[float | None]
-    """Of each answer, in USD; None where the price is unknown."""
+    """Cost of each answer in USD; None where the price is unknown."""
     tokens: int
 
 
 class LimitWatch:
-    """Says when a run has reached a limit. `run` is its row as it was when this part began, None for one without a row; `seconds` what it
-    had worked until then."""
+    """Checks whether a run has reached a limit. `run` is its row at the start of this part, None without a row; `seconds` is its earlier
+    working time."""
 
     def __init__(self, limits: RunLimits, spent: Spent, run: RunRecord | None = None, seconds: float = 0.0) -> None:
         self._limits, self._spent = limits, spent
@@ -73,26 +73,26 @@ class LimitWatch:
 
     @property
     def seconds(self) -> float:
-        """So long the run has worked, over all its parts."""
+        """Working time of the run, over all its parts."""
         return self._seconds + time.perf_counter() - self._began
 
     def waited(self, seconds: float) -> None:
-        """For a person, which does not count."""
+        """Excludes time spent waiting for a person."""
         self._began += seconds
 
     @property
     def seconds_left(self) -> float | None:
-        """None without a limit."""
+        """Remaining seconds; None without a limit."""
         return None if self._limits.timeout_s is None else max(0.0, self._limits.timeout_s - self.seconds)
 
     def check(self) -> None:
-        """Before anything that costs. Raises `BudgetError`."""
+        """Called before anything that costs. Raises `BudgetError`."""
         if error := self.passed():
             raise error
 
     def passed(self, *, at_all: bool = False) -> BudgetError | None:
-        """The limit in tokens or money that the answers so far have used up; `at_all`: only one that they went over. And a limit for which
-        a call was refused inside of a tool, whoever was told of it there."""
+        """Returns the token or cost limit that is used up; with `at_all`, only one that is exceeded. Also returns a limit for which a
+        nested call was rejected inside a tool."""
         if self._refused:
             return self._refused
         usd, most = self._limits.budget_usd, self._limits.max_tokens_total
@@ -103,37 +103,37 @@ class LimitWatch:
             return None
         costs = [self._cost_before, *self._spent.costs]
         if None in costs:
-            return _stopped("what an answer cost is not known", "budget_usd")
+            return _stopped("the cost of an answer is unknown", "budget_usd")
         spent = sum(cost for cost in costs if cost is not None)
         if spent > usd or (spent == usd and not at_all):
             return _stopped(f"it used ${spent:.4g} of ${usd:.4g}", "budget_usd")
         return None
 
     def tool_call(self) -> None:
-        """One more begins. Raises `BudgetError` when there may be no more."""
+        """Counts a tool call. Raises `BudgetError` when no more are allowed."""
         most = self._limits.max_tool_calls
         if most is not None and self.tool_calls >= most:
-            self._refused = _stopped(f"it wanted to call a tool once more than {most} times", "max_tool_calls")
+            self._refused = _stopped(f"it tried to make more than {most} tool calls", "max_tool_calls")
             raise self._refused
         self.tool_calls += 1
 
     def time_is_up(self) -> BudgetError:
-        return _stopped(f"it worked for {self._limits.timeout_s:g} s", "timeout_s")
+        return _stopped(f"it ran for {self._limits.timeout_s:g} s", "timeout_s")
 
 
 def _stopped(why: str, limit: str) -> BudgetError:
     return BudgetError(
-        f"The run was stopped: {why}.", f"What was said is kept. Run on in its thread, or allow more: {limit}=…",
+        f"The run was stopped: {why}.", f"Its output is kept. Continue in its thread, or increase {limit}=…",
         code=limit,
     )  # fmt: skip
 
 
 WATCH: ContextVar[LimitWatch | None] = ContextVar("timestep_lab_limits", default=None)
-"""Of the run that goes on in this task, for models that an agent asks inside of a tool."""
+"""Limits of the run in this task, for models called by an agent inside a tool."""
 
 
 FREE = frozenset({"demo", "local", "ollama"})
-"""Prefixes whose models run at home, but for Ollama's cloud."""
+"""Prefixes of models that run locally, except Ollama's cloud."""
 _PRICED_AS = {"openai": "openai", "anthropic": "anthropic"}
 _HF_PREFIX = "hf_inference_providers"
 _COMPATIBLE_PREFIX = "openai_compatible"
@@ -144,7 +144,7 @@ _SPELLED = (
     ("moonshot", "moonshotai"), ("voyage", "voyageai"), ("databricks", "databricks"), ("xai", "x-ai"), ("anthropic", "anthropic"),
     ("openai", "openai"),
 )  # fmt: skip
-"""What a spelling of a provider holds, letters and digits in lower case, and its id; the first counts."""
+"""Substrings of provider names (lower-case letters and digits) and the provider's id; the first match wins."""
 _MAKERS = (
     ("gpt-", "openai"), ("chatgpt-", "openai"), ("o1", "openai"), ("o3", "openai"), ("o4", "openai"), ("text-embedding-", "openai"),
     ("claude", "anthropic"), ("gemini", "google"), ("grok-", "x-ai"), ("command-", "cohere"), ("embed-", "cohere"),
@@ -153,11 +153,12 @@ _MAKERS = (
 )  # fmt: skip
 _OPEN_WEIGHTS = ("gpt-oss",)
 _FOLDERS = ("models", "publishers", "projects")
-"""In front of Google's models: `models/gemini-…`, `publishers/google/models/gemini-…`."""
+"""Path prefixes of Google's models: `models/gemini-…`, `publishers/google/models/gemini-…`."""
 
 
 def price(provider: str, model: str, usage: Usage | None) -> float | None:
-    """`provider` is the router's prefix, `model` the name with or without that prefix. None when the price or the usage is unknown."""
+    """Returns the cost of a generation. `provider` is the router's prefix, `model` the name with or without it. None when the price or the
+    usage is unknown."""
     if is_free(provider, model):
         return 0.0
     known = _priced_model(provider, model.removeprefix(f"{provider}/"))
@@ -165,21 +166,21 @@ def price(provider: str, model: str, usage: Usage | None) -> float | None:
 
 
 def price_elsewhere(provider: str, model: str, usage: Usage | None) -> float | None:
-    """Of a call that another program tells of, with provider and model as that program spells them; `provider` may be empty."""
+    """Returns the cost of a call reported by another program, with that program's names of provider and model; `provider` may be empty."""
     if is_free(provider.lower(), model):
         return 0.0
     return _cost(_priced_elsewhere(provider, model), usage)
 
 
 def _cost(names: Sequence[tuple[str, str]], usage: Usage | None) -> float | None:
-    """By the first of these (provider id, model) that the price table has."""
+    """Returns the cost by the first of these (provider id, model) pairs that the price table has."""
     if usage is None or not names:
         return None
     from genai_prices import Usage as Counted
     from genai_prices import calc_price
 
     if usage.cached_tokens + usage.cache_write_tokens > usage.input_tokens:
-        # A provider that counts apart what it read from its cache. The price table takes input tokens with the cached among them.
+        # Some providers report cached tokens separately. The price table expects input tokens to include them.
         usage = replace(usage, input_tokens=usage.input_tokens + usage.cached_tokens + usage.cache_write_tokens)
     counted = Counted(
         input_tokens=usage.input_tokens,
@@ -196,29 +197,29 @@ def _cost(names: Sequence[tuple[str, str]], usage: Usage | None) -> float | None
 
 
 def has_price(provider: str, model: str) -> bool:
-    """A budget in money can be kept for it."""
+    """Returns whether the model has a known price, so that a cost budget can be enforced."""
     from timestep_lab.model.records import Usage
 
     return price(provider, model, Usage(requests=1, input_tokens=1, output_tokens=1)) is not None
 
 
 def is_free(provider: str, model: str) -> bool:
-    """Nobody sends a bill for this model, however much it is used."""
+    """Returns whether the model is free of charge."""
     return provider in FREE and not (provider == "ollama" and is_ollama_cloud(model))
 
 
 def is_ollama_cloud(model: str) -> bool:
-    """`gpt-oss:20b-cloud` runs at Ollama's, not on the user's own server."""
+    """Returns whether a model runs in Ollama's cloud, such as `gpt-oss:20b-cloud`, instead of the user's own server."""
     return model.endswith("-cloud")
 
 
 @lru_cache(maxsize=512)
 def _priced_model(prefix: str, model: str) -> tuple[str, str] | None:
-    """(provider id, model) as genai-prices names them."""
+    """Returns (provider id, model) as named by genai-prices."""
     if prefix in _PRICED_AS:
         return _PRICED_AS[prefix], model
     if prefix == _HF_PREFIX and ":" in model:
-        # Only a name that says which host serves it has a price: `org/model:provider`.
+        # Only a name that includes the host has a price: `org/model:provider`.
         name, _, host = model.rpartition(":")
         return _if_known(f"huggingface_{host}", name)
     if prefix == _COMPATIBLE_PREFIX and "/" in model:
@@ -229,7 +230,7 @@ def _priced_model(prefix: str, model: str) -> tuple[str, str] | None:
 
 @lru_cache(maxsize=512)
 def _priced_elsewhere(provider: str, model: str) -> tuple[tuple[str, str], ...]:
-    """What to look up, best first: at the provider that is told, at the one that the model's name begins with (`groq/llama-…`), at its maker."""
+    """Returns lookup candidates, best first: the stated provider, the one in the model's name (`groq/llama-…`), and its maker."""
     candidates: list[tuple[str, str]] = []
     prefix, _, rest = model.partition("/")
     within = _provider_id(prefix) if rest else None
@@ -248,18 +249,19 @@ def _priced_elsewhere(provider: str, model: str) -> tuple[tuple[str, str], ...]:
 
 @lru_cache(maxsize=512)
 def _provider_id(spelled: str) -> str | None:
-    """As genai-prices names it: `azure.ai.openai`, `az.ai.inference` and `Azure` are azure, `x_ai` is x-ai, `openai.responses` openai."""
+    """Returns genai-prices' id: `azure.ai.openai`, `az.ai.inference` and `Azure` are azure, `x_ai` is x-ai, `openai.responses` is
+    openai."""
     plain = "".join(filter(str.isalnum, spelled.lower()))
     for provider_id in _provider_ids():
         if plain == "".join(filter(str.isalnum, provider_id)):
             return str(provider_id)
     if "compatible" in plain or "huggingface" in plain:
-        return None  # That names a protocol or a market, not who answers.
+        return None  # A protocol or a marketplace, not a provider.
     return next((provider_id for part, provider_id in _SPELLED if part in plain), None)
 
 
 def _maker(model: str) -> str | None:
-    """Of a model that its maker alone sells. Open weights, and the tags under which they run at home, cost as their host says."""
+    """Returns the maker of a model that only its maker sells. The price of open weights, and of local tags, depends on the host."""
     if model.startswith(_OPEN_WEIGHTS) or (":" in model and not model.startswith("ft:")):
         return None
     return next((maker for start, maker in _MAKERS if model.removeprefix("ft:").startswith(start)), None)

@@ -1,10 +1,9 @@
-"""One error tree for every provider: by HTTP status, exception type and the code that a server gives.
+"""Maps provider errors to the lab's error tree by HTTP status, exception type and error code.
 
-What a message says decides one thing only, whether a conversation is too long: some servers have no code for that, and say it in a
-sentence that is always the same.
+The text of a message decides only whether a conversation is too long: some servers have no code for that, but a fixed sentence.
 
-The official clients raise errors of their own; this maps them. An exception that is not about talking to the provider
-(a programming error, a cancelled task) is not touched.
+The official clients raise exceptions of their own, which are converted here. An exception unrelated to the provider
+(a programming error, a cancelled task) is left unchanged.
 """
 
 from __future__ import annotations
@@ -38,32 +37,32 @@ from timestep_lab.model.errors import (
     StreamCutError,
 )
 
-# --- When to call a provider again, and how long to wait before it
+# --- Retry policy
 #
-# A request is repeated only while nothing of an answer has been passed on. Two kinds of failure are kept apart, because they
-# mean different things: a 429 says *you* are too fast (wait as long as it says), a 5xx or a lost connection says *they* are
-# in trouble (back off, and give up sooner).
+# A request is retried only while no part of an answer has been passed on. Two kinds of failure are distinguished: a 429 means that the
+# client is too fast (wait as long as the provider asks), a 5xx or a lost connection means that the server has a problem (back off, and
+# give up sooner).
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and how patiently. Delays in seconds."""
+    """Number of retries and delays. Delays are in seconds."""
 
     unavailable: int = 2
-    """Most repeats after 5xx, timeouts and lost connections."""
+    """Maximum number of retries after 5xx, timeouts and lost connections."""
     rate_limited: int = 3
-    """Most repeats after 429."""
+    """Maximum number of retries after 429."""
     first_delay_s: float = 0.5
     max_delay_s: float = 8.0
     max_retry_after_s: float = 60.0
-    """A provider that asks for a longer wait than this is not waited for: the error, with its `retry_after`, is raised."""
+    """Longest wait accepted from a provider; if it asks for more, the error is raised with its `retry_after`."""
     jitter: Callable[[], float] = random.random
-    """Gives a number from 0 to 1; a computed delay is multiplied by 0.75 to 1.0 with it."""
+    """Returns a number from 0 to 1; a computed delay is multiplied by 0.75 to 1.0 accordingly."""
 
     def delay_after(self, error: ProviderError, repeats: int) -> float | None:
-        """Seconds to wait before repeating, None to give up. `repeats`: how many of this kind were made before.
+        """Returns the seconds to wait before a retry, or None to give up. `repeats`: number of retries of this kind so far.
 
-        A wait that the provider asked for is taken as it is; otherwise delays double.
+        A wait requested by the provider is used unchanged; otherwise delays double.
         """
         if not error.retryable:
             return None
@@ -80,9 +79,9 @@ NO_RETRY = RetryPolicy(unavailable=0, rate_limited=0)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """What a response says about when to come back, in seconds from `now`; None when it says nothing readable.
+    """Returns the seconds from `now` until a retry, according to a response's headers; None when they say nothing valid.
 
-    `retry-after-ms` (OpenAI, Azure) before `retry-after`, which is a number of seconds or an HTTP date (RFC 9110, 10.2.3).
+    `retry-after-ms` (OpenAI, Azure) takes precedence over `retry-after`, which is a number of seconds or an HTTP date (RFC 9110, 10.2.3).
     """
     if (ms := _number(headers.get("retry-after-ms"))) is not None:
         return ms / 1000.0
@@ -106,25 +105,25 @@ def _number(text: str | None) -> float | None:
     return value if 0 <= value < float("inf") else None
 
 
-# --- How many requests may be under way with one provider at once: additive increase, multiplicative decrease
+# --- Concurrency limit per provider: additive increase, multiplicative decrease
 #
-# Every answer without trouble lets a little more through; a 429 halves the limit and holds everyone back for as long as the
-# provider asked; a 5xx takes one slot away and holds nobody back. (Chiu and Jain 1989, the rule TCP follows.)
-# One limiter serves one provider and one event loop.
+# Every success raises the limit slightly; a 429 halves it and pauses all requests for as long as the provider asked; a 5xx removes one
+# slot without a pause. (Chiu and Jain 1989, the rule that TCP follows.)
+# A limiter serves one provider and one event loop.
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """What it cost to get a slot, in milliseconds."""
+    """Time spent waiting for a slot, in milliseconds."""
 
     queue_ms: float
     rate_limit_ms: float
 
 
 class PausableTimeout:
-    """A time limit that stands still while its run waits for a slot: waiting is not a fault of the model.
+    """A timeout that is paused while its run waits for a slot, because waiting is not the model's fault.
 
-    Bound to `PAUSABLE_TIMEOUT` by whoever sets the limit; every slot taken in that context, in whichever task, pauses it.
+    Bound to `PAUSABLE_TIMEOUT` by the code that sets the timeout; every slot requested in that context, in any task, pauses it.
     """
 
     def __init__(self, limit: asyncio.Timeout) -> None:
@@ -151,7 +150,7 @@ PAUSABLE_TIMEOUT: ContextVar[PausableTimeout | None] = ContextVar("timestep_lab_
 
 
 class AdaptiveLimiter:
-    """`limit` at the start, then between `minimum` and `maximum`."""
+    """Adaptive concurrency limit: starts at `limit`, then varies between `minimum` and `maximum`."""
 
     def __init__(
         self, limit: int = 8, *, minimum: int = 1, maximum: int = 64, default_retry_after_s: float = 1.0
@@ -166,7 +165,7 @@ class AdaptiveLimiter:
 
     @property
     def limit(self) -> int:
-        """How many may be under way now."""
+        """Current maximum number of concurrent requests."""
         return int(self._limit)
 
     @property
@@ -175,7 +174,7 @@ class AdaptiveLimiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Waited]:
-        """Hold one slot. Waits while all are taken (counted as queue) and while the provider holds us back (rate limit)."""
+        """Holds one slot. Waits while all are taken (counted as queue) and while the provider's rate limit is in effect."""
         patience = PAUSABLE_TIMEOUT.get()
         with patience.held() if patience else nullcontext():
             queue_s, limited_s = await self._take()
@@ -186,7 +185,7 @@ class AdaptiveLimiter:
             await asyncio.shield(self._wake())
 
     async def _take(self) -> tuple[float, float]:
-        """Wait for a free slot and take it; seconds waited in the queue and for the rate limit."""
+        """Waits for a free slot and takes it; returns the seconds spent in the queue and on the rate limit."""
         queue_s = limited_s = 0.0
         async with self._changed:
             while True:
@@ -203,11 +202,12 @@ class AdaptiveLimiter:
         return queue_s, limited_s
 
     def succeeded(self) -> None:
-        """An answer came whole: one more slot for every `limit` of these."""
+        """Called after a complete answer: adds one slot per `limit` of these."""
         self._limit = min(self._limit + 1.0 / self._limit, float(self._maximum))
 
     def rate_limited(self, retry_after_s: float | None, *, sent_at: float | None = None) -> None:
-        """A 429. `sent_at` (`time.monotonic`): when that request went out; of several sent before one cut, only the first halves."""
+        """Called after a 429. `sent_at` (`time.monotonic`): when the request was sent; of requests sent before a cut, only the first halves
+        the limit."""
         now = time.monotonic()
         hold = self._default_retry_after_s if retry_after_s is None else retry_after_s
         self._held_until = max(self._held_until, now + hold)
@@ -216,7 +216,7 @@ class AdaptiveLimiter:
             self._last_cut = now
 
     def unavailable(self) -> None:
-        """A 5xx, a timeout or a lost connection: theirs, so only one slot less."""
+        """Called after a 5xx, a timeout or a lost connection: removes one slot."""
         self._limit = max(self._limit - 1.0, float(self._minimum))
 
     async def _wait(self, seconds: float) -> None:
@@ -231,7 +231,7 @@ class AdaptiveLimiter:
 
 
 _TRANSPORT_ROOTS = ("httpx2", "httpx", "httpcore2", "httpcore", "openai", "anthropic", "ollama")
-"""Packages whose timeout and transport errors are read by class name: each client brings its own http library."""
+"""Packages whose timeout and transport errors are recognized by class name: each client has its own HTTP library."""
 
 _STATUS_OF_CODE = {
     "rate_limit_exceeded": 429, "rate_limit_error": 429, "insufficient_quota": 429, "server_error": 500,
@@ -241,13 +241,13 @@ _STATUS_OF_CODE = {
     "context_length_exceeded": 400, "exceed_context_size_error": 400, "request_too_large": 413, "timeout_error": 504,
     "vector_store_timeout": 504, "unavailable_error": 503,
 }  # fmt: skip
-"""Error types and codes that come without a status: in the middle of a stream, or inside a `response.failed`.
+"""Status of error types and codes that come without one: in a stream, or inside a `response.failed`.
 
 <https://platform.openai.com/docs/guides/error-codes>, <https://docs.claude.com/en/api/errors>
 """
 
 _TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-"""OpenAI's code and llama.cpp's."""
+"""Codes of OpenAI and llama.cpp."""
 _TOO_LONG_IN_WORDS = re.compile(
     r"prompt is too long: \d+ tokens"  # Anthropic
     r"|maximum context length (is|of) \d+ tokens"  # vLLM, SGLang, DeepSeek
@@ -260,12 +260,12 @@ _HTML = re.compile(r"\s*(<!doctype|<html|<head|<body|<\?xml)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorContext:
-    """What a message should name."""
+    """What error messages should mention."""
 
     provider: str
     model: str
     key_variable: str = ""
-    """The environment variable that holds the key; empty when there is none."""
+    """Environment variable of the key; empty when there is none."""
     address: str = ""
     missing_model_step: str = ""
     unreachable_step: str = ""
@@ -277,7 +277,7 @@ class ErrorContext:
 
 
 def as_provider_error(error: BaseException, context: ErrorContext, *, started: bool) -> LabError | None:
-    """The error to raise instead of `error`; None to let it go on as it is. `started`: part of an answer had been passed on."""
+    """Returns the error to raise instead of `error`; None to leave it unchanged. `started`: part of an answer was already passed on."""
     if isinstance(error, ProviderError):
         error.provider = error.provider or context.provider
         return error
@@ -285,7 +285,7 @@ def as_provider_error(error: BaseException, context: ErrorContext, *, started: b
         return None
     status = status_of(error)
     if status == 429 and _code(error) == "insufficient_quota":
-        return ProviderRequestError(  # asking again would not help
+        return ProviderRequestError(  # a retry would not help
             f"{context.name} has no credit left (429){_clean(_said(error), context)}",
             "Check the plan and billing of the account.",
             provider=context.provider,
@@ -296,36 +296,36 @@ def as_provider_error(error: BaseException, context: ErrorContext, *, started: b
     family = _family(error)
     if "timeout" in family or isinstance(error, TimeoutError):
         return ProviderTimeoutError(
-            f"{context.name} gave no answer in time.",
-            "Try again, or raise TIMESTEP_LAB_REQUEST_TIMEOUT_S.",
+            f"{context.name} did not respond in time.",
+            "Try again, or increase TIMESTEP_LAB_REQUEST_TIMEOUT_S.",
             provider=context.provider,
         )
     if "transport" in family or isinstance(error, ConnectionError):
         return cut_stream(context) if started else _unreachable(context)
     if "api" in family:
         code = _code(error)
-        status = _status_told(error) or _STATUS_OF_CODE.get(code or "", 500)
+        status = _status_in_body(error) or _STATUS_OF_CODE.get(code or "", 500)
         return from_status(status, _said(error), context, headers=_headers(error), code=code)
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        return cut_stream(context)  # broken off, or damaged, in the middle of a line
+        return cut_stream(context)  # truncated or corrupted in the middle of a line
     return None
 
 
 def cut_stream(context: ErrorContext) -> StreamCutError:
     return StreamCutError(
         f"The connection to {context.name} ended before its answer was complete.",
-        "What had arrived is kept; run it again for a whole answer.",
+        "Partial output is kept; run it again for a complete answer.",
         provider=context.provider,
     )
 
 
 def from_code(code: str | None, said: str, context: ErrorContext) -> ProviderError:
-    """An error that a provider reported inside its stream. A code that nobody documented counts as trouble on their side."""
+    """Returns the error for a code reported inside a stream. An unknown code counts as a server error."""
     return from_status(_STATUS_OF_CODE.get(code or "", 500), said, context, code=code)
 
 
 def status_in(body: object) -> int | None:
-    """The HTTP status that an error's JSON tells, by its number or by its code; None when it tells neither."""
+    """Returns the HTTP status in an error's JSON, by its number or its code; None when there is none."""
     if not isinstance(body, Mapping):
         return status_in(body[0]) if isinstance(body, list) and body else None
     for name in ("code", "status", "status_code", "type"):
@@ -344,20 +344,20 @@ def from_status(
     headers: Mapping[str, str] | None = None,
     code: str | None = None,
 ) -> ProviderError:
-    """The class for an HTTP status, with the provider's own words in the message."""
+    """Returns the error for an HTTP status, with the provider's own message."""
     words = _clean(said, context)
     where: dict[str, Any] = {"provider": context.provider, "status": status}
     if status in (401, 403):
         step = f"Check {context.key_variable}." if context.key_variable else "Check the key."
-        return ProviderAuthError(f"{context.name} refused the key ({status}){words}", step, **where)
+        return ProviderAuthError(f"{context.name} rejected the key ({status}){words}", step, **where)
     if status == 404:
-        step = context.missing_model_step or f"`timestep-lab models list {context.provider}` lists what it offers."
+        step = context.missing_model_step or f"`timestep-lab models list {context.provider}` lists its models."
         return ModelNotFoundError(f"{context.name} was not found (404){words}", step, **where)
     if status == 429:
         seconds = retry_after_seconds(headers or {})
         wait = "a while" if seconds is None else f"{seconds:g} s"
         return RateLimitError(
-            f"{context.name} says there were too many requests (429){words}",
+            f"{context.name} rejected the request for its rate limit (429){words}",
             f"Wait {wait}, or use another model.",
             provider=context.provider,
             retry_after=seconds,
@@ -366,22 +366,22 @@ def from_status(
         return ProviderTimeoutError(f"{context.name} timed out ({status}){words}", "Try again.", **where)
     if status >= 500:
         return ProviderUnavailableError(
-            f"{context.name} is in trouble ({status}){words}", "Try again in a while, or use another model.", **where
+            f"{context.name} had a server error ({status}){words}", "Try again later, or use another model.", **where
         )
     if code in _TOO_LONG or _TOO_LONG_IN_WORDS.search(said):
         return ContextLengthError(
-            f"The conversation is longer than {context.name} can read ({status}){words}",
+            f"The conversation exceeds the context window of {context.name} ({status}){words}",
             "Start a new thread, shorten this one, or use a model with a longer context.",
             code="context_length_exceeded",
             **where,
         )
     return ProviderRequestError(
-        f"{context.name} refused the request ({status}){words}", "Change what it names.", **where
+        f"{context.name} rejected the request ({status}){words}", "Fix what the message names.", **where
     )
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an exception of a client library carries."""
+    """Returns the HTTP status of a client library's exception."""
     status = getattr(error, "status_code", None)
     return status if isinstance(status, int) and 400 <= status <= 599 and _headers_or_root(error) else None
 
@@ -396,7 +396,7 @@ def _unreachable(context: ErrorContext) -> ProviderUnavailableError:
 
 
 def _family(error: BaseException) -> set[str]:
-    """Which of `timeout`, `transport`, `api` an exception of a client or http library belongs to."""
+    """Returns which of `timeout`, `transport` and `api` an exception of a client or HTTP library belongs to."""
     families = set()
     for cls in type(error).__mro__:
         if cls.__module__.split(".")[0] not in _TRANSPORT_ROOTS:
@@ -434,7 +434,7 @@ def _code(error: BaseException) -> str | None:
     return next((place for place in places if isinstance(place, str) and place in _STATUS_OF_CODE), None)
 
 
-def _status_told(error: BaseException) -> int | None:
+def _status_in_body(error: BaseException) -> int | None:
     return status_in(getattr(error, "body", None))
 
 
@@ -445,29 +445,29 @@ def _said(error: BaseException) -> str:
     return str(error)
 
 
-def _words(told: object) -> str:
-    """What a server said of an error, in whichever form: OpenAI's, FastAPI's `detail`, a list of them, HTML, or plain text."""
-    if isinstance(told, str):
-        if told.lstrip()[:1] in ("{", "["):
+def _words(content: object) -> str:
+    """Returns the message of a server's error in any form: OpenAI's, FastAPI's `detail`, a list of them, HTML, or plain text."""
+    if isinstance(content, str):
+        if content.lstrip()[:1] in ("{", "["):
             try:
-                return _words(json.loads(told)) or told
+                return _words(json.loads(content)) or content
             except ValueError:
-                return told
-        if _HTML.match(told):
-            told = html.unescape(re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", told))
-        return str(told).strip()
-    if isinstance(told, list):
-        return "; ".join(words for one in told if (words := _words(one)))
-    if isinstance(told, Mapping):
-        where = ".".join(str(part) for part in told.get("loc") or ()) if isinstance(told.get("loc"), list) else ""
+                return content
+        if _HTML.match(content):
+            content = html.unescape(re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", content))
+        return str(content).strip()
+    if isinstance(content, list):
+        return "; ".join(words for one in content if (words := _words(one)))
+    if isinstance(content, Mapping):
+        where = ".".join(str(part) for part in content.get("loc") or ()) if isinstance(content.get("loc"), list) else ""
         for name in ("error", "message", "detail", "msg", "errors", "error_description", "base_resp", "status_msg"):
-            if words := _words(told.get(name)):
+            if words := _words(content.get(name)):
                 return f"{where}: {words}" if where else words
     return ""
 
 
 def _clean(said: str, context: ErrorContext) -> str:
-    """`: words.` on one line, short, without any secret."""
+    """Returns `: message.` on one line, shortened and without secrets."""
     said = without_credentials(said)
     for secret in (*context.secrets, *credentials_in(context.address)):
         said = said.replace(secret, "…")

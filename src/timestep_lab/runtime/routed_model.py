@@ -1,6 +1,6 @@
-"""A model as the router hands it out: timed, traced, retried, its errors of our tree, its ids unique.
+"""A model as returned by the router: with timing, tracing, retries, the lab's errors and unique ids.
 
-The wrapped model is called with tracing off, so there is exactly one generation span a call, and it covers the waits too.
+The wrapped model is called with tracing off, so that each call has exactly one generation span, which includes the waits.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _CONTENT = frozenset(
     }
 )  # fmt: skip
 _OPENING = frozenset({"response.created", "response.in_progress", "response.queued"})
-"""Events that say nothing yet: held back until the answer begins, so that a repeat does not show."""
+"""Events without content: held back until the answer starts, so that a retry is not visible."""
 _PARTIAL_TEXT = "response.output_text.delta"
 
 
 class RoutedModel(Model):
-    """`provider` and `model` are the two halves of `full`, the name the user typed."""
+    """Wraps a model. `provider` and `model` are the two parts of `full`, the name given by the user."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class RoutedModel(Model):
         self._retry = retry
         self._limiter = limiter
         self.observers = observers
-        self._told: tuple[ModelSettings, dict[str, Any]] | None = None
+        self._last_settings: tuple[ModelSettings, dict[str, Any]] | None = None
 
     def __repr__(self) -> str:
         return f"RoutedModel({self.full!r})"
@@ -83,7 +83,7 @@ class RoutedModel(Model):
         await self.inner._cleanup_on_run_end(owner)
 
     def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
-        """The facts of one of our errors, for an agent whose settings hand retrying to the SDK's runner."""
+        """Returns retry information about a lab error, for agents whose settings leave retries to the SDK's runner."""
         error = request.error
         if not isinstance(error, ProviderError):
             return None
@@ -102,7 +102,7 @@ class RoutedModel(Model):
         )
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        """The whole answer at once. It is streamed underneath, so that its first token is timed like any other."""
+        """Returns the complete answer. It is streamed internally, so that its first token is timed."""
         return await whole_response(self._respond(*args, **kwargs, brief=isinstance(self.inner, AdapterModel)))
 
     def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -132,11 +132,11 @@ class RoutedModel(Model):
                 previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
                 **({"brief": True} if brief else {}),
             )  # fmt: skip
-            # Our own adapters give every item an id of its own.
+            # The lab's adapters give every item a unique id.
             return events if isinstance(self.inner, AdapterModel) else with_unique_ids(events)
 
         policy = NO_RETRY if model_settings.retry is not None else self._retry
-        config = self._told_settings(model_settings)
+        config = self._traceable_settings(model_settings)
         with generation_span(model=self.full, model_config=config, disabled=tracing.is_disabled()) as span:
             watch = Stopwatch(self.provider, self.model)
             with_data = tracing.include_data()
@@ -167,17 +167,17 @@ class RoutedModel(Model):
                     )
                 raise
 
-    def _told_settings(self, settings: ModelSettings) -> dict[str, Any]:
-        """As a trace shows them. Most calls have those of the call before, and working them out costs more than comparing."""
-        if self._told is None or self._told[0] != settings:
-            self._told = settings, settings.to_traceable_dict()
-        return dict(self._told[1])
+    def _traceable_settings(self, settings: ModelSettings) -> dict[str, Any]:
+        """Returns settings as shown in traces. Most calls repeat the previous settings, and comparing is cheaper than converting."""
+        if self._last_settings is None or self._last_settings[0] != settings:
+            self._last_settings = settings, settings.to_traceable_dict()
+        return dict(self._last_settings[1])
 
     async def _attempts(
         self, call: Callable[[], AsyncGenerator[Any, None]], policy: RetryPolicy, watch: Stopwatch
     ) -> Any:
-        """The events of the first attempt that got as far as content."""
-        prepare = getattr(self.inner, "prepare", None)  # only our own adapters have it
+        """Yields the events of the first attempt that produces content."""
+        prepare = getattr(self.inner, "prepare", None)  # only the lab's own adapters have it
         if prepare is not None:
             before, patience = time.perf_counter(), PAUSABLE_TIMEOUT.get()
             with patience.held() if patience else nullcontext():
@@ -189,7 +189,7 @@ class RoutedModel(Model):
         while True:
             slot: AbstractAsyncContextManager[Waited] = limiter.slot() if limiter else nullcontext(Waited(0.0, 0.0))
             async with slot as waited:
-                # After a 429 all that passes until the request goes out again is its doing, also what a busy machine adds.
+                # After a 429, all time until the next request counts as rate limit, including delays of a busy machine.
                 since_ms = 0.0 if refused_at is None else (time.perf_counter() - refused_at) * 1000.0 - waited.queue_ms
                 watch.waited(queue_ms=waited.queue_ms, rate_limit_ms=max(waited.rate_limit_ms, since_ms))
                 refused_at = None
@@ -215,14 +215,14 @@ class RoutedModel(Model):
                     if limited and limiter:
                         refused_at = failed_at
                     delay = None if begun else policy.delay_after(failure, repeats[limited])
-                    _tell(limiter, failure, sent_at)
+                    _report(limiter, failure, sent_at)
                     if delay is None:
                         if failure is error:
                             raise
                         raise failure from error
             repeats[limited] += 1
             if limiter and limited:
-                continue  # the limiter holds everyone back, this request too, and counts the wait
+                continue  # the limiter pauses all requests, including this one, and counts the wait
             before = time.perf_counter()
             await asyncio.sleep(delay)
             spent = (time.perf_counter() - before) * 1000.0
@@ -272,7 +272,7 @@ class RoutedModel(Model):
             observer(timing)
 
 
-def _tell(limiter: AdaptiveLimiter | None, failure: ProviderError, sent_at: float) -> None:
+def _report(limiter: AdaptiveLimiter | None, failure: ProviderError, sent_at: float) -> None:
     if limiter is None:
         return
     if isinstance(failure, RateLimitError):
@@ -287,7 +287,7 @@ def _failure(event: object, context: ErrorContext) -> ProviderError:
 
 
 def _completed_although_cut(event: Any) -> Any:
-    """An answer cut at a limit is an answer: the SDK would throw the whole of it away."""
+    """Converts a truncated answer to a completed one, because the SDK would discard it."""
     from openai.types.responses import ResponseCompletedEvent
 
     why = getattr(event.response.incomplete_details, "reason", None)

@@ -1,6 +1,6 @@
-"""From a model's name to a model. `prefix/name`; without a prefix it is OpenAI's, without a name the default model.
+"""Resolves model names to models: `prefix/name`. A name without a prefix is OpenAI's; without a name it is the default model.
 
-The prefix is the name of a file in `providers/` (or of an entry point), split off at the first slash, so that
+The prefix is the name of a file in `providers/` (or of an entry point) and ends at the first slash, so that
 `hf_inference_providers/org/model:provider` keeps its slashes.
 """
 
@@ -29,71 +29,71 @@ from timestep_lab.runtime.routed_model import RoutedModel
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.runtime.span_records import GenerationTiming
 
-# --- What a provider is: a prefix, whether it is ready, and models by name. `providers/<prefix>.py` each hold one
+# --- Providers: a prefix, a status, and models by name. Each is in `providers/<prefix>.py`
 
 
 C = TypeVar("C")
 
 
 class Provider(abc.ABC):
-    """Base class. Making one is cheap and touches no network."""
+    """Base class of providers. Creating one is cheap and makes no request."""
 
     prefix: ClassVar[str] = ""
     key_variable: ClassVar[str] = ""
-    """The environment variable that holds its key; empty when it needs none."""
+    """Environment variable of its key; empty when it needs none."""
     retries: ClassVar[bool] = True
-    """False: errors are shown as they come (a provider that makes them on purpose)."""
+    """False for a provider that produces errors on purpose: they are raised without retries."""
     most_at_once: ClassVar[int | None] = None
-    """How many calls it works on at a time; more would only wait inside it. None: no such limit is known."""
+    """Number of calls it processes concurrently; more would only queue inside it. None: unknown."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     @abc.abstractmethod
     def status(self) -> ProviderStatus:
-        """Whether it could be used now, and what to do if not. Touches no network."""
+        """Returns whether it can be used, and what to do if not. Makes no request."""
 
     @abc.abstractmethod
     def model(self, name: str) -> Model:
-        """The SDK model for what follows the prefix. Raises `MissingKeyError`, `ModelNotFoundError`, `SettingsError`."""
+        """Returns the SDK model for the name after the prefix. Raises `MissingKeyError`, `ModelNotFoundError`, `SettingsError`."""
 
     async def list_models(self) -> list[str]:
-        """Names of models it offers, without the prefix. May ask its server, and then raises `ProviderError`."""
+        """Returns the names of its models, without the prefix. May request them from its server; raises `ProviderError`."""
         return []
 
     async def aclose(self) -> None:
-        """Close connections of the running event loop."""
+        """Closes the connections of the running event loop."""
         return None
 
     def context(self, model: str) -> ErrorContext:
-        """What its error messages should name."""
+        """Returns what its error messages should mention."""
         return ErrorContext(
             provider=self.prefix, model=model, key_variable=self.key_variable, secrets=self.settings.secrets
         )
 
     def ready(self, detail: str, badge: str = "") -> ProviderStatus:
-        """A status that says yes, and where it goes: by addresses without their credentials."""
+        """Returns a ready status with the endpoint; credentials are removed from addresses."""
         return ProviderStatus(prefix=self.prefix, ready=True, detail=without_credentials(detail), badge=badge)
 
     def not_ready(self, detail: str, next_step: str, badge: str = "") -> ProviderStatus:
-        """A status that says no, what is missing, and the next step."""
+        """Returns a status with what is missing and the next step."""
         detail = without_credentials(detail)
         return ProviderStatus(prefix=self.prefix, ready=False, detail=detail, next_step=next_step, badge=badge)
 
     def missing_key(self, model: str) -> MissingKeyError:
-        """The error for a model whose key is not set."""
+        """Returns the error for a model whose key is not set."""
         return MissingKeyError(
             f"{self.prefix}/{model} needs {self.key_variable}, which is not set.",
-            f"Set {self.key_variable} (or put it in .env), or go on without a key: "
+            f"Set {self.key_variable} (or put it in .env), or use a model without a key: "
             "`demo/assistant`, or `local/smollm2-135m` after `timestep-lab models pull smollm2-135m`.",
             provider=self.prefix,
         )
 
 
 class PerLoop(Generic[C]):
-    """One client for each event loop: an http client belongs to the loop that it first ran on.
+    """One client per event loop, because an HTTP client belongs to the loop on which it first ran.
 
-    `library` is imported by `prepare`, in a thread: some take more than a second.
+    `library` is imported by `prepare` in a thread, since some take more than a second.
     """
 
     def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]], library: str = "") -> None:
@@ -101,20 +101,20 @@ class PerLoop(Generic[C]):
         self._of: WeakKeyDictionary[asyncio.AbstractEventLoop, C] = WeakKeyDictionary()
 
     async def prepare(self) -> None:
-        """Have the client ready, so that a clock started afterwards measures the provider and not the import."""
+        """Creates the client, so that a timer started afterwards measures the provider and not the import."""
         if self._library and self._library not in sys.modules:
             await asyncio.to_thread(importlib.import_module, self._library)
         self.get()
 
     def get(self) -> C:
-        """The running loop's client, made when first asked for."""
+        """Returns the running loop's client, created on first use."""
         loop = asyncio.get_running_loop()
         if loop not in self._of:
             self._of[loop] = self._make()
         return self._of[loop]
 
     async def aclose(self) -> None:
-        """Close the running loop's client, if it has one."""
+        """Closes the running loop's client, if there is one."""
         client = self._of.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await self._close(client)
@@ -125,11 +125,11 @@ __all__ = ["ModelRef", "ProviderStatus", "Router"]
 ENTRY_POINTS = "timestep_lab.providers"
 DEFAULT_PREFIX = "openai"
 OBJECT = "object"
-"""The prefix of models that are objects of this process."""
+"""Prefix of models that are objects of this process."""
 
 
 class _Objects(Provider):
-    """Models that are objects of this process, by names that are made for them."""
+    """Models that are objects of this process, with generated names."""
 
     prefix = OBJECT
     retries = False
@@ -159,14 +159,14 @@ class _Objects(Provider):
 
 
 class Router(ModelProvider):
-    """The Agents SDK's `ModelProvider` over all providers. Pass it as `RunConfig(model_provider=router)`."""
+    """The Agents SDK's `ModelProvider` for all providers. Pass it as `RunConfig(model_provider=router)`."""
 
     def __init__(self, settings: Settings | None = None, *, retry: RetryPolicy | None = None) -> None:
         self.settings = settings if settings is not None else Settings.load()
         self.limiters: dict[str, AdaptiveLimiter] = {}
-        """Prefix to limiter. None by default; the comparison engine puts its own here while it works."""
+        """Limiters by prefix. Empty by default; the comparison engine adds its own while it runs."""
         self.observers: list[Callable[[GenerationTiming], None]] = []
-        """Called with the times of each generation as it ends, well or badly. Must be quick and must not raise."""
+        """Called with the timing of each generation when it ends, successful or not. Must be fast and must not raise."""
         self._retry = retry if retry is not None else RetryPolicy()
         self._providers: dict[str, Provider] = {}
         self._models: dict[str, RoutedModel] = {}
@@ -175,19 +175,19 @@ class Router(ModelProvider):
 
     @cached_property
     def prefixes(self) -> list[str]:
-        """Every known prefix, ours and those of entry points. Looked up once: it reads the metadata of every installed package."""
+        """All known prefixes, built-in and from entry points. Cached, because it reads the metadata of every installed package."""
         ours = {module.name for module in pkgutil.iter_modules(providers_package.__path__)}
         return sorted(ours | {point.name for point in entry_points(group=ENTRY_POINTS)})
 
     def add(self, kind: type[Provider]) -> None:
-        """Take a provider of your own for this router, under its `prefix`; one of ours of that name gives way to it."""
+        """Registers a custom provider under its `prefix`; it replaces a built-in one with that prefix."""
         self._providers[kind.prefix] = kind(self.settings)
         if kind.prefix not in self.prefixes:
             self.prefixes.append(kind.prefix)
             self.prefixes.sort()
 
     def resolve(self, name: str | None) -> ModelRef:
-        """Raises `UnknownPrefixError`, also for a name that ends after its prefix."""
+        """Resolves a model name. Raises `UnknownPrefixError`, also for a prefix without a model."""
         full = (name or "").strip() or self.settings.default_model
         prefix, slash, model = full.partition("/")
         if not slash:
@@ -198,7 +198,7 @@ class Router(ModelProvider):
                 return ModelRef(prefix=prefix, model=model)
             raise UnknownPrefixError(
                 f"{full!r} was a model object of another process, or of this one before it was restarted.",
-                "Make it again and pass it: model=…",
+                "Create it again and pass it: model=…",
                 param="model",
             )
         if prefix not in known:
@@ -217,7 +217,7 @@ class Router(ModelProvider):
         return ModelRef(prefix=prefix, model=model)
 
     def get_model(self, model_name: str | None) -> RoutedModel:
-        """Raises `UnknownPrefixError`, `MissingKeyError`, `ModelNotFoundError`, `SettingsError`. Touches no network."""
+        """Returns a model. Raises `UnknownPrefixError`, `MissingKeyError`, `ModelNotFoundError`, `SettingsError`. Makes no request."""
         ref = self.resolve(model_name)
         if ref.full not in self._models:
             provider = self.provider(ref.prefix)
@@ -232,24 +232,25 @@ class Router(ModelProvider):
         return self._models[ref.full]
 
     def add_model(self, model: object) -> str:
-        """The name by which this router knows a model of the Agents SDK's that is an object; the same object has one name.
+        """Registers an Agents SDK model object and returns its name; the same object always has the same name.
 
-        It is timed, traced and given ids like any other; it is not repeated and its price is not known. Raises `UsageError` for what is not a model.
+        It is timed, traced and given ids like any other model, but not retried, and its price is unknown. Raises `UsageError` for other
+        objects.
         """
         if isinstance(model, RoutedModel) and self._models.get(model.full) is model:
             return model.full
         if not isinstance(model, Model):
             raise UsageError(
-                f"{model!r} is not a model.", "Give prefix/name, or a Model of the Agents SDK.", param="model"
+                f"{model!r} is not a model.", "Pass prefix/name, or a Model of the Agents SDK.", param="model"
             )
         return f"{OBJECT}/{self._objects.name_of(model)}"
 
     def is_object(self, full: str) -> bool:
-        """Whether the name is one of `add_model`, which means something in this process alone."""
+        """Returns whether a name was created by `add_model`; such a name is valid in this process only."""
         return full.partition("/")[0] == OBJECT
 
     def provider(self, prefix: str) -> Provider:
-        """The provider of a known prefix."""
+        """Returns the provider of a known prefix."""
         if prefix not in self._providers:
             outside = next(iter(entry_points(group=ENTRY_POINTS, name=prefix)), None)
             if outside is not None:
@@ -260,12 +261,12 @@ class Router(ModelProvider):
         return self._providers[prefix]
 
     def providers(self) -> list[ProviderStatus]:
-        """Which are set up, and what the others lack. Asks no server."""
+        """Returns the status of every provider. Makes no request."""
         return [self.provider(prefix).status() for prefix in self.prefixes]
 
     async def list_models(self, prefix: str | None = None) -> list[str]:
-        """Full names. With a prefix, its server is asked and its error is raised; without, only those that are ready are asked,
-        and one that does not answer is left out (`providers()` tells of it)."""
+        """Returns full model names. With a prefix, its server is queried and its error is raised; without one, all ready providers are
+        queried, and those that fail are omitted (see `providers()`)."""
         if prefix is not None:
             self.resolve(f"{prefix}/-")
             return [f"{prefix}/{name}" for name in await self._listed(prefix)]
@@ -292,6 +293,6 @@ class Router(ModelProvider):
             return []
 
     async def aclose(self) -> None:
-        """Close the connections that this event loop opened."""
+        """Closes the connections opened on this event loop."""
         for provider in self._providers.values():
             await provider.aclose()

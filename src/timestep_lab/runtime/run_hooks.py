@@ -1,5 +1,5 @@
-"""Hooks of runs: every tool call's span knows which call it was and what was heard of it; in a thread, its result is in the store the
-moment the tool ends."""
+"""Run hooks: record the id and the result of every tool call on its span and, in a thread, store its result as soon as the tool
+ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class PassingOn(RunHooks[Any]):
-    """Calls `inner`, the hooks that a run was given, as if they were alone."""
+    """Delegates to `inner`, the hooks given by the user."""
 
     def __init__(self, inner: RunHooks[Any] | None = None) -> None:
         self._inner: RunHooks[Any] = inner or RunHooks()
@@ -53,7 +53,7 @@ class PassingOn(RunHooks[Any]):
 
 
 class CountingHooks(PassingOn):
-    """Counts the tool calls of a run that goes on inside of a run of ours, for its limits."""
+    """Counts the tool calls of a nested run towards the limits of the outer run."""
 
     async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
         if watch := WATCH.get():
@@ -62,8 +62,8 @@ class CountingHooks(PassingOn):
 
 
 class WatchedRunner(AgentRunner):
-    """The SDK's runner. An agent that is used as a tool runs inside of the run that calls it, and so does what a tool runs itself:
-    their tool calls count toward that run's limits, as their answers do."""
+    """The SDK's runner, extended for limits: tool calls of agents used as tools, and of runs started by a tool, count towards the limits of
+    the outer run, as their answers do."""
 
     async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
         return await super().run(starting_agent, input, **_counted(options))
@@ -80,14 +80,14 @@ def _counted(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def watch_from_here(watch: LimitWatch) -> Token[LimitWatch | None]:
-    """What runs in this task from here on counts toward its limits. A default runner of the user's own stays as it is."""
+    """Makes everything in this task count towards the limits. A custom default runner is left in place."""
     if type(get_default_agent_runner()) is AgentRunner:
         set_default_agent_runner(WatchedRunner())
     return WATCH.set(watch)
 
 
 class TracingHooks(RunHooks[Any]):
-    """For a run without a thread. `approved`: ids of the calls that were approved on its way. Without a `processor`, it is not traced."""
+    """Hooks for a run without a thread. `approved`: ids of approved calls. Without a `processor`, the run is not traced."""
 
     def __init__(self, processor: StoreProcessor | None, kits: Mapping[str, ToolSet], watch: LimitWatch) -> None:
         self._processor, self._kits, self._watch = processor, kits, watch
@@ -107,14 +107,14 @@ class TracingHooks(RunHooks[Any]):
 
     async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
         if self._processor is not None:
-            _tell_heard(self._processor, context, tool, result)
+            _record_heard(self._processor, context, tool, result)
 
     async def on_llm_start(self, context: RunContextWrapper[Any], agent: Agent[Any], *asked: object) -> None:
         self._watch.check()
 
 
 class RecordingHooks(PassingOn):
-    """`inner` are the user's own hooks; they are called after what happened is in the store."""
+    """Hooks for a run in a thread. `inner` are the user's hooks, called after an event is stored."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class RecordingHooks(PassingOn):
         self._watch = watch
         self._items, self._processor, self._approval_of = items, processor, approval_of
         self._began: dict[str, tuple[str, float]] = {}
-        """Call id to (item id, time)."""
+        """Maps a call id to (item id, start time)."""
 
     async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
         self._watch.check()
@@ -145,11 +145,11 @@ class RecordingHooks(PassingOn):
     async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
         if isinstance(context, ToolContext) and context.tool_call_id in self._began:
             item_id, began = self._began.pop(context.tool_call_id)
-            # The SDK turns a tool's exception into text for the model; that it failed is told by the span.
+            # The SDK converts a tool's exception to text for the model; the span shows that it failed.
             span = get_current_span()
             failed = span.error if span is not None else None
             error = str(failed["message"]) if failed else None
-            _tell_heard(self._processor, context, tool, result)
+            _record_heard(self._processor, context, tool, result)
             await self._items.call_ended(item_id, result, (time.perf_counter() - began) * 1000.0, error)
         await self._inner.on_tool_end(context, agent, tool, result)
 
@@ -160,8 +160,8 @@ class RecordingHooks(PassingOn):
         await self._inner.on_llm_start(context, agent, system_prompt, input_items)
 
 
-def _tell_heard(processor: StoreProcessor, context: RunContextWrapper[Any], tool: Tool, result: object) -> None:
-    """Keep with the call's span what the model reads of a result that is not text; made by the SDK's own conversion."""
+def _record_heard(processor: StoreProcessor, context: RunContextWrapper[Any], tool: Tool, result: object) -> None:
+    """Records on the call's span what the model receives of a non-text result, as converted by the SDK."""
     span = get_current_span()
     call = context.tool_call if isinstance(context, ToolContext) else None
     if span is None or call is None or not isinstance(tool, FunctionTool) or isinstance(result, str):

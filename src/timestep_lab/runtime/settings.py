@@ -1,6 +1,6 @@
-"""What the environment says, read once. Secrets are kept out of every printed form.
+"""Settings from the environment, read once. Secrets are excluded from every printed form.
 
-The environment wins over a `.env` file in the working folder; neither is changed. See the README for each variable.
+The environment takes precedence over a `.env` file in the working directory; neither is modified. The README documents each variable.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ FORECAST_URL = "https://api.open-meteo.com/v1/forecast"
 Choice = TypeVar("Choice", bound=str)
 
 KEYLESS_MODEL = "demo/assistant"
-"""What answers when nothing else is set up."""
+"""Default model when no provider is configured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything configurable from outside. Build one by hand for a test, or with `Settings.load()`.
+    """All settings of a lab. Create one directly for tests, or with `Settings.load()`.
 
-    Addresses are not printed either: some hold a password.
+    Addresses are excluded from `repr` too, because they may contain a password.
 
     Example:
         settings = Settings.load(env={"WEATHER_MODE": "recorded"})
@@ -46,60 +46,60 @@ class Settings:
 
     openai_api_key: str | None = field(default=None, repr=False)
     openai_base_url: str | None = field(default=None, repr=False)
-    """None, or OpenAI's own address: the Responses API. Any other address: Chat Completions."""
+    """None, or OpenAI's own address: Responses API. Any other address: Chat Completions."""
     openai_responses: bool = False
-    """`OPENAI_BASE_URL` is a gateway to OpenAI itself and speaks Responses (`OPENAI_USE_RESPONSES=1`)."""
+    """`OPENAI_BASE_URL` is a gateway to OpenAI itself and supports Responses (`OPENAI_USE_RESPONSES=1`)."""
     anthropic_api_key: str | None = field(default=None, repr=False)
     anthropic_base_url: str | None = field(default=None, repr=False)
     hf_token: str | None = field(default=None, repr=False)
     hf_base_url: str | None = field(default=None, repr=False)
-    """The inference providers' router; None for Hugging Face's own."""
+    """Address of the inference providers' router; None uses Hugging Face's own."""
     hf_endpoints: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Name to base URL of a Hugging Face inference endpoint (or any server that speaks Chat Completions)."""
+    """Maps a name to the base URL of a Hugging Face inference endpoint (or any server with Chat Completions)."""
     openai_compatible: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Name to base URL of a server that speaks Chat Completions (vLLM, LM Studio, OpenRouter)."""
+    """Maps a name to the base URL of a server with Chat Completions (vLLM, LM Studio, OpenRouter)."""
     openai_compatible_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Name to key, for those servers that want one."""
+    """Maps a name to the key of that server, if it needs one."""
     ollama_host: str | None = field(default=None, repr=False)
-    """None: `http://127.0.0.1:11434`."""
+    """None uses `http://127.0.0.1:11434`."""
     ollama_api_key: str | None = field(default=None, repr=False)
-    """Sent to Ollama's cloud only."""
+    """Only sent to Ollama's cloud."""
     ollama_cloud_host: str = OLLAMA_CLOUD_HOST
     default_agent_model: str | None = None
     default_embedding_model: str | None = None
-    """None: `local/wordllama`, offline."""
+    """None uses `local/wordllama`, which works offline."""
     store: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
-    """Of a served lab, when `store` is its address."""
+    """Token of a served lab when `store` is its address."""
     secret: str | None = field(default=None, repr=False)
     """Signs the tokens of served labs."""
     hosts: tuple[str, ...] = ()
-    """Names by which a served lab may be asked for, beside this machine's own; `*` is any."""
+    """Host names accepted by a served lab in addition to this machine's own; `*` accepts any."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted."""
     guests: GuestLimits = field(default_factory=GuestLimits)
-    """What one guest of a served lab may keep and do at once."""
+    """Limits for one guest of a served lab."""
     local_models: tuple[str, ...] = ()
     """GGUF files, or folders of them, that a served lab may load by path."""
     is_served: bool = False
-    """Others than the owner name models: a path is loaded only if `local_models` allows it."""
+    """True when other people choose models: a path is loaded only if `local_models` allows it."""
     weather_mode: Literal["live", "recorded", "auto"] = "auto"
-    """`auto`: live, and recorded samples when the network does not answer."""
+    """`auto`: live, with recorded samples when the network is unavailable."""
     weather_nominatim_url: str = NOMINATIM_URL
     weather_geocoding_url: str = GEOCODING_URL
-    """Asked where Nominatim knows nothing."""
+    """Used when Nominatim has no result."""
     weather_forecast_url: str = FORECAST_URL
     demo_delay_ms: float = 12.0
-    """Pause between two chunks of a `demo/` answer."""
+    """Pause between two chunks of a `demo/` answer, in ms."""
     request_timeout_s: float = 600.0
-    """Longest silence on a model's connection before it counts as timed out."""
+    """Seconds without data on a model's connection before it times out."""
 
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None, folder: Path | str | None = None) -> Settings:
-        """Read `env` (default: the process's environment) over the `.env` file in `folder`.
+        """Reads `env` (default: the process's environment), falling back to the `.env` file in `folder`.
 
-        Without `folder`, the working folder's `.env` is read, unless `env` was given. An empty value counts as not set.
-        Raises `SettingsError` for a value that cannot be read.
+        Without `folder`, the `.env` of the working directory is read unless `env` is given. An empty value counts as unset.
+        Raises `SettingsError` for an invalid value.
         """
         place = Path(folder) if folder is not None else Path.cwd() if env is None else None
         values = {**_dotenv(place), **(os.environ if env is None else env)}
@@ -145,7 +145,7 @@ class Settings:
 
     @property
     def default_model(self) -> str:
-        """The configured model; else one of the first provider whose key is set; else `demo/assistant`."""
+        """The configured model; otherwise one of the first provider with a key; otherwise `demo/assistant`."""
         if self.default_agent_model:
             return self.default_agent_model
         if self.openai_api_key and not self.openai_elsewhere:
@@ -158,14 +158,14 @@ class Settings:
 
     @property
     def openai_elsewhere(self) -> bool:
-        """`OPENAI_BASE_URL` names a server that is not OpenAI's, nor a gateway to it."""
+        """Whether `OPENAI_BASE_URL` points to a server that is neither OpenAI's nor a gateway to it."""
         if self.openai_base_url is None or self.openai_responses:
             return False
         return urlsplit(self.openai_base_url).hostname != urlsplit(OPENAI_URL).hostname
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret value, so that a message can be cleared of them."""
+        """All secret values, to be removed from messages."""
         known = (
             self.openai_api_key,
             self.anthropic_api_key,
@@ -203,12 +203,12 @@ def _checked_url(name: str, value: str) -> str:
     try:
         parts = urlsplit(value)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # A port that is not a number, as when a password holds a slash.
+    except ValueError:  # A port that is not a number, for example because a password contains a slash.
         known = False
     if not known:
         raise SettingsError(
-            f"{name} is {redact_url(value)!r}, which is not a web address.",
-            "Write it with http:// or https://.",
+            f"{name} is {redact_url(value)!r}, which is not a URL.",
+            "It must start with http:// or https://.",
             param=name,
         )
     return value.rstrip("/")
@@ -222,7 +222,7 @@ def _named(name: str, text: Mapping[str, str]) -> dict[str, str]:
     except ValueError as error:
         raise SettingsError(f"{name} is not JSON ({error}).", _NAMED_STEP.format(name), param=name) from error
     if not isinstance(parsed, dict) or not all(isinstance(value, str) for value in parsed.values()):
-        raise SettingsError(f"{name} must be a JSON object of texts.", _NAMED_STEP.format(name), param=name)
+        raise SettingsError(f"{name} must be a JSON object of strings.", _NAMED_STEP.format(name), param=name)
     return parsed
 
 
@@ -234,7 +234,7 @@ _NAMED_STEP = 'Write it as {}=\'{{"my-name": "https://…"}}\'.'
 
 
 def _one_of(name: str, text: Mapping[str, str], values: tuple[Choice, ...]) -> Choice:
-    """The first value when nothing is set."""
+    """Returns the first value when nothing is set."""
     given = text.get(name, values[0]).casefold()
     for value in values:
         if value == given:
@@ -245,7 +245,7 @@ def _one_of(name: str, text: Mapping[str, str], values: tuple[Choice, ...]) -> C
 def _switch(name: str, text: Mapping[str, str]) -> bool:
     value = text.get(name, "0").lower()
     if value not in ("0", "1", "false", "true"):
-        raise SettingsError(f"{name} is {text[name]!r}.", "Write 1 or 0.", param=name)
+        raise SettingsError(f"{name} is {text[name]!r}.", "Use 1 or 0.", param=name)
     return value in ("1", "true")
 
 
@@ -255,12 +255,12 @@ def _number(name: str, text: Mapping[str, str], default: float) -> float:
     except ValueError as error:
         raise SettingsError(f"{name} is {text[name]!r}, which is not a number.", param=name) from error
     if not 0 <= value < float("inf"):
-        raise SettingsError(f"{name} is {text[name]}, which is not a number from 0 up.", param=name)
+        raise SettingsError(f"{name} is {text[name]}, which is not a non-negative number.", param=name)
     return value
 
 
 def _count(name: str, text: Mapping[str, str], default: int) -> int:
     value = text.get(name, str(default))
     if not value.isdecimal():
-        raise SettingsError(f"{name} is {value!r}, which is not a whole number.", "Write 0 for no limit.", param=name)
+        raise SettingsError(f"{name} is {value!r}, which is not a whole number.", "Use 0 for no limit.", param=name)
     return int(value)

@@ -1,7 +1,7 @@
-"""One SDK span as one `SpanRecord`: kind, name, agent, model, tokens, cost, times, input and output.
+"""Converts an SDK span to a `SpanRecord`: kind, name, agent, model, tokens, cost, times, input and output.
 
-Ids: OpenTelemetry wants 16 and 8 bytes of lower-case hex. The SDK's `trace_<32 hex>` and `span_<24 hex>` are cut to that; any other id
-is hashed. The SDK's own id is kept in the attribute `timestep.sdk_id`.
+Ids: OpenTelemetry requires 16 and 8 bytes of lower-case hex. The SDK's `trace_<32 hex>` and `span_<24 hex>` are shortened to that; any
+other id is hashed. The SDK's own id is kept in the attribute `timestep.sdk_id`.
 """
 
 from __future__ import annotations
@@ -28,81 +28,81 @@ from timestep_lab.model.records import Json, Usage
 from timestep_lab.model.spans import GenAI, Lab, SpanKind, SpanRecord
 from timestep_lab.runtime.pricing import price
 
-# --- How long each part of a generation took, measured the same way for every provider
+# --- Timing of a generation, measured the same way for every provider
 #
-#     queue_ms        waiting for a free slot of the limiter, or for a local model to be loaded
-#     rate_limit_ms   waiting because the provider said 429
-#     ttft_ms         from sending the request that was answered to the first content of its answer
-#     inter_token_*   between one piece of content and the next, as they arrived
-#     duration_ms     everything, waits and repeats included
-#     overhead_ms     what this process added: until a connection was there and the request written, and since the answer had come
+#     queue_ms        waiting for a free slot of the limiter, or for a local model to load
+#     rate_limit_ms   waiting because the provider returned 429
+#     ttft_ms         from sending the successful request to the first content of its answer
+#     inter_token_*   between consecutive pieces of content, as they arrived
+#     duration_ms     total, including waits and retries
+#     overhead_ms     added by this process: until the connection existed and the request was written, and after the answer had arrived
 #
-# A busy event loop writes late and reads late. Both are no time of the provider's: `HTTP_HOOKS` let an HTTP client tell the stopwatch when
-# its request went out, and the kernel tells when its answer came.
+# A busy event loop writes and reads late, which must not count as the provider's time. `HTTP_HOOKS` let an HTTP client report when its
+# request was sent, and the kernel reports when the answer arrived.
 #
-# `timing_of(span)` gives a trace processor what belongs to an Agents SDK generation span. It is published before the span ends
+# `timing_of(span)` returns the timing of an Agents SDK generation span. It is published before the span ends
 # (and before the last event is passed on, because a reader may stop there).
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationTiming:
-    """One generation. Milliseconds; None where there was nothing to measure."""
+    """Timing of one generation, in milliseconds; None where there was nothing to measure."""
 
     provider: str
-    """The router's prefix."""
+    """Prefix of the router."""
     model: str
-    """The model's name without the prefix."""
+    """Model name without the prefix."""
     queue_ms: float = 0.0
     rate_limit_ms: float = 0.0
     backoff_ms: float = 0.0
-    """Waiting before repeats after 5xx, timeouts and lost connections."""
+    """Waiting before retries after 5xx, timeouts and lost connections."""
     ttft_ms: float | None = None
     inter_token_p50_ms: float | None = None
     inter_token_p95_ms: float | None = None
     duration_ms: float = 0.0
     overhead_ms: float = 0.0
-    """Of the request that was answered."""
+    """Overhead of the successful request."""
     chunks: int = 0
-    """Pieces of content that arrived."""
+    """Number of pieces of content."""
     attempts: int = 1
     stop_reason: str | None = None
-    """`stop`, `length`, `tool_calls`, `content_filter`, `refusal`, `cancelled`, `error`, or the provider's own word for something else."""
+    """`stop`, `length`, `tool_calls`, `content_filter`, `refusal`, `cancelled`, `error`, or another value of the provider."""
     usage: Usage | None = None
-    """None when the provider counted nothing."""
+    """None when the provider reported no usage."""
     usage_is_estimate: bool = False
     set_aside: tuple[str, ...] = ()
-    """Settings that were left out because the model has no such knob (temperature 0, for a model that takes none)."""
+    """Settings that were omitted because the model does not support them (temperature 0, for a model without temperature)."""
 
 
 class Exchange:
-    """One HTTP request and its answer, as the network saw them. Times of `time.perf_counter`."""
+    """Network times of one HTTP request and its response, as values of `time.perf_counter`."""
 
     def __init__(self) -> None:
         self.sent_at: float | None = None
-        """None: not written yet, or not by HTTP."""
+        """None until the request was written, or without HTTP."""
         self._complete_at: float | None = None
         self._socket: socket.socket | None = None
 
     def arrived_at(self) -> float:
-        """When the newest of what was read came to this machine; now, where that cannot be known."""
+        """Returns when the latest data arrived at this machine; now, if that is unknown."""
         return self._complete_at or time.perf_counter() - unread_s(self._socket)
 
     async def trace(self, name: str, info: Mapping[str, Any]) -> None:
-        """For the extension `trace` of httpx."""
-        if name.endswith("send_request_body.complete"):  # Before that, each write waits for its turn on the event loop.
+        """Callback for httpx's `trace` extension."""
+        if name.endswith("send_request_body.complete"):  # Each write before that waits for the event loop.
             self.sent_at, self._complete_at, self._socket = time.perf_counter(), None, None
         elif name.endswith(("receive_response_body.complete", "response_closed.started")):
             self._complete_at = self.arrived_at()
 
     def answered(self, response: Any) -> None:
-        """Its headers are there: from now on the socket can be asked."""
+        """Called when the response headers have arrived: the socket is known from now on."""
         stream = response.extensions.get("network_stream")
         connection = stream.get_extra_info("socket") if stream is not None else None
         self._socket = connection if hasattr(connection, "getsockopt") else None
 
 
 EXCHANGE: ContextVar[Exchange | None] = ContextVar("timestep_lab_exchange", default=None)
-"""Bound by whoever measures; HTTP clients with `HTTP_HOOKS` fill it."""
+"""Set by the code that measures; HTTP clients with `HTTP_HOOKS` fill it."""
 
 
 async def _going_out(request: Any) -> None:
@@ -116,19 +116,19 @@ async def _coming_in(response: object) -> None:
 
 
 HTTP_HOOKS: Mapping[str, list[Callable[..., Any]]] = {"request": [_going_out], "response": [_coming_in]}
-"""`event_hooks` of an httpx client whose exchanges are measured."""
+"""`event_hooks` for an httpx client whose exchanges are measured."""
 
 _LAST_DATA_RECEIVED = 52
-"""Place of `tcpi_last_data_recv` in Linux' `struct tcp_info`: milliseconds since data came, to the kernel's tick."""
+"""Offset of `tcpi_last_data_recv` in Linux' `struct tcp_info`: milliseconds since data arrived, in kernel ticks."""
 
 
 def unread_s(connection: socket.socket | None) -> float:
-    """How long ago the newest data came over a TCP connection, which may have waited for a busy event loop; 0 where the system does not say."""
+    """Returns the seconds since the latest data arrived on a TCP connection, which may have waited for a busy event loop; 0 if unknown."""
     if connection is None or sys.platform != "linux":
         return 0.0
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED + 4)
-    except OSError:  # Closed in the meantime, or no TCP.
+    except OSError:  # Closed meanwhile, or not TCP.
         return 0.0
     return (
         struct.unpack_from("I", info, _LAST_DATA_RECEIVED)[0] / 1000.0 if len(info) >= _LAST_DATA_RECEIVED + 4 else 0.0
@@ -136,7 +136,7 @@ def unread_s(connection: socket.socket | None) -> float:
 
 
 class Stopwatch:
-    """Collects the times of one generation. Not shared between tasks."""
+    """Measures one generation. Not shared between tasks."""
 
     def __init__(self, provider: str, model: str) -> None:
         self._so_far = GenerationTiming(provider=provider, model=model, attempts=0)
@@ -155,7 +155,7 @@ class Stopwatch:
         )
 
     def sent(self) -> None:
-        """A request goes out."""
+        """Called when a request is sent."""
         self._so_far = replace(self._so_far, attempts=self._so_far.attempts + 1)
         self._sent = time.perf_counter()
         self._arrivals.clear()
@@ -164,7 +164,7 @@ class Stopwatch:
 
     @property
     def _written(self) -> float:
-        """When the request went out."""
+        """Time at which the request was written."""
         return self._sent if self._exchange is None else self._exchange.sent_at or self._sent
 
     def _arrived(self) -> float:
@@ -174,11 +174,11 @@ class Stopwatch:
         return min(now, max(self._exchange.arrived_at(), self._exchange.sent_at))
 
     def content(self) -> None:
-        """A piece of content arrived."""
+        """Called when a piece of content arrives."""
         self._arrivals.append(self._arrived())
 
     def read(self, stop_reason: str | None, usage: Usage | None = None) -> GenerationTiming:
-        """The times up to now."""
+        """Returns the timing so far."""
         now = time.perf_counter()
         late = now - self._arrived()
         gaps = sorted((b - a) * 1000.0 for a, b in zip(self._arrivals, self._arrivals[1:], strict=False))
@@ -196,7 +196,7 @@ class Stopwatch:
 
 
 def _quantile(ordered: list[float], q: float) -> float | None:
-    """Nearest rank."""
+    """Quantile by nearest rank."""
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else None
 
 
@@ -209,7 +209,7 @@ _published = _Published()
 
 
 def publish(span: object, timing: GenerationTiming) -> None:
-    """Attach `timing` to an SDK span for as long as the span lives."""
+    """Attaches `timing` to an SDK span for the lifetime of the span."""
     _published.of[span] = timing
 
 
@@ -217,17 +217,17 @@ _offered: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
 
 
 def offer(span: object, tools: list[Any]) -> None:
-    """Attach the tools that the model was offered, likewise."""
+    """Attaches the tools that the model was offered to an SDK span."""
     _offered[span] = tools
 
 
 def offered_of(span: object) -> list[Any] | None:
-    """The tools that the model was offered; None where that is not known."""
+    """Returns the tools that the model was offered; None if unknown."""
     return _offered.get(span)
 
 
 def timing_of(span: object) -> GenerationTiming | None:
-    """The times of a generation span; None for any other span."""
+    """Returns the timing of a generation span; None for any other span."""
     return _published.of.get(span)
 
 
@@ -236,7 +236,7 @@ KINDS: Mapping[str, SpanKind] = {
     "guardrail": "guardrail", "task": "task", "turn": "turn",
 }  # fmt: skip
 RETRIEVAL = "retrieval"
-"""A custom span whose data says `{"kind": "retrieval"}` is one."""
+"""A custom span whose data has `{"kind": "retrieval"}` becomes a retrieval span."""
 
 _TRACE_ID = re.compile(r"trace_([0-9a-f]{32})")
 _SPAN_ID = re.compile(r"span_([0-9a-f]{16})[0-9a-f]{8}")
@@ -248,7 +248,7 @@ def otel_trace_id(sdk_id: str) -> str:
 
 
 def sdk_trace_id(trace_id: str) -> str:
-    """The inverse, for the ids that the lab gives."""
+    """Inverse of `otel_trace_id` for ids created by the lab."""
     return f"trace_{trace_id}"
 
 
@@ -258,7 +258,7 @@ def otel_span_id(sdk_id: str) -> str:
 
 
 def call_span_id(trace_id: str, call_id: str) -> str:
-    """The row of a tool call: the same before and after its approval, in whichever process."""
+    """Returns the row id of a tool call: the same before and after its approval, in every process."""
     return hashlib.sha256(f"{trace_id}/{call_id}".encode()).hexdigest()[:16]
 
 
@@ -270,7 +270,7 @@ def started(
     agent: str | None,
     thread_id: str | None,
 ) -> SpanRecord:
-    """The record of a span that has just begun: `pending`, without what only its end tells."""
+    """Returns the record of a started span: `pending`, without what is known only at its end."""
     data = span.span_data
     kind = _kind(data)
     attributes: dict[str, Json] = {Lab.SDK_ID: span.span_id}
@@ -295,7 +295,7 @@ def started(
 
 
 def ended(span: Span[Any], record: SpanRecord) -> SpanRecord:
-    """The record completed with the outcome."""
+    """Returns the completed record of an ended span."""
     data = span.span_data
     error = _error(span)
     record = replace(
@@ -328,7 +328,7 @@ def _generation(span: Span[Any], record: SpanRecord) -> SpanRecord:
     attributes = dict(record.attributes)
     known: list[tuple[str, Json]] = [(GenAI.REQUEST_MODEL, model), (GenAI.PROVIDER, provider)]
     if timing:
-        # What the span took beyond that was spent on closing the connection and by whoever read the answer.
+        # The rest of the span's duration was spent closing the connection and in the code that read the answer.
         beside_ms = max(0.0, ms_between(record.started_at, record.ended_at or utc_now()) - timing.duration_ms)
         known += [
             (Lab.INTER_TOKEN_P50_MS, timing.inter_token_p50_ms),
@@ -359,7 +359,7 @@ def _generation(span: Span[Any], record: SpanRecord) -> SpanRecord:
 
 
 def definition_of(tool: Any) -> dict[str, Json]:
-    """A tool as a model was offered it, and where it lives."""
+    """Returns a tool definition as offered to a model, with the tool's server."""
     definition: dict[str, Json] = {"type": getattr(tool, "type", None) or "function", "name": str(tool.name)}
     if (schema := getattr(tool, "params_json_schema", None)) is None:
         return {**definition, "type": type(tool).__name__}
@@ -374,9 +374,9 @@ T = TypeVar("T")
 
 
 def read_only(tool: T) -> T:
-    """Mark a function tool of the Agents SDK as one that changes nothing: `@read_only` above `@function_tool`.
+    """Decorator that marks a function tool of the Agents SDK as free of side effects: `@read_only` above `@function_tool`.
 
-    Such a tool may be called for real where a tape has no answer (`on_miss="live-if-readonly"`), and a fork calls it without asking.
+    Such a tool can be called for real when a tape has no answer (`on_miss="live-if-readonly"`), and a fork calls it without approval.
 
     Example:
         from agents import function_tool
@@ -391,16 +391,22 @@ def read_only(tool: T) -> T:
 
 
 def is_read_only(tool: object) -> bool:
-    """Calling it changes nothing: its MCP server says so (`readOnlyHint`), or whoever made it (`timestep_lab.read_only`)."""
+    """Returns whether a tool has no side effects, according to its MCP server (`readOnlyHint`) or its author (`timestep_lab.read_only`)."""
     hints = getattr(tool, "_mcp_annotations", None)
     return bool(getattr(tool, READ_ONLY, False) or (hints and hints.read_only_hint))
 
 
-def usage_of(said: object) -> Usage | None:
-    """Tokens, from the shapes that the SDK and the Responses API give them in. None when nothing was counted."""
-    if said is None:
+def usage_of(reported: object) -> Usage | None:
+    """Returns token usage in any form of the SDK or the Responses API. None when there are no counts."""
+    if reported is None:
         return None
-    plain = said if isinstance(said, Mapping) else said.model_dump() if hasattr(said, "model_dump") else vars(said)
+    plain = (
+        reported
+        if isinstance(reported, Mapping)
+        else reported.model_dump()
+        if hasattr(reported, "model_dump")
+        else vars(reported)
+    )
     if not (plain.get("input_tokens") or plain.get("output_tokens")):
         return None
     inside, outside = _details(plain, "input_tokens_details"), _details(plain, "output_tokens_details")
@@ -415,13 +421,13 @@ def usage_of(said: object) -> Usage | None:
 
 
 def jsonable(value: object) -> Json:
-    """The value as JSON knows it. What has no JSON form becomes its text, as the SDK does when it sends it to a model."""
+    """Converts a value to JSON. A value without a JSON form becomes its `str`, as the SDK does when sending it to a model."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if hasattr(value, "model_dump"):
-        # The provider's own objects say a field only when it was sent; anybody else's defaults are part of the value.
+        # The provider's own objects include only fields that were sent; the defaults of other models are part of the value.
         return value.model_dump(mode="json", exclude_unset=isinstance(value, ProviderModel))
     if isinstance(value, Mapping):
         return {str(name): jsonable(inner) for name, inner in value.items()}
@@ -479,7 +485,7 @@ def _error(span: Span[Any]) -> str | None:
 
 
 def parsed(arguments: object) -> Json:
-    """A tool's arguments as an object; as the text they were when they are not JSON."""
+    """Parses a tool's arguments; returns the text unchanged if it is not JSON."""
     if not isinstance(arguments, str):
         return jsonable(arguments)
     try:

@@ -1,7 +1,7 @@
-"""The rest of a recorded run, run again as often as one likes: from what the model had read at a step, without a conversation.
+"""Repeated replays of the rest of a recorded run, starting from the model's recorded input at a step, without a conversation.
 
-A fork is a run that people look at: it has a thread, a row and a session. A replay is for counting. It begins with the recorded input
-of its first turn, so what came before costs nothing, and keeps nothing but what it gives back, unless its trace is wanted.
+A fork is a run for people: it has a thread, a row and a session. A replay is for statistics. It starts with the recorded input of its
+first turn, so earlier turns cost nothing, and stores nothing unless its trace is requested.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ LEFT_OPEN = "The replay ended before this step did."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """How one replay went. `error` is None when there is an `output`."""
+    """Result of one replay. `error` is None when there is an `output`."""
 
     output: str | None
     error: LabError | None
     items: tuple[Json, ...]
-    """What was said and heard from its first turn on, as Responses input items."""
+    """Messages, calls and outputs from its first turn on, as Responses input items."""
     agent: str
-    """The agent that spoke last."""
+    """The agent that was active last."""
     usage: Usage
-    """Of what was live."""
+    """Usage of the live part."""
     cost_usd: float | None
     """None unless every price is known."""
     trace_id: str | None
-    """None when its trace was not kept."""
+    """None when its trace was not stored."""
 
 
 class WarmStart:
-    """A recorded run that can be replayed from one of its steps. Made by `warm_start`; `replay` may be called side by side."""
+    """A recorded run that can be replayed from one of its steps. Created by `warm_start`; `replay` can be called concurrently."""
 
     def __init__(
         self, runner: Runner, plan: Branching, point: Point, span_id: str | None, given: list[Any],
@@ -69,49 +69,49 @@ class WarmStart:
     ) -> None:  # fmt: skip
         self._runner, self._plan, self._point, self._span_id = runner, plan, point, span_id
         self.turn = plan.recorded.warm_start(point) if turn is None else turn
-        """The first turn that is run, from 0."""
+        """Index of the first turn to run, from 0."""
         self.input = given
-        """What the model reads at that turn."""
+        """Input of the model at that turn."""
         self._used = plan.recorded.used_tools(self.turn)
 
     @property
     def plan(self) -> Branching:
-        """What is replayed, and with what."""
+        """The prepared run and its changes."""
         return self._plan
 
     @property
     def recorded(self) -> Recorded:
-        """The run as it was recorded."""
+        """The recorded run."""
         return self._plan.recorded
 
     def at(self, turn: int) -> WarmStart:
-        """The same from that turn on, its answer asked for anew."""
+        """Returns a start at a turn, whose answer is generated again."""
         return self._from(turn, Point(turn), self._plan)
 
     def with_answer(self, turn: int, output: Sequence[Mapping[str, object]]) -> WarmStart:
-        """The same from that turn on, where the model says this; the calls that are not as recorded are made."""
+        """Returns a start at a turn with the given answer; calls that differ from the recorded ones are made."""
         recorded = self.recorded.with_answer(turn, output)
         changed = frozenset(i for i in recorded.asked[turn] if i not in recorded.calls)
         return self._from(turn, Point(turn + 1, changed), replace(self._plan, recorded=recorded))
 
     def with_call_again(self, call_id: str) -> WarmStart:
-        """The same from that call on, which is made again."""
+        """Returns a start at a call, which is made again."""
         turn = self.recorded.turn_of[call_id]
         return self._from(turn, Point(turn + 1, frozenset({call_id})), self._plan)
 
     def with_result(self, call_id: str, said: ToolStub) -> WarmStart:
-        """The same from that call on, which says this."""
+        """Returns a start at a call, with the given result."""
         start = self.with_call_again(call_id)
         changes = replace(start._plan.changes, results={**start._plan.changes.results, call_id: said})
         return self._from(start.turn, start._point, replace(start._plan, changes=changes))
 
     def with_instructions(self, turn: int, agent: str, text: str) -> WarmStart:
-        """The same from that turn on, with other instructions for one agent."""
+        """Returns a start at a turn, with other instructions for one agent."""
         changes = replace(self._plan.changes, instructions={**self._plan.changes.instructions, agent: text})
         return self._from(turn, Point(turn), replace(self._plan, changes=changes))
 
     def with_model(self, turn: int, agent: str, model: str) -> WarmStart:
-        """The same from that turn on, with another model for one agent. Raises what the router raises."""
+        """Returns a start at a turn, with another model for one agent. Raises what the router raises."""
         chosen, before = self._runner.router.get_model(model), self._plan.model_of
         changes = replace(self._plan.changes, models={**self._plan.changes.models, agent: model})
 
@@ -121,7 +121,7 @@ class WarmStart:
         return self._from(turn, Point(turn), replace(self._plan, changes=changes, model_of=model_of))
 
     def with_input(self, turn: int, given: Sequence[Mapping[str, object]]) -> WarmStart:
-        """The same from that turn on, at which the model reads this."""
+        """Returns a start at a turn, with another input of the model."""
         start = self.at(turn)
         start.input = [dict(item) for item in given]
         return start
@@ -132,10 +132,10 @@ class WarmStart:
         )
 
     async def replay(self, *, approve_all: bool = False, keep_trace: bool = False) -> Replayed:
-        """Once. Whatever a model, a tool or a guardrail raises is its `error`; only cancellation passes through.
+        """Runs one replay. An exception of a model, tool or guardrail becomes its `error`; only cancellation propagates.
 
-        Nobody is there to be asked: calls that need approval are decided as they were recorded, and live ones are refused unless
-        `approve_all`. `keep_trace` stores the spans, as a trace whose parent is the recorded one.
+        Nobody can be asked: calls that need approval are decided as recorded, and live ones are rejected unless
+        `approve_all`. `keep_trace` stores the spans, as a child trace of the recorded one.
         """
         plan = self._plan
         span_ids = [span["span_id"] for span in plan.recorded.answers[: self.turn]]
@@ -160,8 +160,8 @@ class WarmStart:
             uninstall(self._runner.writer)
 
     def _prepared(self, graph: BuiltGraph) -> Agent[Any]:
-        """The agent of the first turn. What the SDK would know of the turns before is said by the agents' settings instead: one that
-        has called a tool is not made to call one again, and the input was let through."""
+        """Returns the agent of the first turn. What the SDK would derive from earlier turns is set on the agents instead: an agent that has
+        called a tool is not forced to call one again, and input guardrails have passed."""
         for_all = RunConfig(model_settings=dict(self._plan.options.model_settings)).model_settings
         for agent in graph.agents.values():
             settings = agent.model_settings.resolve(for_all)
@@ -268,8 +268,8 @@ async def warm_start(
     context: object = None,
     **limits: object,
 ) -> WarmStart:
-    """Make ready to replay the run behind `trace_id` from the step `span_id` on, or from where the first change is felt; without
-    either, from its start. Takes the changes and limits that `lab.fork` takes, and raises what it raises. Writes nothing.
+    """Prepares a replay of the run of `trace_id` from the step `span_id`, or from where the first change takes effect; without either, from
+    its start. Accepts the changes and limits of `lab.fork`, and raises what it raises. Writes nothing.
     """
     given_limits = RunLimits.read(**limits).given()
     changes = read_changes(prompt, model, instructions, tools, results, False, agent, on_tools)
@@ -297,7 +297,8 @@ async def replay_many(
     start: WarmStart, times: int, *, concurrency: int, approve_all: bool = False, keep_traces: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Replayed]:  # fmt: skip
-    """`times` replays, at most `concurrency` at once. `on_progress` is told how many are done, of how many. Raises `UsageError`."""
+    """Runs `times` replays, at most `concurrency` at once. `on_progress` is called with the number done and the total. Raises
+    `UsageError`."""
     check_whole(1, times=times, concurrency=concurrency)
     gate, done = asyncio.Semaphore(concurrency), 0
 

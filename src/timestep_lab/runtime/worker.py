@@ -1,7 +1,7 @@
-"""Work on bytes that others sent, in a process beside this one: it may take so much memory and so much time, and then it is ended.
+"""Processes untrusted bytes in a subprocess with memory and time limits.
 
-Whatever a file unpacks to, whatever a parser makes of it: this process, which answers everybody, is neither held up nor ended by it. Each
-message between the two is pickled behind its length.
+Whatever a file decompresses to or a parser does, this process stays responsive and alive. Messages between the two processes are
+pickled with a length prefix.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from timestep_lab.model.errors import LabError, QueryError, TooLargeError
 from timestep_lab.store.liveness import interruptible, was_interrupted
 
 MEMORY = 2**30
-"""Bytes that the process may take beyond its own code (Linux; elsewhere only its time is bounded)."""
+"""Memory limit of the process in bytes, beyond its own code (on Linux; elsewhere only time is limited)."""
 CLOSE_S = 5.0
 _LENGTH = struct.Struct("<Q")
 
 
 class WorkerDied(Exception):
-    """The process is gone before its answer: it was killed, or what it read ended it."""
+    """The process ended without an answer: it was killed, or crashed on its input."""
 
 
 class Worker:
-    """For one call at a time. Its process begins with the first, and ends with `close`, with a call that goes over a limit, or with this process."""
+    """A subprocess that serves one call at a time. Started by the first call; ends with `close`, when a call exceeds a limit, or with this
+    process."""
 
     def __init__(self, memory: int = MEMORY) -> None:
         self._memory = memory
         self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, target: str, *args: object, time_limit_s: float) -> Any:
-        """What the function `module:name` gives, and raises what it raises; `TooLargeError` when it needs too much memory or time."""
+        """Calls the function `module:name` and returns its result or raises its exception; `TooLargeError` if it exceeds memory or time."""
         [answer] = self.stream(target, *args, time_limit_s=time_limit_s)
         return answer
 
     def stream(self, target: str, *args: object, time_limit_s: float) -> Iterator[Any]:
-        """Each thing that a generator function gives; or the one thing that another function gives."""
+        """Yields the values of a generator function, or the single result of another function."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -72,20 +73,20 @@ class Worker:
         except (OSError, EOFError) as error:
             if late.is_set():
                 raise TooLargeError(
-                    f"Reading this took longer than {time_limit_s:g} s and was stopped.", "Send it in smaller parts."
+                    f"Reading this exceeded the time limit of {time_limit_s:g} s.", "Send it in smaller parts."
                 ) from None
             if was_interrupted():
-                raise QueryError("Reading this was stopped before its end.", "Send it again.") from None
+                raise QueryError("Reading this was interrupted.", "Retry the request.") from None
             raise WorkerDied(target) from error
         finally:
             clock.cancel()
-            if not whole:  # What it would still say belongs to no later call.
+            if not whole:  # Its remaining output belongs to no later call.
                 process.kill()
                 self.close()
 
     @property
     def pid(self) -> int | None:
-        """Of the process, once there is one."""
+        """Process id, once started."""
         return self._process.pid if self._process else None
 
     def close(self) -> None:
@@ -94,8 +95,8 @@ class Worker:
             return
         assert process.stdin is not None
         assert process.stdout is not None
-        with suppress(OSError):  # It may have gone before it read what was written to it.
-            process.stdin.close()  # Which ends it.
+        with suppress(OSError):  # It may have ended before reading its input.
+            process.stdin.close()  # Ends the process.
         process.stdout.close()
         try:
             process.wait(CLOSE_S)
@@ -117,7 +118,7 @@ class Worker:
 
 
 def apart(target: str, *args: object, time_limit_s: float, memory: int = MEMORY) -> Any:
-    """`Worker.call` in a process of its own, which ends with it."""
+    """Runs one `Worker.call` in a process of its own."""
     with Worker(memory) as worker:
         try:
             return worker.call(target, *args, time_limit_s=time_limit_s)
@@ -126,9 +127,7 @@ def apart(target: str, *args: object, time_limit_s: float, memory: int = MEMORY)
 
 
 def too_much(memory: int) -> TooLargeError:
-    return TooLargeError(
-        f"Reading this takes more than the {memory >> 20:,} MB of memory that it may take.", "Send it in smaller parts."
-    )
+    return TooLargeError(f"Reading this exceeded the memory limit of {memory >> 20:,} MB.", "Send it in smaller parts.")
 
 
 def send(pipe: IO[bytes], message: object) -> None:
@@ -139,7 +138,7 @@ def send(pipe: IO[bytes], message: object) -> None:
 
 
 def receive(pipe: IO[bytes]) -> Any:
-    """Raises `EOFError` when the other side is gone."""
+    """Receives a message. Raises `EOFError` when the other side has ended."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise EOFError
@@ -151,14 +150,16 @@ def receive(pipe: IO[bytes]) -> Any:
 
 
 def main() -> None:
-    """The process: answers until its input ends."""
+    """Main loop of the subprocess: answers calls until its input ends."""
     memory = int(sys.argv[1])
     _bound(memory)
-    # Rows refer to nothing that refers to them: looking for circles among tens of thousands takes a fifth of the time and finds none.
+    # Rows have no reference cycles; searching for them among tens of thousands of objects takes a fifth of the time.
     gc.disable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is meant for the server, which ends this one.
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C in a terminal is meant for the server, which ends this process.
     calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # Whatever is printed here goes to the log, not between the answers.
+    os.dup2(2, 1)  # Prints go to the log, not between the answers.
     while True:
         try:
             target, args = receive(calls)
@@ -173,7 +174,7 @@ def main() -> None:
             send(answers, ("error", error))
         except MemoryError:
             send(answers, ("error", too_much(memory)))
-            return  # What is left of it is in no state to go on.
+            return  # The process is in no state to continue.
         else:
             send(answers, None)
 

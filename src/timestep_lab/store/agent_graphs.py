@@ -1,8 +1,8 @@
-"""The handoff graph of one trace or of many, from the agents' spans.
+"""The handoff graph of one or many traces, from the agents' spans.
 
-A node is an agent at one place: its path is the chain of names from the first agent, joined by `/`, through handoffs and through
-agents called as tools. So two agents called "llm" under different parents stay apart; an agent that is handed back to, or that goes on
-after a pause, is the node it was.
+A node is an agent at one place: its path is the chain of names from the first agent, joined by `/`, through handoffs and agents called
+as tools. Agents with the same name under different parents are therefore distinct; an agent that is handed back to, or that continues
+after a pause, is the same node.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEPARATOR = "/"
 
 
 class _Step(NamedTuple):
-    """An agent at work. `cost_usd` None: some price is unknown; `handed_from`: who handed off to it, if anybody did."""
+    """An agent span. `cost_usd` is None if a price is unknown; `handed_from` is the agent that handed off to it, if any."""
 
     trace_id: str
     span_id: str
@@ -37,7 +37,7 @@ class _Step(NamedTuple):
     cost_usd: float | None
     handed_from: str | None
     resumed: bool
-    """It goes on where a pause ended: the same call, its time and cost added to what they were."""
+    """It continues after a pause: the same call, to which its time and cost are added."""
 
 
 @dataclass(slots=True)
@@ -66,8 +66,8 @@ class _Tally:
         return median(self.durations) if self.durations else None
 
 
-# Each generation belongs to the latest span of its agent that began before it; so does each handoff to the next span of its target.
-# A generation that does not know its agent (sent by others, one span at a time) counts for whichever agent began last.
+# A generation belongs to the latest span of its agent that started before it, and a handoff to the next span of its target.
+# A generation without an agent (sent by another program, span by span) belongs to the agent that started last.
 _COSTS: dict[Dialect, str] = {
     "duckdb": "select a.span_id, g.cost_usd, g.used from g asof join a "
     "on g.trace_id = a.trace_id and g.agent = a.agent and g.started_at >= a.started_at "
@@ -85,7 +85,7 @@ _HANDOFFS: dict[Dialect, str] = {
 
 
 def agent_graph(db: Database, user_id: str, where: CompiledFilter) -> AgentGraph:
-    """What was travelled in all traces that match: one query, whatever their number."""
+    """Returns the observed handoffs of all matching traces, with a single query."""
     among = f"s.trace_id in (select t.trace_id from traces t where {where.sql})" if where.sql != "true" else "true"
     sql = f"""
 with spans_of as (
@@ -114,16 +114,16 @@ order by a.trace_id, a.started_at, a.ended_at desc nulls first
 
 
 def _graph(steps: Iterable[_Step]) -> AgentGraph:
-    """`steps` in order of trace, then of start."""
+    """`steps` are ordered by trace, then by start."""
     nodes: dict[str, _Tally] = defaultdict(_Tally)
     edges: dict[tuple[str, str], _Tally] = defaultdict(_Tally)
     for _, trace in groupby(steps, key=attrgetter("trace_id")):
         latest: dict[str, str] = {}
-        """Agent name to its path, where it was last."""
+        """Maps an agent's name to its latest path."""
         ways: dict[str, str] = {}
-        """Path to that of the agent it was last reached from."""
+        """Maps a path to the path from which it was last reached."""
         around: list[tuple[datetime | None, str]] = []
-        """Agents at work now, outermost first: (end, path)."""
+        """Active agents, outermost first: (end, path)."""
         for step in trace:
             while around and not _within(step, around[-1][0]):
                 around.pop()

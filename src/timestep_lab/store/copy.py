@@ -1,7 +1,7 @@
-"""`db copy`: all users' rows from one lab to an empty one, on either database, counted and hashed on both sides; or to Parquet files.
+"""`db copy`: copies all users' rows from one lab to an empty one, on either database, verified by counts and hashes; or to Parquet files.
 
-Rows are read a few thousand at a time, user by user, in ranges of a key that each table has. What says nothing outside its own
-database stays behind: which processes work on a lab, the ids of recent batches, the word index, span numbers.
+Rows are read a few thousand at a time, user by user, in ranges of a key. Data that is only meaningful inside its own database is not
+copied: active processes, ids of recent batches, the word index, span numbers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
 from timestep_lab.store.search import forget_words
 from timestep_lab.store.store import open_database
 
-# --- `db prune`: forget traces that are older than so many days. Threads, runs and what people wrote stay
+# --- `db prune`: deletes traces older than a number of days. Threads, runs and annotations stay
 #
-# Whole days go: on Postgres by dropping their partitions. Bodies of shared messages stay too, because a running process may remember
-# that they are stored.
+# Whole days are deleted, on Postgres by dropping their partitions. Bodies of shared messages stay if a running process may know that
+# they are stored.
 
 
 _UNITS = {"d": 1, "w": 7, "m": 30, "y": 365}
@@ -34,7 +34,7 @@ _UNITS = {"d": 1, "w": 7, "m": 30, "y": 365}
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """`before`: traces that began earlier are gone; midnight UTC."""
+    """Result of pruning. `before`: traces that started earlier were deleted; midnight UTC."""
 
     before: datetime
     traces: int
@@ -42,22 +42,22 @@ class Pruned:
 
 
 def parse_age(text: str) -> timedelta:
-    """`30d`, `8w`, `6m` (of 30 days), `1y`. Raises `UsageError`."""
+    """Parses `30d`, `8w`, `6m` (months of 30 days) or `1y`. Raises `UsageError`."""
     match = re.fullmatch(r"(\d+)\s*([dwmy])", text.strip().lower())
     if not match or not int(match[1]):
-        raise UsageError(f"{text!r} is not an age.", "Write a number and d, w, m or y, such as 30d.")
+        raise UsageError(f"{text!r} is not an age.", "Use a number and d, w, m or y, such as 30d.")
     return timedelta(days=int(match[1]) * _UNITS[match[2]])
 
 
 def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Pruned:
-    """All users' traces that began on a day before `older_than` ago. With `dry_run`, only count them.
+    """Deletes all users' traces that started on a day before `older_than` ago. With `dry_run`, only counts them.
 
-    Raises `StoreError`; then everything is as it was.
+    Raises `StoreError`, without changing anything.
     """
     before = (to_naive_utc(utc_now()) - older_than).replace(hour=0, minute=0, second=0, microsecond=0)
     source = "core.trace_rollups" if db.dialect == "postgres" else "core.trace_deltas"
     old = f"select user_id, trace_id from {source} group by user_id, trace_id having min(started_at) < $1"
-    # A trace may have spans on the days that stay, and one that stays none on the days that go.
+    # Traces on either side of the boundary may have spans on the other side.
     spans_of_old = "(user_id, trace_id) in (select user_id, trace_id from old)"
     counts = db.query(
         SYSTEM_USER,
@@ -91,7 +91,7 @@ def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Prun
     split = {"duckdb": "string_split", "postgres": "string_to_array"}[db.dialect]
     still_said = f"select user_id, unnest({split}(input_refs, ' ')) from core.spans_raw where input_refs is not null"
     statements.append(
-        # What an open span will say may be known to be stored already.
+        # An open span may refer to messages that are known to be stored.
         Statement(
             f"delete from core.message_bodies where (user_id, hash) not in ({still_said}) "
             "and user_id not in (select user_id from core.open_spans)"
@@ -108,10 +108,10 @@ LEFT_BEHIND = {
 }  # fmt: skip
 NOT_COPIED_COLUMNS = {"span_no", "delta_no", "n_deltas"}
 ROLLUPS, DELTAS = "trace_rollups", "trace_deltas"
-"""Postgres adds up a trace's deltas as they come (a trigger on `trace_deltas`), DuckDB keeps them; a roll-up is also a delta."""
+"""Postgres sums up a trace's deltas as they are inserted (a trigger on `trace_deltas`), DuckDB stores them; a roll-up is also a delta."""
 CHUNK_ROWS = 5_000
 CHUNKS_OF = {"file_parts": 16}
-"""Rows of a mebibyte each."""
+"""Number of rows per chunk for tables with rows of a mebibyte."""
 KEYS = (
     "trace_id",
     "thread_id",
@@ -125,13 +125,13 @@ KEYS = (
     "run_id",
     "name",
 )
-"""Columns to divide a table by, the first it has."""
+"""Columns by which a table is divided; the first one that it has is used."""
 MODULUS = 1 << 256
 
 
 @dataclass(frozen=True, slots=True)
 class TableCopy:
-    """`sha256` does not depend on the order of rows. For trace roll-ups it is that of the traces as the view `traces` shows them."""
+    """Result of copying one table. `sha256` is independent of row order. For roll-ups it is that of the traces in the view `traces`."""
 
     name: str
     rows: int
@@ -141,10 +141,10 @@ class TableCopy:
 def copy_lab(
     source: Database, target: Database, *, progress: Callable[[str, int], None] | None = None
 ) -> list[TableCopy]:
-    """Copy all tables, then read them back and compare. `progress` hears of each table and how many of its rows are there.
+    """Copies all tables, then reads them back and compares. `progress` is called with a table and the number of rows copied so far.
 
-    Raises `UsageError` when the target is not empty (nothing is written then), `StoreError` when a table does not hold what
-    it should afterwards. Rows that others write to the source meanwhile may or may not come along.
+    Raises `UsageError`, without writing, when the target is not empty, `StoreError` when a table differs afterwards. Rows written to the
+    source during the copy may or may not be included.
     """
     _check_empty(target)
     columns_there = _columns(target)
@@ -168,15 +168,15 @@ def copy_lab(
     for expected in wanted:
         if there[expected.name] != expected:
             raise StoreError(
-                f"After copying, {expected.name} holds {there[expected.name].rows} row(s) where {expected.rows} were expected, "
-                "or others.",
-                "Stop whoever writes to the source, then copy into a new lab again.",
+                f"After copying, {expected.name} has {there[expected.name].rows} row(s), expected {expected.rows}, "
+                "or its contents differ.",
+                "Stop all writers of the source, then copy into a new lab again.",
             )
     return wanted
 
 
 def fingerprint(db: Database) -> dict[str, TableCopy]:
-    """Count and hash of every table that is copied. Equal labs have equal ones, whatever database they live in."""
+    """Returns count and hash of every copied table. Equal labs have equal fingerprints on either database."""
     copies = {}
     for table, columns in _columns(db).items():
         name = DELTAS if table == ROLLUPS else table
@@ -185,11 +185,11 @@ def fingerprint(db: Database) -> dict[str, TableCopy]:
 
 
 def copy_to_parquet(source: Database, folder: Path) -> list[TableCopy]:
-    """One zstd-compressed file a table, named after it, into a folder that does not exist or is empty. Raises `UsageError`."""
+    """Writes one zstd-compressed Parquet file per table into a new or empty folder. Raises `UsageError`."""
     import duckdb
 
     if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"The folder {folder} is not empty.", "Name a new folder.")
+        raise UsageError(f"The folder {folder} is not empty.", "Use a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         path = Path(scratch) / "lab.duckdb"
@@ -205,11 +205,11 @@ def copy_to_parquet(source: Database, folder: Path) -> list[TableCopy]:
     return copied
 
 
-# -- what is in a lab
+# -- contents of a lab
 
 
 def _columns(db: Database) -> dict[str, list[str]]:
-    """Tables to copy and their columns, both in alphabetical order."""
+    """Returns the tables to copy and their columns, both in alphabetical order."""
     rows = db.query(
         SYSTEM_USER,
         "select c.table_name, c.column_name from information_schema.columns c "
@@ -235,10 +235,10 @@ def _check_empty(target: Database) -> None:
 
 
 def _chunks(db: Database, table: str, columns: list[str]) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows of a whole table."""
+    """Yields the rows of a whole table."""
     owner = "id" if table == "users" else "user_id"
     if table == "spans_raw" and db.dialect == "duckdb":
-        table = "stored_spans"  # With those that were archived.
+        table = "stored_spans"  # Includes archived spans.
     key = next((name for name in KEYS if name in columns), owner)
     most = CHUNKS_OF.get(table, CHUNK_ROWS)
     listed = ", ".join(f'"{column}"' for column in columns)
@@ -263,7 +263,7 @@ def _chunks(db: Database, table: str, columns: list[str]) -> Iterator[list[tuple
 
 
 def _ranges(counts: list[tuple[Any, ...]], most: int) -> Iterator[tuple[Any, Any]]:
-    """First and last key of runs of keys that together have about so many rows."""
+    """Yields the first and last key of consecutive keys that together have about `most` rows."""
     first: Any = None
     rows = 0
     for place, (key, count) in enumerate(counts):
@@ -274,11 +274,11 @@ def _ranges(counts: list[tuple[Any, ...]], most: int) -> Iterator[tuple[Any, Any
             first, rows = None, 0
 
 
-# -- the same on both sides
+# -- hashes that are the same for both databases
 
 
 class _Digest:
-    """A hash of a set of rows, in any order: the sum of the rows' hashes."""
+    """Order-independent hash of a set of rows: the sum of the rows' hashes."""
 
     def __init__(self) -> None:
         self._sum = 0
@@ -293,7 +293,7 @@ class _Digest:
 
 
 def _text(value: object) -> str:
-    """The same text for the same value from either database."""
+    """Returns the same text for a value from either database."""
     match value:
         case None:
             return "\x00"
@@ -306,7 +306,7 @@ def _text(value: object) -> str:
         case bytes() | bytearray() | memoryview():
             return hashlib.sha256(value).hexdigest()
         case list() | tuple():
-            # Embeddings, of single precision: one database gives 0.1, the other the double next to it.
+            # Embeddings have single precision: one database returns 0.1, the other the nearest double.
             return struct.pack(f"{len(value)}f", *value).hex()
     return str(value)
 
@@ -326,7 +326,7 @@ _TRACE_COLUMNS = (
 
 
 def _traces(db: Database) -> TableCopy:
-    """Traces as they add up. Sums of floats depend on their order in the last digits, which are left out."""
+    """Hashes traces as they are summed up. The last digits of float sums depend on the order and are left out."""
     source = ROLLUPS if db.dialect == "postgres" else DELTAS
     digest, rows = _Digest(), 0
     for (user_id,) in db.query(SYSTEM_USER, f"select distinct user_id from core.{source} order by 1").rows:

@@ -1,8 +1,8 @@
-"""Which processes work on a lab, and what becomes of the runs of one that died.
+"""Liveness of the processes that work on a lab, and cleanup after those that died.
 
-Every process that opens a lab has a row in `processes`. On its own machine a process is dead when its pid is gone, or belongs to a
-process that began at another time; on another machine, when its lease is over. What a dead process left running is then marked: runs as
-`interrupted`, their half-written items as `incomplete` (tool calls as `failed`), their open spans as errors. A run that was being resumed
+Every process that opens a lab has a row in `processes`. A process on the same machine is dead when its pid does not exist or belongs to a
+process with another start time; on another machine, when its lease has expired. Runs of a dead process are marked
+`interrupted`, their partial items `incomplete` (tool calls `failed`), and their open spans end as errors. A run that was being resumed
 after a pause waits for approval again.
 """
 
@@ -31,22 +31,22 @@ from timestep_lab.store.trace_writer import close_open_spans
 log = logging.getLogger("timestep_lab.store")
 
 
-# --- Tells subscribers of changes, on a thread of its own, so that a slow subscriber never holds up a writer
+# --- Change notifications, delivered on a thread of their own, so that a slow subscriber never blocks a writer
 
 
 class Publisher:
-    """`publish` only enqueues. Each subscriber hears changes in the order they were published."""
+    """Delivers changes to subscribers. `publish` only enqueues; each subscriber receives changes in order."""
 
     def __init__(self) -> None:
         self._subscribers: dict[str | None, dict[object, Callable[[Change], None]]] = {}
-        """By the user whose changes they want to hear; None: everybody's."""
+        """Subscribers by the user whose changes they receive; None for all users."""
         self._queue: SimpleQueue[Change | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @property
     def wanted(self) -> bool:
-        """Somebody listens."""
+        """True when there are subscribers."""
         return bool(self._subscribers)
 
     def publish(self, changes: Sequence[Change]) -> None:
@@ -55,8 +55,8 @@ class Publisher:
                 self._queue.put(change)
 
     def subscribe(self, callback: Callable[[Change], None], user_id: str | None = None) -> Callable[[], None]:
-        """Call back after each change, with `user_id` after those of that user and those that name nobody; returns what ends it. A
-        callback that raises is logged and called again next time."""
+        """Registers a callback for every change or, with `user_id`, for changes of that user or without a user; returns a function that
+        unsubscribes. A callback that raises is logged and called again next time."""
         key = object()
         with self._lock:
             self._subscribers.setdefault(user_id, {})[key] = callback
@@ -74,7 +74,7 @@ class Publisher:
         return unsubscribe
 
     def close(self) -> None:
-        """What was published before is still delivered."""
+        """Stops after delivering pending changes."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -83,31 +83,31 @@ class Publisher:
                 thread.join(timeout=5)
 
     def abandon(self) -> None:
-        """In a forked child: the thread is the parent's, and so are the subscribers."""
+        """Resets the publisher in a forked child: thread and subscribers belong to the parent."""
         self.__init__()  # type: ignore[misc]
 
     def _run(self) -> None:
         while (change := self._queue.get()) is not None:
-            for callback in self._told(change):
+            for callback in self._callbacks_for(change):
                 try:
                     callback(change)
                 except Exception:
                     log.exception("A subscriber to changes of the store failed on %s", change)
 
-    def _told(self, change: Change) -> list[Callable[[Change], None]]:
+    def _callbacks_for(self, change: Change) -> list[Callable[[Change], None]]:
         with self._lock:
             users = list(self._subscribers) if not change.user_id else [None, change.user_id]
             return [callback for user in users for callback in self._subscribers.get(user, {}).values()]
 
 
-# --- Stopping what blocks in another thread: whoever began a query may end it before its time limit does
+# --- Interruption of blocking calls in another thread, such as a query before its time limit
 #
-#     wish = Interrupt()
-#     thread: with wish.governs(): store.sql(…)
-#     anywhere: wish.stop()
+#     interrupt = Interrupt()
+#     thread: with interrupt.governs(): store.sql(…)
+#     anywhere: interrupt.stop()
 #
-# What blocks says through `interruptible` how it is stopped. A database is told again and again until the call has ended: a query that had
-# not quite begun when it was told would otherwise run on.
+# A blocking call declares with `interruptible` how to stop it. A database is interrupted repeatedly until the call ends, because a query
+# that had not quite started would otherwise continue.
 
 
 _current: ContextVar[Interrupt | None] = ContextVar("timestep_lab_interrupt", default=None)
@@ -120,8 +120,8 @@ class Interrupt:
         self.wished = False
 
     def stop(self) -> None:
-        """May be called often, and from any thread."""
-        # Under the lock: no way is called any more once it was taken out, for its cursor may be somebody else's by then.
+        """Interrupts the governed calls. Can be called repeatedly, from any thread."""
+        # Under the lock: a callback is never called after its removal, when its cursor may be in use by another call.
         with self._lock:
             self.wished = True
             for way in self._ways:
@@ -129,7 +129,7 @@ class Interrupt:
 
     @contextmanager
     def governs(self) -> Iterator[None]:
-        """What this thread calls inside is stopped by `stop`."""
+        """Makes `stop` interrupt calls made by this thread inside the context."""
         token = _current.set(self)
         try:
             yield
@@ -149,7 +149,7 @@ class Interrupt:
 
 @contextmanager
 def interruptible(way: Callable[[], object]) -> Iterator[None]:
-    """`way` stops what is called inside."""
+    """Declares that `way` interrupts the calls inside the context."""
     current = _current.get()
     if current is None:
         yield
@@ -163,7 +163,7 @@ def was_interrupted() -> bool:
     return current is not None and current.wished
 
 
-# -- Runs that waited for approval and whose resume died: they wait again
+# -- Paused runs whose resume died: they wait again
 
 RunKey = tuple[str, str]
 """(user_id, run_id)"""
@@ -171,14 +171,14 @@ RunKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`calls`: ids of the calls that waited."""
+    """A claim on a paused run. `calls`: ids of the pending calls."""
 
     calls: frozenset[str]
     lease_until: datetime | None
 
 
 def claimed_runs(db: Database) -> Mapping[RunKey, Claim]:
-    """Runs that somebody is resuming, over all users."""
+    """Returns the runs that are being resumed, of all users."""
     rows = db.query(
         SYSTEM_USER, "select user_id, run_id, interruptions, lease_until from core.run_states where status = 'claimed'"
     ).rows
@@ -191,7 +191,7 @@ def claimed_runs(db: Database) -> Mapping[RunKey, Claim]:
 def offer_again(
     db: Database, user_id: str, thread_id: str, run_id: str, process_id: str | None, calls: Collection[str]
 ) -> list[Statement]:
-    """Statements that put a run back to where it waits for approval, if it still runs under `process_id`."""
+    """Returns statements that pause a run again if it is still running under `process_id`."""
     now = to_naive_utc(utc_now())
     statements = [
         Statement(
@@ -216,7 +216,7 @@ def offer_again(
         if kind == "tool_call" and data["call_id"] in calls and data.get("output") is None:
             data |= {"status": "needs_approval"}
         elif kind == "tool_call" and data.get("status") == "in_progress":
-            data |= {"status": "failed", "error": "The process that ran this ended before the call did."}
+            data |= {"status": "failed", "error": "The process ended before this call finished."}
         elif kind == "approval" and data["call_id"] in calls:
             data |= {"decision": None, "message": ""}
         elif data.get("status") == "in_progress":
@@ -242,11 +242,11 @@ def _json(stored: object) -> Any:
 LEASE = timedelta(seconds=60)
 BEAT_S = 20.0
 ERROR_TYPE = "Interrupted"
-ERROR = "The process that ran this ended before the run did."
+ERROR = "The process ended before the run finished."
 
 
 class Liveness:
-    """Keeps this process's row, and looks after the dead: at the start, every `BEAT_S` seconds, and when woken."""
+    """Maintains this process's row, and cleans up after dead processes: at the start, every `BEAT_S` seconds, and when woken."""
 
     def __init__(self, db: Database) -> None:
         self._db, self._pid = db, os.getpid()
@@ -254,28 +254,28 @@ class Liveness:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """On return this process is registered, and what dead ones left is marked."""
+        """Registers this process and cleans up after dead ones, before returning."""
         beat(self._db)
         sweep(self._db)
         self._thread = threading.Thread(target=self._run, name="timestep-lab liveness", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
-        """Look after the dead now: another process has just been missed."""
+        """Triggers cleanup now, because another process seems to be gone."""
         self._wake.set()
 
     def close(self, *, goodbye: bool = True) -> None:
-        """Stop; with `goodbye`, take this process's row away, so that what it left running counts as interrupted."""
+        """Stops; with `goodbye`, removes this process's row, so that its active runs count as interrupted."""
         self._end.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
-        if goodbye and self._pid == os.getpid():  # Not in a forked child: the row is its parent's.
+        if goodbye and self._pid == os.getpid():  # Not in a forked child: the row belongs to its parent.
             try:
                 row = Statement("delete from core.processes where process_id = $1", [self._db.process_id])
                 self._db.write(SYSTEM_USER, [row])
             except LabError as error:
-                log.info("Left the lab without saying goodbye: %s", error)
+                log.info("This process could not be unregistered from the lab: %s", error)
 
     def _run(self) -> None:
         while not self._end.is_set():
@@ -287,11 +287,11 @@ class Liveness:
                 beat(self._db)
                 sweep(self._db)
             except LabError as error:
-                log.warning("The lab could not be told that this process lives: %s", error)
+                log.warning("The lease of this process could not be renewed: %s", error)
 
 
 def beat(db: Database) -> None:
-    """Write or renew this process's row."""
+    """Inserts or renews this process's row."""
     now = to_naive_utc(utc_now())
     upsert = Statement(
         "insert into core.processes (process_id, host, pid, pid_started, started_at, heartbeat_at, lease_until) "
@@ -321,10 +321,10 @@ class Process:
 
 
 def started_at(pid: int) -> str | None:
-    """When the process of this pid began, in words that no other process of this machine shares; None when there is none.
+    """Returns a unique description of when a process started on this machine; None when it does not exist.
 
-    From /proc where there is one (the machine's boot, and ticks since then); elsewhere from psutil.
-    A process that has ended and was not yet waited for counts as ended.
+    Uses /proc if available (boot id and ticks since boot), otherwise psutil.
+    A zombie process counts as ended.
     """
     stat = Path(f"/proc/{pid}/stat")
     if not Path("/proc/self/stat").exists():
@@ -335,7 +335,7 @@ def started_at(pid: int) -> str | None:
         except psutil.NoSuchProcess:
             return None
     try:
-        # The name, in brackets, may hold anything; after it come state (field 3) and, as field 22, the start.
+        # The name in brackets may contain anything; after it come the state (field 3) and, as field 22, the start.
         fields = stat.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
@@ -349,9 +349,9 @@ def started_at(pid: int) -> str | None:
 
 
 def sweep(db: Database) -> int:
-    """Mark what dead processes left running. Returns how many runs that were.
+    """Marks what dead processes left running. Returns the number of runs.
 
-    Several processes may sweep at once: each change is made only if the run still runs under that process.
+    Safe to run in several processes at once: each change is made only if the run still belongs to the dead process.
     """
     running = db.query(
         SYSTEM_USER,
@@ -400,7 +400,7 @@ def _processes(db: Database) -> Mapping[str, Process]:
 
 
 def process_is_alive(db: Database, process_id: str | None) -> bool:
-    """Whether the process that wrote this id goes on. Blocks."""
+    """Returns whether a process is alive. Blocks."""
     if process_id == db.process_id:
         return True
     process = _processes(db).get(process_id or "")

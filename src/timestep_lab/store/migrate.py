@@ -1,9 +1,9 @@
-"""Numbered SQL files bring a lab to the form this program knows: one transaction a file, each recorded with its digest.
+"""Schema migrations: numbered SQL files, each run in one transaction and recorded with its hash.
 
     migrations/<dialect>/0001_control.sql
 
-A lab that a later program has migrated is refused; so is one whose recorded digest differs from the file shipped here.
-Whoever calls `migrate` keeps others out meanwhile (DuckDB: it owns the file; Postgres: an advisory lock).
+A lab migrated by a newer version is rejected, as is one whose recorded hash differs from the shipped file.
+The caller of `migrate` must prevent concurrent migrations (DuckDB: by owning the file; Postgres: with an advisory lock).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from timestep_lab.model.clock import to_aware_utc, to_naive_utc, utc_now
 from timestep_lab.model.errors import StoreError, StoreTooNewError
 from timestep_lab.store.base import SYSTEM_USER, Database, Dialect
 
-# --- Who may read a lab's files: its user alone, unless he opens them up himself
+# --- File permissions: a lab's files are private to their user, unless the user changes their mode
 #
-# A lab holds the key that signs tokens, the credentials of MCP servers, and everything that was said.
+# A lab contains the key that signs tokens, credentials of MCP servers, and all conversations.
 
 
 @contextlib.contextmanager
 def private_if_new(path: Path | None) -> Iterator[None]:
-    """A lab that is made inside is its user's alone. The mode of one that is there stays as it is."""
+    """Context manager in which a new lab is created with private permissions. The mode of an existing one is unchanged."""
     if path is None or path.exists():
         yield
         return
@@ -44,10 +44,10 @@ def private_if_new(path: Path | None) -> Iterator[None]:
 
 
 def keep_beside(path: Path | None, ending: str) -> None:
-    """Before something writes the file `path` + `ending`: if it is not there, it is made, empty, with the mode of the lab."""
+    """Creates the file `path` + `ending`, empty and with the mode of the lab, if it does not exist, before something writes it."""
     if path is None:
         return
-    with contextlib.suppress(OSError):  # It is there, or whoever writes it will say why it cannot be.
+    with contextlib.suppress(OSError):  # It exists, or the code that writes it will report the error.
         mode = stat.S_IMODE(path.stat().st_mode) & 0o666
         handle = os.open(path.with_name(path.name + ending), os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         os.close(handle)
@@ -74,7 +74,7 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class MigrationStatus:
-    """`applied_at` is None for a migration that is still to run."""
+    """State of one migration. `applied_at` is None for a pending one."""
 
     number: int
     name: str
@@ -82,16 +82,16 @@ class MigrationStatus:
 
 
 class MigrationSession(Protocol):
-    """What the runner needs of a connection: it may create tables, and nobody else migrates while it is used."""
+    """Connection for migrations: it may create tables, and nobody else migrates concurrently."""
 
     dialect: Dialect
 
     def run(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """One statement with `$1, $2, …`, or, without parameters, a script of several."""
+        """Runs one statement with `$1, $2, …` or, without parameters, a script."""
         ...
 
     def transaction(self) -> AbstractContextManager[Any]:
-        """Commits at the end, rolls back on an exception."""
+        """Context manager that commits at the end and rolls back on an exception."""
         ...
 
 
@@ -106,7 +106,7 @@ def known_migrations(dialect: Dialect) -> tuple[Migration, ...]:
 
 
 def latest(dialect: Dialect) -> int:
-    """The number of the last migration this program knows."""
+    """Returns the number of the latest known migration."""
     return known_migrations(dialect)[-1].number
 
 
@@ -116,10 +116,10 @@ def _migration(file_name: str, sql: str) -> Migration:
 
 
 def migrate(session: MigrationSession, migrations: Sequence[Migration] | None = None) -> list[Migration]:
-    """Run what is missing, in order, and return it.
+    """Runs the missing migrations in order and returns them.
 
-    Raises `StoreTooNewError` when the lab knows migrations that this program does not, `StoreError` when a file
-    fails (its transaction is rolled back whole) or differs from the one the lab was made with.
+    Raises `StoreTooNewError` when the lab has migrations that this version does not know, `StoreError` when a file
+    fails (its transaction is rolled back) or differs from the one the lab was created with.
     """
     known = known_migrations(session.dialect) if migrations is None else migrations
     with session.transaction():
@@ -144,19 +144,19 @@ def _check(recorded: dict[int, tuple[str, str]], known: Sequence[Migration]) -> 
     unknown = sorted(set(recorded) - set(by_number))
     if unknown:
         raise StoreTooNewError(
-            f"This lab was written by a later version of timestep-lab (it has migration {recorded[unknown[-1]][0]}).",
+            f"This lab was written by a newer version of timestep-lab (it has migration {recorded[unknown[-1]][0]}).",
             "Upgrade with: pip install --upgrade timestep-lab",
         )
     for number, (name, digest) in sorted(recorded.items()):
         if by_number[number].sha256 != digest:
             raise StoreError(
                 f"Migration {name} of this lab differs from the one this version of timestep-lab ships.",
-                "Open the lab with the version that made it, or start a new lab at another path.",
+                "Open the lab with the version that created it, or create a new lab at another path.",
             )
 
 
 def status(db: Database) -> list[MigrationStatus]:
-    """Every known migration of an open lab and when it was applied."""
+    """Returns every known migration and when it was applied."""
     rows = db.query(SYSTEM_USER, "select number, applied_at from core.schema_migrations").rows
     applied = {number: to_aware_utc(moment) for number, moment in rows}
     return [MigrationStatus(m.number, m.name, applied.get(m.number)) for m in known_migrations(db.dialect)]

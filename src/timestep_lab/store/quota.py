@@ -1,7 +1,7 @@
-"""What one guest of a served lab may keep and do at once. The lab's own user has no quota.
+"""Quota of one guest of a served lab. The lab's own user has none.
 
-What is kept is counted in the store, at most every few seconds; what was taken since is counted here. So a quota costs next to nothing where
-it is far away, and several processes on one store may together go over it by what they take within those seconds.
+Stored rows are counted in the store, at most every few seconds; what was added since is counted in memory. A quota is therefore cheap
+while it is far from exhausted, and several processes on one store can exceed it together by what they add within those seconds.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from timestep_lab.store.base import Database
 
 FRESH_S, AGAIN_S = 5.0, 0.5
-"""How long a count is good for; and when it says that there is no more, so that what was deleted meanwhile is seen."""
+"""Seconds that a count is valid; the second applies when the quota is exhausted, so that deletions are noticed."""
 MB = 2**20
 DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestLimits:
-    """0 is no limit."""
+    """Limits of a guest; 0 means no limit."""
 
     files: int = 200
     megabytes: int = 500
-    """Of files, and once more of traces sent within a day."""
+    """Total size of files, and separately of traces sent per day."""
     threads: int = 2_000
     traces: int = 20_000
     runs: int = 20
-    """At once."""
+    """Concurrent runs."""
     comparisons: int = 200
     agents: int = 200
     tool_servers: int = 50
@@ -61,7 +61,7 @@ class _Counted:
 
 
 class Quota:
-    """Of one guest. `take_…` raise `BusyError` or `TooLargeError` when there is no more; all block, and are safe from any thread."""
+    """Quota of one guest. The `take_…` methods raise `BusyError` or `TooLargeError` when it is exhausted; all block and are thread-safe."""
 
     def __init__(
         self, db: Database, user_id: str, limits: GuestLimits, clock: Callable[[], float] = time.monotonic
@@ -72,7 +72,7 @@ class Quota:
         self._sent, self._sent_at = 0.0, clock()
 
     def take_file(self, size: int) -> None:
-        """Before a file, or a part of one, is kept."""
+        """Called before a file, or a part of one, is stored."""
         self._take(
             "files", 1, self.limits.files, lambda most: _full(f"A guest may keep {most:,} files.", "Delete some")
         )
@@ -81,7 +81,7 @@ class Quota:
     def take_bytes(self, size: int) -> None:
         def refused(most: int) -> LabError:
             return TooLargeError(
-                f"The files of a guest may have {most // MB:,} MB in all.",
+                f"The files of a guest are limited to {most // MB:,} MB in total.",
                 f"Delete some first. {_OWNER}",
             )
 
@@ -97,7 +97,7 @@ class Quota:
             "traces",
             count,
             self.limits.traces,
-            lambda most: _full(f"A guest may keep {most:,} traces.", "Export them and go on as another guest"),
+            lambda most: _full(f"A guest may keep {most:,} traces.", "Export them and continue as another guest"),
         )
 
     def take_comparison(self) -> None:
@@ -105,7 +105,7 @@ class Quota:
             "comparisons",
             1,
             self.limits.comparisons,
-            lambda most: _full(f"A guest may keep {most:,} comparisons.", "Go on as another guest"),
+            lambda most: _full(f"A guest may keep {most:,} comparisons.", "Continue as another guest"),
         )
 
     def take_agent(self) -> None:
@@ -130,27 +130,29 @@ class Quota:
         )
 
     def take_sent(self, size: int) -> None:
-        """Before traces of so many bytes are read that the guest sends. What a day allows comes back over a day."""
+        """Called before reading this many bytes of sent traces. The daily allowance is replenished continuously."""
         most = self.limits.megabytes * MB
         with self._lock:
             now = self._clock()
             self._sent = max(0.0, self._sent - (now - self._sent_at) * most / DAY_S)
             self._sent_at = now
             if most and self._sent + size > most:
-                raise TooLargeError(f"A guest may send {most // MB:,} MB of traces a day.", f"Go on later. {_OWNER}")
+                raise TooLargeError(
+                    f"A guest may send {most // MB:,} MB of traces a day.", f"Try again later. {_OWNER}"
+                )
             self._sent += size
 
     def check_runs(self, running: int) -> None:
-        """Before one more run begins beside those that go on."""
+        """Called before another run starts."""
         if self.limits.runs and running >= self.limits.runs:
             raise BusyError(
-                f"A guest may have {self.limits.runs} runs going on at once.",
+                f"A guest is limited to {self.limits.runs} concurrent runs.",
                 f"Wait until one has ended, or cancel one. {_OWNER}",
                 retry_after=2.0,
             )
 
     def kept(self) -> dict[str, int]:
-        """How much there is now, under the names of the limits that can be counted."""
+        """Returns current counts by the names of the limits that can be counted."""
         return {
             **{name: self._count(name) for name in _KEPT if name not in ("megabytes", "uploads")},
             "megabytes": -(-self._count("megabytes") // MB),

@@ -1,7 +1,7 @@
-"""One class that reads and writes any table of records, always within one user's rows.
+"""Generic access to any table of records, restricted to one user's rows.
 
-The record class is the schema: a dataclass field is a column, a field of mapping or tuple type is a JSON column, a datetime
-a TIMESTAMP in UTC, a `Usage` a JSON column. No statement leaves this module without `user_id = $1`.
+The record class is the schema: a dataclass field is a column, fields of mapping or tuple type are JSON columns, a datetime is
+a TIMESTAMP in UTC, a `Usage` is a JSON column. Every statement of this module filters by `user_id = $1`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     import numpy
 
 
-# --- A column of text that says the same few things in row after row
+# --- Dictionary-encoded text columns
 
 
 class CodedText(Sequence[Any]):
-    """Reads like a list of `str | None`. `codes[row]` is the place of the row's text in `words`, -1 for None.
+    """A dictionary-encoded column that behaves like a list of `str | None`. `codes[row]` is the index of the text in `words`, -1 for None.
 
-    Of a hundred thousand rows a list of texts takes tens of milliseconds to make and to walk, codes take one.
+    For a hundred thousand rows, a list of strings takes tens of milliseconds to build and to iterate, codes take one.
     """
 
     __slots__ = ("codes", "words")
@@ -41,7 +41,7 @@ class CodedText(Sequence[Any]):
 
     @classmethod
     def of(cls, values: Sequence[object]) -> CodedText:
-        """The same column, coded; values other than None become text."""
+        """Encodes a column; values other than None become text."""
         import numpy as np
 
         if isinstance(values, CodedText):
@@ -53,7 +53,7 @@ class CodedText(Sequence[Any]):
         return cls(codes, [str(value) for value in met])
 
     def where(self, *texts: str) -> numpy.ndarray[Any, Any]:
-        """Of each row, whether it says one of `texts`."""
+        """Returns a boolean array: whether each row is one of `texts`."""
         import numpy as np
 
         return np.isin(self.codes, [code for code, word in enumerate(self.words) if word in texts])
@@ -89,9 +89,9 @@ class CodedText(Sequence[Any]):
         return repr(self.tolist())
 
 
-# --- Any value as text that both databases can hold: never fails, never changes what can be kept
+# --- Conversion of any value to text that both databases accept; never fails
 #
-# Neither database takes lone surrogates, Postgres takes no NUL, JSON takes no NaN: these become U+FFFD or a word, all else stays.
+# Neither database accepts lone surrogates, Postgres no NUL, JSON no NaN: these become U+FFFD or a word, everything else is unchanged.
 
 
 MAX_DEPTH = 200
@@ -99,7 +99,7 @@ REPLACEMENT = "\ufffd"
 
 
 def clean(text: str) -> str:
-    """`text` without NUL and lone surrogates; pairs of surrogates become the character they stand for."""
+    """Returns `text` without NUL and lone surrogates; surrogate pairs become the character that they encode."""
     if not text.isascii():
         try:
             text.encode()
@@ -109,9 +109,9 @@ def clean(text: str) -> str:
 
 
 def to_json(value: object) -> str:
-    """Compact JSON with non-ASCII letters as they are, so that they can be searched.
+    """Returns compact JSON with unescaped non-ASCII characters, so that it can be searched.
 
-    What JSON has no word for becomes its `str`; NaN and the infinities become the strings `NaN`, `Infinity`, `-Infinity`.
+    Values without a JSON form become their `str`; NaN and the infinities become the strings `NaN`, `Infinity`, `-Infinity`.
     """
     try:
         text = _dump(value)
@@ -137,15 +137,15 @@ def _foreign(value: object) -> object:
 
 
 def _dumper() -> Callable[[Any], str]:
-    """`JSONEncoder.encode` sets its C encoder up at every call, which takes longer than most values; this one is kept.
+    """Returns a fast encoder: `JSONEncoder.encode` creates its C encoder on every call, which takes longer than most values.
 
-    A circle of values ends as one that is nested too deep does, in a `RecursionError`.
+    A reference cycle raises `RecursionError`, like excessive nesting.
     """
     plain = json.JSONEncoder(
         ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), default=_foreign
     )
     make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:  # A Python without the C part.
+    if make is None:  # A Python without the C extension.
         return plain.encode
     chunks = make(None, _foreign, json.encoder.encode_basestring, None, ":", ",", False, False, False)
     return lambda value: "".join(chunks(value, 0))
@@ -155,7 +155,7 @@ _dump = _dumper()
 
 
 def _plain(value: object, depth: int) -> Any:
-    """`value` rebuilt of what JSON can say. Deeper than MAX_DEPTH (or in a circle) it is cut and says so."""
+    """Returns `value` as plain JSON. Values nested deeper than MAX_DEPTH (or in a cycle) are replaced by a note."""
     if depth > MAX_DEPTH:
         return "(nested too deep)"
     match value:
@@ -182,21 +182,21 @@ _LISTED_BY = {
     "paused run": ("lab.approvals.list()", "approve"),
     "comparison": ("lab.comparisons()", "sql \"select distinct comparison_id from comparisons\""),
 }  # fmt: skip
-"""Noun to what lists such rows: in Python, and as a command."""
+"""Maps a noun to what lists such rows: in Python, and on the command line."""
 
 
 MOST_KEPT = 100
-"""Queries whose rows a table keeps."""
+"""Maximum number of queries whose rows a table caches."""
 
 
 class Table(Generic[R]):
-    """`noun` names a row to people ("agent"); `order` is the column listings follow, newest last."""
+    """Records of one table. `noun` is the row's name in messages ("agent"); listings are ordered by column `order`, newest last."""
 
     def __init__(
         self, db: Database, user_id: str, name: str, record: type[R], *, noun: str, topic: Topic | None = None,
         key: str = "id", order: str = "created_at", kept: bool = False,
     ) -> None:  # fmt: skip
-        """`kept`: of small tables that are read far more often than written, rows are read once for each state of the table."""
+        """`kept`: caches rows until the table changes; for small tables that are read much more often than written."""
         self._kept: dict[tuple[Any, ...], tuple[object, list[tuple[Any, ...]]]] | None = {} if kept else None
         self.db, self.user_id, self.name, self.record = db, user_id, name, record
         self.noun, self.topic, self.key, self.order = noun, topic, key, order
@@ -207,7 +207,7 @@ class Table(Generic[R]):
     # -- reading
 
     def find(self, limit: int | None = None, *, newest_first: bool = False, **where: object) -> list[R]:
-        """Records whose columns equal `where`, in listing order."""
+        """Returns records whose columns equal `where`, in listing order."""
         return self._find(where, limit=limit, newest_first=newest_first)
 
     def _find(self, where: Mapping[str, object], *, limit: int | None = None, newest_first: bool = False) -> list[R]:
@@ -231,7 +231,7 @@ class Table(Generic[R]):
         return known[1]
 
     def newest_of_each(self, column: str, values: Sequence[str]) -> list[R]:
-        """The newest record, in listing order, with each of these values of `column`; none for a value that no record has."""
+        """Returns the newest record, in listing order, for each value of `column`; none for a value that no record has."""
         if not values:
             return []
         marks = ", ".join(f"${n}" for n in range(2, len(values) + 2))
@@ -244,7 +244,7 @@ class Table(Generic[R]):
         return [self.from_row(row) for row in rows.rows]
 
     def get(self, id: str) -> R:
-        """Raises `NotFoundError`."""
+        """Returns one record. Raises `NotFoundError`."""
         record = self.try_get(id)
         if record is None:
             raise self.missing(id)
@@ -255,7 +255,7 @@ class Table(Generic[R]):
         return records[0] if records else None
 
     def page(self, *, after: str | None = None, limit: int = 20, newest_first: bool = True, **where: object) -> Page[R]:
-        """One page in listing order. `after` is the key of the last record of the page before; unknown raises `NotFoundError`."""
+        """Returns one page in listing order. `after` is the key of the previous page's last record; raises `NotFoundError` if unknown."""
         conditions, params = self._where(where)
         sign, direction = ("<", "desc") if newest_first else (">", "asc")
         if after is not None:
@@ -281,7 +281,7 @@ class Table(Generic[R]):
     # -- writing
 
     def insert(self, record: R) -> R:
-        """Raises `ConflictError` when the key is taken."""
+        """Inserts a record. Raises `ConflictError` when the key exists."""
         self.db.write(self.user_id, [self.insert_statement(record)], changes=self.changes(getattr(record, self.key)))
         return record
 
@@ -290,9 +290,9 @@ class Table(Generic[R]):
         return record
 
     def update(self, id: str, *, expect: Mapping[str, Any] | None = None, **changes: Any) -> R:
-        """Set columns. With `expect`, only if those columns hold those values (compare-and-set).
+        """Updates columns. With `expect`, only if those columns have those values (compare-and-set).
 
-        Raises `NotFoundError` when there is no such record, `ConflictError` when `expect` does not hold.
+        Raises `NotFoundError` when the record does not exist, `ConflictError` when `expect` is not met.
         """
         try:
             [rows] = self.db.write(
@@ -305,7 +305,7 @@ class Table(Generic[R]):
         return self.from_row(rows.rows[0])
 
     def delete(self, id: str) -> None:
-        """Raises `NotFoundError`."""
+        """Deletes a record. Raises `NotFoundError`."""
         statement = Statement(
             f"delete from {self.name} where user_id = $1 and {self.key} = $2 returning {self.key}",
             [self.user_id, id],
@@ -331,7 +331,7 @@ class Table(Generic[R]):
     def update_statement(
         self, id: str, *, expect: Mapping[str, object] | None = None, answers: bool = True, **changes: object
     ) -> Statement:
-        """It returns the whole row, if it `answers`."""
+        """Returns an update statement; with `answers`, it returns the whole row."""
         params: list[Any] = [self.user_id, id]
         sets = []
         for column, value in changes.items():
@@ -362,10 +362,10 @@ class Table(Generic[R]):
     def missing(self, id: str) -> NotFoundError:
         message = f"There is no {self.noun} {id!r}."
         if self.noun not in _LISTED_BY:
-            return NotFoundError(message, "It may have been deleted, or be another user's.")
+            return NotFoundError(message, "It may have been deleted, or belong to another user.")
         python, command = _LISTED_BY[self.noun]
         return NotFoundError(
-            message, f"{python} gives those there are.", command=f"List them with: timestep-lab {command}"
+            message, f"{python} lists the existing ones.", command=f"List them with: timestep-lab {command}"
         )
 
     def _encode(self, column: str, value: object) -> Any:
@@ -389,7 +389,7 @@ def _codecs(record: type[object]) -> dict[str, Codec]:
 
 
 def _codec(hint: object) -> Codec:
-    """How a field of this type is written to a column and read back."""
+    """Returns the encoder and decoder of a field of this type."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         (hint,) = [part for part in typing.get_args(hint) if part is not type(None)] or [Any]
     origin = typing.get_origin(hint) or hint
@@ -415,5 +415,5 @@ def _to_json(value: object) -> str:
 
 
 def _from_json(stored: object) -> Any:
-    # DuckDB gives JSON columns as text, psycopg as values.
+    # DuckDB returns JSON columns as text, psycopg as values.
     return json.loads(stored) if isinstance(stored, str | bytes) else stored

@@ -1,7 +1,7 @@
-"""Threads, the items a reader sees in them, and the log of what the model has seen.
+"""Threads, their visible items, and the session log of the model.
 
-Positions (`item_index`, `seq`) are handed out by counters in the thread's row, in the transaction that writes the items: order is
-that of writing, whatever the clocks said, and no position is given twice.
+Positions (`item_index`, `seq`) are assigned by counters in the thread's row, in the transaction that writes the items: they follow the
+order of writes, independent of clocks, and are unique.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from timestep_lab.store.base import Database, Rows, Statement
 from timestep_lab.store.table import Table
 
 BELONGING = ("thread_items", "session_items", "run_states", "runs")
-"""Tables whose rows go with their thread. Traces stay: they are a record of what happened."""
+"""Tables whose rows are deleted with their thread. Traces are kept, as a record of what happened."""
 
 
 class Threads(Table[ThreadRecord]):
-    """All of a user's threads. Everything raises `NotFoundError` for a thread or an item that does not exist."""
+    """A user's threads. All methods raise `NotFoundError` for a thread or an item that does not exist."""
 
     def __init__(self, db: Database, user_id: str) -> None:
         super().__init__(db, user_id, "threads", ThreadRecord, noun="thread", topic="threads")
@@ -33,7 +33,7 @@ class Threads(Table[ThreadRecord]):
     def items(
         self, thread_id: str, after: str | None = None, limit: int = 20, *, newest_first: bool = False
     ) -> Page[ThreadItem]:
-        """One page of a thread's items in order. `after` is the id of the last item of the page before."""
+        """Returns one page of a thread's items in order. `after` is the id of the last item of the previous page."""
         return self._items.page(after=after, limit=limit, newest_first=newest_first, thread_id=thread_id)
 
     def all_items(self, thread_id: str) -> list[ThreadItem]:
@@ -43,9 +43,9 @@ class Threads(Table[ThreadRecord]):
         return self._items.get(item_id)
 
     def append_items(self, thread_id: str, items: Sequence[ThreadItem]) -> list[ThreadItem]:
-        """Put items at the end, all or none, and return them with their `item_index`.
+        """Appends items in one transaction and returns them with their `item_index`.
 
-        Raises `ConflictError` when an id is taken.
+        Raises `ConflictError` when an id exists already.
         """
         if not items:
             return []
@@ -59,8 +59,8 @@ class Threads(Table[ThreadRecord]):
         said: Sequence[Mapping[str, Json]] = (),
         run_id: str | None = None,
     ) -> list[Statement]:
-        """What `append_items` (and, of `said`, `append_session_items`) writes, for a transaction with more in it. `appended` reads its
-        results."""
+        """Returns the statements of `append_items` (and of `append_session_items`, for `said`), for a larger transaction. `appended` reads
+        their results."""
         if not items and not said:
             return []
         return [
@@ -72,7 +72,7 @@ class Threads(Table[ThreadRecord]):
     def begin_statements(
         self, thread: ThreadRecord, items: Sequence[ThreadItem], said: Sequence[Mapping[str, Json]], run_id: str
     ) -> list[Statement]:
-        """A new thread, and what is first in it; the items bring their `item_index`."""
+        """Returns the statements for a new thread with its first items, whose `item_index` is set."""
         insert = self.insert_statement(thread)
         counted = insert.sql.replace(") values (", ", next_item, next_session_seq) values (")
         n, now = len(insert.params), to_naive_utc(utc_now())
@@ -89,26 +89,26 @@ class Threads(Table[ThreadRecord]):
         ]
 
     def appended(self, thread_id: str, items: Sequence[ThreadItem], results: Sequence[Rows]) -> list[ThreadItem]:
-        """The items with their `item_index`, from the results of `append_statements`."""
+        """Returns the items with their `item_index`, from the results of `append_statements`."""
         return [
             replace(item, thread_id=thread_id, item_index=rows.rows[0][0])
             for item, rows in zip(items, results[1:], strict=False)
         ]
 
     def save_item(self, item: ThreadItem) -> ThreadItem:
-        """Replace the item of this id where it stands, or put it at the end. Its id keeps its `item_index` for good."""
+        """Replaces the item with this id in place, or appends it. An item's `item_index` never changes."""
         known = self._items.try_get(item.id)
         if known is None:
             try:
                 return self.append_items(item.thread_id, [item])[0]
-            except ConflictError:  # Somebody else just wrote it.
+            except ConflictError:  # Another client has just written it.
                 known = self._items.get(item.id)
         if known.thread_id != item.thread_id:
-            raise ConflictError(f"Item {item.id!r} belongs to another thread.", "Give the copy an id of its own.")
+            raise ConflictError(f"Item {item.id!r} belongs to another thread.", "Use a new id for the copy.")
         return self.update_item(item)
 
     def update_item(self, item: ThreadItem) -> ThreadItem:
-        """`save_item` for an item that is there. Raises `ConflictError` when it is not."""
+        """Same as `save_item`, for an existing item. Raises `ConflictError` when it does not exist."""
         row = dict(zip(self._items.columns, self._items.to_row(item), strict=True))
         fixed = ("id", "user_id", "thread_id", "item_index")
         columns = [column for column in self._items.columns if column not in fixed]
@@ -122,7 +122,7 @@ class Threads(Table[ThreadRecord]):
         return replace(item, item_index=rows.rows[0][0])
 
     def data_statement(self, item: ThreadItem) -> Statement:
-        """What an item that is there says by now."""
+        """Returns the statement that updates the data of an existing item."""
         return Statement(
             "update thread_items set data = $3 where user_id = $1 and id = $2",
             [self.user_id, item.id, _to_json(item.data)],
@@ -134,12 +134,12 @@ class Threads(Table[ThreadRecord]):
         statement = Statement("delete from thread_items where user_id = $1 and id = $2", [self.user_id, item_id])
         self.db.write(self.user_id, [statement], changes=self.changes(item.thread_id))
 
-    # -- what the model has seen
+    # -- session log of the model
 
     def session_items(
         self, thread_id: str, limit: int | None = None, *, run_id: str | None = None
     ) -> list[dict[str, Any]]:
-        """Agents SDK input items, oldest first; with `limit`, the newest so many; with `run_id`, those of one run."""
+        """Returns Agents SDK input items, oldest first; with `limit`, only the newest; with `run_id`, those of one run."""
         tail = f" limit {int(limit)}" if limit is not None else ""
         of_run = "" if run_id is None else " and run_id = $3"
         rows = self.db.query(
@@ -169,7 +169,7 @@ class Threads(Table[ThreadRecord]):
         ]
 
     def pop_session_item(self, thread_id: str) -> dict[str, Any] | None:
-        """Take the newest away and return it; None when there is none."""
+        """Removes and returns the newest item; None when there is none."""
         statement = Statement(
             "delete from session_items where user_id = $1 and thread_id = $2 and seq = "
             "(select max(seq) from session_items where user_id = $1 and thread_id = $2) returning item",
@@ -184,7 +184,7 @@ class Threads(Table[ThreadRecord]):
     # -- threads
 
     def search(self, text: str, limit: int = 50) -> list[ThreadRecord]:
-        """Threads whose title or messages hold `text`, whatever the case, newest first."""
+        """Returns threads whose title or messages contain `text`, case-insensitively, newest first."""
         columns = ", ".join(f"t.{column}" for column in self.columns)
         rows = self.db.query(
             self.user_id,
@@ -197,11 +197,11 @@ class Threads(Table[ThreadRecord]):
         return [self.from_row(row) for row in rows.rows]
 
     def touch_statement(self, thread_id: str) -> Statement:
-        """Puts whoever comes for the thread at once in a row."""
+        """Returns a statement that serializes concurrent transactions on the thread."""
         return self._take(thread_id)
 
     def delete(self, id: str) -> None:
-        """The thread with its items, session log, runs and paused run states. Its traces stay."""
+        """Deletes the thread with its items, session log, runs and run states. Its traces are kept."""
         thread = Statement(
             "delete from threads where user_id = $1 and id = $2 returning id", [self.user_id, id], expect=1
         )
@@ -219,7 +219,7 @@ class Threads(Table[ThreadRecord]):
         )
 
     def _insert(self, item: ThreadItem, thread_id: str, offset: int) -> Statement:
-        """`offset` counts back from the thread's counter, which stands behind the last item already."""
+        """`offset` is relative to the thread's counter, which already counts the new items."""
         row = dict(zip(self._items.columns, self._items.to_row(replace(item, thread_id=thread_id)), strict=True))
         del row["item_index"]
         places = ", ".join(f"${n}" for n in range(3, len(row) + 3))

@@ -1,13 +1,13 @@
-"""Two traces side by side: which step of one is which step of the other, and where they first part ways.
+"""Aligns two traces: which steps correspond to each other, and where they first diverge.
 
-Trees are aligned from the roots down. Among the children of two aligned spans, first those whose whole subtrees are alike find each
-other, then steps alike in themselves, then steps of the same kind and name; each time as many as can without crossing.
+Trees are aligned from the roots down. Among the children of two aligned spans, spans with equal subtrees are matched first, then equal
+steps, then steps of the same kind and name; each time as many as possible without crossings.
 
-An approval ends one pass of a run and begins another, each with spans of its own for the run and for the agent that waited. Such a pair is
-one step here, so a run that paused and one that did not have the same steps.
+An approval ends one pass of a run and starts another, each with its own spans of the run and of the waiting agent. Such a pair is
+treated as one step, so that a run with a pause has the same steps as one without.
 
-What makes a step differ is what was decided in it: a tool's arguments and result, a generation's prompt and text. A run, an agent or a
-turn only contains such steps; a model's name, times, tokens and costs are told, and are no divergence. Ids never are.
+Steps differ by what was decided in them: a tool's arguments and result, a generation's input and text. A run, an agent or a turn only
+contains such steps. Differences of model names, times, tokens and costs are reported but are no divergence. Ids are ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from timestep_lab.store.table import to_json
 
 
 def common_pairs(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """Index pairs (i, j), rising in both, with `left[i] == right[j]`; as many as there can be."""
+    """Returns a maximal list of index pairs (i, j), increasing in both, with `left[i] == right[j]`."""
     start = 0
     while start < min(len(left), len(right)) and left[start] == right[start]:
         start += 1
@@ -56,9 +56,9 @@ def _lcs(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[tuple[int,
     pairs = []
     i, j = len(left) - 1, len(right)
     while i >= 0 and j > 0:
-        if rows[j] >> i & 1:  # Element i adds nothing here.
+        if rows[j] >> i & 1:  # Element i contributes nothing here.
             i -= 1
-        elif rows[j - 1] >> i & 1:  # It does, and did not without right[j - 1]: these two are the pair.
+        elif rows[j - 1] >> i & 1:  # It does, but not without right[j - 1]: these two are a pair.
             pairs.append((i, j - 1))
             i, j = i - 1, j - 1
         else:
@@ -71,7 +71,7 @@ def _lcs(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[tuple[int,
 CONTAINERS = ("task", "agent", "turn")
 _IDS = frozenset({"id", "call_id", "tool_call_id", "response_id", "item_id", "created_at", "timestamp", "status"})
 CLIPPED = 400
-"""Characters shown of a payload that differs, from a little before the first difference."""
+"""Maximum length shown of a payload that differs, starting shortly before the first difference."""
 
 Change = Literal["same", "changed", "only_left", "only_right"]
 SpanDict = Mapping[str, Any]
@@ -80,7 +80,7 @@ SpanDict = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffSide:
-    """Time is the span's own; tokens and cost are those of its whole branch."""
+    """One side of a row. The time is the span's own; tokens and cost are those of its subtree."""
 
     span_id: str
     duration_ms: float | None = None
@@ -91,7 +91,7 @@ class DiffSide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffRow:
-    """Two spans found to be the same step, or one without a partner, in the order of a reader."""
+    """Two spans aligned as the same step, or one without a partner, in reading order."""
 
     change: Change
     depth: int
@@ -101,11 +101,11 @@ class DiffRow:
     right: DiffSide | None = None
     first_divergence: bool = False
     fields: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
-    """What differs: field to (left, right); payloads as text, clipped around the first difference."""
+    """Maps a differing field to (left, right); payloads are text, clipped around the first difference."""
 
 
 def diff_traces(left: Sequence[SpanDict], right: Sequence[SpanDict]) -> list[DiffRow]:
-    """Align two traces given by all their spans, in any order."""
+    """Aligns two traces, each given by all its spans in any order."""
     a, b = _Tree(left), _Tree(right)
     rows = list(_aligned(a, b))
     for place, row in enumerate(rows):
@@ -116,7 +116,7 @@ def diff_traces(left: Sequence[SpanDict], right: Sequence[SpanDict]) -> list[Dif
 
 
 def _aligned(a: _Tree, b: _Tree) -> Iterator[DiffRow]:
-    """Depth first; a stack of its own, since traces may be deeper than Python's."""
+    """Traverses depth first with an explicit stack, because traces may exceed Python's recursion limit."""
     levels = [_partners(a, b, a.roots, b.roots)]
     while levels:
         pair = next(levels[-1], None)
@@ -138,7 +138,7 @@ def _aligned(a: _Tree, b: _Tree) -> Iterator[DiffRow]:
 
 
 def _partners(a: _Tree, b: _Tree, left: list[int], right: list[int]) -> Iterator[tuple[int | None, int | None]]:
-    """Every element of both lists once, in order; None where there is no partner."""
+    """Yields every element of both lists once, in order; None where there is no partner."""
     pairs = [(0, 0, len(left), len(right))]
     matches: list[tuple[int, int]] = []
     for keys_a, keys_b in ((a.branch, b.branch), (a.own, b.own), (a.label, b.label)):
@@ -163,7 +163,7 @@ def _partners(a: _Tree, b: _Tree, left: list[int], right: list[int]) -> Iterator
 
 
 class _Tree:
-    """A trace's spans by number, in order of start, with what they are compared by."""
+    """A trace's spans, numbered in order of start, with their comparison keys."""
 
     def __init__(self, spans: Sequence[SpanDict]) -> None:
         self.spans = sorted(spans, key=lambda span: (span["started_at"], span["span_id"]))
@@ -173,7 +173,7 @@ class _Tree:
         parents: list[int | None] = []
         for n, span in enumerate(self.spans):
             above = number.get(span["parent_id"] or "")
-            # A parent that began later would make a circle possible; such a span is shown at the top.
+            # A parent that started later could form a cycle; such a span is shown at the top.
             parents.append(None if above is None or above >= n else above)
         self._join_passes(parents)
         for n, above in enumerate(parents):
@@ -190,17 +190,17 @@ class _Tree:
             self._sums[n] = self._sum(n, below)
 
     def _join_passes(self, parents: list[int | None]) -> None:
-        """Give what a resumed agent did to the agent that had paused, and the rest of the later pass to the earlier one."""
+        """Moves what a resumed agent did to the agent that had paused, and the rest of the later pass to the earlier one."""
         self.joined: set[int] = set()
         agents: dict[str, int] = {}
-        """The span that an agent's name had last."""
+        """Maps an agent's name to its latest span."""
         into: dict[int, int] = {}
         last_turn: dict[int, int] = {}
         for n, span in enumerate(self.spans):
             above = parents[n]
             if above in into:
                 above = parents[n] = into[above]
-                # Calls that had waited belong to the turn that asked for them.
+                # Calls that had waited belong to the turn that made them.
                 if span["kind"] != "turn" and self.spans[above]["kind"] == "agent":
                     parents[n] = last_turn.get(above, above)
             if span["kind"] == "turn" and above is not None:
@@ -261,7 +261,7 @@ def _label(span: SpanDict) -> tuple[str, str | None]:
 
 
 def _decided(span: SpanDict) -> tuple[str, ...]:
-    """What was decided in this step, as texts."""
+    """Returns what was decided in a step, as texts."""
     if span["kind"] in CONTAINERS:
         return ()
     output = answered(span["output"]) if span["kind"] == "generation" else span["output"]
@@ -278,7 +278,7 @@ def _normal(value: object) -> str:
 
 
 def _without_ids(value: object) -> Any:
-    """Keys in order; without what names an object or a moment instead of saying something."""
+    """Returns the value with sorted keys, without keys that only hold ids or times."""
     if isinstance(value, Mapping):
         return {key: _without_ids(value[key]) for key in sorted(value, key=str) if key not in _IDS}
     if isinstance(value, list):

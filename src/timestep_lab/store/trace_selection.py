@@ -1,4 +1,4 @@
-"""Which traces, and in what order: the parts of a query over the view `traces` (called `t`)."""
+"""Selection and order of traces, as parts of a query over the view `traces` (aliased `t`)."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ COMPUTED = {
     "tokens": "coalesce(v.input_tokens, 0) + coalesce(v.output_tokens, 0)",
     "score": "(select avg(x.value) from scores x where x.target = 'trace' and x.target_id = v.trace_id)",
 }
-"""What traces may be ordered by although the view has no such column: all tokens, and the mean of a trace's scores."""
+"""Columns to order by that the view lacks: total tokens, and the mean of a trace's scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """A filter expression (see `filters`), and the time traces started in: `since` inclusive, `until` exclusive."""
+    """A filter expression (see `filters`) and a range of start times: `since` inclusive, `until` exclusive."""
 
     filter: str = ""
     source: str = ""
-    """`live`, `evaluation` or `imported`; empty: all."""
+    """`live`, `evaluation` or `imported`; empty for all."""
     since: datetime | None = None
     until: datetime | None = None
 
     def where(self, dialect: Dialect, first_param: int = 1) -> CompiledFilter:
-        """Raises `FilterError`."""
+        """Returns the selection as a condition. Raises `FilterError`."""
         compiled = compile_filter(self.filter, dialect, first_param=first_param)
         sql, params = compiled.sql, list(compiled.params)
         if self.source:
@@ -52,7 +52,7 @@ class Selection:
 
     @property
     def earliest(self) -> datetime | None:
-        """No trace that started before can match; None when any can."""
+        """Lower bound of the start of matching traces; None if unbounded."""
         bounds = [started_since(read_filter(self.filter)), self.since]
         return max((to_aware_utc(bound) for bound in bounds if bound is not None), default=None)
 
@@ -64,7 +64,7 @@ class Order:
 
     @classmethod
     def read(cls, text: str) -> Order:
-        """`started_at desc`, or a column alone (ascending). Raises `UsageError`."""
+        """Parses `started_at desc`, or a column alone (ascending). Raises `UsageError`."""
         column, _, direction = text.strip().partition(" ")
         if column not in (*TRACE_COLUMNS, *COMPUTED):
             raise UsageError(
@@ -73,17 +73,17 @@ class Order:
             )
         direction = direction.strip().lower() or "asc"
         if direction not in ("asc", "desc"):
-            raise UsageError(f"There is no direction {direction!r}.", "Write asc or desc after the column.")
+            raise UsageError(f"Unknown direction {direction!r}.", "Use asc or desc after the column.")
         return cls(column, direction == "desc")
 
     @property
     def sql(self) -> str:
-        """Unknown values come last either way; equal ones follow the trace's id, so that pages never overlap."""
+        """Order by clause. Unknown values are last in both directions; ties are ordered by trace id, so that pages never overlap."""
         direction = "desc" if self.descending else "asc"
         return f"order by t.{self.column} {direction} nulls last, t.trace_id {direction}"
 
     def after(self, value: object, trace_id: str, first_param: int) -> CompiledFilter:
-        """What comes after the trace with this value and id."""
+        """Returns the condition for traces after the one with this value and id."""
         symbol = "<" if self.descending else ">"
         if value is None:
             return CompiledFilter(f"(t.{self.column} is null and t.trace_id {symbol} ${first_param})", [trace_id])
@@ -96,8 +96,8 @@ class Order:
 
 
 def with_literals(found: CompiledFilter) -> str:
-    """The same condition with its parameters written out, for people to read, copy and run."""
-    # The SQL holds names and places only, so every `$n` in it is a place.
+    """Returns the condition with literal parameters, to be read, copied and run."""
+    # The SQL has only names and placeholders, so every `$n` is a placeholder.
     return re.sub(r"\$(\d+)", lambda place: literal(found.params[int(place[1]) - 1]), found.sql)
 
 
@@ -115,7 +115,7 @@ def literal(value: object) -> str:
 
 
 def aware(row: Sequence[object], columns: Sequence[str]) -> dict[str, Any]:
-    """A row as a dict, its times with their zone (UTC)."""
+    """Returns a row as a dict with aware UTC datetimes."""
     return {
         column: to_aware_utc(value) if isinstance(value, datetime) else value
         for column, value in zip(columns, row, strict=True)

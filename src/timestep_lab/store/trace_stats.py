@@ -1,4 +1,4 @@
-"""Numbers over many traces: how many when, of which kind, how fast, for how much."""
+"""Statistics over many traces: counts over time and by facet, latency and cost."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FACETS: Mapping[FacetField, str] = {
     "outcome": "outcome", "source": "source", "agent": "agent_path", "model": "model", "failed_tool": "failed_tools",
     "error_type": "error_types", "user": "end_user", "tag": "tags",
 }  # fmt: skip
-"""What traces are counted by, and the column of the view that tells it. Scores are told by the view `scores`."""
+"""Maps a facet to its column in the view. Scores come from the view `scores`."""
 _MANY: Mapping[FacetField, str] = {"agent": ARROW, "failed_tool": "\n", "error_type": "\n", "tag": "\n"}
-"""A trace may have several, with this between them."""
+"""Facets of which a trace may have several values, with their separator."""
 _QUANTILE: dict[Dialect, str] = {
     "duckdb": "quantile_cont({1}, {0})", "postgres": "percentile_cont({0}) within group (order by {1})",
 }  # fmt: skip
@@ -34,20 +34,20 @@ _SECONDS: dict[Dialect, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeBucket:
-    """Traces that started from `start` (inclusive) to `end` (exclusive; the last bucket's is included)."""
+    """Traces that started between `start` (inclusive) and `end` (exclusive, except for the last bucket)."""
 
     start: datetime
     end: datetime
     count: int
     failed: int
-    """Those that failed themselves (`outcome == "failed"`)."""
+    """Traces that failed (`outcome == "failed"`)."""
     steps_failed: int
-    """Those that ended well although steps of them failed (`outcome == "steps_failed"`)."""
+    """Traces that succeeded although some of their steps failed (`outcome == "steps_failed"`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FacetValue:
-    """A value, and how many of the traces have it. `filter` is the condition that says so."""
+    """A value and the number of traces that have it. `filter` is the filter expression for it."""
 
     value: str
     count: int
@@ -57,7 +57,7 @@ class FacetValue:
 def histogram(
     db: Database, user_id: str, where: CompiledFilter, *, buckets: int, since: datetime | None, until: datetime | None
 ) -> list[TimeBucket]:
-    """Equal steps of time from `since` to `until`, or over all that matches. Empty when nothing does."""
+    """Returns equal time buckets from `since` to `until`, or over all matches. Empty when nothing matches."""
     ends = _ends(db, user_id, where, since, until)
     if ends is None:
         return []
@@ -83,12 +83,12 @@ def histogram(
 def _ends(
     db: Database, user_id: str, where: CompiledFilter, since: datetime | None, until: datetime | None
 ) -> tuple[datetime, datetime] | None:
-    """From when to when; of what matches, where a bound is not given. None when nothing does."""
+    """Returns the time range; missing bounds come from the matches. None when nothing matches."""
     if since is not None and until is not None:
         return to_aware_utc(since), to_aware_utc(until)
     sql = f"select min(t.started_at), max(t.started_at) from traces t where {where.sql}"
     if db.dialect == "postgres":
-        # Its index on the start is read from either end to the first that matches; for min and max the view would read all.
+        # The index on the start is read from either end up to the first match; for min and max the view would read everything.
         one = f"select t.started_at from traces t where {where.sql} and t.started_at is not null order by t.started_at"
         sql = f"select ({one} limit 1), ({one} desc limit 1)"
     row = db.query(user_id, sql, where.params).one()
@@ -106,7 +106,7 @@ def _in_steps(
     columns: str,
     group: str = "",
 ) -> tuple[list[tuple[Any, ...]], list[datetime]]:
-    """Rows of (step, of each `group`, `columns`), and the edges of the steps."""
+    """Returns rows of (step, `group` if given, `columns`), and the edges of the steps."""
     first, last = ends
     width_s = max((last - first).total_seconds(), 0.001) / steps
     n = len(where.params)
@@ -123,10 +123,10 @@ def _in_steps(
 
 
 def facets(db: Database, user_id: str, where: CompiledFilter, *, most: int = 20) -> dict[FacetField, list[FacetValue]]:
-    """Of each facet: its values and how many traces have each, most frequent first."""
+    """Returns the values of each facet with the number of traces that have each, most frequent first."""
     few = ", ".join(column for name, column in FACETS.items() if name != "user")
     empty = ", ".join("null" for name in FACETS if name != "user")
-    # Of a hundred thousand traces few differ in all of these: read once, counted by all of them and by user, then here by each.
+    # Many traces share all of these values: they are read once, counted by all columns and the user in SQL, then by each column here.
     sql = (
         f"with counted as (select {few}, end_user, grouping(end_user) as by_few, count(*) as n from traces t where {where.sql} "
         f"group by grouping sets (({few}), (end_user))) "
@@ -176,7 +176,7 @@ def _scored(name: str, label: str | None, level: str | None, count: int) -> Face
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Of the traces that started from `start` to `end`, or all in one; durations in ms. None: nobody knows."""
+    """Statistics of the traces that started between `start` and `end`; durations in ms. None: unknown."""
 
     start: datetime
     end: datetime
@@ -189,7 +189,7 @@ class Step:
     tokens: int = 0
     cost_usd: float | None = None
     n_unpriced: int = 0
-    """Traces whose cost, or a part of it, is unknown."""
+    """Traces with fully or partly unknown cost."""
     cost_p50_usd: float | None = None
     cost_p95_usd: float | None = None
     p50_ms: float | None = None
@@ -211,7 +211,7 @@ def series(
     since: datetime | None,
     until: datetime | None,
 ) -> list[Step]:
-    """In order of time; where nothing ran there is no step. `by`: one of `SPLITS`. With one step: totals."""
+    """Returns statistics by time; steps without runs are omitted. `by` is one of `SPLITS`. With one step: totals."""
     ends = _ends(db, user_id, where, since, until)
     if ends is None:
         return []
@@ -239,7 +239,7 @@ def series(
 
 
 def latency(db: Database, user_id: str, *, since: datetime | None, until: datetime | None) -> Rows:
-    """Of each hour and model: calls, failed calls, p50 and p95 of the generations' duration in ms, and p50 of time to first token."""
+    """Returns calls, failed calls, p50 and p95 of generation duration in ms, and p50 of time to first token, by hour and model."""
     conditions, params = "kind = 'generation'", []
     for bound, symbol in ((since, ">="), (until, "<")):
         if bound is not None:
@@ -258,7 +258,7 @@ def latency(db: Database, user_id: str, *, since: datetime | None, until: dateti
 
 
 def values_of(db: Database, user_id: str, view: str, column: str, prefix: str, limit: int) -> list[tuple[str, int]]:
-    """The most frequent values of a text column that begin so, with how often. `view` and `column` are names of ours."""
+    """Returns the most frequent values of a text column with a prefix, and their counts. `view` and `column` must be trusted names."""
     rows = db.query(
         user_id,
         f"select {column}, count(*) from {view} where {column} is not null and starts_with(lower({column}), lower($1)) "

@@ -1,8 +1,8 @@
-"""What the calls of a trace used, where several spans tell of one call.
+"""Sums of a trace's usage, when several spans report the same call.
 
-Programs that are watched by two instrumentations tell a call twice: a framework's span around that of the client it uses, or two spans side
-by side with the answer's id. An agent may tell the sum of its calls. So a trace's sums are over the outermost spans that know a number, and a
-generation within a generation is the same call. What a span adds depends on the spans above it and, where it has no price, on those below.
+Programs with two instrumentations report a call twice: as a framework's span around the client's span, or as two sibling spans with the
+same response id. An agent span may report the sum of its calls. Sums therefore use the outermost spans with a number, and a generation
+inside a generation is the same call. What a span contributes depends on the spans above it and, if it has no price, on those below.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from timestep_lab.store.spans import (
 )
 from timestep_lab.store.table import clean, from_json
 
-# --- What one batch of spans adds to each trace it touches: a row a trace, so that listings add up rows instead of reading spans
+# --- Deltas: what one batch of spans adds to each trace, one row per trace, so that listings sum up rows instead of reading spans
 
 
 DELTA_COLUMNS = (
@@ -38,7 +38,7 @@ DELTA_COLUMNS = (
 )  # fmt: skip
 ARROW = " → "
 _LAST_RESORT = 1 << 60
-"""Added to a key that should lose against any root span's (input: least key wins) or win against all others (output)."""
+"""Added to a key so that it loses against any root span's (for the input, the lowest key wins) or wins against others (output)."""
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _TRACE_AT = {column: place for place, column in enumerate(TRACE_COLUMNS)}
@@ -50,7 +50,7 @@ _IN_TOKENS, _OUT_TOKENS, _trace_deltas_COST = AT["input_tokens"], AT["output_tok
 
 
 class _Trace:
-    """The sums of one trace while a batch is read."""
+    """Sums of one trace in a batch."""
 
     __slots__ = (
         "agents", "cost", "ended", "ended_at", "first", "in_tokens", "last", "model", "model_at", "n_errors", "n_generations",
@@ -69,23 +69,23 @@ class _Trace:
         self.model_at: datetime | None = None
         self.root: Row | None = None
         self.first: Row | None = None
-        """The generation that began first, and the one that ended last."""
+        """The generation that started first; `last` is the one that ended last."""
         self.last: Row | None = None
         self.start: Row | None = None
         self.root_error = False
         self.ended: list[Row] = []
-        """Spans that failed, and generations whose first token is known."""
+        """Spans that failed, and generations with a known time to first token."""
 
 
 _LONGEST_WAIT_MS = 366 * 86_400_000
-"""A first token that its sender says came later, or before the request, was told in another unit or by another clock."""
+"""A longer, or negative, time to first token has a wrong unit or clock and is ignored."""
 
 
 class Facts(NamedTuple):
-    """What a trace is searched and counted by, of one batch. Lists as text, one entry a line."""
+    """Facts of one batch by which traces are searched and counted. Lists are text with one entry per line."""
 
     source: str | None = None
-    """None: live."""
+    """None means live."""
     first_token_at: datetime | None = None
     end_user: str | None = None
     tags: str | None = None
@@ -96,7 +96,7 @@ class Facts(NamedTuple):
     def of(
         cls, ended: Iterable[Row], metadata: Mapping[str, object], *, source: str | None = None, is_fork: bool = False
     ) -> Facts:
-        """`is_fork`: the trace branched from another one. Without a run of its own it is an experiment, not somebody's question."""
+        """`is_fork`: the trace is a fork. A fork without a run is an experiment, not a user's question."""
         first = [
             row[_STARTED] + timedelta(milliseconds=row[_TTFT])
             for row in ended
@@ -132,10 +132,10 @@ def trace_deltas(
     opened_before: Collection[tuple[str, str]] = (),
     starts: Iterable[Row] = (),
 ) -> list[Row]:
-    """`ended` and `opened` are span rows, `starts` trace rows, all of this user, of the lab's own runs: these tell each call once, and
-    are added as they come. Spans of other programs: see `imported_trace`.
+    """Returns the deltas of a user's own runs, in which each call is reported once. `ended` and `opened` are span rows, `starts` trace
+    rows. For spans of other programs see `imported_trace`.
 
-    `opened_before` holds the (trace_id, span_id) of ended spans that an earlier batch counted when they began.
+    `opened_before` holds the (trace_id, span_id) of ended spans that an earlier batch counted when they started.
     """
     traces: dict[str, _Trace] = {}
     for start in starts:
@@ -184,9 +184,11 @@ def _begun(trace: _Trace, row: Row) -> None:
 
 def _ended(trace: _Trace, row: Row) -> None:
     if trace.started_at is None or row[_STARTED] < trace.started_at:
-        # Also when the span was counted as it began: reading by time leaves out a row of sums that knows none.
+        # Also when the span was counted at its start: reading by time skips a delta without a start.
         trace.started_at = row[_STARTED]
-    ended_at = row[_ENDED] or row[_STARTED]  # An import may know no end; no span of a trace begins after its end.
+    ended_at = (
+        row[_ENDED] or row[_STARTED]
+    )  # An imported span may have no end; no span of a trace starts after its end.
     if trace.ended_at is None or ended_at > trace.ended_at:
         trace.ended_at = ended_at
     failed = row[_STATUS] == "error"
@@ -256,17 +258,17 @@ def _micros(moment: Any) -> int:
     return int((moment - _EPOCH) // _MICROSECOND)
 
 
-# --- One row of sums a trace, where the database does not keep it by itself
+# --- Folding: one row of sums per trace, for databases that do not maintain it themselves
 
 
 FOLD_FROM = 2_000
-"""So many rows that came since the last folding are worth one."""
+"""Number of new deltas from which folding is worthwhile."""
 _UPTO = "(select max(delta_no) from core.trace_sums_upto)"
 _FRESH = f"from core.trace_deltas where delta_no > {_UPTO}"
 
 
 def fold(db: Database, *, whole: bool = False) -> None:
-    """DuckDB: keep one row of sums a trace, so that lists read it instead of adding up. Postgres does so with each row it writes."""
+    """DuckDB: maintains one row of sums per trace, so that listings need not add up deltas. Postgres does so with every write."""
     if db.dialect == "postgres":
         return
     [n] = db.query(SYSTEM_USER, f"select count(*) {_FRESH}").one() or (0,)
@@ -282,16 +284,16 @@ def fold(db: Database, *, whole: bool = False) -> None:
     )
 
 
-# --- What spans used, where several tell of one call
+# --- Usage of spans, when several report the same call
 
 
 RESPONSE_ID = r'"gen_ai\.response\.id":"([^"\\]+)"'
-"""In a span's attributes as JSON: the provider's name of the answer."""
+"""Matches the provider's response id in a span's attributes as JSON."""
 _response_id = re.compile(RESPONSE_ID).search
 
 
 class SpanFacts(NamedTuple):
-    """A span, as far as it matters to the others of its trace."""
+    """The facts of a span that matter to other spans of its trace."""
 
     parent_id: str | None
     kind: str
@@ -303,7 +305,7 @@ class SpanFacts(NamedTuple):
     provider: str | None = None
     started_at: datetime = datetime.min
     ended_at: datetime = datetime.min
-    """Its start while it is open: what an open span used is not known yet."""
+    """Its start while it is open, because its usage is not known yet."""
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
@@ -313,7 +315,7 @@ class SpanFacts(NamedTuple):
 
     @property
     def knows(self) -> bool:
-        """Whether the spans below it count otherwise for it."""
+        """Whether it changes how the spans below it are counted."""
         return (
             self.kind == "generation"
             or self.input_tokens is not None
@@ -327,17 +329,17 @@ class SpanFacts(NamedTuple):
 
 
 class Used(NamedTuple):
-    """None where no span knows."""
+    """Usage of spans. None where no span has a value."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
     n_generations: int = 0
     n_unpriced: int = 0
-    """Calls whose tokens are known and whose cost is not."""
+    """Calls with known tokens and unknown cost."""
 
     def since(self, before: Used) -> Used:
-        """What came on top of `before`."""
+        """Returns the difference to `before`."""
         cost = None if self.cost_usd is None else round(self.cost_usd - (before.cost_usd or 0.0), 15)
         return Used(
             None if self.input_tokens is None else self.input_tokens - (before.input_tokens or 0),
@@ -349,25 +351,25 @@ class Used(NamedTuple):
 
 
 Repeated = tuple[int, int, int, float]
-"""Of a generation: calls, input tokens, output tokens and cost that another generation tells as well."""
+"""Calls, input tokens, output tokens and cost of a generation that duplicate another generation's."""
 
 _INPUT, _OUTPUT, _COST, _CALL, _CALL_INPUT, _CALL_OUTPUT, _CALL_COST = (1 << bit for bit in range(7))
-"""What a span or one above it knows; the last three: what a generation among them knows."""
+"""Flags for what a span or one above it reports; the last three for what a generation among them reports."""
 
 
 def response_id(attributes: str | None) -> str | None:
-    """From a span's attributes as JSON."""
+    """Returns the response id in a span's attributes as JSON."""
     match = _response_id(attributes) if attributes else None
     return match[1] if match else None
 
 
 def used(spans: Mapping[str, SpanFacts]) -> tuple[Used, dict[str, Repeated]]:
-    """What these spans of one trace used, and the generations among them that repeat what another tells."""
+    """Returns the usage of these spans of one trace, and the generations among them that duplicate others."""
     parents = {span_id: span.parent_id for span_id, span in spans.items()}
     _join_answers(spans, parents)
     known: dict[str, int] = {}
     tells: set[str] = set()
-    """Spans below which something was used."""
+    """Spans below which usage was reported."""
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost: float | None = None
@@ -378,7 +380,7 @@ def used(spans: Mapping[str, SpanFacts]) -> tuple[Used, dict[str, Repeated]]:
     for first in spans:
         at: str | None = first
         while at is not None and at in parents and at not in known:
-            known[at] = 0  # A circle of parents ends here.
+            known[at] = 0  # Ends a cycle of parents.
             path.append(at)
             at = parents[at]
         flags = known.get(at, 0) if at is not None else 0
@@ -426,7 +428,7 @@ def _repeated(span: SpanFacts, above: int) -> Repeated:
 
 
 def _join_answers(spans: Mapping[str, SpanFacts], parents: dict[str, str | None]) -> None:
-    """Generations side by side that tell of the same answer at the same time: the others count as parts of the one that knows most."""
+    """Treats sibling generations with the same response id and overlapping times as parts of the one with the most information."""
     same: dict[str, list[str]] = {}
     for span_id, span in spans.items():
         if span.response_id is not None:
@@ -437,7 +439,7 @@ def _join_answers(spans: Mapping[str, SpanFacts], parents: dict[str, str | None]
         outermost = _outermost(span_ids, parents)
         outermost.sort(key=lambda i: (spans[i].cost_usd is None, spans[i].input_tokens is None, i))
         calls: list[tuple[datetime, str]] = []
-        """In order of start. No two of them overlap, so of those that began before a span only the last may reach into it."""
+        """In order of start. They do not overlap, so only the last one that started before a span can overlap it."""
         for span_id in outermost:
             began, place = spans[span_id].started_at, bisect_right(calls, (spans[span_id].started_at, "~"))
             near = [other for _, other in calls[max(place - 1, 0) : place + 1]]
@@ -453,7 +455,7 @@ def overlap(one: SpanFacts, other: SpanFacts) -> bool:
 
 
 def _outermost(span_ids: Sequence[str], parents: Mapping[str, str | None]) -> list[str]:
-    """Those with none of the others above them. Each span is gone over once, however deep they lie."""
+    """Returns the spans without another one of them above. Visits each span once, at any depth."""
     among = set(span_ids)
     inside: dict[str, bool] = {}
     """Whether a span, or one above it, is among them."""
@@ -461,7 +463,7 @@ def _outermost(span_ids: Sequence[str], parents: Mapping[str, str | None]) -> li
         path: list[str] = []
         at: str | None = first
         while at is not None and at not in inside:
-            inside[at] = False  # A circle of parents ends here.
+            inside[at] = False  # Ends a cycle of parents.
             path.append(at)
             at = parents.get(at)
         is_inside = at is not None and inside[at]

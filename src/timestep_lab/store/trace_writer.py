@@ -1,8 +1,8 @@
-"""Spans on their way into the store: taken from any thread in microseconds, written in batches by one thread.
+"""Writes spans to the store: accepted from any thread in microseconds, written in batches by one thread.
 
-Live spans (`span_started`, `span_ended`) are queued and never wait, so an event loop may hand them over. What is queued is
-written within FLUSH_AFTER_S; a store that fails is tried again with the same batch, which is written exactly once. `flush`, and a
-`Barrier` for those who must not block, return when all that was handed over before is durable, and raise if it cannot be.
+Live spans (`span_started`, `span_ended`) are queued without waiting, so an event loop may submit them. The queue is written within
+FLUSH_AFTER_S; after a store error the same batch is retried, and written exactly once. `flush`, or a `Barrier` for code that must
+not block, returns when everything submitted before is durable, and raises if that fails.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ERROR = "interrupted: the process that ran this ended"
 
 
 def close_open_spans(process_ids: Sequence[str], moment: datetime) -> list[Statement]:
-    """Statements for one transaction, over all users: run them as `SYSTEM_USER` when these processes are known to be dead."""
+    """Returns statements for one transaction over all users; run them as `SYSTEM_USER` when these processes are known to be dead."""
     if not process_ids:
         return []
     places = ", ".join(f"${n}" for n in range(1, len(process_ids) + 1))
@@ -63,23 +63,23 @@ def close_open_spans(process_ids: Sequence[str], moment: datetime) -> list[State
 log = logging.getLogger(__name__)
 
 FLUSH_AFTER_S = 0.04
-"""How long the first span of a batch waits for company. With the commit it stays far below the 250 ms of the contract."""
+"""Seconds that the first span of a batch waits for others. Including the commit, this is far below the promised 250 ms."""
 FLUSH_LATEST_S = 0.1
-"""How long it waits at most, when the last write took longer."""
+"""Maximum wait in seconds when the last write took longer."""
 MAX_WAITING = 100_000
-"""Spans held while the store does not answer. Those beyond are counted as lost and reported, not silently dropped."""
+"""Maximum number of queued spans while the store does not respond. Further ones are counted as lost and reported."""
 MAX_BATCH = 20_000
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 2.0
 
 
 class Barrier:
-    """Stands in the writer's queue; passed once all that was handed over before it is durable. Nobody waits for company behind it:
-    what is queued is written at once. Raises `StoreError` when it is not passed within `timeout_s`."""
+    """A marker in the writer's queue, reached when everything submitted before it is durable. It is written at once, without waiting for
+    more spans. Raises `StoreError` when it is not reached within `timeout_s`."""
 
     def __init__(self, writer: TraceWriter) -> None:
         self._writer = writer
         self._passed: Future[None] = Future()
-        self._passed.set_running_or_notify_cancel()  # Nobody who stops waiting calls it off for the writer.
+        self._passed.set_running_or_notify_cancel()  # A waiter that stops waiting must not cancel it.
 
     def wait(self, timeout_s: float = 30.0) -> None:
         deadline = time.monotonic() + timeout_s
@@ -87,7 +87,7 @@ class Barrier:
             self._check(deadline, timeout_s)
 
     async def reached(self, timeout_s: float = 30.0) -> None:
-        """As `wait`, and holds neither the event loop nor a thread: hundreds of runs may end at once."""
+        """Same as `wait`, without blocking the event loop or a thread: hundreds of runs may end at once."""
         passed, deadline = asyncio.wrap_future(self._passed), time.monotonic() + timeout_s
         while not (await asyncio.wait([passed], timeout=_step(deadline)))[0]:
             self._check(deadline, timeout_s)
@@ -97,12 +97,12 @@ class Barrier:
 
     def _check(self, deadline: float, timeout_s: float) -> None:
         if not self._writer.is_alive and not self._passed.done():
-            raise StoreError("The trace writer has stopped, and spans are not written.", "Open the lab again.")
+            raise StoreError("The trace writer has stopped; spans are not written.", "Open the lab again.")
         if time.monotonic() >= deadline:
             error = self._writer.last_error
             raise StoreError(
                 f"Spans could not be written within {timeout_s:g} s: {error or 'the store is busy'}",
-                "They are kept and tried again; see `timestep-lab doctor`.",
+                "They are kept and retried; see `timestep-lab doctor`.",
             ) from error
 
 
@@ -117,7 +117,7 @@ _Event = TraceStart | SpanRecord | Barrier
 
 
 class TraceWriter:
-    """One for each open database. `last_error` is the latest failure to write, None while all is well."""
+    """Writes the spans of one open database. `last_error` is the latest write error, None after a success."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -125,27 +125,27 @@ class TraceWriter:
         self._bodies = MessageBodies(db)
         self._import, self._importing = TraceImport(db), threading.Lock()
         self._open: dict[str, set[SpanKey]] = defaultdict(set)
-        """By user: spans that have a row in `open_spans`."""
+        """Spans with a row in `open_spans`, by user."""
         self._closed = False
         self._lost = 0
         self._took = 0.0
-        """Seconds of the last write."""
+        """Duration of the last write in seconds."""
         self._giving_up = threading.Event()
         self.last_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="timestep-lab traces", daemon=True)
         self._thread.start()
 
-    # -- handing over; never blocks, never raises for a failing store
+    # -- submitting; never blocks, and never raises for a failing store
 
     def trace_started(self, trace: TraceStart) -> None:
         self._put(trace)
 
     def span_started(self, span: SpanRecord) -> None:
-        """`span.ended_at` is None. Payload values are read later: hand over what nobody changes any more."""
+        """Submits a started span, whose `ended_at` is None. Payloads are read later and must not be modified."""
         self._put(span)
 
     def span_ended(self, span: SpanRecord) -> None:
-        """`span.ended_at` is set; the record is whole, whether or not the span was handed over when it began."""
+        """Submits an ended span, whose `ended_at` is set. The record is complete, whether or not its start was submitted."""
         self._put(span)
 
     def _put(self, event: TraceStart | SpanRecord) -> None:
@@ -155,7 +155,7 @@ class TraceWriter:
             self._lost += 1
             if self._lost == 1:
                 log.error(
-                    "The store does not answer and %d spans wait: spans are being lost. %s",
+                    "The store does not respond and %d spans are queued; further spans are lost. %s",
                     MAX_WAITING,
                     self.last_error,
                 )
@@ -163,7 +163,7 @@ class TraceWriter:
         self._queue.put(event)
 
     def import_spans(self, traces: Iterable[TraceStart], spans: Iterable[SpanRecord]) -> int:
-        """Many finished spans at once: blocks until they are durable, and says how many were new. Not for an event loop."""
+        """Imports finished spans: blocks until they are durable, and returns how many were new. Not for an event loop."""
         with self._importing:
             added = self._import.records(traces, spans)
         keep_filled(self._db)
@@ -172,25 +172,25 @@ class TraceWriter:
     # -- waiting
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Returns when everything handed over before is durable. Raises `StoreError` when it is not within `timeout_s`."""
+        """Returns when everything submitted before is durable. Raises `StoreError` if it is not within `timeout_s`."""
         self.barrier().wait(timeout_s)
         lost, self._lost = self._lost, 0
         if lost:
-            raise StoreError(f"{lost} spans were lost while the store did not answer.", "See `timestep-lab doctor`.")
+            raise StoreError(f"{lost} spans were lost while the store did not respond.", "See `timestep-lab doctor`.")
 
     def barrier(self) -> Barrier:
-        """Put one behind what was handed over so far."""
+        """Adds a barrier after everything submitted so far."""
         barrier = Barrier(self)
         self._queue.put(barrier)
         return barrier
 
     @property
     def is_alive(self) -> bool:
-        """Whether what is queued will be written."""
+        """Whether queued spans will be written."""
         return self._thread.is_alive()
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Writes what is queued, then ends. Raises `StoreError` when that fails. Closing twice is fine."""
+        """Writes the queue and ends. Raises `StoreError` when that fails. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -215,7 +215,7 @@ class TraceWriter:
                     event.passed()
 
     def _next_events(self) -> list[_Event]:
-        """Waits for a first event, then for more: FLUSH_AFTER_S, and longer while the store is slow. A barrier ends the wait."""
+        """Waits for a first event, then for more: FLUSH_AFTER_S, or longer while the store is slow. A barrier ends the wait."""
         events = [self._queue.get()]
         deadline = time.monotonic() + min(max(FLUSH_AFTER_S, self._took), FLUSH_LATEST_S)
         while len(events) < MAX_BATCH and not isinstance(events[-1], Barrier):
@@ -229,7 +229,7 @@ class TraceWriter:
         return events
 
     def _batches(self, events: list[_Event]) -> list[SpanBatch]:
-        """One batch a user. A span that began and ended among these events was never open to anyone."""
+        """Returns one batch per user. A span that started and ended among these events is never stored as open."""
         starts: dict[str, list[Row]] = defaultdict(list)
         opened: dict[str, dict[SpanKey, Row]] = defaultdict(dict)
         ended: dict[str, dict[SpanKey, Row]] = defaultdict(dict)
@@ -243,7 +243,7 @@ class TraceWriter:
                 row = span_row(event)
             except Exception as error:  # noqa: BLE001 - a payload may be any object; one span is lost and said so, no other
                 self._lost += 1
-                self._report(error, f"The span {event.name!r} could not be written down: {error!r}")
+                self._report(error, f"The span {event.name!r} could not be encoded: {error!r}")
                 continue
             key = span_key(row)
             if event.ended_at is None:
@@ -260,7 +260,7 @@ class TraceWriter:
         ]  # fmt: skip
 
     def _write(self, batches: Sequence[SpanBatch]) -> None:
-        """Until they are durable, or `close` ran out of patience. Of several that are refused together, only those that are alone, too."""
+        """Writes batches until they are durable, or `close` times out. If several are rejected together, each is retried alone."""
         if not batches:
             return
         spans = sum(len(batch.ended) + len(batch.opened) for batch in batches)
@@ -270,7 +270,7 @@ class TraceWriter:
             try:
                 write_together(self._db, batches, self._bodies)
             except (StoreError, BusyError) as error:
-                self._report(error, f"Spans could not be written and are tried again: {error}")
+                self._report(error, f"Spans could not be written and will be retried: {error}")
                 if self._giving_up.wait(wait_s):
                     self._lost += spans
                     return
@@ -280,7 +280,7 @@ class TraceWriter:
                     for batch in batches:
                         self._write([batch])
                     return
-                self._report(error, f"{spans} spans were refused by the store: {error}")
+                self._report(error, f"{spans} spans were rejected by the store: {error}")
                 self._lost += spans
                 return
             else:

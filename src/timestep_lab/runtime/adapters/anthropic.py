@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, streamed by its official client."""
+"""Adapter for Anthropic's Messages API, streamed with the official client."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
 
-# --- From the SDK's items to an Anthropic Messages request. <https://docs.claude.com/en/api/messages>
+# --- Conversion of the SDK's items to an Anthropic Messages request. <https://docs.claude.com/en/api/messages>
 #
-# Blocks of one speaker in a row become one message: parallel calls stay in one assistant turn and their results in one user turn,
-# as the API wants them. Thinking goes back with its signature, unchanged, to the model that thought it; so do searches and the like
-# that Anthropic ran itself.
+# Consecutive blocks of one role are merged: parallel calls stay in one assistant turn and their results in one user turn, as the API
+# requires. Reasoning is sent back unchanged, with its signature, to the model that produced it; so are results of tools that Anthropic
+# executed itself.
 
 
 BLOCKS = "anthropic_blocks"
@@ -40,7 +40,7 @@ BLOCKS = "anthropic_blocks"
 
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
 _ADAPTIVE_SINCE = (4, 6)
-"""From here on a model decides itself how much to think; older ones want a budget.
+"""Models from this version on choose their thinking budget themselves; older ones require one.
 <https://docs.claude.com/en/docs/build-with-claude/adaptive-thinking>"""
 _NO_SAMPLING_SINCE = (4, 7)
 """<https://docs.claude.com/en/docs/about-claude/models/migration-guide>"""
@@ -49,7 +49,7 @@ _CACHE = {"cache_control": {"type": "ephemeral"}}
 
 
 def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
-    """Arguments for `client.messages.create`. Raises `SettingsError` for settings that cannot go together."""
+    """Returns arguments for `client.messages.create`. Raises `SettingsError` for settings that exclude each other."""
     settings = request.settings
     system, messages = conversation(model, request)
     body: dict[str, Any] = {
@@ -58,7 +58,7 @@ def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
         "max_tokens": settings.max_tokens or _usual_limit(model),
     }
     if system:
-        # Caching covers everything up to a mark: one after the system text, one after the last tool.
+        # Caching covers everything up to a marker: one after the system text, one after the last tool.
         body["system"] = [*system[:-1], {**system[-1], **_CACHE}]
     if request.functions:
         body["tools"] = _tools(request)
@@ -69,8 +69,8 @@ def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
         _thinking(model, request, body, output)
     if request.any_json:
         raise SettingsError(
-            f"anthropic/{model} cannot be asked for any JSON object.",
-            "Give the schema that the answer must follow (response_format json_schema).",
+            f"anthropic/{model} does not support an unspecified JSON object.",
+            "Pass a schema (response_format json_schema).",
             param="response_format",
             code=UNSUPPORTED_PARAMETER,
         )
@@ -78,7 +78,7 @@ def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
         output["format"] = {"type": "json_schema", "schema": dict(request.schema)}
     if output:
         body["output_config"] = output
-    # The client has no argument for these; the API does.
+    # Parameters of the API that the client lacks.
     sampling = _sampling(model, request, thinks=body.get("thinking", {}).get("type") not in (None, "disabled"))
     extra_body = {**sampling, **dict(settings.extra_body or {})}  # type: ignore[call-overload]
     for name, value in (
@@ -92,10 +92,10 @@ def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
 
 
 def set_aside(model: str, request: ModelRequest) -> list[str]:
-    """Names of settings that have no meaning for this model and ask for nothing that it does not do anyway.
+    """Returns the names of settings that can be omitted because the model behaves so anyway.
 
-    Temperature 0 asks for the steadiest answers. Models from 4.7 on take no temperature at all, thinking ones only 1; they
-    have one steadiness, so 0 is left out (and said to be, in the response) where any other value is refused.
+    Temperature 0 asks for the most deterministic answers. Models from 4.7 on have no temperature, and reasoning requires 1, so 0 is omitted
+    (and reported in the response), while any other value is rejected.
     """
     unsteerable = _version(model) >= _NO_SAMPLING_SINCE or request.effort not in (None, "none")
     return ["temperature"] if unsteerable and request.settings.temperature == 0 else []
@@ -110,7 +110,7 @@ def _sampling(model: str, request: ModelRequest, *, thinks: bool) -> dict[str, A
         name = next(iter(given))
         raise SettingsError(
             f"anthropic/{model} does not take {' and '.join(given)} {why}.",
-            "Leave it out.",
+            "Remove it.",
             param=f"model_settings.{name}",
             code=UNSUPPORTED_PARAMETER,
         )
@@ -118,7 +118,7 @@ def _sampling(model: str, request: ModelRequest, *, thinks: bool) -> dict[str, A
 
 
 def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(system blocks, messages)."""
+    """Returns (system blocks, messages)."""
     system = [{"type": "text", "text": request.instructions}] if request.instructions else []
     messages: list[dict[str, Any]] = []
 
@@ -150,14 +150,12 @@ def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]
             answered = ids.of_answer(item["call_id"])
             add("user", {"type": "tool_result", "tool_use_id": answered, "content": _result(item.get("output"))})
         else:
-            raise UsageError(
-                f"anthropic/{model} cannot be sent an item of type {kind!r}.", "Start a new thread for it."
-            )
+            raise UsageError(f"anthropic/{model} does not support items of type {kind!r}.", "Start a new thread.")
     return system, _without_unfinished_steps(messages)
 
 
 def _without_unfinished_steps(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A call of one of Anthropic's own tools that was cut off before its result is refused by the API, and with it the thread."""
+    """Removes calls of Anthropic's own tools that were cut off before their result, because the API would reject the whole thread."""
     finished = {block.get("tool_use_id") for message in messages for block in message["content"]}
 
     def whole(block: Mapping[str, object]) -> bool:
@@ -178,7 +176,7 @@ def _block(part: Mapping[str, object]) -> dict[str, Any] | None:
         named = {"title": part["filename"]} if part.get("filename") else {}
         return {"type": "document", "source": _source(str(address)), **named}
     raise UsageError(
-        f"anthropic/ cannot be sent content of type {kind!r} without its data or address.",
+        f"anthropic/ does not support content of type {kind!r} without its data or URL.",
         "Send text, an image or a PDF.",
     )
 
@@ -227,7 +225,7 @@ def _thinking(model: str, request: ModelRequest, body: dict[str, Any], output: d
         return
     if request.settings.tool_choice not in (None, "auto", "none"):
         raise SettingsError(
-            f"anthropic/{model} cannot be made to call a tool while it reasons.",
+            f"anthropic/{model} does not support a forced tool call while reasoning.",
             'Set tool_choice to "auto", or reasoning to {"effort": "none"}.',
             param="model_settings.tool_choice",
             code=UNSUPPORTED_PARAMETER,
@@ -238,18 +236,18 @@ def _thinking(model: str, request: ModelRequest, body: dict[str, Any], output: d
         return
     budget = _BUDGETS[effort]
     body["thinking"] = {"type": "enabled", "budget_tokens": budget}
-    # The budget counts against max_tokens, which must be more than it.
+    # max_tokens includes the budget and must exceed it.
     body["max_tokens"] = max(body["max_tokens"], budget + _ROOM_FOR_THE_ANSWER)
 
 
 def _version(model: str) -> tuple[int, int]:
-    """`claude-sonnet-4-6` and `claude-3-7-sonnet-20250219` alike; (0, 0) for a name without a number."""
+    """Parses the version of `claude-sonnet-4-6` or `claude-3-7-sonnet-20250219`; (0, 0) for a name without one."""
     numbers = [int(part) for part in re.split(r"[-.@]", model) if re.fullmatch(r"\d{1,2}", part)]
     return (numbers[0], numbers[1] if len(numbers) > 1 else 0) if numbers and "claude" in model else (0, 0)
 
 
 def _usual_limit(model: str) -> int:
-    """The API wants a limit. Models before 3.5 end at 4096."""
+    """Returns the default max_tokens, which the API requires. Models before 3.5 have a maximum of 4096."""
     return 4096 if (3, 0) <= _version(model) < (3, 5) else 8192
 
 
@@ -270,7 +268,7 @@ class AnthropicModel(AdapterModel):
     )  # fmt: skip
 
     takes_of_reasoning: ClassVar[frozenset[str]] = frozenset({"effort", "summary"})
-    """Thinking always comes summarised; asking for it changes nothing."""
+    """Thinking is always summarized, so `summary` has no effect."""
 
     def __init__(self, model: str, client: PerLoop[AsyncAnthropic]) -> None:
         super().__init__(model, "anthropic")
@@ -290,7 +288,7 @@ class AnthropicModel(AdapterModel):
 
 
 class _Answer:
-    """Reads the API's events into ours. Completes only when the API said `message_stop`."""
+    """Converts the API's events. Completes only after `message_stop`."""
 
     def __init__(self, emitter: Emitter, model: str, metadata: Mapping[str, str]) -> None:
         self._emit = emitter
@@ -301,14 +299,14 @@ class _Answer:
         self._declined_because = ""
         self._said_anything = False
         self._kind = ""
-        """The type of the open block."""
+        """Type of the open block."""
         self._index: int | None = None
-        """Its place in the message."""
+        """Index of the open block in the message."""
         self._kept: list[dict[str, Any]] = []
         """Blocks of the open reasoning item."""
         self._input = ""
         self._given_input: Any = None
-        """Of the open call, as its beginning told it."""
+        """Input of the open call as given in its start event."""
         self._block_start = 0
         self._citations: list[Any] = []
 
@@ -324,7 +322,7 @@ class _Answer:
     def _content_block_start(self, event: Any) -> Events:
         block = event.content_block
         if event.index == self._index:
-            return  # told twice
+            return  # sent twice
         yield from self._whole_input()
         self._index, self._kind = event.index, block.type
         if block.type not in ("text", "tool_use"):
@@ -341,7 +339,7 @@ class _Answer:
             yield from self._emit.text(block.text or "")
 
     def _keep(self, block: Any) -> Events:
-        """Thinking, what Anthropic's own tools are asked and answer, and kinds of blocks yet to come: they go back as they came."""
+        """Keeps thinking, calls and results of Anthropic's own tools, and unknown blocks, to be sent back unchanged."""
         thought, signature = getattr(block, "thinking", "") or "", getattr(block, "signature", "") or ""
         plain = {"type": "thinking", "thinking": thought, "signature": signature}
         self._kept.append(plain if block.type == "thinking" else block.to_dict(mode="json"))
@@ -350,14 +348,14 @@ class _Answer:
         yield from self._emit.reasoning(thought, {"model": self._model, BLOCKS: self._kept})
 
     def _whole_input(self) -> Events:
-        """Some servers of this API tell a call's input with its beginning, and nothing after."""
+        """Emits the input of a call that was complete in its start event, as sent by some servers of this API."""
         if self._given_input is not None:
             given = self._given_input
             yield from self._emit.arguments(given if isinstance(given, str) else json.dumps(given, ensure_ascii=False))
         self._given_input = None
 
     def _lost_beginning(self, event: Any) -> Events:
-        """Open what a delta belongs to although nobody told that it begins."""
+        """Opens a block for a delta whose start event was missing."""
         yield from self._whole_input()
         self._index = event.index
         self._kind = {"input_json_delta": "tool_use", "thinking_delta": "thinking"}.get(event.delta.type, "text")
@@ -399,7 +397,7 @@ class _Answer:
                 block["input"] = arguments_object(self._input)
             if step := _step(block):
                 yield from self._emit.reasoning(step)
-        # A block's citations are for the whole of its text, wherever in the block they arrived.
+        # Citations apply to the whole text of a block, wherever they arrived.
         for citation in self._citations:
             address = getattr(citation, "url", None) or getattr(citation, "source", None)
             if address:
@@ -423,7 +421,7 @@ class _Answer:
         yield from self._emit.finish(self._total(), reason, self._metadata)
 
     def _total(self) -> Usage:
-        """`input_tokens` of this API leave out what was read from or written to the cache; ours contain all."""
+        """Returns total usage. The API's `input_tokens` exclude tokens read from or written to the cache; ours include them."""
         used = self._usage
         cached, written = used.get("cache_read_input_tokens", 0), used.get("cache_creation_input_tokens", 0)
         thought = used.get("output_tokens_details") or {}
@@ -438,7 +436,7 @@ class _Answer:
 
 
 def _step(block: Mapping[str, object]) -> str:
-    """What one of Anthropic's own tools was asked or found, as a line to read; empty for what says neither."""
+    """Returns a call or result of one of Anthropic's own tools as a line of text; empty if there is nothing to show."""
     if "name" in block and "input" in block:
         return f"{block['name']} {json.dumps(block['input'], ensure_ascii=False)}\n"
     content = block.get("content")
@@ -452,6 +450,6 @@ def _step(block: Mapping[str, object]) -> str:
 
 
 def _counted(usage: Any) -> dict[str, Any]:
-    """Later counts replace earlier ones; one that is left out changes nothing."""
+    """Returns the counts that are present; later ones replace earlier ones."""
     counts = usage.model_dump(warnings=False) if usage else {}
     return {name: value for name, value in counts.items() if value is not None}

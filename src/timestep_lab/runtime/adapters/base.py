@@ -340,7 +340,7 @@ def _target(root: Mapping[str, object], reference: str) -> Any:
 
 
 def parts_of(content: Any) -> list[Mapping[str, Any]]:
-    """A message's content as a list of parts, whichever form it came in."""
+    """Returns a message's content as a list of parts."""
     return [{"type": "input_text", "text": content}] if isinstance(content, str) else list(content or ())
 
 
@@ -350,7 +350,7 @@ def text_of(content: object) -> str:
 
 
 THINK_TAGS = {"<think>": "</think>", "<thought>": "</thought>", "[THINK]": "[/THINK]"}
-"""Between which models put their thinking where a server sends it as text: DeepSeek's, Qwen's and most; Gemini's; Mistral's."""
+"""Tags around reasoning that a server sends as text: of DeepSeek, Qwen and most others; of Gemini; of Mistral."""
 
 
 class ThinkTags:
@@ -408,10 +408,10 @@ def _overlap(text: str, tag: str) -> int:
 
 
 class CallIds:
-    """Ids of calls in the form that a server takes, none twice. Ids that it gave itself go back as they came where they have that form."""
+    """Maps call ids to unique ids in the format that a server accepts. The server's own ids in that format are restored."""
 
     def __init__(self, form: str, made: Callable[[str], str]) -> None:
-        """`form`: a regular expression. `made`: an id of that form from 64 letters and digits."""
+        """`form`: a regular expression. `made`: creates an id of that form from 64 letters and digits."""
         self._form, self._made = re.compile(form), made
         self._used: set[str] = set()
         self._open: dict[str, list[str]] = {}
@@ -422,14 +422,14 @@ class CallIds:
             if self._form.fullmatch(sent) and sent not in self._used:
                 break
         else:
-            times = len(self._used)  # counted, so that the same conversation is always sent in the same words
+            times = len(self._used)  # counted, so that the same conversation always produces the same ids
             sent = self._made(hashlib.sha256(f"{times}/{call_id}".encode()).hexdigest())
         self._used.add(sent)
         self._open.setdefault(call_id, []).append(sent)
         return sent
 
     def of_answer(self, call_id: str) -> str:
-        """Of the first call with this id that has no answer yet."""
+        """Returns the id of the first call with this id that has no result yet."""
         if waiting := self._open.get(call_id):
             self._answered[call_id] = waiting.pop(0)
         return self._answered.get(call_id, call_id)

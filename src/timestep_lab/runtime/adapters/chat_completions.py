@@ -1,10 +1,10 @@
-"""OpenAI Chat Completions, which most servers speak: vLLM, llama.cpp, TGI, LM Studio, OpenRouter, Hugging Face's router.
+"""Adapter for OpenAI Chat Completions, which most servers support: vLLM, llama.cpp, TGI, LM Studio, OpenRouter, Hugging Face's router.
 
-Requests are written by the Agents SDK's converter, answers read here: the SDK's own reader says neither why an answer ended nor
-that one broke off. The client sends the JSON and hands over the JSON of each chunk as it is, by its `post`: `chat.completions.create`
-would walk through every message of every request and build a dozen objects for every few letters of an answer, which took more CPU than all
-else together. Reasoning is not in OpenAI's specification: it comes as `reasoning_content` or `reasoning`, as parts of the content
-(Mistral), or as `<think>` text, and goes back the way it came, to the model that wrote it.
+Requests are built with the Agents SDK's converter, answers are parsed here: the SDK's own parser reports neither why an answer ended nor
+that it was cut off. The client's `post` is used to send the request and receive chunks as plain JSON: `chat.completions.create` would
+validate every message of a request and build a dozen objects per chunk, which took more CPU time than everything else together.
+Reasoning is not in OpenAI's specification: it is sent as `reasoning_content` or `reasoning`, as content parts (Mistral), or as
+`<think>` text, and is sent back in the same form, to the model that produced it.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _STOP_REASONS = {
     "function_call": "tool_calls",
 }  # fmt: skip
 _FAILED = ("error", "abort", "network_error")
-"""Reasons by which a server says that it could not finish: OpenRouter's, also those of the servers behind it, and SGLang's."""
+"""Finish reasons of servers that failed: OpenRouter's, those of the servers behind it, and SGLang's."""
 _KEEP_ALIVE = ("ping", "heartbeat", "keepalive", "keep-alive")
 AS_PARTS = "thinking"
-"""A way in which reasoning comes, beside those that are a field's name or the tag with which it begins."""
+"""A form of reasoning, besides field names and opening tags."""
 _AROUND = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
 WITHHELD = "The answer was withheld by the provider's content filter."
 
@@ -88,7 +88,7 @@ class ChatCompletionsModel(AdapterModel):
                 with self.reading():
                     if not isinstance(chunk, Mapping):
                         continue
-                    if "choices" not in chunk and chunk.get("object") == "error":  # FastChat's and vLLM's form
+                    if "choices" not in chunk and chunk.get("object") == "error":  # as sent by FastChat and vLLM
                         raise APIError(str(chunk.get("message")), stream.response.request, body=chunk)
                     for event in answer.read(chunk):
                         yield event
@@ -99,7 +99,7 @@ class ChatCompletionsModel(AdapterModel):
             yield event
 
     async def _asked(self, request: ModelRequest) -> _Chunks:
-        """The answer's stream. What a server turns out not to take of what nobody asked for, it is not sent again."""
+        """Opens the stream of the answer. Retries without optional fields that the server rejects, and omits them from then on."""
         client = self._client.get()
         if (client.base_url.host or "").endswith("mistral.ai"):
             self._limits.without.add(IDS)
@@ -124,10 +124,10 @@ class ChatCompletionsModel(AdapterModel):
 
 
 class _Chunks(AsyncStream[Any]):
-    """Empty events keep a connection alive. Some servers put no empty line between two events, which makes them one."""
+    """Splits the stream into chunks. Skips empty keep-alive events, and splits events of servers that omit the blank line between them."""
 
     done = False
-    """Whether the server said `[DONE]`."""
+    """Whether the server sent `[DONE]`."""
 
     async def _iter_events(self) -> AsyncIterator[Any]:
         async for event in super()._iter_events():
@@ -138,7 +138,7 @@ class _Chunks(AsyncStream[Any]):
 
 
 def _is_json(data: str) -> bool:
-    """Only what has several lines can be several events."""
+    """Returns whether data is one event; only data with several lines can be several events."""
     if "\n" not in data:
         return True
     try:
@@ -149,7 +149,7 @@ def _is_json(data: str) -> bool:
 
 
 def chat_body(request: ModelRequest, model: str, prefix: str, without: Collection[str] = frozenset()) -> dict[str, Any]:
-    """The JSON of a streaming request, without what goes round it (headers, query), and `without` what its server refuses."""
+    """Returns the JSON body of a streaming request, without headers, query and the fields in `without`, which its server rejects."""
     settings = request.settings
     body: dict[str, Any] = {"model": model, "messages": _messages(request, model, prefix, without), "stream": True}
     if settings.include_usage or (settings.include_usage is None and USAGE not in without):
@@ -178,7 +178,7 @@ def chat_body(request: ModelRequest, model: str, prefix: str, without: Collectio
 
 
 def _with_extras(body: dict[str, Any], request: ModelRequest) -> tuple[dict[str, Any], RequestOptions]:
-    """The body and the client's options with what the user adds to them. `extra_args` are further parameters of the request."""
+    """Adds the user's extras to the body and the client's options. `extra_args` are further parameters of the request."""
     settings = request.settings
     options: RequestOptions = {"security": {"bearer_auth": True}}
     more = dict(settings.extra_args or {})
@@ -213,10 +213,10 @@ def _messages(request: ModelRequest, model: str, prefix: str, without: Collectio
             should_replay_reasoning_content=lambda context: context.reasoning.origin_model in (model, ANY_MODEL),
         )
     except UserError as error:
-        raise UsageError(f"{prefix}/{model} cannot be sent this conversation: {error}") from error
+        raise UsageError(f"{prefix}/{model} does not support this conversation: {error}") from error
     field = _reasoning_field(request, model)
     messages = [_with_thought(message, field) if "reasoning_content" in message else message for message in messages]
-    _tell_again(messages, items, model)
+    _restore_extras(messages, items, model)
     if REASONING in without:
         left_out = (*REASONING_FIELDS, *MESSAGE_EXTRAS)
         messages = [{name: message[name] for name in message if name not in left_out} for message in messages]
@@ -225,7 +225,7 @@ def _messages(request: ModelRequest, model: str, prefix: str, without: Collectio
 
 
 def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Any]:
-    """A message whose `reasoning_content` goes the way in which the server sent it."""
+    """Returns a message with its reasoning in the form in which the server sent it."""
     sent = {key: value for key, value in message.items() if key != "reasoning_content"}
     thought, text = message["reasoning_content"], message.get("content")
     if field in THINK_TAGS:
@@ -236,8 +236,9 @@ def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Any]:
     return {**sent, field: thought}
 
 
-def _tell_again(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[str, Any]], model: str) -> None:
-    """What this model's server sent with its calls and wants to hear again. Ids may repeat, from turn to turn: the order tells which is which."""
+def _restore_extras(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[str, Any]], model: str) -> None:
+    """Adds fields that this model's server sent with its calls and expects back. Ids may repeat between turns, so calls are matched by
+    order."""
     by_call_id: dict[str, list[Mapping[str, Any]]] = {}
     for item in items:
         if item.get("type") == "function_call" and item.get("call_id"):
@@ -252,7 +253,7 @@ def _tell_again(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[str,
 
 
 def _as_sent(item: dict[str, Any], ids: CallIds | None) -> dict[str, Any]:
-    """A call or its result with the server's own id, or one of `ids`; arguments that are no object in one, since servers read them."""
+    """Restores the server's own call id, or one of `ids`. Wraps arguments that are no object in one, because servers parse them."""
     if not item.get("call_id"):
         return item
     is_call = item.get("type") == "function_call"
@@ -267,26 +268,26 @@ def _as_sent(item: dict[str, Any], ids: CallIds | None) -> dict[str, Any]:
 
 @dataclass
 class _Call:
-    """A call as its pieces make it. It is told as soon as its name is sure."""
+    """A call assembled from deltas. It is emitted once its name is certain."""
 
     index: int | None
     id: str
     name: str = ""
     arguments: str = ""
     empty: str = ""
-    """`{}` that came before any arguments: what they are if nothing follows, else only a place kept for them."""
+    """`{}` that arrived before any arguments: the arguments if nothing follows, otherwise a placeholder."""
     named_again: str = ""
-    """A name that came once more behind its whole arguments, without any: another call begins, if arguments follow."""
+    """A name that was repeated after complete arguments: a new call starts if arguments follow."""
     extras: dict[str, Any] = field(default_factory=dict)
-    """What the server wants to hear again with the call, such as Gemini's signature of the thought that led to it."""
+    """Data that the server expects back with the call, such as Gemini's signature of the thought that led to it."""
     item: Any = None
 
 
 class ChatAnswer:
-    """Reads chunks into events. Several calls may be open at once, with text between their pieces."""
+    """Converts chunks to events. Several calls can be open at once, with text between their deltas."""
 
     def __init__(self, emitter: Emitter, model: str, names: Collection[str] = ()) -> None:
-        """`names`: of the functions that the model may call."""
+        """`names` are the functions that the model may call."""
         self._emit = emitter
         self._model = model
         self._names = names
@@ -296,16 +297,16 @@ class ChatAnswer:
         self._said_anything = False
         self._tags = ThinkTags()
         self._extras: dict[str, list[dict[str, Any]]] = {}
-        """What else the message holds of reasoning, to be told again with the calls that it led to."""
+        """Further reasoning data of the message, sent back with the calls that it led to."""
         self._place: int | None = None
-        """The index of the choice that is read; there may be others."""
+        """Index of the choice that is read; others are ignored."""
         self.failed: Any = None
-        """What the server said when it could not finish."""
+        """The server's error when it could not finish."""
         self.unread: Any = None
-        """What it said that is no part of an answer: why there is none, where it breaks off."""
+        """A chunk that is no part of an answer; explains a missing or interrupted answer."""
 
     def read(self, chunk: Any) -> Events:
-        """One `chat.completion.chunk` as JSON. Servers leave out, or send as null, whatever they have nothing to say for."""
+        """Reads one `chat.completion.chunk` as JSON. Servers may omit any field, or send null."""
         self._count(chunk.get("usage"))
         self._count(_object(chunk.get("x_groq")).get("usage"))
         choices = _objects(chunk.get("choices"))
@@ -317,7 +318,7 @@ class ChatAnswer:
         self._place = _index(choice.get("index"))
         self._count(choice.get("usage"))
         self._end_of(choice)
-        # Some send the whole message so far beside each delta, or at the end.
+        # Some servers send the whole message so far beside each delta, or at the end.
         whole = {} if self._said_anything else _object(choice.get("message")) or {"content": choice.get("text")}
         delta = _object(choice.get("delta")) or whole
         thought = next((delta[name] for name in ("reasoning_content", "reasoning") if _is_text(delta.get(name))), "")
@@ -339,19 +340,19 @@ class ChatAnswer:
                 )
         for piece in _objects(delta.get("tool_calls")):
             yield from self._tool_piece(piece)
-        if asked := _object(delta.get("function_call")):  # the form from before there were several calls
+        if asked := _object(delta.get("function_call")):  # the deprecated form of a single call
             yield from self._tool_piece({"function": asked})
 
-    def _count(self, told: object) -> None:
-        """Usage may come with every chunk, and as zeros behind the true one."""
-        if (counted := _usage(_object(told))) and not (
+    def _count(self, used_by_server: object) -> None:
+        """Records usage, which may come with every chunk, or as zeros after the real one."""
+        if (counted := _usage(_object(used_by_server))) and not (
             self._usage and counted.input_tokens == counted.output_tokens == 0
         ):
             self._usage = counted
 
     def _end_of(self, choice: Mapping[str, object]) -> None:
         reason = choice.get("finish_reason")
-        reason = reason.get("type") if isinstance(reason, Mapping) else reason  # an object, in SGLang's own form
+        reason = reason.get("type") if isinstance(reason, Mapping) else reason  # an object, in SGLang's own format
         self._finish_reason = str(reason) if reason else self._finish_reason
         for reason in (self._finish_reason, choice.get("native_finish_reason")):
             if reason in _FAILED:
@@ -359,7 +360,7 @@ class ChatAnswer:
                 self.failed = choice.get("error") or self.failed or failure
 
     def _fragment(self, name: str, fragment: Mapping[str, object]) -> str:
-        """Keep a fragment of reasoning; its text."""
+        """Keeps a fragment of reasoning and returns its text."""
         kept = self._extras.setdefault(name, [])
         part = next((part for part in ("text", "summary", "thinking") if isinstance(fragment.get(part), str)), "")
         text, last = str(fragment.get(part, "")), kept[-1] if kept else {}
@@ -371,15 +372,15 @@ class ChatAnswer:
         return text
 
     def is_whole(self, *, done: bool) -> bool:
-        """`done`: the server said that this is all."""
+        """Returns whether the answer is complete. `done`: the server sent the end marker."""
         return self._finish_reason is not None or (done and self._said_anything and self.unread is None)
 
     def end(self, *, done: bool) -> Events:
         yield from self._told(self._tags.end())
         if not self.is_whole(done=done):
-            return  # broken off: whoever reads this sees that nothing completed
+            return  # cut off: the reader sees that nothing completed
         for call in self._calls:
-            if call.item is None:  # where its name never came, the model is told that there is no such tool
+            if call.item is None:  # without a name, the model is told that the tool does not exist
                 call.name = call.name or NAMELESS
                 yield from self._open(call)
             if not call.arguments:
@@ -397,7 +398,7 @@ class ChatAnswer:
         yield from self._emit.reasoning(text, {"model": self._model, "field": field})
 
     def _content(self, content: Any, *, is_thought: bool = False) -> Events:
-        """Text; or, from Mistral's reasoning models, a list of parts that are text or thinking."""
+        """Reads content: text or, from Mistral's reasoning models, a list of text and thinking parts."""
         if isinstance(content, str):
             self._said_anything = self._said_anything or (bool(content) and not is_thought)
             yield from self._told(self._tags.read(content), is_thought=is_thought)
@@ -416,7 +417,7 @@ class ChatAnswer:
                 yield from self._content(part.get("text") or "")
 
     def _told(self, pieces: Iterator[tuple[str, str]], *, is_thought: bool = False) -> Events:
-        """`is_thought`: Gemini says so beside the text, whatever its tags do."""
+        """`is_thought`: Gemini marks reasoning text with a flag, independent of tags."""
         for kind, text in pieces:
             if is_thought or kind == "thought":
                 yield from self._thought(text, self._tags.opening or "reasoning_content")
@@ -433,7 +434,7 @@ class ChatAnswer:
         call.named_again = name if not arguments and _whole(call.arguments) else ""
         call.extras |= {name: piece[name] for name in CALL_EXTRAS if piece.get(name)}
         if arguments == call.arguments and (name or _whole(arguments)):
-            arguments = ""  # the whole call, or all of its arguments, are told once more
+            arguments = ""  # the whole call, or all of its arguments, were repeated
         if not call.arguments and arguments.strip() == "{}":
             call.empty, arguments = arguments, ""
         call.arguments += arguments
@@ -443,7 +444,7 @@ class ChatAnswer:
             yield from self._open(call)
 
     def _name(self, call: _Call, piece: str) -> None:
-        """A name comes whole, once or with every piece; in pieces; or longer each time. The functions' names tell which."""
+        """Merges a delta of a name: servers send it complete (once or in every delta), in pieces, or cumulatively; known names decide."""
         if call.item is not None or not piece or (piece == call.name and piece in self._names):
             return
         joined = call.name + piece
@@ -453,17 +454,16 @@ class ChatAnswer:
             call.name = piece if piece in self._names or piece.startswith(call.name) else joined
 
     def _is_sure(self, name: str) -> bool:
-        """Whether nothing can follow it: its call is told before there are arguments."""
+        """Returns whether the name is complete, so that the call can be emitted before its arguments."""
         return name in self._names and not any(other.startswith(name) for other in self._names if other != name)
 
     def _open(self, call: _Call) -> Events:
         call.item = yield from self._emit.tool_call(call.name, call.id, call.arguments, stays_open=True)
 
     def _call_of(self, piece: Mapping[str, object], name: str, arguments: str) -> _Call:
-        """The call to which a piece belongs: that of its index. Where servers give every call the same index, or none, a new id
-        begins a new call, and so does a name with other arguments after some that are already whole. A piece that has neither
-        an index that is known, nor an id, nor a name goes on with the last call where a server leaves the index out, or counts
-        pieces, or functions."""
+        """Returns the call that a delta belongs to: the one with its index. Where a server uses one index for all calls, or none, a new id
+        starts a new call, and so does a name with other arguments after complete ones. A delta with neither a known index nor an id nor
+        a name belongs to the last call, if the server omits the index or counts deltas or functions."""
         index, given = _index(piece.get("index")), str(piece["id"] if piece.get("id") is not None else "")
         known = [call for call in self._calls if call.index == index]
         newest = self._calls[-1] if self._calls else None
@@ -494,7 +494,7 @@ def _whole(arguments: str) -> bool:
 
 
 def _index(given: Any) -> int | None:
-    """A number, which some servers send as text."""
+    """Returns a number, which some servers send as text."""
     return int(given) if str(given).isdecimal() else None
 
 
@@ -503,7 +503,7 @@ def _object(given: object) -> Mapping[str, Any]:
 
 
 def _objects(given: object) -> list[Mapping[str, Any]]:
-    """The objects of a list; an object that stands alone is the only one."""
+    """Returns the objects of a list; a single object becomes a list."""
     return [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, Mapping)]
 
 
@@ -512,7 +512,7 @@ def _is_text(given: object) -> bool:
 
 
 def _count(counted: Mapping[str, object], *names: str) -> int | None:
-    """By the first of these names that has a number, which some send as text."""
+    """Returns the first of the named counts that is a number, which some servers send as text."""
     for name in names:
         given = counted.get(name)
         if isinstance(given, int | float | str) and (not isinstance(given, str) or given.isdecimal()):
@@ -521,14 +521,14 @@ def _count(counted: Mapping[str, object], *names: str) -> int | None:
 
 
 def _arguments(given: object) -> str:
-    """Arguments as text, which is what they are in this API; some servers send the object itself."""
+    """Returns arguments as text, as the API specifies; some servers send an object."""
     if given is None or isinstance(given, str):
         return given or ""
     return json.dumps(given, ensure_ascii=False)
 
 
 def _usage(counted: Mapping[str, object]) -> Usage | None:
-    """None where it counts neither what was read nor what was written."""
+    """Returns the usage; None when neither input nor output was counted."""
     read, written = (
         _count(counted, "prompt_tokens", "input_tokens"),
         _count(counted, "completion_tokens", "output_tokens"),

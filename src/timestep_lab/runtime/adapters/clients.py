@@ -1,7 +1,7 @@
-"""Official clients, made the same way for every provider: one for each event loop, no retries of their own (the router repeats, so
-that every repeat is timed), a limit to silence, and no idle connections to plain-http servers.
+"""Official clients, configured the same way for every provider: one per event loop, no retries of their own (the router retries, so
+that every attempt is timed), a read timeout, and no idle connections to plain HTTP servers.
 
-The last because llama.cpp's server closes a connection after a stream without saying so; the next request on it would be lost.
+The latter because llama.cpp's server closes a connection after a stream without notice, and the next request on it would be lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def _trusted() -> ssl.SSLContext:
-    """The certificate authorities, read from disk once: it costs 50 ms of CPU, and each client would do it."""
+    """Returns the CA certificates, loaded once: it takes 50 ms of CPU time, and each client would do it."""
     import httpx2
 
     return httpx2.create_ssl_context()
@@ -37,16 +37,18 @@ def _trusted() -> ssl.SSLContext:
 
 CONNECT_TIMEOUT_S = 10.0
 KEPT_CONNECTIONS = 100
-"""Idle ones, to one host over TLS: as many as a comparison has calls under way, so that none shakes hands twice."""
+"""Maximum number of idle connections to one host over TLS: as many as a comparison has concurrent calls, to avoid new handshakes."""
 NO_KEY = "no-key"
-"""What a server of one's own is sent, which asks for no key: the clients insist on having one."""
+"""Placeholder key for local servers without a key, because the clients require one."""
 
 
 def _hooks(http: ModuleType, *first: object) -> dict[str, list[Any]]:
-    """Of a client of `http`; `first` are called with a request before any other."""
+    """Returns the event hooks for a client of `http`; `first` are called before the others."""
 
     async def as_it_is(request: Any) -> None:
-        request.headers["accept-encoding"] = "identity"  # a stream of small pieces; and what is no stream must be seen
+        request.headers["accept-encoding"] = (
+            "identity"  # small chunks do not compress, and other responses must be readable
+        )
 
     return {
         "request": [as_it_is, *first, *HTTP_HOOKS["request"]],
@@ -55,7 +57,7 @@ def _hooks(http: ModuleType, *first: object) -> dict[str, list[Any]]:
 
 
 def openai_client(base_url: str, key: str | None, timeout_s: float, *, official: bool = False) -> PerLoop[AsyncOpenAI]:
-    """`official`: OpenAI itself, which alone may learn which organisation and project the environment names."""
+    """Creates a client. `official`: OpenAI itself, which alone receives the organization and project from the environment."""
 
     def make() -> AsyncOpenAI:
         import httpx2
@@ -96,7 +98,7 @@ def anthropic_client(base_url: str, key: str | None, timeout_s: float) -> PerLoo
 
 
 def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[AsyncClient]:
-    """The client would send `OLLAMA_API_KEY` of the environment to any host; only `key` is sent here, if there is one."""
+    """Creates a client that sends only `key`, if any. The official client would send `OLLAMA_API_KEY` to any host."""
 
     def make() -> AsyncClient:
         import httpx
@@ -108,7 +110,7 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
                 request.headers["authorization"] = f"Bearer {key}"
 
         class Client(AsyncClient):
-            """Takes calls whose arguments are no object, over which the official client's types would throw."""
+            """Accepts calls whose arguments are not an object, which the official client would reject."""
 
             async def _request(self, cls: Any, *args: Any, **options: Any) -> Any:
                 def made(**part: Any) -> Any:
@@ -132,23 +134,23 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
 
 
 def with_v1(url: str) -> str:
-    """An address without a path gets `/v1`, where such servers keep their API."""
+    """Adds `/v1`, the usual API path of such servers, to a URL without a path."""
     parts = urlsplit(url)
     return url if parts.path.strip("/") else urlunsplit(parts._replace(path="/v1"))
 
 
 def without_v1(url: str) -> str:
-    """For Anthropic's client, which adds `/v1` itself."""
+    """Removes `/v1`, because Anthropic's client adds it itself."""
     return url.rstrip("/").removesuffix("/v1")
 
 
-# --- What servers answer instead of the stream that was asked for, in the form in which the official clients read it
+# --- Responses that are not the requested stream, converted to what the official clients understand
 #
-#     an error although the status is 200     the status that its code tells, so that the client raises it with the server's words
-#     a page of HTML, or plain text           502, with its text
-#     the whole answer at once                the events of a stream that says the same
+#     an error with status 200         gets the status of its code, so that the client raises it with the server's message
+#     an HTML page, or plain text      502, with its text
+#     a complete answer                the events of an equivalent stream
 #
-# The clients would read such a body as a stream without events, and what the server said would be lost.
+# The clients would read such a body as a stream without events, and the server's message would be lost.
 
 
 BAD_GATEWAY = 502
@@ -157,7 +159,7 @@ _LONGEST_FIRST_LINE = 8192
 
 
 def response_hook(http: ModuleType) -> Callable[[Any], Awaitable[None]]:
-    """For `event_hooks` of `http` (httpx or httpx2): looks at the beginning of each answer to a POST."""
+    """Returns a hook for `event_hooks` of `http` (httpx or httpx2) that checks the start of each response to a POST."""
 
     async def read_what_is_no_stream(response: Any) -> None:
         if response.request.method != "POST":
@@ -184,7 +186,7 @@ def response_hook(http: ModuleType) -> Callable[[Any], Awaitable[None]]:
 
 
 async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
-    """As much as tells what it is: the first line, if it is not too long."""
+    """Reads enough to recognize the format: the first line, unless it is too long."""
     begun = b""
     async for chunk in chunks:
         begun += chunk
@@ -203,7 +205,7 @@ def _is_stream(begun: bytes, media_type: str) -> bool:
     try:
         part = json.loads(first)
     except ValueError:
-        # A line of JSON, the way Ollama streams, too long to be seen whole.
+        # A line of JSON, as Ollama streams them, that is longer than what was read.
         return line.startswith(b"{") and not newline and len(begun) > _LONGEST_FIRST_LINE and "ndjson" in media_type
     return isinstance(part, dict) and "done" in part
 
@@ -217,7 +219,7 @@ def _continued(http: ModuleType, begun: bytes, rest: AsyncIterator[bytes], whole
             async for chunk in rest:
                 yield chunk
             if is_events:
-                yield b"\n\n"  # or the clients would drop an event that no empty line ends
+                yield b"\n\n"  # otherwise the clients drop a last event without a blank line
 
         async def aclose(self) -> None:
             await whole.aclose()
@@ -226,7 +228,7 @@ def _continued(http: ModuleType, begun: bytes, rest: AsyncIterator[bytes], whole
 
 
 async def _named_events(begun: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Anthropic's client goes by lines that name events. Some gateways leave them out; the name is in the data too."""
+    """Adds event names, which Anthropic's client requires and some gateways omit; the name is in the data too."""
     line, left = b"", begun
     while True:
         *lines, line = (line + left).splitlines(keepends=True) or [b""]
@@ -258,7 +260,7 @@ def _asked_to_stream(request: Any) -> bool:
 
 
 def _read(body: bytes, *, asked_to_stream: bool) -> tuple[int, bytes]:
-    """(status, body) as the client is to see them."""
+    """Returns the (status, body) that the client should see."""
     try:
         payload = json.loads(body)
     except ValueError:
@@ -271,7 +273,7 @@ def _read(body: bytes, *, asked_to_stream: bool) -> tuple[int, bytes]:
 
 
 def _error_object(body: bytes) -> bytes:
-    """An error as an object, when it is JSON: Ollama's client trips over any other."""
+    """Returns a JSON error as an object, because Ollama's client fails on any other form."""
     try:
         payload = json.loads(body)
     except ValueError:
@@ -306,7 +308,7 @@ def _as_stream(said: Mapping[str, object]) -> Iterator[bytes]:
 
 
 def _one_chunk(said: Mapping[str, Any]) -> dict[str, Any]:
-    """A `chat.completion` as one chunk."""
+    """Returns a `chat.completion` as one chunk."""
     choice = dict(said["choices"][0])
     delta = dict(choice.pop("message", None) or {})
     calls = [{"index": place, **call} for place, call in enumerate(delta.pop("tool_calls", None) or ())]
@@ -316,7 +318,7 @@ def _one_chunk(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _message_events(said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A message of Anthropic's as the events that would have built it."""
+    """Yields the events of a stream that produces an Anthropic message."""
     yield {"type": "message_start", "message": {**said, "content": [], "stop_reason": None}}
     for index, block in enumerate(said.get("content") or ()):
         begun, deltas = dict(block), []
@@ -346,28 +348,28 @@ def _event(data: Mapping[str, object]) -> bytes:
     return f"{name}data: {json.dumps(data)}\n\n".encode()
 
 
-# --- What servers of Chat Completions refuse of what goes to them unasked
+# --- Optional fields of requests that some Chat Completions servers reject
 
 
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 SHORT_ID = "[a-zA-Z0-9]{9}"
-"""The form of a call's id that every server takes: Mistral's models take no other, OpenAI none of more than 40 characters."""
+"""Format of call ids that every server accepts: Mistral requires it, and OpenAI accepts at most 40 characters."""
 USAGE, REASONING, IDS = "usage", "reasoning", "ids"
-"""What some servers refuse of what goes to them unasked: `stream_options`, what the model had thought, ids of calls in another's form."""
+"""Fields that some servers reject: `stream_options`, earlier reasoning, call ids in another format."""
 
 
 class ServerLimits:
-    """What a server turned out not to take. Refusals are read by the field that they name; that it is ids, only Mistral's code says,
-    so that a refused conversation with other ids is tried once with those that every server takes."""
+    """Fields that a server has rejected. Rejections are recognized by the field that they name. Rejected ids are identified only by
+    Mistral's code, so a rejected conversation with other ids is retried once with ids that every server accepts."""
 
     def __init__(self) -> None:
         self.without: set[str] = set()
         self._takes_ids = False
-        """It took some that are not of the form that every server takes."""
+        """The server accepted ids in another format."""
         self._tries_ids = False
 
     def learned_from(self, error: APIStatusError, body: Mapping[str, Any]) -> bool:
-        """Whether there is something to leave out of the request, which was refused with `error`."""
+        """Returns whether the request that was rejected with `error` can be retried without some fields."""
         if error.status_code not in (400, 422, 500):
             return False
         named = set(_names_in(error.body))
@@ -376,7 +378,7 @@ class ServerLimits:
                 self.without.add(what)
                 return True
         if self._tries_ids:
-            self._tries_ids = False  # it was not the ids
+            self._tries_ids = False  # the ids were not the reason
             self.without.discard(IDS)
         elif IDS not in self.without and not self._takes_ids and _has_other_ids(body):
             self._tries_ids = True
@@ -400,7 +402,7 @@ def _has_other_ids(body: Mapping[str, Any]) -> bool:
 
 
 def _names_in(said: Any) -> Iterator[str]:
-    """The fields that an error's JSON names: OpenAI's `param`, FastAPI's `loc`; also where a gateway puts that JSON into a text."""
+    """Returns the fields named in an error's JSON: OpenAI's `param`, FastAPI's `loc`; also if a gateway embeds that JSON in a string."""
     if isinstance(said, str) and "{" in said:
         try:
             said, _ = json.JSONDecoder().raw_decode(said[said.index("{") :])

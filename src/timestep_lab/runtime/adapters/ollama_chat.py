@@ -1,7 +1,7 @@
-"""Ollama's own `/api/chat`, streamed by its official client. Its OpenAI-compatible door would lose `num_ctx`, `keep_alive` and `think`.
+"""Adapter for Ollama's `/api/chat`, streamed with the official client. Its OpenAI-compatible API lacks `num_ctx`, `keep_alive` and `think`.
 
-Ollama gives calls no ids (they are made here), has no `tool_choice`, and takes images as data only.
-`extra_args` may hold `think`, `keep_alive`, `options` (a dict) and any single option such as `num_ctx`.
+Ollama has no call ids (they are generated here), no `tool_choice`, and accepts images only as data.
+`extra_args` can have `think`, `keep_alive`, `options` (a dict) and any single option such as `num_ctx`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _OPTIONS = {
     "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
 }  # fmt: skip
 _KEPT_BY_CLIENT = frozenset({"type", "items", "description", "enum"})
-"""What the official client passes on of a parameter's schema; the rest it drops."""
+"""Fields of a parameter's schema that the official client passes on; it drops the rest."""
 INLINE = "think_tags"
-"""Key of a reasoning item's provider data: the tag with which it began, where it came as text; it goes back so."""
+"""Key of a reasoning item's provider data: the opening tag, if it was sent as text; it is sent back in the same form."""
 _LEVELS = {"minimal": "low", "xhigh": "high", "max": "high"}
 
 
@@ -71,7 +71,7 @@ class OllamaModel(AdapterModel):
 
         parts: Any = await self._client.get().chat(**body, stream=True)
         try:
-            with self.reading():  # the client reads each line into a type of its own, within the loop
+            with self.reading():  # the client parses each line inside the loop
                 async with aclosing(parts):
                     async for part in parts:
                         message = part.message
@@ -82,7 +82,7 @@ class OllamaModel(AdapterModel):
                             yield event
                         for call in message.tool_calls or ():
                             if called and request.settings.parallel_tool_calls is False:
-                                break  # Ollama has no word for it: the first call is made, and the model asked again behind it
+                                break  # Ollama does not support it: the first call is made, and the model is asked again afterwards
                             called = True
                             arguments = _text_of_arguments(call.function.arguments)
                             for event in emitter.tool_call(call.function.name, arguments=arguments):
@@ -97,13 +97,13 @@ class OllamaModel(AdapterModel):
                             for event in emitter.finish(usage, reason):
                                 yield event
         except json.JSONDecodeError:
-            return  # broken off in the middle of a line: whoever reads this sees that nothing completed
+            return  # cut off in the middle of a line: the reader sees that nothing completed
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
         settings = request.settings
         if settings.tool_choice not in (None, "auto", "none"):
             raise SettingsError(
-                f"ollama/{self.model} cannot be made to call a tool: Ollama has no tool_choice.",
+                f"ollama/{self.model} does not support a forced tool call: Ollama has no tool_choice.",
                 'Use "auto" or "none".',
                 param="model_settings.tool_choice",
                 code=UNSUPPORTED_PARAMETER,
@@ -124,7 +124,7 @@ class OllamaModel(AdapterModel):
         }
 
     def _think(self, request: ModelRequest) -> bool | str | None:
-        """Levels for gpt-oss, which knows no off; on or off for the others. <https://docs.ollama.com/capabilities/thinking>"""
+        """Returns a level for gpt-oss, which cannot be turned off; on or off for others. <https://docs.ollama.com/capabilities/thinking>"""
         effort = request.effort
         if effort is None:
             return None
@@ -139,7 +139,7 @@ def _text_of_arguments(given: Mapping[str, object]) -> str:
 
 
 def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
-    """Chat messages. What one assistant turn said, thought and called is one message."""
+    """Returns chat messages. Text, reasoning and calls of one assistant turn are one message."""
     out: list[dict[str, Any]] = []
     names: dict[str, str] = {}
     if request.instructions:
@@ -174,15 +174,15 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
             name = names.get(item["call_id"], "")
             out.append({"role": "tool", "content": text_of(item.get("output")), "tool_name": name})
         else:
-            raise UsageError(f"ollama/ cannot be sent an item of type {kind!r}.", "Start a new thread for it.")
+            raise UsageError(f"ollama/ does not support items of type {kind!r}.", "Start a new thread.")
     return out
 
 
 def _image(part: Mapping[str, object]) -> bytes:
-    """Bytes, not base64 text: the client takes a text for the path of a file when there is one of that name."""
+    """Returns bytes instead of base64 text: the client takes a string for a file path if such a file exists."""
     address = str(part.get("image_url") or "")
     if part.get("type") != "input_image" or not address.startswith("data:"):
-        raise UsageError(f"ollama/ takes text and images as data, not content of type {part.get('type')!r} by address.")
+        raise UsageError(f"ollama/ supports text and image data, but not content of type {part.get('type')!r} by URL.")
     try:
         return base64.b64decode(address.partition(",")[2], validate=True)
     except binascii.Error as error:
@@ -206,7 +206,7 @@ def _tool(spec: FunctionSpec) -> dict[str, Any]:
 
 
 def _property(schema: Mapping[str, Any] | bool) -> dict[str, Any]:
-    """What the client would drop of a schema is told to the model in words."""
+    """Returns a parameter's schema; parts that the client would drop are appended to the description."""
     if isinstance(schema, bool):  # JSON Schema's shortest forms: anything, and nothing
         return {} if schema else {"description": "JSON schema: false"}
     plain = {key: value for key, value in schema.items() if key in _KEPT_BY_CLIENT}

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API through the Agents SDK's own model, one for each event loop; what it would silently ignore is refused."""
+"""Adapter for OpenAI's Responses API with the Agents SDK's own model, one per event loop; rejects settings that it would ignore."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOT_IN_THIS_API = ("frequency_penalty", "presence_penalty")
 
 
 class ResponsesModel(Model):
-    """`model` as OpenAI names it."""
+    """`model` is OpenAI's name of the model."""
 
     def __init__(self, model: str, client: PerLoop[AsyncOpenAI]) -> None:
         self.model = model
@@ -57,12 +57,12 @@ class ResponsesModel(Model):
             if getattr(model_settings, name) is not None:
                 raise SettingsError(
                     f"openai/{self.model} does not take the model setting {name}.",
-                    "Leave it out.",
+                    "Remove it.",
                     param=f"model_settings.{name}",
                     code=UNSUPPORTED_PARAMETER,
                 )
         if isinstance(output_schema, AnswerSchema):
-            # The SDK knows one form of schema and would give it a name of its own.
+            # The SDK supports one form of schema and would use a fixed name.
             text = {"format": output_schema.response_format()}
             if model_settings.verbosity is not None:
                 text["verbosity"] = model_settings.verbosity  # type: ignore[assignment]
@@ -80,7 +80,7 @@ class ResponsesModel(Model):
         try:
             async for event in stream:
                 if not hasattr(event, "type"):
-                    continue  # what a gateway put between the events, and no event of this API
+                    continue  # inserted by a gateway between the events; not an event of this API
                 if left_out and event.type in ("response.completed", "response.incomplete"):
                     event.response.metadata = {**(event.response.metadata or {}), **set_aside_note(left_out)}
                 yield event
@@ -89,17 +89,17 @@ class ResponsesModel(Model):
 
 
 def _set_aside(model: str, settings: ModelSettings) -> list[str]:
-    """Reasoning models take no temperature; 0 asks for no more steadiness than they have, other values OpenAI refuses itself."""
+    """Reasoning models have no temperature; 0 is omitted, and other values are rejected by OpenAI itself."""
     return ["temperature"] if settings.temperature == 0 and re.match(r"o\d|gpt-5", model) else []
 
 
 def _thought_elsewhere(item: object) -> bool:
-    """Another model's reasoning, which OpenAI does not know by its id and refuses."""
+    """Returns whether an item is another model's reasoning, which OpenAI would reject."""
     return isinstance(item, dict) and item.get("type") == "reasoning" and "provider_data" in item
 
 
 def _ours_out(item: object) -> Any:
-    """Without what other providers' adapters attached for their own replay, which OpenAI would refuse to read."""
+    """Removes data that other providers' adapters attached for replay, which OpenAI would reject."""
     if not isinstance(item, dict):
         return item
     sent = {key: value for key, value in item.items() if key != "provider_data"}

@@ -1,7 +1,7 @@
-"""One long-lived connection to one server. It opens on first use, is kept, and opens again after the server has died.
+"""A persistent connection to one server. It opens on first use and is reopened after the server has died.
 
-The client lives in a task of its own: whoever asks first may be cancelled, or finish, while others still use it; and anyio
-wants a scope left by the task that entered it. Each event loop that asks has a connection of its own.
+The client lives in a task of its own: the first caller may be cancelled or finish while others still use it, and anyio
+requires that a scope is exited by the task that entered it. Each event loop has a connection of its own.
 """
 
 from __future__ import annotations
@@ -60,27 +60,27 @@ if TYPE_CHECKING:
     from mcp.server import Server
 
 
-# --- How each kind of server is reached: in this process, as a child process, or by streamable HTTP. The official client talks
+# --- Transports: in this process, a child process, or streamable HTTP, with the official client
 #
-# `Client` objects are entered and left in one task (anyio's cancel scopes want that); see `connection.py`.
+# `Client` objects are entered and exited in one task, as anyio's cancel scopes require.
 
 
-# -- HTTP to public addresses only: `public_addresses.py` says why
+# -- HTTP to public addresses only; see `server_records.py`
 
 
 class PublicTransport(httpx2.AsyncHTTPTransport):
-    """Proxies named in the environment are not used: they would look the name up themselves."""
+    """HTTP transport that connects only to public addresses. Ignores proxies from the environment, which would resolve names themselves."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         host = request.url.host
         try:
             address = await public_address(host)
         except (OSError, UnicodeError) as error:
-            raise httpx2.ConnectError("its name is not known", request=request) from error
+            raise httpx2.ConnectError("its name cannot be resolved", request=request) from error
         if address is None:
-            raise httpx2.ConnectError("it is at no public address", request=request)
+            raise httpx2.ConnectError("it has no public address", request=request)
         extensions: dict[str, Any] = {**request.extensions, "sni_hostname": host}
-        # The headers name the host already; only the connection goes by number.
+        # The headers already have the host name; only the connection uses the resolved address.
         by_number = httpx2.Request(
             request.method,
             request.url.copy_with(host=address),
@@ -95,22 +95,22 @@ class PublicTransport(httpx2.AsyncHTTPTransport):
 
 _STDERR_BYTES = 4000
 
-# It would quote on the screen of whoever serves what servers answered; what matters of that is said by our own errors.
+# It would print server responses to the terminal of the serving process; our own errors report what matters.
 _log = logging.getLogger("mcp.client.streamable_http")
 if _log.level == logging.NOTSET:
     _log.setLevel(logging.CRITICAL)
 
 
 class Signs:
-    """What one connection has shown of the other side beside its answers."""
+    """State of one connection, apart from the responses."""
 
     def __init__(self) -> None:
         self.gone = asyncio.Event()
-        """The connection is over, or shall be."""
+        """Set when the connection has ended, or should end."""
         self.http_status: int | None = None
-        """Of the last HTTP answer."""
+        """Status of the last HTTP response."""
         self.session_refused = False
-        """The server no longer knows this session (404), so it has not acted on the request either.
+        """The server does not know this session (404), so it has not processed the request.
         https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management"""
         self.stderr = Stderr()
 
@@ -120,9 +120,9 @@ class Signs:
 
 
 class Stderr:
-    """The last few thousand bytes that a child process wrote to its standard error, to be quoted when it fails.
+    """The last few kilobytes of a child process's standard error, to be quoted when it fails.
 
-    A pipe of our own: a notebook's `sys.stderr` has no file descriptor, and a file would grow without end.
+    Uses a pipe: a notebook's `sys.stderr` has no file descriptor, and a file would grow without limit.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class Stderr:
         self._file: Any = None
 
     def open(self) -> Any:
-        """The writing end, for the child."""
+        """Returns the write end, for the child."""
         read_end, write_end = os.pipe()
         self._file = os.fdopen(write_end, "w", encoding="utf-8", errors="replace")
         self._thread = threading.Thread(target=self._drain, args=(read_end,), name="mcp-stderr", daemon=True)
@@ -139,12 +139,12 @@ class Stderr:
         return self._file
 
     def close(self) -> None:
-        """Close this process's copy of the writing end; the child's own ends with the child."""
+        """Closes this process's copy of the write end; the child's own closes when it ends."""
         if self._file is not None:
             self._file.close()
 
     def text(self) -> str:
-        """What was written last. Blocks until the writers have gone, at most half a second."""
+        """Returns the latest output. Blocks until the writers have closed, at most half a second."""
         self.close()
         if self._thread is not None:
             self._thread.join(0.5)
@@ -167,7 +167,7 @@ def client_for(
     builtin: Server[Any] | None = None,
     questions: Questions | None = None,
 ) -> Client:
-    """A client, not yet connected. `builtin` is the server to talk to in this process, instead of the record's place."""
+    """Returns an unconnected client. `builtin` is an in-process server that is used instead of the record's command or URL."""
     target: Any
     if builtin is not None:
         target = builtin
@@ -175,7 +175,7 @@ def client_for(
         target = _http(record, signs)
     else:
         target = _child(record, signs)
-    # Tool lists are kept by the connection, which also hears when they change; a second cache would hide that.
+    # The connection caches tool lists and is notified of changes; a second cache would hide them.
     return Client(
         target, read_timeout_seconds=record.timeout_s, message_handler=on_message, cache=None, mode=_mode(record.protocol),
         elicitation_callback=questions.elicit if questions else None, sampling_callback=questions.sample if questions else None,
@@ -193,7 +193,7 @@ async def _http(record: McpServerRecord, signs: Signs) -> AsyncIterator[Any]:
     timeout = httpx2.Timeout(min(10.0, record.timeout_s), read=record.timeout_s)
     hooks = {"response": [signs.on_response]}
     transport = await _public_transport(record) if must_be_public(record) else None
-    # Redirects are followed within the server's own origin only, by the official client's rule.
+    # Redirects are followed only within the server's own origin, as the official client does.
     async with (
         httpx2.AsyncClient(
             headers=dict(record.headers), timeout=timeout, event_hooks=hooks, transport=transport
@@ -204,12 +204,12 @@ async def _http(record: McpServerRecord, signs: Signs) -> AsyncIterator[Any]:
 
 
 async def _public_transport(record: McpServerRecord) -> PublicTransport:
-    """Raises `ForbiddenError`, which says more than a connection that fails."""
+    """Returns the transport. Raises `ForbiddenError`, which is clearer than a failed connection."""
     host = httpx2.URL(record.url or "").host
     try:
         address = await public_address(host)
     except (OSError, UnicodeError) as error:
-        raise httpx2.ConnectError("its name is not known") from error
+        raise httpx2.ConnectError("its name cannot be resolved") from error
     if address is None:
         raise not_public(record)
     return PublicTransport()
@@ -227,7 +227,7 @@ async def _child(record: McpServerRecord, signs: Signs) -> AsyncIterator[Any]:
 
 
 class _Watched:
-    """A stream of incoming messages that tells when it has ended."""
+    """A stream of incoming messages that reports its end."""
 
     def __init__(self, stream: Any, on_end: Callable[[], None]) -> None:
         self._stream, self._on_end = stream, on_end
@@ -258,7 +258,7 @@ class _Watched:
         return bool(await self._stream.__aexit__(kind, error, trace))
 
 
-# -- What went wrong with a server, in words that name it, say the next step, and hold none of its secrets
+# -- Errors of a server: they name it, state the next step, and contain none of its secrets
 
 
 def is_closed(error: BaseException) -> bool:
@@ -266,50 +266,50 @@ def is_closed(error: BaseException) -> bool:
 
 
 def connect_error(record: McpServerRecord, error: BaseException, *, said: str, http_status: int | None) -> ToolError:
-    """`said` is what a child process wrote to its standard error."""
+    """Converts an exception during connecting. `said` is the child process's standard error."""
     cause = error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     if isinstance(cause, LabError):
         return ToolError(cause.message, cause.next_step, server=record.name)
     if isinstance(cause, TimeoutError) or _timed_out(cause):
-        what = f"did not answer within {record.timeout_s:g} s"
-        step = "Is it an MCP server? A slow first start may need a longer timeout_s."
+        what = f"did not respond within {record.timeout_s:g} s"
+        step = "Check that it is an MCP server. A slow first start may need a longer timeout_s."
     elif http_status in (401, 403):
-        what, step = f"answered HTTP {http_status}", "It wants other credentials: set its headers again."
+        what, step = f"answered HTTP {http_status}", "Check its credentials and set its headers again."
     elif record.url:
         what = (
             f"answered HTTP {http_status}"
             if http_status and http_status >= 400
-            else f"gave no answer ({_short(cause)})"
+            else f"did not respond ({_short(cause)})"
         )
-        step = "Check that the URL is that of its MCP endpoint and that the server runs."
+        step = "Check that the URL is its MCP endpoint and that the server is running."
     else:
         last_line = said.splitlines()[-1][:300] if said else ""
-        what = f"ended at its start and said: {last_line}" if last_line else f"did not start ({_short(cause)})"
-        step = "Run the command by hand to see what it needs."
+        what = f"exited on start with: {last_line}" if last_line else f"did not start ({_short(cause)})"
+        step = "Run the command manually to see what it needs."
     message = f"The MCP server {record.name!r} ({where_it_is(record)}) {what}."
     return ToolError(redact(message, record), step, server=record.name)
 
 
 def call_error(record: McpServerRecord, what: str, error: BaseException, *, broken: bool) -> ToolError:
-    """`what` is the tool's name, or `tools/list`."""
+    """Converts an exception during a request. `what` is the tool's name, or `tools/list`."""
     if _timed_out(error):
-        happened = f"did not answer {what} within {record.timeout_s:g} s"
-        step = "Try again, or give the server a longer timeout_s."
+        happened = f"did not respond to {what} within {record.timeout_s:g} s"
+        step = "Try again, or set a longer timeout_s for the server."
     elif broken:
-        happened = f"went away during {what}, and whether the call took effect is not known"
-        step = "Look before calling again; the connection opens anew with the next call."
+        happened = f"disconnected during {what}; whether the call took effect is unknown"
+        step = "Check before calling again; the next call reconnects."
     elif isinstance(error, ValidationError):
-        happened = f"answered {what} with what is not of the protocol ({_first_fault(error)})"
-        step = "The server has to be mended; until then its tools are left out, and those of other servers work."
+        happened = f"sent an invalid response to {what} ({_first_fault(error)})"
+        step = "The server needs to be fixed; until then its tools are unavailable, and other servers work."
         if what != "tools/list":
-            step = "The server has to be mended; its other tools work."
+            step = "The server needs to be fixed; its other tools work."
     elif not isinstance(error, MCPError | RuntimeError):
-        happened = f"answered {what} with what cannot be read ({type(error).__name__}: {_short(error)})"
-        step = "The server has to be mended; the others work."
+        happened = f"sent an unreadable response to {what} ({type(error).__name__}: {_short(error)})"
+        step = "The server needs to be fixed; other servers work."
     else:
-        happened = f"refused {what}: {_short(error)}"
+        happened = f"rejected {what}: {_short(error)}"
         step = "Compare the tool's name and arguments with the catalogue."
     message = f"The MCP server {record.name!r} {happened}."
     return ToolError(redact(message, record), step, server=record.name, tool=what)
@@ -320,7 +320,7 @@ def _timed_out(error: BaseException) -> bool:
 
 
 def _first_fault(error: ValidationError) -> str:
-    """`tools.0.inputSchema.type: Input should be 'object'`."""
+    """Returns the first validation error, such as `tools.0.inputSchema.type: Input should be 'object'`."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in fault["loc"])
     return f"{where}: {fault['msg']}"[:300]
@@ -336,13 +336,13 @@ def _short(error: BaseException) -> str:
 T = TypeVar("T")
 
 TOOL_LIST_S = 60.0
-"""A tool list is asked for again after this time, or at once when the server says that it changed."""
+"""A tool list is requested again after this many seconds, or at once when the server reports a change."""
 
 LONGEST_CALL_S = 24 * 3600.0
-"""Of a tool that goes on reporting progress."""
+"""Maximum duration of a call that keeps reporting progress."""
 
 FAILED_S = 10.0
-"""A server that could not be reached is not tried again for this time, so that it does not slow down every run."""
+"""A server that could not be reached is not retried for this many seconds, so that it does not slow down every run."""
 
 
 class _Live:
@@ -365,13 +365,13 @@ class _Live:
 
 
 def resource_tools(server: str) -> dict[str, Tool]:
-    """By name: what lets a model read a server's resources. The protocol leaves that to the client, as it does not call them tools."""
+    """Returns the tools with which a model reads a server's resources, by name. The protocol leaves this to the client."""
     hints = ToolAnnotations(read_only_hint=True, idempotent_hint=True)
-    about_uri = "As list_resources tells it; of a template, with its {parts} filled in."
+    about_uri = "As returned by list_resources; for a template, with its {parts} filled in."
     uri = {"type": "string", "description": about_uri}
     tools = (
         Tool(
-            name="list_resources", description=f"The resources of {server} that read_resource reads, and templates of the URIs of more.",
+            name="list_resources", description=f"Lists the resources of {server} for read_resource, and URI templates of more.",
             input_schema={"type": "object", "properties": {}}, annotations=hints,
         ),
         Tool(
@@ -383,7 +383,7 @@ def resource_tools(server: str) -> dict[str, Tool]:
 
 
 class Connection:
-    """`builtin` is a server in this process, talked to instead of the record's command or URL."""
+    """A connection to one server. `builtin` is an in-process server that is used instead of the record's command or URL."""
 
     def __init__(self, record: McpServerRecord, builtin: Server[Any] | None = None) -> None:
         self.record = record
@@ -393,10 +393,10 @@ class Connection:
         self._resource_tools = resource_tools(record.name)
 
     async def tools(self, *, retry_now: bool = False) -> list[Tool]:
-        """What the server offers, `allowed_tools` applied. Raises `ToolError` naming the server when it cannot say.
+        """Returns the server's tools, filtered by `allowed_tools`. Raises `ToolError` naming the server when it fails.
 
-        One that has resources offers `list_resources` and `read_resource` beside its tools, unless some of those have these names.
-        A failure is remembered for `FAILED_S` seconds, unless `retry_now`.
+        A server with resources also gets the tools `list_resources` and `read_resource`, unless it has tools with these names.
+        A failure is cached for `FAILED_S` seconds, unless `retry_now`.
         """
         if self._failure and not retry_now and time.monotonic() - self._failure[0] < FAILED_S:
             raise self._failure[1]
@@ -415,17 +415,17 @@ class Connection:
         return [tool for tool in tools if allowed is None or tool.name in allowed]
 
     async def call(self, tool: Tool, arguments: dict[str, Any]) -> CallToolResult:
-        """Call a tool. A call that may have taken effect is not repeated, unless the server says the tool bears it. It has the record's
-        time to answer, and again so much from each progress that the server reports.
+        """Calls a tool. A call that may have taken effect is not repeated, unless the tool is declared read-only or idempotent. The
+        record's timeout restarts whenever the server reports progress.
 
-        Raises `ToolError` when no result came; a result that says `is_error` is returned.
+        Raises `ToolError` when there is no result; a result with `is_error` is returned.
         """
         ours = self._resource_tools.get(tool.name)
         if ours is not None and any(one is ours for one in await self.tools()):
             return await self._call_resource_tool(ours.name, arguments)
         hints = tool.annotations
         if tool.output_schema is not None:
-            # The client will import this to check the result; it takes up to 2 s, which the event loop must not stand still.
+            # The client imports this to validate the result; it takes up to 2 s, which must not block the event loop.
             await in_thread(importlib.import_module, "jsonschema")
 
         async def send(client: Client) -> CallToolResult:
@@ -463,8 +463,8 @@ class Connection:
     async def _call_resource_tool(self, name: str, arguments: dict[str, Any]) -> CallToolResult:
         if name == "read_resource":
             if not isinstance(uri := arguments.get("uri"), str):
-                step = "Give it as list_resources tells it."
-                raise ToolError("read_resource needs a uri, as a text.", step, server=self.record.name, tool=name)
+                step = "Pass a URI returned by list_resources."
+                raise ToolError("read_resource needs a uri, as a string.", step, server=self.record.name, tool=name)
             read = await self.read_resource(uri)
             return CallToolResult(content=[EmbeddedResource(type="resource", resource=one) for one in read.contents])
         listing: dict[str, list[Any]] = {"resources": [], "resourceTemplates": []}
@@ -474,7 +474,7 @@ class Connection:
         return CallToolResult(content=[], structured_content=listing)
 
     async def resources(self) -> list[Resource | ResourceTemplate]:
-        """What the server has to be read, and the forms of addresses of more. Raises `ToolError`."""
+        """Returns the server's resources and resource templates. Raises `ToolError`."""
 
         async def listed(client: Client) -> list[Resource | ResourceTemplate]:
             if client.server_capabilities.resources is None:
@@ -490,11 +490,11 @@ class Connection:
         return await self._request("resources/list", listed, repeatable=True)
 
     async def read_resource(self, uri: str) -> ReadResourceResult:
-        """Raises `ToolError`."""
+        """Reads a resource. Raises `ToolError`."""
         return await self._request(uri, lambda client: client.read_resource(uri), repeatable=True)
 
     async def prompts(self) -> list[Prompt]:
-        """Raises `ToolError`."""
+        """Returns the server's prompts. Raises `ToolError`."""
 
         async def listed(client: Client) -> list[Prompt]:
             return [] if client.server_capabilities.prompts is None else await _pages(client.list_prompts, "prompts")
@@ -502,11 +502,11 @@ class Connection:
         return await self._request("prompts/list", listed, repeatable=True)
 
     async def get_prompt(self, name: str, arguments: dict[str, str]) -> GetPromptResult:
-        """Raises `ToolError`."""
+        """Fills in a prompt. Raises `ToolError`."""
         return await self._request(name, lambda client: client.get_prompt(name, arguments or None), repeatable=True)
 
     async def aclose(self) -> None:
-        """Close in every loop, and wait for it in this one."""
+        """Closes the connections of all loops, and waits for this loop's."""
         here = self._lives.pop(asyncio.get_running_loop(), None)
         for loop, live in list(self._lives.items()):
             if loop.is_running():
@@ -519,12 +519,12 @@ class Connection:
     async def _request(self, what: str, send: Callable[[Client], Awaitable[T]], *, repeatable: bool) -> T:
         for last_try in (False, True):
             live = self._live()
-            # Shielded: a caller that gives up must not take the connection away from the others.
+            # Shielded: a caller that gives up must not close the connection for others.
             client = await asyncio.shield(live.client)
             try:
                 return await send(client)
-            # The client raises MCPError for a refusal, RuntimeError when closed, and for an answer that is not of the protocol
-            # whatever its parsing meets: ValidationError, re.error of a pattern in a schema, RecursionError.
+            # The client raises MCPError for a rejection, RuntimeError when closed and, for an invalid response, whatever its parsing
+            # raises: ValidationError, re.error of a pattern in a schema, RecursionError.
             except Exception as error:  # noqa: BLE001 - none is the lab's own fault, and each is raised again as a ToolError
                 unprocessed = live.signs.session_refused
                 broken = is_closed(error) or unprocessed or live.signs.gone.is_set()
@@ -543,7 +543,7 @@ class Connection:
         return live
 
     async def _hold(self, live: _Live) -> None:
-        """The task in which the client is opened and closed."""
+        """Opens and closes the client in a task of its own."""
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self.record.timeout_s):
@@ -562,14 +562,16 @@ class Connection:
             live.signs.gone.set()
             live.signs.stderr.close()
             if not live.client.done():  # cancelled, with the event loop or by a closing toolbox
-                live.client.set_exception(ToolError(f"The connection to {self.record.name!r} was closed as it opened."))
+                live.client.set_exception(
+                    ToolError(f"The connection to {self.record.name!r} was closed while it was opening.")
+                )
             if not live.client.cancelled():
-                live.client.exception()  # read, since nobody may be waiting any more
+                live.client.exception()  # retrieved, because nobody may be waiting any more
 
 
 async def _has_resources(client: Client) -> bool:
-    """Whether there is something to be read. Many servers say that they have resources, and have none; one that cannot list them has
-    its reasons, which `list_resources` tells the model."""
+    """Returns whether the server has resources. Many servers declare the capability without having any; if listing fails, `list_resources`
+    reports the error to the model."""
     if client.server_capabilities.resources is None:
         return False
     try:

@@ -1,8 +1,8 @@
-"""What a server asks of a person while one of its tools works: to fill in a form (elicitation), or to let it use the model (sampling).
+"""Questions of a server during a tool call: to fill in a form (elicitation), or to use the model (sampling).
 
-The run that called the tool has an asker in `ASKER`; without one, in a call by hand or a comparison, nobody is there to be asked,
-and the server is told so. A server asks on its connection, not on a call: whose call it is about is known when calls of one run
-alone are under way on it, and otherwise the server is told that nobody can be asked now.
+The run that called the tool has an asker in `ASKER`; without one, in a direct call or a comparison, nobody can be asked, and the server
+is told so. A server asks on its connection, not on a call: the call is known only if all active calls on the connection belong to one
+run; otherwise the server is told that nobody can be asked now.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
     )
 
 _REFUSED = -1
-"""What the specification's examples answer when a user refuses a request for sampling."""
+"""Error code for a rejected sampling request, as in the specification's examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """`schema`: of the form to be filled in; None for a page to be visited (`url`) or a request for sampling (`messages`)."""
+    """A question of a server. `schema` is that of a form; None for a page to visit (`url`) or a sampling request (`messages`)."""
 
     kind: Literal["elicitation", "sampling"]
     server: str
     tool: str
-    """The tool whose call it is about."""
+    """The tool that is being called."""
     message: str
     schema: Mapping[str, Json] | None = None
     url: str | None = None
     messages: tuple[Mapping[str, Json], ...] = ()
-    """Of sampling: what the model is to read, as Responses input items."""
+    """For sampling: the model's input, as Responses input items."""
     instructions: str | None = None
     max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """`content`: the form as it was filled in. `text` and `model`: of sampling."""
+    """The answer to a question. `content`: values of the form. `text` and `model`: for sampling."""
 
     accepted: bool
     content: Mapping[str, Json] = field(default_factory=dict)
@@ -63,7 +63,7 @@ ASKER: ContextVar[Asker | None] = ContextVar("timestep_lab_asker", default=None)
 
 @dataclass(eq=False)
 class CallUnderWay:
-    """A call of a tool, as a server's question meets it."""
+    """A tool call in progress, during which the server may ask questions."""
 
     tool: str
     limit: asyncio.Timeout
@@ -73,7 +73,7 @@ class CallUnderWay:
     waits: int = 0
 
     def progressed(self) -> None:
-        """It has its time again, unless a person is being asked: then it has all the time."""
+        """Restarts the call's timeout, unless a person is being asked, which has no timeout."""
         if not self.waits:
             self.limit.reschedule(asyncio.get_running_loop().time() + self.patience_s)
 
@@ -82,7 +82,7 @@ class CallUnderWay:
         self.waits += 1
         self.limit.reschedule(None)
         try:
-            # In the call's own context: a model that is asked belongs to its run and trace.
+            # In the call's own context, so that a sampled model belongs to its run and trace.
             asked: Any = self.asker(question)
             return await asyncio.get_running_loop().create_task(asked, context=self.context)
         finally:
@@ -91,14 +91,14 @@ class CallUnderWay:
 
 
 class Questions:
-    """Of one connection. `server` is its name."""
+    """Questions on one connection. `server` is the server's name."""
 
     def __init__(self, server: str) -> None:
         self._server = server
         self.under_way: list[CallUnderWay] = []
 
     def _whose(self) -> CallUnderWay | None:
-        """The newest call, where all are of one run."""
+        """Returns the newest call if all calls belong to one run."""
         askers = {call.asker for call in self.under_way}
         return self.under_way[-1] if len(askers) == 1 and None not in askers else None
 
@@ -127,7 +127,7 @@ class Questions:
 
         call = self._whose()
         if call is None:
-            return ErrorData(code=_REFUSED, message="Nobody is there who could let the server use a model.")
+            return ErrorData(code=_REFUSED, message="Nobody is available to approve the use of a model.")
         messages = tuple(message_item(message) for message in params.messages)
         last = messages[-1]["content"][0].get("text", "") if messages and messages[-1]["content"] else ""
         reply = await call.ask(
@@ -143,7 +143,7 @@ class Questions:
 
 
 def message_item(message: Any) -> dict[str, Any]:
-    """A message of a server (sampling, or a prompt) as a Responses input item."""
+    """Converts a server's message (of sampling, or of a prompt) to a Responses input item."""
     blocks: list[Any] = message.content if isinstance(message.content, list) else [message.content]
     kind = "output_text" if message.role == "assistant" else "input_text"
     parts: list[dict[str, Any]] = []

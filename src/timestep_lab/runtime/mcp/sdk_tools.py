@@ -1,4 +1,4 @@
-"""An MCP tool as an Agents SDK function tool: named so that the model can call it, asking first where a rule says so."""
+"""MCP tools as Agents SDK function tools, with unique names and approval rules."""
 
 from __future__ import annotations
 
@@ -49,18 +49,19 @@ if TYPE_CHECKING:
     from agents.mcp import MCPServer
 
 
-# --- What the toolbox hands out: a tool as the catalogue shows it, and the tools of one agent
+# --- Results of the toolbox: tools as in the catalogue, and the tools of one agent
 
 
 class FailedOutput(str):
-    """What the model reads when a tool failed: `{"error": "…"}`. Its type tells the failure from an answer that looks like it."""
+    """Output sent to the model when a tool failed: `{"error": "…"}`. The type distinguishes it from a regular output that looks the
+    same."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolInfo:
-    """One tool of one server, as the server describes it."""
+    """One tool of one server, as described by the server."""
 
     server_id: str
     """Empty for a client tool."""
@@ -72,30 +73,30 @@ class ToolInfo:
     input_schema: Mapping[str, Json] = field(default_factory=dict)
     """JSON Schema of the arguments."""
     output_schema: Mapping[str, Json] | None = None
-    """JSON Schema of the structured result; None when the server does not say."""
+    """JSON Schema of the structured result; None if not declared."""
     read_only: bool = False
-    """The server says that calling it changes nothing."""
+    """The server declares that calling it has no side effects."""
 
     id: str = field(init=False, default="")
-    """What stands in `AgentRecord.tool_ids`: `<server id>.<tool>`, or a client tool's bare name."""
+    """Id for `AgentRecord.tool_ids`: `<server id>.<tool>`, or a client tool's bare name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", f"{self.server_id}.{self.name}" if self.server_id else self.name)
 
     @classmethod
-    def of(cls, server: McpServerRecord, told: Any) -> ToolInfo:
-        """As an MCP server tells it: `told` is the protocol's `Tool`."""
-        hints = told.annotations
+    def of(cls, server: McpServerRecord, declared: Any) -> ToolInfo:
+        """Converts the protocol's `Tool`."""
+        hints = declared.annotations
         return cls(
-            server_id=server.id, server=server.name, name=told.name, title=told.title or (hints.title if hints and hints.title else ""),
-            description=told.description or "", input_schema=told.input_schema, output_schema=told.output_schema,
+            server_id=server.id, server=server.name, name=declared.name, title=declared.title or (hints.title if hints and hints.title else ""),
+            description=declared.description or "", input_schema=declared.input_schema, output_schema=declared.output_schema,
             read_only=bool(hints and hints.read_only_hint),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceInfo:
-    """Something to be read at an MCP server; with `is_template`, a form of many addresses, such as `note://{name}`."""
+    """A resource of an MCP server; with `is_template`, a URI template such as `note://{name}`."""
 
     server: str
     uri: str
@@ -104,22 +105,22 @@ class ResourceInfo:
     description: str = ""
     mime_type: str | None = None
     size: int | None = None
-    """In bytes, where the server says it."""
+    """In bytes, if declared."""
     is_template: bool = False
 
     @classmethod
-    def of(cls, server: str, told: Resource | ResourceTemplate) -> ResourceInfo:
-        """As the server tells it."""
-        form = getattr(told, "uri_template", None)
+    def of(cls, server: str, declared: Resource | ResourceTemplate) -> ResourceInfo:
+        """Converts the protocol's resource."""
+        form = getattr(declared, "uri_template", None)
         return cls(
-            server=server, uri=str(form or getattr(told, "uri", "")), name=told.name, title=told.title or "",
-            description=told.description or "", mime_type=told.mime_type, size=getattr(told, "size", None), is_template=form is not None,
+            server=server, uri=str(form or getattr(declared, "uri", "")), name=declared.name, title=declared.title or "",
+            description=declared.description or "", mime_type=declared.mime_type, size=getattr(declared, "size", None), is_template=form is not None,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceContent:
-    """`text`, or `data` in base64."""
+    """Contents of a resource: `text`, or `data` in base64."""
 
     uri: str
     mime_type: str | None
@@ -127,15 +128,15 @@ class ResourceContent:
     data: str | None = None
 
     @classmethod
-    def of(cls, told: TextResourceContents | BlobResourceContents) -> ResourceContent:
-        """As the server tells it."""
-        text, data = getattr(told, "text", None), getattr(told, "blob", None)
-        return cls(uri=str(told.uri), mime_type=told.mime_type, text=text, data=data)
+    def of(cls, declared: TextResourceContents | BlobResourceContents) -> ResourceContent:
+        """Converts the protocol's contents."""
+        text, data = getattr(declared, "text", None), getattr(declared, "blob", None)
+        return cls(uri=str(declared.uri), mime_type=declared.mime_type, text=text, data=data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptInfo:
-    """A prompt that an MCP server offers; `arguments` name what it takes, and `required` what it needs."""
+    """A prompt of an MCP server; `arguments` are the names of its arguments, `required` those that must be given."""
 
     server: str
     name: str
@@ -145,56 +146,56 @@ class PromptInfo:
     required: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, server: str, told: Prompt) -> PromptInfo:
-        """As the server tells it."""
-        arguments = told.arguments or ()
+    def of(cls, server: str, declared: Prompt) -> PromptInfo:
+        """Converts the protocol's prompt."""
+        arguments = declared.arguments or ()
         return cls(
-            server=server, name=told.name, title=told.title or "", description=told.description or "",
+            server=server, name=declared.name, title=declared.title or "", description=declared.description or "",
             arguments=tuple(one.name for one in arguments), required=tuple(one.name for one in arguments if one.required),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSet:
-    """The tools of one agent, ready for `agents.Agent(tools=toolset.tools, mcp_servers=toolset.mcp_servers)`.
+    """The tools of one agent, for `agents.Agent(tools=toolset.tools, mcp_servers=toolset.mcp_servers)`.
 
-    MCP tools come as `FunctionTool`s: only those see the arguments of a call when they decide whether it needs approval, and
-    a paused run finds them again by name alone. So `mcp_servers` is empty; it is here for servers that the SDK must hold itself.
+    MCP tools are `FunctionTool`s: only those receive a call's arguments when deciding whether it needs approval, and a paused run finds
+    them again by name. `mcp_servers` is therefore empty; it exists for servers that the SDK must manage itself.
     """
 
     mcp_servers: list[MCPServer] = field(default_factory=list)
     tools: list[Tool] = field(default_factory=list)
     missing: list[ToolError] = field(default_factory=list)
-    """One error for each tool or server that the agent names and that cannot be had now. The run goes on without it."""
+    """One error per tool or server of the agent that is unavailable. The run continues without it."""
     infos: Mapping[str, ToolInfo] = field(default_factory=dict)
-    """The name that the model sees to what it stands for."""
+    """Maps the name shown to the model to the tool."""
     rules: Mapping[str, Rule] = field(default_factory=dict)
-    """The name that the model sees to its approval rule."""
+    """Maps the name shown to the model to the approval rule."""
 
     def server_of(self, tool_name: str) -> str | None:
-        """Name of the MCP server behind the name that the model sees; None for a client tool or an unknown name."""
+        """Returns the MCP server's name for a name shown to the model; None for a client tool or an unknown name."""
         info = self.infos.get(tool_name)
         return info.server or None if info else None
 
     def reason_to_ask(self, tool_name: str, arguments: Mapping[str, object] | str | None) -> str:
-        """Why this call waits for a person, e.g. `location contains "berkeley"`; empty when it does not."""
+        """Returns why a call needs approval, e.g. `location contains "berkeley"`; empty if it does not."""
         return reason_to_ask(self.rules.get(tool_name, "never"), arguments) or ""
 
 
 Call = Callable[[dict[str, Any]], Awaitable[CallToolResult]]
 Keep = Callable[[str, bytes], Any]
-"""Keeps a file of the lab by a name and its bytes; gives its record."""
+"""Stores a file in the lab by name and bytes; returns its record."""
 MOST_TEXT = 200_000
-"""Characters of one result that a model is given; the rest can be read in the file that is kept of it."""
+"""Maximum number of characters of a result sent to the model; the full text is stored as a file."""
 
 _NAME_LENGTH = 64
-"""The longest function name that OpenAI takes: ^[a-zA-Z0-9_-]{1,64}$."""
+"""Maximum length of OpenAI's function names: ^[a-zA-Z0-9_-]{1,64}$."""
 
 
 def public_names(infos: Sequence[ToolInfo], taken: Sequence[str] = ()) -> list[str]:
-    """The name of each tool for the model, in order. Tools of two servers that share a name get their servers' in front.
+    """Returns the names of the tools for the model, in order. Tools with the same name get their server's name as a prefix.
 
-    Follows from `infos` and `taken` alone, so that a paused run finds its tools again.
+    Depends only on `infos` and `taken`, so that a paused run finds its tools again.
     """
     bare = [_safe(info.name) for info in infos]
     count = Counter([*bare, *taken])
@@ -213,8 +214,8 @@ def function_tool(
     redact: Callable[[str], str] = str,
     keep: Keep | None = None,
 ) -> FunctionTool:
-    """`call` sends the arguments to the server. A failure is told to the model as a `FailedOutput` and marked in the span,
-    after `redact` has taken the server's secrets out of it."""
+    """Returns a function tool. `call` sends the arguments to the server. A failure is sent to the model as a `FailedOutput` and marked on
+    the span, after `redact` has removed the server's secrets."""
 
     async def needs_approval(_context: RunContextWrapper[Any], arguments: dict[str, Any], _call_id: str) -> bool:
         return reason_to_ask(rule, arguments) is not None
@@ -238,22 +239,22 @@ def function_tool(
         description=info.description or info.title,
         params_json_schema=schema,
         on_invoke_tool=invoke,
-        strict_json_schema=False,  # the server's schema is sent as it is; strict mode takes only a subset
+        strict_json_schema=False,  # the server's schema is sent unchanged; strict mode supports only a subset
         needs_approval=needs_approval if rule != "never" else False,
         custom_data_extractor=lambda done: (
             {"error": str(done.output)} if isinstance(done.output, FailedOutput) else None
         ),
-        # The SDK gives these two to MCP tools alone. The first names the server in each item; with the second a call that was
-        # approved for one server is not carried out by another that has taken its name.
+        # The SDK sets these two only on MCP tools. The first names the server in each item; the second prevents that a call approved for
+        # one server is executed by another one with the same name.
         _tool_origin=ToolOrigin(type=ToolOriginType.MCP, mcp_server_name=info.server),
         _mcp_tool_binding=(info.server, info.name, None),
     )
 
 
 def output_of(result: CallToolResult, keep: Keep | None = None, tool: str = "tool") -> Any:
-    """What the model reads: a text where all is text (JSON where the server gave only structure), else a list of parts.
+    """Returns the output for the model: text if everything is text (JSON if there is only structured content), else a list of parts.
 
-    Sound and other data are kept as files of the lab, and so is a text that is too long; the model is told of them. Blocks.
+    Audio, other data and long texts are stored as files of the lab, and the model gets a reference. Blocks.
     """
     if not result.content and result.structured_content is not None:
         return _bounded(json.dumps(result.structured_content, ensure_ascii=False), keep, tool)
@@ -294,24 +295,22 @@ def _ending(kind: str) -> str:
 
 
 _SEEN = ("image/png", "image/jpeg", "image/gif", "image/webp")
-"""What models take as pictures."""
+"""Image types that models support."""
 
 
 def _kept(name: str, content: bytes, kind: str, keep: Keep | None) -> str:
     if keep is None:
-        return f"({kind}, {len(content):,} bytes, which were not kept)"
+        return f"({kind}, {len(content):,} bytes, not stored)"
     record = keep(name, content)
     description = {"file_id": record.id, "filename": record.filename, "content_type": kind, "bytes": len(content)}
-    return f"The result is a file, kept in the lab for the user: {json.dumps(description, ensure_ascii=False)}"
+    return f"The result was stored as a file in the lab: {json.dumps(description, ensure_ascii=False)}"
 
 
 def _bounded(text: str, keep: Keep | None, tool: str) -> str:
     if len(text) <= MOST_TEXT:
         return text
     whole = _kept(f"{tool}.txt", text.encode(), "text/plain", keep)
-    return (
-        f"{text[:MOST_TEXT]}\n\n[Cut after {MOST_TEXT:,} of {len(text):,} characters. Ask the tool for less. {whole}]"
-    )
+    return f"{text[:MOST_TEXT]}\n\n[Cut after {MOST_TEXT:,} of {len(text):,} characters. Request less from the tool. {whole}]"
 
 
 def _object(arguments_json: str, tool: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Servers of this process offered to others: the built-in one over stdio, as MCP clients start it, and over streamable HTTP at `/mcp`;
+"""MCP servers of this process: the built-in one over stdio, as started by MCP clients, and over streamable HTTP at `/mcp`;
 and functions of this process, over HTTP on this machine."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 async def serve_stdio(settings: Settings | None = None) -> None:
-    """Speak MCP on standard input and output until the input ends."""
+    """Serves MCP on standard input and output until the input ends."""
     from mcp.server.stdio import stdio_server
 
     server = builtin_server(builtin_tools(settings or Settings.load()), for_others=True)
@@ -29,18 +29,18 @@ async def serve_stdio(settings: Settings | None = None) -> None:
 
 
 async def serve_http(host: str = "127.0.0.1", port: int = 8766, settings: Settings | None = None) -> None:
-    """Serve `http://host:port/mcp` until cancelled or signalled. Port 0 takes a free one; the address goes to standard error.
+    """Serves `http://host:port/mcp` until cancelled or signalled. Port 0 picks a free one; the address is printed to standard error.
 
-    On a loopback address, requests with a foreign Host or Origin header are refused (DNS rebinding). Raises `UsageError` when the
-    address cannot be had.
+    On a loopback address, requests with a foreign Host or Origin header are rejected (DNS rebinding). Raises `UsageError` when the
+    address is not available.
     """
     server = builtin_server(builtin_tools(settings or Settings.load()), for_others=True)
-    # An answer a request and no session: any number of processes may share the load, and a restart loses nobody.
+    # One response per request and no sessions: any number of processes can share the load, and a restart loses nothing.
     await serve_app(server.streamable_http_app(host=host, json_response=True, stateless_http=True), host, port)
 
 
 async def serve_app(app: ASGIApp, host: str, port: int) -> None:
-    """Serve an app that answers at `/mcp`, as `serve_http` does."""
+    """Serves an app that has the path `/mcp`, as `serve_http` does."""
     import sys
 
     import uvicorn
@@ -59,8 +59,8 @@ async def serve_app(app: ASGIApp, host: str, port: int) -> None:
 
 
 class FunctionServer:
-    """Functions of this process as an MCP server on a loopback address, in a thread of its own, for as long as the process lives. It
-    answers only who sends `token`. Port 0 is a free one. Raises `ConflictError` when the port is taken."""
+    """Functions of this process as an MCP server on a loopback address, in a thread, for the lifetime of the process. Requires `token`.
+    Port 0 picks a free one. Raises `ConflictError` when the port is taken."""
 
     def __init__(self, port: int, token: str) -> None:
         import uvicorn
@@ -71,7 +71,7 @@ class FunctionServer:
             self._listener = socket.create_server(("127.0.0.1", port))
         except OSError as error:
             raise ConflictError(
-                f"Port {port} of this machine, where the functions of this lab are served, is taken: perhaps by another notebook.",
+                f"Port {port} of this machine, where the functions of this lab are served, is taken, perhaps by another notebook.",
                 "Serve these under another name: lab.mcp.add_function(f, server='more_functions')",
             ) from error
         self.port: int = self._listener.getsockname()[1]
@@ -82,12 +82,12 @@ class FunctionServer:
         ).start()
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stops serving."""
         self._server.should_exit = True
 
 
 class _WithToken:
-    """Lets through what carries the bearer token, and the start and end of the app."""
+    """Middleware that accepts requests with the bearer token, and lifespan events."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app, self._expected = app, f"Bearer {token}".encode()
@@ -101,7 +101,7 @@ class _WithToken:
 
 
 def function_server(tools: dict[str, FunctionTool]) -> Server[Any]:
-    """An MCP server, not yet running, of the tools that are in `tools` when it is asked."""
+    """Returns an MCP server, not yet running, of the current tools in `tools`."""
     from agents.tool_context import ToolContext
     from mcp.server import Server, ServerRequestContext
     from mcp.shared.exceptions import MCPError
@@ -125,12 +125,12 @@ def function_server(tools: dict[str, FunctionTool]) -> Server[Any]:
     async def call_tool(_: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
         tool = tools.get(params.name)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"There is no function {params.name!r}. There are: {', '.join(tools)}.")
+            raise MCPError(INVALID_PARAMS, f"There is no function {params.name!r}. Functions: {', '.join(tools)}.")
         arguments = json.dumps(params.arguments or {})
         context = ToolContext(None, tool_name=params.name, tool_call_id="", tool_arguments=arguments)
         try:
             answer = await tool.on_invoke_tool(context, arguments)
-        except Exception as error:  # noqa: BLE001 - the function's own, and its caller is the one to be told
+        except Exception as error:  # noqa: BLE001 - raised by the function; its caller is told
             text = TextContent(type="text", text=f"{type(error).__name__}: {error}")
             return CallToolResult(content=[text], is_error=True)
         answer_text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""What may stand in an `McpServerRecord`, and how secrets in one are kept out of every message."""
+"""Validation of `McpServerRecord`s, and removal of their secrets from messages."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.approvals import validate_rules
 
-# --- Addresses on the open internet
+# --- Public addresses
 #
-# Users of a served lab name MCP servers by URL, and the lab calls them from where it stands: inside a machine and a network that those
-# users do not reach, and whose services often ask nobody who they are. So their servers must be at public addresses. The lab's own user
-# reaches this machine anyway, and may name any.
+# Users of a served lab add MCP servers by URL, and the lab connects to them from its own machine and network, which those users cannot
+# reach and whose services often have no authentication. Their servers must therefore have public addresses. The lab's own user has
+# access to this machine anyway, and can use any address.
 
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """`address` is an IP address. False for this machine, its networks, link-local ones (with clouds' metadata) and multicast."""
+    """Returns whether an IP address is public: not of this machine or its networks, link-local (cloud metadata) or multicast."""
     ip = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address) and (inner := _inside(ip)) is not None:
         ip = inner
@@ -36,14 +36,14 @@ def is_public(address: str) -> bool:
 
 
 def _inside(ip: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that this one stands for, by one of the ways from IPv6 to IPv4."""
+    """Returns the IPv4 address embedded in an IPv6 address by one of the transition mechanisms."""
     if ip in _NAT64:
         return IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
 
 
 def is_plainly_private(host: str) -> bool:
-    """Without looking a name up: an address written as a number in any form (`127.1`, `0x7f000001`), or a name of this machine."""
+    """Returns whether a host is private without resolving it: a numeric address in any form (`127.1`, `0x7f000001`), or this machine."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -55,7 +55,7 @@ def is_plainly_private(host: str) -> bool:
 
 
 async def public_address(host: str) -> str | None:
-    """An address of `host` that may be connected to; None when all of its addresses are private. Raises `OSError` for an unknown name."""
+    """Resolves `host` to a public address; None when all of its addresses are private. Raises `OSError` for an unknown name."""
     loop = asyncio.get_running_loop()
     addresses = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return next((str(place[0]) for *_, place in addresses if is_public(str(place[0]))), None)
@@ -66,20 +66,20 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def check_record(record: McpServerRecord) -> McpServerRecord:
-    """`record` itself, when a server could be reached by it. Raises `SettingsError`, and `ForbiddenError` for an address that this
-    user's servers may not have; starts and asks nothing."""
+    """Validates a record and returns it. Raises `SettingsError`, and `ForbiddenError` for an address that this user may not use. Starts
+    nothing and makes no request."""
     name = record.name
     if not name.strip():
-        raise SettingsError("An MCP server needs a name.", 'Give it one, such as "time".', param="name")
+        raise SettingsError("An MCP server needs a name.", 'Set one, such as "time".', param="name")
     if bool(record.command) == bool(record.url):
         has = "both a command and a URL" if record.command else "neither a command nor a URL"
         raise SettingsError(
             f"The MCP server {name!r} has {has}.",
-            'Give exactly one: command=["mcp-server-time"] or url="https://example.org/mcp".',
+            'Set exactly one: command=["mcp-server-time"] or url="https://example.org/mcp".',
             param="command",
         )
     if record.timeout_s <= 0:
-        raise SettingsError(f"The MCP server {name!r} has a timeout of {record.timeout_s} s.", "Give more than 0.")
+        raise SettingsError(f"The MCP server {name!r} has a timeout of {record.timeout_s} s.", "Set a positive number.")
     if record.command:
         _check_command(record)
     else:
@@ -89,9 +89,9 @@ def check_record(record: McpServerRecord) -> McpServerRecord:
 
 
 def split_tool_id(tool_id: str, servers: Iterable[McpServerRecord]) -> tuple[McpServerRecord, str] | None:
-    """`server.tool`, by the server's id or name, as the server and its tool's name; None when no such server is there.
+    """Splits `server.tool`, with the server's id or name, into server and tool name; None when there is no such server.
 
-    Names of servers and of tools may both have dots: the longest server's name that fits is meant.
+    Names of servers and tools may contain dots: the longest matching server name is used.
     """
     fitting = [
         (prefix, server)
@@ -106,60 +106,60 @@ def split_tool_id(tool_id: str, servers: Iterable[McpServerRecord]) -> tuple[Mcp
 
 
 def find_command(record: McpServerRecord) -> str | None:
-    """The program that `record.command` starts, found on the PATH that the server will get; None when there is none."""
+    """Returns the path of the program in `record.command`, searched on the server's PATH; None if it does not exist."""
     path = record.env.get("PATH", os.environ.get("PATH"))
     return shutil.which(str(Path(record.command[0]).expanduser()), path=path)
 
 
 def command_not_found(record: McpServerRecord) -> SettingsError:
     return SettingsError(
-        f"The MCP server {record.name!r} starts {record.command[0]!r}, and there is no such program on the PATH.",
-        f"Install it (for a Python server: pip install {Path(record.command[0]).name}), or give its full path.",
+        f"The MCP server {record.name!r} runs {record.command[0]!r}, but there is no such program on the PATH.",
+        f"Install it (for a Python server: pip install {Path(record.command[0]).name}), or use its full path.",
         param="command",
     )
 
 
 def must_be_public(record: McpServerRecord) -> bool:
-    """Whether the server is some guest's of a served lab, not the lab's own user's: `public_addresses.py` says what follows."""
+    """Returns whether the server belongs to a guest of a served lab and must have a public address."""
     return record.user_id != LOCAL_USER
 
 
 def not_public(record: McpServerRecord) -> ForbiddenError:
     return ForbiddenError(
-        f"The MCP server {record.name!r} ({where_it_is(record)}) is at no public address, and only the lab's own user may reach others.",
-        "Give a public address, or sign in by the link that `timestep-lab serve` prints.",
+        f"The MCP server {record.name!r} ({where_it_is(record)}) has no public address, and only the lab's own user may use others.",
+        "Use a public address, or sign in with the link that `timestep-lab serve` prints.",
     )
 
 
 def redact(text: str, record: McpServerRecord) -> str:
-    """`text` without the record's secrets: values of headers and environment, and what a URL carries beside its place."""
+    """Returns `text` without the record's secrets: values of headers and environment, and credentials in the URL."""
     for secret in _secrets(record):
         text = text.replace(secret, "***")
     return text
 
 
 def public_url(url: str) -> str:
-    """`url` without user, password, query and fragment."""
+    """Returns `url` without user, password, query and fragment."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def where_it_is(record: McpServerRecord) -> str:
-    """The command or URL, fit to be shown."""
+    """Returns the command or URL without secrets."""
     return public_url(record.url) if record.url else redact(" ".join(record.command), record)
 
 
 def _secrets(record: McpServerRecord) -> list[str]:
     values: list[str] = [*record.env.values()]
     for value in record.headers.values():
-        # "Bearer abc": the token alone is as secret as the whole.
+        # "Bearer abc": the token alone is a secret too.
         values += [value, *value.split()[1:]]
     if record.url:
         parts = urlsplit(record.url)
         values += [parts.username or "", parts.password or "", parts.query, parts.fragment]
         values += [piece.partition("=")[2] for piece in parts.query.split("&")]
-    # Longest first, so that no part of a secret is left; below four letters a value is not a secret and would maim words.
+    # Longest first, so that no part of a secret remains; values below four characters are no secrets and would damage words.
     return sorted(_long(values), key=len, reverse=True)
 
 
@@ -170,12 +170,14 @@ def _long(values: Iterable[str]) -> set[str]:
 def _check_command(record: McpServerRecord) -> None:
     if record.headers:
         raise SettingsError(
-            f"The MCP server {record.name!r} is started by a command, so headers mean nothing to it.",
-            "Pass its secrets by env={...}.",
+            f"The MCP server {record.name!r} is started by a command, so it has no headers.",
+            "Pass its secrets with env={...}.",
             param="headers",
         )
     if any("\0" in part for part in record.command) or not record.command[0].strip():
-        raise SettingsError(f"The command of the MCP server {record.name!r} cannot be run.", "Give a program's name.")
+        raise SettingsError(
+            f"The command of the MCP server {record.name!r} is not valid.", "Start it with a program's name."
+        )
     if find_command(record) is None:
         raise command_not_found(record)
 
@@ -184,8 +186,8 @@ def _check_url(record: McpServerRecord) -> None:
     assert record.url is not None
     if record.env:
         raise SettingsError(
-            f"The MCP server {record.name!r} is reached by URL, so env means nothing to it.",
-            "Pass its secrets by headers={...}.",
+            f"The MCP server {record.name!r} is reached by URL, so it has no env.",
+            "Pass its secrets with headers={...}.",
             param="env",
         )
     try:
@@ -196,7 +198,7 @@ def _check_url(record: McpServerRecord) -> None:
     if parts.scheme not in ("http", "https") or not host:
         raise SettingsError(
             f"The MCP server {record.name!r} has a URL that is not one of http or https: {public_url_or_text(record.url)}.",
-            'Give the streamable-HTTP address, such as "https://example.org/mcp".',
+            'Use the streamable HTTP URL, such as "https://example.org/mcp".',
             param="url",
         )
     if must_be_public(record) and is_plainly_private(host):

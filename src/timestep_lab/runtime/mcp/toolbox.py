@@ -1,4 +1,4 @@
-"""The toolbox: every server of one user, connected when first needed, and for each agent the tools it may see."""
+"""The toolbox: connections to all MCP servers of one user, opened on first use, and the tools of each agent."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-# --- `lab.mcp`: the user's own MCP servers, kept in the store, and what they offer
+# --- `lab.mcp`: the user's MCP servers in the store, and what they offer
 
 
 _SERVED_AT = "http://127.0.0.1:"
-"""How the address of a process's own functions begins."""
+"""Prefix of the URL of a process's own functions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpServerView:
-    """A server as it may be shown: header names without their values."""
+    """A server as it can be shown: header names without their values."""
 
     id: str
     user_id: str
@@ -73,12 +73,12 @@ class McpServerView:
 
     @classmethod
     def of(cls, record: McpServerRecord) -> McpServerView:
-        """Of a server."""
+        """Returns the view of a server."""
         values = {name: getattr(record, name) for name in cls.__slots__ if name != "header_names"}
         return cls(**values, header_names=sorted(record.headers))
 
     def record(self) -> McpServerRecord:
-        """The server, without the values of its headers: those stay where it is."""
+        """Returns the server, without header values, which are not sent."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "header_names"}
         few = None if self.allowed_tools is None else tuple(self.allowed_tools)
         headers = dict.fromkeys(self.header_names, "")
@@ -86,7 +86,7 @@ class McpServerView:
 
 
 class _Shown:
-    """A server whose JSON form is its `McpServerView`."""
+    """Annotation marker for a server that is encoded as `McpServerView`."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
@@ -100,7 +100,7 @@ class _Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What the servers that answer offer, and what is wrong with the others."""
+    """The tools of all servers that respond, and the errors of the others."""
 
     tools: list[ToolInfo]
     problems: list[Annotated[ToolError, ErrorForm()]]
@@ -120,13 +120,13 @@ Messages: TypeAlias = "list[dict[str, Json]]"
 
 
 class McpCatalog:
-    """`toolbox` gives the connections to ask; without it, each question opens and closes its own."""
+    """`lab.mcp`. `toolbox` returns the open connections; without it, every call opens and closes its own."""
 
     def __init__(self, store: Store, toolbox: Callable[[], Toolbox] | None = None) -> None:
         self._store = store
         self._toolbox = toolbox
         self._served: dict[str, FunctionServer] = {}
-        """Functions of this process, by the name of their server."""
+        """Servers of this process's functions, by name."""
 
     def add(
         self,
@@ -141,14 +141,15 @@ class McpCatalog:
         timeout_s: Annotated[float, Interval(le=600)] = 30.0,
         protocol: Literal["2025-11-25", "2026-07-28"] | None = None,
     ) -> ShownServer:
-        """Keep a server: `add("time", command=["mcp-server-time"])` or `add("docs", url="https://…/mcp", headers={…})`.
+        """Adds a server: `add("time", command=["mcp-server-time"])` or `add("docs", url="https://…/mcp", headers={…})`.
 
-        Its tools are then called `time.get_current_time`, or `time.*` for all; where it has resources, `docs.list_resources` and
-        `docs.read_resource` are tools, too. `require_approval` is a rule for all its tools, or tool name to rule (`runtime.approvals`).
-        `protocol`: its version, by default the newest that both sides know. Tools that ask in the middle of their work (FastMCP's
-        `ctx.elicit`) can do so up to "2025-11-25".
-        Nothing is started: `await lab.mcp.test("time")` does that.
-        Raises `SettingsError` for what cannot work, `ConflictError` when the name is taken.
+        Its tools are named `time.get_current_time`, or `time.*` for all. A server with resources also has the tools `docs.list_resources`
+        and `docs.read_resource`. `require_approval` is a rule for all its tools, or maps tool names to rules (`runtime.approvals`).
+        `protocol`: the protocol version, by default the newest that both sides support. Tools that ask the user during a call (FastMCP's
+        `ctx.elicit`) require "2025-11-25" or older.
+
+        Nothing is started; `await lab.mcp.test("time")` does that. Raises `SettingsError` for an invalid configuration, `ConflictError`
+        if the name is taken.
         """
         name = name.strip()
         if name.casefold() == NAME or any(server.name.casefold() == name.casefold() for server in self.list()):
@@ -175,16 +176,17 @@ class McpCatalog:
         server: str = "functions",
         require_approval: Json = None,
     ) -> str:
-        """Serve a Python function, or an Agents SDK function tool, to stored agents while this process lives; the tool's name for them.
+        """Serves a Python function, or an Agents SDK function tool, to stored agents while this process lives; returns its tool id.
 
             def refund(order: str, amount: float) -> str: ...
             lab.agents.create(name="Billing", tools=[lab.mcp.add_function(refund, require_approval="always")])
 
-        What it is called, says and takes is read from its name, docstring and annotations. It runs here, in a thread, also when another
-        process of this machine runs the agent. When this process is gone, the agents say so; adding the function again, here or in a new
-        process, serves it as before, for paused runs too. `require_approval` is a rule as in `runtime.approvals`.
+        The tool's name, description and parameters are read from the function's name, docstring and annotations. It runs in a thread of
+        this process, even if another process on this machine runs the agent. When this process ends, the tool is unavailable until the
+        function is added again, here or in a new process; paused runs can then resume. `require_approval` is a rule as in
+        `runtime.approvals`.
 
-        Raises `UsageError` for what is no such function, `ConflictError` when another process serves under the name `server`.
+        Raises `UsageError` for an unsupported function, `ConflictError` when another process serves functions under the name `server`.
         """
         from timestep_lab.runtime.mcp.serve import FunctionServer
 
@@ -201,7 +203,7 @@ class McpCatalog:
             self._served[server] = FunctionServer(port, token)
         served = self._served[server]
         served.tools[tool.name] = tool
-        # The number makes it another address: a tool list kept of the old one is asked for anew.
+        # The new revision changes the URL, so that cached tool lists are not used.
         url = f"{_SERVED_AT}{served.port}/mcp?revision={secrets.token_hex(4)}"
         rules = {**(known.require_approval if known else {}), tool.name: rule or "never"}
         if known is None:
@@ -213,16 +215,16 @@ class McpCatalog:
         return f"{record.name}.{tool.name}"
 
     def close(self) -> None:
-        """Serve the functions of this process no longer."""
+        """Stops serving the functions of this process."""
         while self._served:
             self._served.popitem()[1].close()
 
     def list(self) -> Servers:
-        """The user's servers, oldest first; the built-in one is not among them."""
+        """Returns the user's servers, oldest first, without the built-in one."""
         return self._store.mcp_servers.find()
 
     def get(self, name: str) -> McpServerRecord:
-        """By name or id; `lab` is the built-in one. Raises `NotFoundError`."""
+        """Returns a server by name or id; `lab` is the built-in one. Raises `NotFoundError`."""
         if name in (NAME, BUILTIN_MCP_SERVER):
             return builtin_record()
         servers = self.list()
@@ -230,21 +232,21 @@ class McpCatalog:
             if name == server.id or name.casefold() == server.name.casefold():
                 return server
         known = ", ".join([NAME, *(server.name for server in servers)])
-        raise NotFoundError(f"There is no MCP server {name!r}.", f"There are: {known}.")
+        raise NotFoundError(f"There is no MCP server {name!r}.", f"Known servers: {known}.")
 
     def remove(self, name: str) -> None:
-        """Forget a server. Agents that name its tools go on without them. Raises `NotFoundError`."""
+        """Removes a server. Agents that use its tools continue without them. Raises `NotFoundError`."""
         record = self.get(name)
         if record.id == BUILTIN_MCP_SERVER:
-            raise UsageError("The built-in MCP server stays.", "Take its tools from an agent instead.")
+            raise UsageError("The built-in MCP server cannot be removed.", "Remove its tools from an agent instead.")
         self.forget(record.id)
 
     def forget(self, server_id: ServerId) -> None:
-        """Forget a server. Agents that name its tools go on without them. Raises `NotFoundError`."""
+        """Removes a server by id. Agents that use its tools continue without them. Raises `NotFoundError`."""
         self._store.mcp_servers.delete(server_id)
 
     async def test(self, name: str) -> Tools:
-        """Connect to a server now, and list what it offers. Raises `NotFoundError`, or `ToolError` with what is wrong."""
+        """Connects to a server and returns its tools. Raises `NotFoundError`, or `ToolError` with the server's problem."""
         record = self.get(name)
         catalogue = await self.survey()
         for problem in catalogue.problems:
@@ -253,39 +255,39 @@ class McpCatalog:
         return [tool for tool in catalogue.tools if tool.server_id == record.id]
 
     async def tools(self) -> Tools:
-        """Every tool of every server that answers now, the built-in one first; `problems()` says what is wrong with the others."""
+        """Returns the tools of all servers that respond, the built-in one first; for the others see `problems()`."""
         return (await self.survey()).tools
 
     async def resources(self) -> Resources:
-        """Everything to be read that the servers offer: `await lab.mcp.read_resource(server, uri)` reads one. Servers that do not answer
-        are left out; `problems()` says what is wrong with them."""
+        """Returns the resources of all servers that respond; `await lab.mcp.read_resource(server, uri)` reads one. For the others see
+        `problems()`."""
         async with self._connected() as toolbox:
             return await toolbox.resources()
 
     async def read_resource(self, server: ServerId, uri: Address) -> Contents:
-        """What is at an address of a server. Raises `NotFoundError` for the server, `ToolError` for what it refuses."""
+        """Returns the contents of a resource. Raises `NotFoundError` for the server, `ToolError` when it rejects the request."""
         name = self.get(server).name
         async with self._connected() as toolbox:
             return await toolbox.read_resource(name, uri)
 
     async def prompts(self) -> Prompts:
-        """The prompts that the servers offer: `await lab.mcp.get_prompt(server, name, {…})` fills one in."""
+        """Returns the prompts of all servers; `await lab.mcp.get_prompt(server, name, {…})` fills one in."""
         async with self._connected() as toolbox:
             return await toolbox.prompts()
 
     async def get_prompt(self, server: ServerId, name: ServerId, arguments: JsonObject | None = None) -> Messages:
-        """A prompt filled in, as the messages that `lab.run` takes: `await lab.run(await lab.mcp.get_prompt("notes", "review", {…}))`.
-        Raises `NotFoundError` for the server, `ToolError` for what it refuses."""
+        """Returns a filled-in prompt as messages for `lab.run`: `await lab.run(await lab.mcp.get_prompt("notes", "review", {…}))`.
+        Raises `NotFoundError` for the server, `ToolError` when it rejects the request."""
         server_name = self.get(server).name
         async with self._connected() as toolbox:
             return await toolbox.get_prompt(server_name, name, dict(arguments or {}))
 
     async def problems(self) -> Problems:
-        """One error for each server that does not answer now."""
+        """Returns one error per server that does not respond."""
         return (await self.survey()).problems
 
     async def survey(self) -> Survey:
-        """Every tool of every server that answers now, and what is wrong with the others."""
+        """Returns the tools of all servers that respond, and the errors of the others."""
         async with self._connected() as toolbox:
             tools, problems = await toolbox.survey()
         return Survey(tools=tools, problems=problems)
@@ -321,7 +323,7 @@ def _function_tool(function: object) -> FunctionTool:
 
 
 def _words(command: Sequence[str] | str | None) -> tuple[str, ...]:
-    """A command line in one text is split as a shell would."""
+    """Splits a command line given as one string like a shell."""
     if isinstance(command, str):
         import shlex
 
@@ -330,15 +332,15 @@ def _words(command: Sequence[str] | str | None) -> tuple[str, ...]:
 
 
 Definitions = Mapping[str, Sequence[Mapping[str, "Json"]]]
-"""By the name of an MCP server: its tools, as a trace has them (`GenAI.TOOL_DEFINITIONS`)."""
+"""Maps an MCP server's name to its tools as recorded in a trace (`GenAI.TOOL_DEFINITIONS`)."""
 ToolUse = tuple[Connection, "Tool", ToolInfo]
 
 
 class Toolbox:
-    """`servers` are the user's own, as they are or as a function that reads them anew. The built-in one is always there.
+    """Connections to MCP servers. `servers` are the user's, or a function that reads them on each use; the built-in one is always included.
 
-    A record with the built-in server's id stands for it, to restrict its tools or to make them ask. With `vector_stores` the
-    built-in server also offers `file_search` over them.
+    A record with the built-in server's id replaces it, to restrict its tools or to require approval. With `vector_stores`, the
+    built-in server also has `file_search`.
     """
 
     def __init__(
@@ -356,21 +358,20 @@ class Toolbox:
 
     @property
     def servers(self) -> tuple[McpServerRecord, ...]:
-        """In the order that names and catalogue follow: the built-in one, then the user's, oldest first."""
+        """The servers in the order of tool names and the catalogue: the built-in one, then the user's, oldest first."""
         return tuple(connection.record for connection in self._connections.values())
 
     def with_servers(self, servers: Sequence[McpServerRecord]) -> Toolbox:
-        """A toolbox of its own over other servers, for a run that goes on with those it began with. To be closed by the caller."""
+        """Returns a separate toolbox for other servers, for a run that resumes with its original servers. The caller closes it."""
         return Toolbox(servers, self._settings, vector_stores=self._vector_stores)
 
     async def tools_for(
         self, agent: AgentRecord, servers: Sequence[McpServerRecord] | None = None, recorded: Definitions | None = None
     ) -> ToolSet:
-        """The tools that `agent.tool_ids` names, with the approval rules of the agent and of its servers.
+        """Returns the tools in `agent.tool_ids`, with the approval rules of the agent and of its servers.
 
-        `servers`: the user's own, for a caller that has just read them. `recorded`: by a server's name, its tools as a trace has them;
-        such a server is not asked for its tools, and connected only when one of them is called. What cannot be had is in `.missing`, one error for each
-        server or tool; it raises nothing.
+        `servers`: the user's, if just read. `recorded` maps a server's name to its tools as recorded in a trace; such a server is connected
+        only when one of them is called. Unavailable tools are reported in `.missing`, with one error per server or tool; nothing is raised.
         """
         await self._refresh(servers)
         missing: list[ToolError] = []
@@ -384,7 +385,7 @@ class Toolbox:
                 client_tools.append(name)
             else:
                 missing.append(_unknown(tool_id, agent))
-        # In the toolbox's order, whatever the order of tool_ids: names and RunState depend on nothing else.
+        # In the toolbox's order, independent of tool_ids: names and RunState depend on nothing else.
         connections = [c for server_id, c in self._connections.items() if server_id in wanted]
         uses: list[ToolUse] = []
         for picked in await asyncio.gather(
@@ -416,12 +417,12 @@ class Toolbox:
         )
 
     async def catalogue(self, *, retry_now: bool = True) -> list[ToolInfo]:
-        """Every tool of every server that answers; `survey` also says what is wrong with the others."""
+        """Returns the tools of all servers that respond; `survey` also returns the errors of the others."""
         tools, _ = await self.survey(retry_now=retry_now)
         return tools
 
     async def survey(self, *, retry_now: bool = True) -> tuple[list[ToolInfo], list[ToolError]]:
-        """The catalogue, and one error for each server that does not answer."""
+        """Returns the catalogue, and one error per server that does not respond."""
         await self._refresh()
         missing: list[ToolError] = []
         picked = await asyncio.gather(
@@ -430,27 +431,27 @@ class Toolbox:
         return [info for uses in picked for _, _, info in uses], missing
 
     async def resources(self) -> list[ResourceInfo]:
-        """Of every server that answers."""
+        """Returns the resources of all servers that respond."""
         listings = await self._of_each(Connection.resources)
         return [ResourceInfo.of(connection.record.name, one) for connection, ones in listings for one in ones]
 
     async def read_resource(self, server: str, uri: str) -> list[ResourceContent]:
-        """Raises `ToolError`."""
+        """Reads a resource. Raises `ToolError`."""
         result = await (await self._named(server)).read_resource(uri)
         return [ResourceContent.of(one) for one in result.contents]
 
     async def prompts(self) -> list[PromptInfo]:
-        """Of every server that answers."""
+        """Returns the prompts of all servers that respond."""
         listings = await self._of_each(Connection.prompts)
         return [PromptInfo.of(connection.record.name, one) for connection, ones in listings for one in ones]
 
     async def get_prompt(self, server: str, name: str, arguments: dict[str, str]) -> list[dict[str, Json]]:
-        """Raises `ToolError`."""
+        """Fills in a prompt. Raises `ToolError`."""
         result = await (await self._named(server)).get_prompt(name, arguments)
         return [message_item(message) for message in result.messages]
 
     async def _of_each(self, ask: Callable[[Connection], Awaitable[list[Any]]]) -> list[tuple[Connection, list[Any]]]:
-        """What each server that answers has."""
+        """Returns the listing of each server that responds."""
         await self._refresh()
         connections = list(self._connections.values())
         answers = await asyncio.gather(*map(ask, connections), return_exceptions=True)
@@ -468,14 +469,14 @@ class Toolbox:
         return next(c for c in self._connections.values() if c.record.name == server)
 
     async def call(self, tool_id: str, arguments: dict[str, Any]) -> str:
-        """Call a tool by hand; no rule asks. The text it gives (images as JSON).
+        """Calls a tool directly, without approval, and returns its text (images as JSON).
 
-        Raises `ToolError` when there is no such tool, when the server cannot be reached, and when the tool says it failed.
+        Raises `ToolError` when the tool does not exist, the server cannot be reached, or the tool reports an error.
         """
         await self._refresh()
         server_id, name = self._split(tool_id)
         if not server_id:
-            raise ToolError(f"There is no tool {tool_id!r} to call here.", "Call one of the catalogue's.", tool=tool_id)
+            raise ToolError(f"There is no tool {tool_id!r}.", "Use a tool from the catalogue.", tool=tool_id)
         missing: list[ToolError] = []
         uses = await self._pick(self._connections[server_id], [name], missing, retry_now=True)
         if missing:
@@ -489,11 +490,11 @@ class Toolbox:
         return text
 
     def server_of(self, tool_name: str) -> str | None:
-        """Name of the server behind a name that a model was shown last; `ToolSet.server_of` answers for one agent."""
+        """Returns the server's name for a tool name last shown to a model; for one agent use `ToolSet.server_of`."""
         return self._server_of.get(tool_name)
 
     async def aclose(self) -> None:
-        """Close every connection. The toolbox may be used again; it connects anew."""
+        """Closes all connections. The toolbox can be used again; it reconnects."""
         await asyncio.gather(*(connection.aclose() for connection in self._connections.values()))
 
     # -- servers
@@ -504,7 +505,7 @@ class Toolbox:
                 await connection.aclose()
 
     def _set(self, records: Sequence[McpServerRecord]) -> list[Connection]:
-        """Take `records` as the servers from now on. Connections whose record stayed the same are kept; returns the others."""
+        """Replaces the servers. Connections whose record is unchanged are kept; returns the others."""
         ordered = sorted(records, key=lambda r: (r.id != BUILTIN_MCP_SERVER, r.created_at, r.id))
         if not ordered or ordered[0].id != BUILTIN_MCP_SERVER:
             ordered.insert(0, builtin_record())
@@ -529,7 +530,7 @@ class Toolbox:
     # -- tools
 
     def _split(self, tool_id: str) -> tuple[str, str]:
-        """`<server id or name>.<tool>` → server id and tool; the id is empty for a client tool and for what is unknown."""
+        """Splits `<server id or name>.<tool>` into server id and tool; the id is empty for client tools and unknown servers."""
         parts = split_tool_id(tool_id, self.servers)
         return (parts[0].id, parts[1]) if parts else ("", tool_id)
 
@@ -537,7 +538,7 @@ class Toolbox:
         self, connection: Connection, names: Sequence[str], missing: list[ToolError], *, retry_now: bool = False,
         recorded: Sequence[Mapping[str, Json]] | None = None,
     ) -> list[ToolUse]:  # fmt: skip
-        """The tools called `names` (`*`: all) in the server's order; what is not there is added to `missing`."""
+        """Returns the tools in `names` (`*`: all) in the server's order; adds unavailable ones to `missing`."""
         record = connection.record
         known = [recorded_tool(definition) for definition in recorded or ()]
         try:
@@ -549,14 +550,14 @@ class Toolbox:
         offered = [tool.name for tool in tools]
         for name in names:
             if name != "*" and name not in offered:
-                step = f"It offers: {', '.join(offered) or 'nothing'}."
-                message = f"The MCP server {record.name!r} has no tool {name!r} to be used."
+                step = f"Its tools: {', '.join(offered) or 'none'}."
+                message = f"The MCP server {record.name!r} has no usable tool {name!r}."
                 missing.append(ToolError(message, step, server=record.name, tool=name))
         return [(connection, tool, ToolInfo.of(record, tool)) for tool in tools if "*" in names or tool.name in names]
 
 
 def recorded_tool(definition: Mapping[str, Json]) -> Tool:
-    """A tool of a server as a trace recorded it."""
+    """Returns a tool of a server as recorded in a trace."""
     from mcp.types import Tool, ToolAnnotations
 
     return Tool(
@@ -572,7 +573,7 @@ def _caller(connection: Connection, tool: Tool) -> Callable[[dict[str, Any]], An
 
 
 def _rule(agent: AgentRecord, server: McpServerRecord, info: ToolInfo) -> Rule:
-    """The agent's rule, if it has one for this tool, else the server's. The narrower key wins: tool, then server, then all."""
+    """Returns the agent's rule for a tool, or else the server's. The most specific key wins: tool, then server, then all."""
     keys = (info.id, f"{server.name}.{info.name}", f"{info.server_id}.*", f"{server.name}.*", "*")
     for rules, names in ((agent.approvals, keys), (server.require_approval, (info.name, "*"))):
         for name in names:
@@ -589,9 +590,9 @@ def _as_text(result: CallToolResult) -> str:
 def _unknown(tool_id: str, agent: AgentRecord) -> ToolError:
     server, dot, name = tool_id.partition(".")
     if dot:
-        message = f"Agent {agent.name!r} names the tool {name!r} of an MCP server that is not there ({server})."
-        return ToolError(message, "Add the server again, or take the tool from the agent.", server=server, tool=name)
+        message = f"Agent {agent.name!r} uses the tool {name!r} of an MCP server that does not exist ({server})."
+        return ToolError(message, "Add the server again, or remove the tool from the agent.", server=server, tool=name)
     known = ", ".join(CLIENT_TOOLS)
     return ToolError(
-        f"Agent {agent.name!r} names an unknown tool {tool_id!r}.", f"Client tools are: {known}.", tool=tool_id
+        f"Agent {agent.name!r} uses an unknown tool {tool_id!r}.", f"Client tools are: {known}.", tool=tool_id
     )

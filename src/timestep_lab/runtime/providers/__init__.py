@@ -1,4 +1,5 @@
-"""One file a provider, found by its name: `providers/<prefix>.py` holds a class `Provider`.
+"""Model providers: `providers/<prefix>.py` contains a class `Provider`.
 
-A package of your own joins by an entry point in the group `timestep_lab.providers`, named as the prefix, that loads such a class.
+A third-party package adds a provider with an entry point in the group `timestep_lab.providers`, named like the prefix, that loads such a
+class.
 """

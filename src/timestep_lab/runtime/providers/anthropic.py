@@ -1,4 +1,4 @@
-"""`anthropic/…`: Claude by its own protocol. `ANTHROPIC_BASE_URL` may name another server that speaks it (llama.cpp does)."""
+"""`anthropic/…`: Claude with Anthropic's own protocol. `ANTHROPIC_BASE_URL` can point to another server with that protocol (llama.cpp)."""
 
 from __future__ import annotations
 

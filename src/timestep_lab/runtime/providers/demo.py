@@ -1,20 +1,20 @@
-"""`demo/…`: deterministic, without key or network, and no language model.
+"""`demo/…`: deterministic models without key, network or language model.
 
-    demo/assistant?delay=12           follows rules with the agent's tools and handoffs (adapters/demo_assistant.py)
-    demo/echo?bare=0&delay=12         says back what the user said
-    demo/slow?ttft=300&tps=20&n=30    n pieces; ttft in ms, tps in pieces a second
-    demo/flaky?rate=0.3&seed=0&error=&delay=12    fails now and then; error: one of rate_limit unavailable timeout cut auth request
+    demo/assistant?delay=12           follows rules, using the agent's tools and handoffs (adapters/demo.py)
+    demo/echo?bare=0&delay=12         repeats the user's message
+    demo/slow?ttft=300&tps=20&n=30    n pieces; ttft in ms, tps in pieces per second
+    demo/flaky?rate=0.3&seed=0&error=&delay=12    fails randomly; error: one of rate_limit unavailable timeout cut auth request
 
-What `demo/assistant` is told to do, it does, with any tool and handoff of its agent:
+`demo/assistant` follows instructions in the message, with any tool and handoff of its agent:
 
-    call refund {"order": "7712"}     calls that tool with those arguments, once, and says what it answered
+    call refund {"order": "7712"}     calls that tool once with those arguments, and reports its result
     hand off to Billing               hands off to the agent of that name
-    What's the weather in Oslo?       asks `get_weather`, or hands off to an agent that knows weather
+    What's the weather in Oslo?       calls `get_weather`, or hands off to an agent that has it
     Switch to the dark theme.         `switch_theme`
 
-so one message can try a tool, its approval and a handoff: `hand off to Billing, then call refund {"order": "7712"}`.
+so that one message can test a tool, its approval and a handoff: `hand off to Billing, then call refund {"order": "7712"}`.
 
-`delay` is the pause between chunks in ms. A time may be written with its unit: `300ms`, `0.3s`.
+`delay` is the pause between chunks in ms. Times can have a unit: `300ms`, `0.3s`.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _parsed(name: str) -> tuple[str, _Options]:
     if kind not in OPTIONS:
         raise ModelNotFoundError(
             f"There is no model demo/{kind}.{did_you_mean(kind, OPTIONS)}",
-            f"There are: {', '.join(f'demo/{known}' for known in OPTIONS)}.",
+            f"Available: {', '.join(f'demo/{known}' for known in OPTIONS)}.",
             provider="demo",
         )
     given = dict(parse_qsl(query, keep_blank_values=True))
@@ -119,7 +119,7 @@ def _parsed(name: str) -> tuple[str, _Options]:
         if option not in OPTIONS[kind]:
             raise SettingsError(
                 f"demo/{kind} has no option {option!r}.{did_you_mean(option, OPTIONS[kind])}",
-                f"It has: {', '.join(OPTIONS[kind])}.",
+                f"Options: {', '.join(OPTIONS[kind])}.",
                 param="model",
             )
     return kind, _Options(kind, given)

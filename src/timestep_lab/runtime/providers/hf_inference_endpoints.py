@@ -1,6 +1,6 @@
-"""`hf_inference_endpoints/<name>[/<model>]`: endpoints of your own, named in `HF_INFERENCE_ENDPOINTS` (JSON: name to URL).
+"""`hf_inference_endpoints/<name>[/<model>]`: your own endpoints, named in `HF_INFERENCE_ENDPOINTS` (JSON: name to URL).
 
-They speak Chat Completions. TGI and llama.cpp answer to any model name; vLLM wants its model's, and then write it after the endpoint's.
+They use Chat Completions. TGI and llama.cpp accept any model name; vLLM requires its model's name after the endpoint's.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Provider(NamedServers):
         return self.settings.hf_token
 
     async def list_models(self) -> list[str]:
-        """The endpoints' names: each serves one model."""
+        """Returns the names of the endpoints: each serves one model."""
         return sorted(self.servers)
 
     def _other_model_step(self, server: str) -> str:
-        return f"If the endpoint wants its model's name, write hf_inference_endpoints/{server}/<organisation>/<model>."
+        return f"If the endpoint requires a model name, use hf_inference_endpoints/{server}/<organisation>/<model>."

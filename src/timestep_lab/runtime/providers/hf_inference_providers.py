@@ -1,4 +1,4 @@
-"""`hf_inference_providers/<organisation>/<model>[:<provider>]`: Hugging Face's router to hosts of open models. Chat Completions, `HF_TOKEN`."""
+"""`hf_inference_providers/<organisation>/<model>[:<provider>]`: Hugging Face's router for open models. Chat Completions, `HF_TOKEN`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`local/…`: a GGUF file in this process, by the name of one that was pulled or by its path. Extra `[local]`.
+"""`local/…`: a GGUF model in this process, by the name of a pulled model or by path. Extra `[local]`.
 
 `local/smollm2-135m`, `local/models/my.gguf`, `local//home/me/my.gguf`, `local/~/my.gguf`.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agents import Model
 
 BADGE = "tiny local model"
-"""Of the models that can be pulled by name: plumbing that works offline, not an assistant."""
+"""Badge of models that can be pulled by name: for offline tests, not capable assistants."""
 
 
 class Provider(BaseProvider):
@@ -61,14 +61,14 @@ class Provider(BaseProvider):
         known = [*KNOWN, *installed_names()]
         raise ModelNotFoundError(
             f"There is no local model {name!r}.{did_you_mean(name, known)}",
-            "Use one that was pulled; the lab's owner allows files by TIMESTEP_LAB_LOCAL_MODELS."
+            "Use a pulled model; the lab's owner can allow files with TIMESTEP_LAB_LOCAL_MODELS."
             if self.settings.is_served
-            else f"Give the path of a .gguf file, or pull one of: {', '.join(KNOWN)}.",
+            else f"Pass the path of a .gguf file, or pull one of: {', '.join(KNOWN)}.",
             provider=self.prefix,
         )
 
     def _allowed(self, name: str) -> Path | None:
-        """A file that the owner of a served lab allows. Of any other path nobody learns whether it is there."""
+        """Returns a file allowed by the owner of a served lab. Does not reveal whether any other path exists."""
         wanted = Path(name)
         for place in self.settings.local_models:
             allowed = Path(place).expanduser().resolve()

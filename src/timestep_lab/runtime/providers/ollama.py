@@ -1,6 +1,6 @@
-"""`ollama/…`: a server of your own (`OLLAMA_HOST`), or, for names that end in `-cloud`, Ollama's cloud with `OLLAMA_API_KEY`.
+"""`ollama/…`: your own server (`OLLAMA_HOST`), or Ollama's cloud with `OLLAMA_API_KEY` for names that end in `-cloud`.
 
-The host is chosen by the model's name, call by call, and the key goes to the cloud only.
+The host is chosen per call by the model's name, and the key is only sent to the cloud.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Provider(BaseProvider):
         if self.settings.ollama_host or self.settings.ollama_api_key:
             return self.ready(f"server at {self._host}; {cloud}")
         return self.not_ready(
-            f"OLLAMA_HOST is not set; {self._host} is tried; {cloud}",
+            f"OLLAMA_HOST is not set; using {self._host}; {cloud}",
             "Start Ollama (https://ollama.com/download) and use `ollama/<model>`, or set OLLAMA_API_KEY for `-cloud` models.",
         )
 

@@ -1,4 +1,4 @@
-"""`openai/…`, and every name without a prefix. OpenAI itself speaks Responses; `OPENAI_BASE_URL` pointing elsewhere, Chat Completions."""
+"""`openai/…`, and all names without a prefix. Uses the Responses API at OpenAI, Chat Completions if `OPENAI_BASE_URL` points elsewhere."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`openai_compatible/<name>/<model>`: any server that speaks Chat Completions (vLLM, LM Studio, OpenRouter), by a name of your own.
+"""`openai_compatible/<name>/<model>`: any server with Chat Completions (vLLM, LM Studio, OpenRouter), under a name of your choice.
 
-`OPENAI_COMPATIBLE='{"lmstudio": "http://127.0.0.1:1234/v1"}'`, and keys, where wanted, in `OPENAI_COMPATIBLE_KEYS` under the same names.
+`OPENAI_COMPATIBLE='{"lmstudio": "http://127.0.0.1:1234/v1"}'`, with keys, if needed, in `OPENAI_COMPATIBLE_KEYS` under the same names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Provider(BaseProvider):
     prefix: ClassVar[str] = "openai_compatible"
     variable: ClassVar[str] = "OPENAI_COMPATIBLE"
-    """The environment variable that names the servers."""
+    """Environment variable with the names and URLs of the servers."""
     key_name: ClassVar[str] = "OPENAI_COMPATIBLE_KEYS"
     model_required: ClassVar[bool] = True
 
@@ -32,7 +32,7 @@ class Provider(BaseProvider):
 
     @property
     def servers(self) -> Mapping[str, str]:
-        """Name to base URL."""
+        """Maps a name to its base URL."""
         return self.settings.openai_compatible
 
     def key_for(self, server: str) -> str | None:
@@ -41,7 +41,7 @@ class Provider(BaseProvider):
     def status(self) -> ProviderStatus:
         if not self.servers:
             step = f'Set {self.variable}=\'{{"my-server": "http://…/v1"}}\'.'
-            return self.not_ready("no server named", step)
+            return self.not_ready("no server configured", step)
         return self.ready(", ".join(f"{name} at {url}" for name, url in self.servers.items()))
 
     def model(self, name: str) -> Model:
@@ -72,7 +72,7 @@ class Provider(BaseProvider):
             await client.aclose()
 
     def _other_model_step(self, server: str) -> str:
-        return f"`timestep-lab models list {self.prefix}` lists what {server} offers."
+        return f"`timestep-lab models list {self.prefix}` lists the models of {server}."
 
     def _client(self, server: str) -> Any:
         if server not in self._clients:
@@ -87,13 +87,13 @@ class Provider(BaseProvider):
             known = ", ".join(self.servers) or "none"
             raise MissingKeyError(
                 f"{self.prefix}/{name}: no server is named {server!r}.{did_you_mean(server, self.servers)}",
-                f"Named in {self.variable}: {known}. Add it there, or go on without: `demo/assistant`.",
+                f"Servers in {self.variable}: {known}. Add it there, or use `demo/assistant`.",
                 provider=self.prefix,
             )
         if not model and self.model_required:
             raise ModelNotFoundError(
                 f"{self.prefix}/{name} names a server but no model.",
-                f"Write {self.prefix}/{server}/<model>.",
+                f"Use {self.prefix}/{server}/<model>.",
                 provider=self.prefix,
             )
         return server, model or server

@@ -1,4 +1,4 @@
-"""`switch_theme`: a client tool. The reader's side (chat in a notebook, served page) carries it out and says what came of it."""
+"""`switch_theme`: a client tool, executed by the client (notebook chat or served page), which returns its result."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SWITCH_THEME = ToolInfo(
 )
 
 CLIENT_TOOLS: Mapping[str, ToolInfo] = {SWITCH_THEME.name: SWITCH_THEME}
-"""Every client tool by its name, which is also its id."""
+"""All client tools by name, which is also their id."""
 
 
 def client_tool(info: ToolInfo, rule: Rule = "never") -> FunctionTool:
-    """The tool for an SDK agent. Calling it hands the arguments to the reader's side and ends the turn (`StopAtTools`)."""
+    """Returns the tool for an SDK agent. A call passes the arguments to the client and ends the turn (`StopAtTools`)."""
     from agents import FunctionTool
 
     from timestep_lab.runtime.approvals import reason_to_ask
