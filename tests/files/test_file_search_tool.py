@@ -50,10 +50,10 @@ async def test_it_searches_all_stores_or_the_one_that_is_named_best_first(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"query": "x"}, "There is no vector store to search. Make one"),
+        ({"query": "x"}, "There is no vector store to search. Create one"),
         ({"query": "x", "vector_store": "papers"}, "There is no vector store 'papers'"),
-        ({"query": "x", "limit": 0}, "limit is 0. Give 1 to 20"),
-        ({"query": "x", "limit": "many"}, "'limit' is 'many', which is not a whole number"),
+        ({"query": "x", "limit": 0}, "Invalid limit 0. Use 1 to 20"),
+        ({"query": "x", "limit": "many"}, "'limit' is 'many', not a whole number"),
         ({}, "The argument 'query' is missing"),
     ],
 )

@@ -75,7 +75,7 @@ def test_nobody_sees_another_users_file(store: Store) -> None:
 
 def test_what_is_too_large_or_not_there_is_refused_and_nothing_is_kept(duckdb_store: Store, tmp_path: Path) -> None:
     files = Files(duckdb_store)
-    with pytest.raises(TooLargeError, match=r"big has 50\.0 MB; a file may have 50 MB"):
+    with pytest.raises(TooLargeError, match=r"big has 50\.0 MB; the limit is 50 MB"):
         files.add_bytes("big", bytes(MAX_BYTES + 1))
     with (tmp_path / "sparse").open("wb") as sparse:
         sparse.truncate(MAX_BYTES + 1)

@@ -84,7 +84,7 @@ async def test_a_model_that_changed_its_vectors_is_told_rather_than_compared(sto
     papers = await VectorStores(store).create("papers", files=library[:1])
     store.db.write(store.user_id, [Statement("update chunks set embedding = $1::real[]", [[1.0, 2.0]])])
     with pytest.raises(
-        StoreError, match=r"vectors of 2 numbers, but the model now gives 256.*Make the vector store anew"
+        StoreError, match=r"vectors have 2 dimensions, but the model now returns 256.*Create the vector store again"
     ):
         await papers.search("kitten")
 
@@ -155,13 +155,13 @@ async def test_a_file_that_cannot_be_read_is_kept_as_failed_with_the_reason(stor
     stores = VectorStores(store)
     papers = await stores.create("papers")
     picture = stores.files.add_bytes("a.png", b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(DataError, match="in which no text can be searched"):
+    with pytest.raises(DataError, match="which has no searchable text"):
         await papers.add(picture)
     [member] = papers.files()
     assert member.status == "failed"
     assert member.last_error == {
         "code": "DataError",
-        "message": "a.png is image/png, in which no text can be searched.",
+        "message": "a.png is image/png, which has no searchable text.",
     }
     assert stores.counts(papers.id) == {"in_progress": 0, "completed": 0, "failed": 1, "cancelled": 0, "total": 1}
 
@@ -180,7 +180,7 @@ async def test_stores_are_found_by_name_deleted_whole_and_nobody_elses(store: St
     with pytest.raises(NotFoundError):
         await others.add_file((await others.create("mine")).id, papers.files()[0].file_id)
     await stores.create("papers")
-    with pytest.raises(UsageError, match="2 vector stores are called 'papers'"):
+    with pytest.raises(UsageError, match="2 vector stores have the name 'papers'"):
         stores.get("papers")
     papers.delete()
     assert store.db.query(store.user_id, "select count(*) from chunks").rows == [(0,)]
@@ -284,13 +284,13 @@ async def test_what_cannot_embed_is_told_with_a_way_on(embedding_server: str, du
     with pytest.raises(MissingKeyError, match="Set OPENAI_API_KEY, or use local/wordllama"):
         await VectorStores(duckdb_store).create("papers", embedding_model="openai/text-embedding-3-small")
     assert VectorStores(duckdb_store).list() == []
-    with pytest.raises(UsageError, match="An empty text has no vector"):
+    with pytest.raises(UsageError, match="An empty text cannot be embedded"):
         await embed(Settings(), OFFLINE_MODEL, ["a", ""])
     with pytest.raises(UnknownPrefixError, match="Known: local, openai, openai_compatible, ollama"):
         await embed(Settings(), "anthropic/x", ["a"])
     with pytest.raises(SettingsError, match="Use local/wordllama"):
         await embed(Settings(), "local/other", ["a"])
-    with pytest.raises(SettingsError, match="OPENAI_COMPATIBLE has no 'x'"):
+    with pytest.raises(SettingsError, match="OPENAI_COMPATIBLE has no server 'x'"):
         await embed(Settings(), "openai_compatible/x/y", ["a"])
     with pytest.raises(ModelNotFoundError, match="ollama pull missing"):
         await embed(Settings(ollama_host=embedding_server), "ollama/missing", ["a"])

@@ -72,11 +72,11 @@ def test_the_text_is_what_a_reader_would_see(content: bytes, content_type: str, 
 @pytest.mark.parametrize(
     ("content", "content_type", "message"),
     [
-        (b"\x89PNG\r\n\x1a\n", "image/png", "it is image/png, in which no text can be searched. Give text"),
-        (b"%PDF-1.7 broken", "application/pdf", "it cannot be read as PDF"),
-        (pdf(""), "application/pdf", "it has no text, perhaps only pictures of it"),
+        (b"\x89PNG\r\n\x1a\n", "image/png", "it is image/png, which has no searchable text. Use text"),
+        (b"%PDF-1.7 broken", "application/pdf", "it cannot be read as a PDF"),
+        (pdf(""), "application/pdf", "it has no text; it may be a scan"),
         (b"PK\x03\x04", DOCX, "it cannot be read as a Word document"),
-        (b"caf\xe9", "text/plain", "it is not text in UTF-8"),
+        (b"caf\xe9", "text/plain", "it is not UTF-8 text"),
     ],
 )
 def test_a_file_without_text_is_refused_with_what_to_do(content: bytes, content_type: str, message: str) -> None:

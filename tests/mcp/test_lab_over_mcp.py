@@ -86,7 +86,7 @@ async def test_it_only_reads_unless_it_was_told_that_it_may_write(lab: Lab) -> N
         assert all(tool.annotations is not None and tool.annotations.read_only_hint for tool in tools)
         with pytest.raises(MCPError, match="There is no tool 'score'"):
             await client.call_tool("score", {"target": "trace", "target_id": run.trace_id, "name": "good", "value": 1})
-        assert "nothing that writes" in (await client.call_tool("sql", {"query": "drop table traces"})).content[0].text
+        assert "Only a single SELECT" in (await client.call_tool("sql", {"query": "drop table traces"})).content[0].text
     async with Client(lab_server(lambda _: nullcontext(lab), write=True)) as client:
         await called(client, "score", target="trace", target_id=run.trace_id, name="good", value=1)
         poet = await called(client, "create_agent", name="Poet", model="demo/echo")

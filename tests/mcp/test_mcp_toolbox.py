@@ -299,11 +299,11 @@ async def test_the_built_in_server_answers_within_milliseconds_once_it_runs(tool
     ("tool", "arguments", "message"),
     [
         ("think", {}, "The argument 'thought' is missing"),
-        ("think", {"thought": ""}, "There is no thought to write down"),
-        ("think", {"thought": 7}, "'thought' is 7, which is not text"),
+        ("think", {"thought": ""}, "The thought is empty"),
+        ("think", {"thought": 7}, "'thought' is 7, not text"),
         ("get_weather", {"location": "Oslo", "day": "tomorrow"}, "There is no argument 'day'"),
         ("get_weather", {"location": "Atlantis"}, "no recorded weather for 'Atlantis'"),
-        ("fly", {}, "has no tool 'fly'"),
+        ("fly", {}, "has no usable tool 'fly'"),
     ],
 )
 async def test_the_built_in_tools_say_what_is_wrong_with_a_call(

@@ -63,7 +63,7 @@ async def test_a_place_is_looked_up_once(weather_service: WeatherService) -> Non
 
 async def test_an_unknown_place_is_refused_with_what_to_do(weather_service: WeatherService) -> None:
     for mode in ("live", "auto"):
-        with pytest.raises(NotFoundError, match=r"no place 'Atlantis' on the map\. Write it as .city, country."):
+        with pytest.raises(NotFoundError, match=r"No place named 'Atlantis' was found\. Write it as .city, country."):
             await live(weather_service, mode).get("Atlantis")
 
 
@@ -87,7 +87,7 @@ async def test_live_fails_rather_than_give_recorded_weather(weather_service: Wea
 
 async def test_a_refusal_is_told_with_its_reason(weather_service: WeatherService) -> None:
     weather_service.status = {"/forecast": 400}
-    with pytest.raises(ToolError, match=r"refused the request \(HTTP 400\): no"):
+    with pytest.raises(ToolError, match=r"rejected the request \(HTTP 400\): no"):
         await live(weather_service).get("Oslo")
 
 
@@ -123,7 +123,7 @@ async def test_another_place_of_the_same_name_is_not_given_its_weather(elsewhere
 async def test_a_wrong_unit_no_place_and_a_wrong_mode_are_refused() -> None:
     with pytest.raises(UsageError, match="Use fahrenheit or celsius"):
         await RECORDED.get("Oslo", "kelvin")
-    with pytest.raises(UsageError, match="No place was given"):
+    with pytest.raises(UsageError, match="The location is empty"):
         await RECORDED.get("  ")
     with pytest.raises(SettingsError, match="Use live, recorded, or auto"):
         WeatherSettings(mode="sometimes")  # type: ignore[arg-type]

@@ -109,11 +109,11 @@ def test_the_owners_own_functions_work_without_a_superuser(creator: Owner) -> No
 def test_a_login_that_could_see_everything_is_refused(server: Server, creator: Owner) -> None:
     open_database(creator.url).close()
     server.run(f"alter role {creator.database}_app bypassrls")
-    with pytest.raises(StoreError, match="could read every user's rows"):
+    with pytest.raises(StoreError, match="can read every user's rows"):
         open_database(creator.url)
     server.run(f"alter role {creator.database}_app nobypassrls")
     server.run(f"grant pg_read_all_data to {creator.database}_sql")
-    with pytest.raises(StoreError, match="could read every user's rows"):
+    with pytest.raises(StoreError, match="can read every user's rows"):
         open_database(creator.url)
     server.run(f"revoke pg_read_all_data from {creator.database}_sql")
     open_database(creator.url).close()
@@ -184,7 +184,7 @@ def test_a_lab_of_a_later_version_is_refused(server: Server, lab_url: str) -> No
         (
             lambda url: re.sub(r":[^:@]+@", ":wrong@", url),
             StoreError,
-            "refused the user name or password",
+            "rejected the user name or password",
             "Correct the URL",
         ),
         (lambda url: url.rsplit("/", 1)[0] + "/no_such_lab", StoreError, "does not exist", "createdb"),
@@ -207,7 +207,7 @@ def test_an_owner_who_may_create_nothing_gets_the_grant_they_need(server: Server
     server.run(f"alter database {owner.database} owner to {server.run('select current_user')[0][0]}")
     with pytest.raises(StoreError, match="may not set up a lab") as refused:
         open_database(owner.url)
-    server.run(refused.value.next_step.removeprefix("Let an administrator run: "))
+    server.run(refused.value.next_step.removeprefix("Ask an administrator to run: "))
     open_database(owner.url).close()
     server.run(f"alter database {owner.database} owner to {owner.name}")
     owner.remove(server)

@@ -266,7 +266,7 @@ async def test_a_file_that_cannot_be_read_is_told_to_the_model_and_the_conversat
     broken = base64.b64encode(b"%PDF-1.4 and no more").decode()
     file = {"type": "input_file", "filename": "a.pdf", "file_data": broken}
     await ask(model, [{"role": "user", "content": [file]}])
-    assert "not readable as text: a.pdf cannot be read as PDF" in json.dumps(server.requests[0].body)
+    assert "not readable as text: a.pdf cannot be read as a PDF" in json.dumps(server.requests[0].body)
 
 
 async def test_a_text_file_goes_as_text(model: Any, server: WireServer, case: Case) -> None:

@@ -495,7 +495,7 @@ def test_a_file_over_the_limit_is_refused_before_it_is_sent(lab: LabProcess, pag
             field.dispatchEvent(new Event("change"));
         }"""
     )
-    expect(page.get_by_role("alert")).to_contain_text("a file may have 50 MB")
+    expect(page.get_by_role("alert")).to_contain_text("the limit is 50 MB")
     expect(page.get_by_role("heading", name="No files yet")).to_be_visible()
 
 

@@ -108,7 +108,7 @@ def test_a_limit_cuts_and_says_so(lab: Database) -> None:
 
 def test_a_query_that_takes_too_long_is_stopped_and_the_lab_goes_on(lab: Database) -> None:
     began = time.monotonic()
-    with pytest.raises(QueryError, match=r"took longer than 0.2 s"):
+    with pytest.raises(QueryError, match=r"exceeded its time limit than 0.2 s"):
         lab.select(ALICE, "select sum(a.range * b.range) from range(1000000) a, range(1000000) b", timeout_s=0.2)
     assert time.monotonic() - began < 5
     assert select(lab, "select text from messages") == [("1",)]
@@ -238,7 +238,7 @@ def test_no_function_takes_more_memory_than_a_query_may_have(lab: Database) -> N
     for call in ALLOCATING:
         began = time.monotonic()
         with pytest.raises(
-            QueryError, match=r"too large|must be a number|may not call|constant|fixed length|too many columns"
+            QueryError, match=r"too large|must be a literal number|may not call|constant|fixed-length|too many columns"
         ):
             lab.select(ALICE, f"select {call} from {ROWS}", limit=10)
         assert time.monotonic() - began < 5, call
@@ -256,7 +256,7 @@ def test_a_query_that_grows_is_ended_before_the_machine_is_out_of_memory(lab: Da
     looking.start()
     try:
         for sql in GROWING:
-            with pytest.raises(QueryError, match=r"more memory|took longer|too many columns"):
+            with pytest.raises(QueryError, match=r"memory limit|time limit|too many columns"):
                 lab.select(ALICE, sql, limit=1_000_000, timeout_s=20)
     finally:
         over.set()
@@ -286,11 +286,11 @@ def test_ordinary_sizes_are_taken(lab: Database) -> None:
         ("select *\nfrom tracs", r"no view 'tracs' \(line 2, column 6\)\. Did you mean traces\?"),
         ("select modle from generations", r'"modle" not found .*\(line 1, column 8\)\. Did you mean model'),
         ("select 'ü', modle from generations", r"\(line 1, column 13\)"),
-        ("select medain(1)", r"'medain' is not one that a query may call \(line 1, column 8\)\. Did you mean median\?"),
+        ("select medain(1)", r"'medain' is not allowed in queries \(line 1, column 8\)\. Did you mean median\?"),
         ("selec 1", r"Syntax error at or near \"selec\" \(line 1, column 1\)"),
         ("select 'x'::int from messages", r"Could not convert string 'x' to INT32 \(line 1, column 11\)"),
         ("select $1", r"Values were not provided for the following parameters: 1"),
-        ("delete from traces", r"Only one SELECT is taken"),
+        ("delete from traces", r"Only a single SELECT is allowed"),
         ("select 1; select 2", r"2 queries where one is expected"),
         (" ", r"There is no query"),
     ],
@@ -306,7 +306,7 @@ def test_a_query_through_a_client_meets_the_same_fence(tmp_path: Path, owner_pro
     with pytest.raises(QueryError, match="Did you mean traces") as caught:
         client.select(ALICE, "select * from tracs")
     assert caught.value.exit_code == 2
-    with pytest.raises(QueryError, match="took longer"):
+    with pytest.raises(QueryError, match="exceeded its time limit"):
         client.select(ALICE, "select sum(a.range * b.range) from range(1000000) a, range(1000000) b", timeout_s=0.1)
     assert client.select(ALICE, "select {'a': [1, null]}, 'ü'", limit=1).rows == [({"a": [1, None]}, "ü")]
     client.close()

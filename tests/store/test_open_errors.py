@@ -73,7 +73,7 @@ def test_a_file_that_duckdb_would_read_as_a_table_is_no_lab(tmp_path: Path, name
 def test_a_database_of_something_else_gets_no_tables_of_ours(tmp_path: Path) -> None:
     theirs = tmp_path / "sales.duckdb"
     change(theirs, "create table sales (amount int)")
-    refused(theirs, StoreError, "something else: it holds sales")
+    refused(theirs, StoreError, "another program: it has the tables sales")
     with duckdb.connect(str(theirs)) as connection:
         assert connection.execute("select table_name from duckdb_tables()").fetchall() == [("sales",)]
 
@@ -197,7 +197,7 @@ def test_a_log_without_its_check_must_at_least_begin_as_one(killed: Path) -> Non
     killed.with_name("lab.duckdb.wal.check").unlink()
     whole = log.read_bytes()
     log.write_bytes(bytes(64) + whole[64:])
-    refused(killed, StoreCorruptError, "does not begin as one")
+    refused(killed, StoreCorruptError, "its start is invalid")
     assert log.read_bytes() == bytes(64) + whole[64:]
 
 
@@ -222,7 +222,7 @@ def test_a_log_whose_lab_is_gone_is_kept(killed: Path) -> None:
     log = killed.with_name("lab.duckdb.wal")
     content = log.read_bytes()
     killed.unlink()
-    refused(killed, StoreCorruptError, "the log of a lab that is not there")
+    refused(killed, StoreCorruptError, "the log of a lab that does not exist")
     assert log.read_bytes() == content
     assert not killed.exists()
 
@@ -358,5 +358,5 @@ def test_a_lab_in_memory_is_alone_and_leaves_nothing(tmp_path: Path, monkeypatch
 def test_a_closed_lab_says_so(lab: Path) -> None:
     store = open_store(lab)
     store.close()
-    with pytest.raises(StoreError, match=r"was closed.*Open it again"):
+    with pytest.raises(StoreError, match=r"is closed.*Open it again"):
         store.threads.find()

@@ -316,7 +316,7 @@ def test_an_owner_that_was_stopped_is_named_and_serves_again_when_it_goes_on(
     monkeypatch.setattr(loopback, "ANSWER_S", 0.2)
     os.kill(other.pid, signal.SIGSTOP)
     until(lambda: psutil.Process(other.pid).status() == psutil.STATUS_STOPPED)  # A signal takes a moment to arrive.
-    with pytest.raises(StoreUnavailableError, match=rf"pid {other.pid}\) does not answer"):
+    with pytest.raises(StoreUnavailableError, match=rf"pid {other.pid}\) does not respond"):
         ids(client)
     os.kill(other.pid, signal.SIGCONT)
     monkeypatch.setattr(loopback, "ANSWER_S", 20)
@@ -337,7 +337,7 @@ def test_a_file_held_by_a_program_that_does_not_share_it_is_named_with_the_next_
         assert foreign.stdout
         assert foreign.stdout.readline() == "held\n"
         with pytest.raises(
-            StoreUnavailableError, match=rf"held by another program.*PID {foreign.pid}.*Close that program"
+            StoreUnavailableError, match=rf"locked by another program.*PID {foreign.pid}.*Close that program"
         ):
             opened(lab)
         foreign.communicate(timeout=20)
@@ -404,7 +404,7 @@ def test_when_duckdb_gives_up_one_call_fails_and_the_file_is_opened_anew(
         raise duckdb.FatalException("database has been invalidated")
 
     monkeypatch.setattr(writer, "run", give_up)
-    with pytest.raises(StoreUnavailableError, match="opened anew"):
+    with pytest.raises(StoreUnavailableError, match="reopened"):
         database.write(ALICE, [insert("2")])
     database.write(ALICE, [insert("3")])
     assert ids(database) == ["1", "3"]

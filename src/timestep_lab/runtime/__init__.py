@@ -1,1 +1,1 @@
-"""Floor 2: agents, models, tools, runs, tracing, files. Imports `types` and `store`; the SDKs are imported when first used."""
+"""Layer 2: agents, models, tools, runs, tracing, files. Imports `model` and `store`; the SDKs are imported on first use."""

@@ -1,1 +1,1 @@
-"""Floor 1: the databases a lab can live in, and all SQL. Imports `types` only; duckdb and psycopg are imported when first used."""
+"""Layer 1: the databases of a lab, and all SQL. Imports only `model`; duckdb and psycopg are imported on first use."""

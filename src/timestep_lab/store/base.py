@@ -127,17 +127,17 @@ class Rows:
 
 @dataclass(slots=True)
 class Received:
-    """A request of traces as it came, and what was made of it."""
+    """A trace request as received, and its decoded form."""
 
     user_id: str
     reader: str
-    """The function of `runtime.interchange.otlp_in` that reads the body."""
+    """The function of `runtime.interchange.otlp_in` that decodes the body."""
     body: bytes
     content_type: str
     content_encoding: str | None
     n_spans: int = 1
     decoded: object = None
-    """What that function gave; None where it has to be read again."""
+    """The result of that function; None if the body must be decoded again."""
 
 
 Columns = Mapping[str, Sequence[Any]]
@@ -205,8 +205,8 @@ class Database(Protocol):
         ...
 
     def receive(self, request: Received) -> bool:
-        """Keep a request of traces, durable on return; its spans are in whatever is read or written afterwards. False where the
-        database keeps none, or not this one: then it is to be stored at once."""
+        """Stores a trace request unchanged, durable on return; later reads and writes see its spans. Returns False if the database does not
+        support this, or not for this request; the caller then stores its spans."""
         ...
 
     def select(

@@ -225,7 +225,7 @@ class TraceSaid(NamedTuple):
     end_user_key: int = TOLD
 
     def and_said(self, other: TraceSaid) -> TraceSaid:
-        """What both say, in either order but for what has no key, of which the first word counts."""
+        """Merges two statements about a trace. The order matters only for fields without a key, for which the first value wins."""
 
         def least(value: str | None, key: int, others: str | None, others_key: int) -> tuple[str | None, int]:
             return (others, others_key) if others and (not value or others_key < key) else (value, key)

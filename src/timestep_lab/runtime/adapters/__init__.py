@@ -1,1 +1,1 @@
-"""One module a wire protocol: from the Agents SDK's items to a provider's request, and from its stream to events."""
+"""One module per wire protocol: converts the Agents SDK's items to a provider's request, and its stream to events."""

@@ -1,4 +1,4 @@
-"""Files of a user, the text in them, and vector stores to search it."""
+"""A user's files, text extraction, and vector stores for search."""
 
 from __future__ import annotations
 

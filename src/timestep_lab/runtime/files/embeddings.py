@@ -1,6 +1,6 @@
-"""Texts as vectors. `local/wordllama` runs offline (extra `files`); `openai/…`, `openai_compatible/<name>/…` and `ollama/…` ask a server.
+"""Text embeddings. `local/wordllama` runs offline (extra `files`); `openai/…`, `openai_compatible/<name>/…` and `ollama/…` call a server.
 
-Nothing leaves the machine unless such a model is named, by the caller or in `DEFAULT_EMBEDDING_MODEL`.
+No data leaves the machine unless such a model is selected, by the caller or in `DEFAULT_EMBEDDING_MODEL`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error
 from timestep_lab.runtime.settings import OLLAMA_LOCAL_HOST, OPENAI_URL, Settings
 from timestep_lab.store.base import Database, in_thread
 
-# --- One search in one vector store: exact cosine similarity of every passage, weighted with the words it shares with the query
+# --- Search in one vector store: exact cosine similarity of every passage, combined with keyword overlap
 #
-# Exact, without an index: 20 ms for five thousand passages in DuckDB. Adding the two scores by weight keeps their size, which a
-# reader can judge; merging the two rankings would not.
+# Exact, without an index: 20 ms for five thousand passages in DuckDB. A weighted sum keeps the scale of both scores, which is
+# meaningful to a reader; merging the two rankings would lose it.
 
 
-# --- The keyword half of a search: which of a query's words a passage has, rare words counting more (inverse document frequency)
+# --- Keyword score: which of the query's words a passage has, with rare words weighted higher (inverse document frequency)
 
 
 MAX_TERMS = 12
@@ -41,12 +41,12 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def words_column(text: str) -> str:
-    """The words of a passage as stored: lower case, no accents, each after one space."""
+    """Returns the words of a passage as stored: lower case, no accents, each preceded by a space."""
     return "".join(f" {word}" for word in words(text))
 
 
 def terms_of(query: str) -> list[str]:
-    """The query's words to look for, the longest first, at most `MAX_TERMS`."""
+    """Returns the query's words to search for, longest first, at most `MAX_TERMS`."""
     terms = dict.fromkeys(words(query))
     return sorted(terms, key=lambda word: (-len(word), word))[:MAX_TERMS]
 
@@ -57,7 +57,7 @@ def words(text: str) -> list[str]:
 
 
 def weights(n_passages: int, hits: Sequence[int]) -> list[float]:
-    """A weight a term, adding up to 1 (all 0 when no term is in any passage): idf as in BM25, ln(1 + (N - n + 0.5) / (n + 0.5)).
+    """Returns one weight per term, with sum 1 (all 0 if no passage has any term): idf as in BM25, ln(1 + (N - n + 0.5) / (n + 0.5)).
 
     Source: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009, equation 3.4 (kept above 0).
     """
@@ -81,7 +81,7 @@ def search(
     min_score: float,
     vector_weight: float = VECTOR_WEIGHT,
 ) -> list[SearchHit]:
-    """The `k` best passages of `files`, best first. Blocks. Raises `StoreError` when `vector` is of another length than theirs."""
+    """Returns the `k` best passages of `files`, best first. Blocks. Raises `StoreError` if `vector` has a different length than theirs."""
     if not files or k < 1:
         return []
     by_id = {file.file_id: file for file in files}
@@ -119,15 +119,15 @@ def _check_length(db: Database, user_id: str, where: str, params: Sequence[objec
     row = db.query(user_id, f"select array_length(embedding, 1) from chunks where {where} limit 1", params).one()
     if row is not None and row[0] != length:
         raise StoreError(
-            f"The passages have vectors of {row[0]} numbers, but the model now gives {length}: it is no longer the same model.",
-            "Make the vector store anew.",
+            f"The stored vectors have {row[0]} dimensions, but the model now returns {length}: the model has changed.",
+            "Create the vector store again.",
         )
 
 
 def _weights(
     db: Database, user_id: str, where: str, params: Sequence[object], terms: Sequence[str]
 ) -> dict[str, float]:
-    """The terms that some passage has, and what each counts for."""
+    """Returns the terms that at least one passage has, with their weights."""
     if not terms:
         return {}
     counts = ", ".join(f"sum({_has(len(params) + n)})" for n in range(1, len(terms) + 1))
@@ -140,7 +140,7 @@ def _weights(
 
 
 def _has(place: int) -> str:
-    """1 for a passage with a word that begins with the parameter (a space and a term), so that `cat` finds `cats`; else 0."""
+    """SQL that is 1 for a passage with a word that starts with the parameter (a space and a term), so that `cat` matches `cats`; else 0."""
     return f"(case when position(${place} in words) > 0 then 1 else 0 end)"
 
 
@@ -151,7 +151,7 @@ def _places(params: Sequence[object], first: int) -> str:
 def _hit(
     file: VectorStoreFileRecord, position: int, text: str, score: float, by_vector: float, by_keyword: float
 ) -> SearchHit:
-    # Sums of rounded shares may come out a hair above 1.
+    # Sums of rounded shares may slightly exceed 1.
     score, by_vector, by_keyword = (min(1.0, float(number)) for number in (score, by_vector, by_keyword))
     return SearchHit(
         file_id=file.file_id,
@@ -170,24 +170,23 @@ Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 
 OFFLINE_MODEL = "local/wordllama"
 BATCH = 256
-"""Texts in one request."""
+"""Texts per request."""
 PREFIXES = ("local", "openai", "openai_compatible", "ollama")
 
 
 LOCAL_LENGTHS = (64, 128, 256)
-"""To which the offline model's vectors can be cut: it was trained so that their first numbers say the most."""
+"""Lengths to which the offline model's vectors can be truncated: it was trained so that the first dimensions carry the most information."""
 
 
 async def embed(settings: Settings, model: str, texts: Sequence[str], *, dimensions: int | None = None) -> Vectors:
-    """One vector a text, in order; all of one length, the model's own or `dimensions`.
+    """Returns one vector per text, in order; all of the same length, the model's default or `dimensions`.
 
     `model` is `prefix/name`; without a prefix it is OpenAI's. Raises `UsageError` for an empty text, `UnknownPrefixError`,
-    `SettingsError`, `MissingKeyError`,
-    `MissingExtraError`, `ProviderError`.
+    `SettingsError`, `MissingKeyError`, `MissingExtraError`, `ProviderError`.
     """
     ask = embedder(settings, model, dimensions)
     if not all(texts):
-        raise UsageError("An empty text has no vector.", "Leave empty texts out.", param="input")
+        raise UsageError("An empty text cannot be embedded.", "Remove empty texts.", param="input")
     vectors: Vectors = []
     for start in range(0, len(texts), BATCH):
         vectors += await ask(texts[start : start + BATCH])
@@ -195,7 +194,7 @@ async def embed(settings: Settings, model: str, texts: Sequence[str], *, dimensi
 
 
 def embedder(settings: Settings, model: str, dimensions: int | None = None) -> Embed:
-    """What turns one batch into vectors. Raises what `embed` raises before anything is asked."""
+    """Returns the function that embeds one batch. Raises the errors of `embed` that can be detected without a request."""
     prefix, slash, name = model.partition("/")
     if not slash:
         prefix, name = "openai", model
@@ -204,16 +203,16 @@ def embedder(settings: Settings, model: str, dimensions: int | None = None) -> E
             raise SettingsError(f"There is no local embedding model {name!r}.", f"Use {OFFLINE_MODEL}.", param="model")
         if dimensions not in (None, *LOCAL_LENGTHS):
             raise SettingsError(
-                f"The vectors of {OFFLINE_MODEL} cannot have {dimensions} numbers.",
-                f"They can have: {', '.join(map(str, LOCAL_LENGTHS))}.",
+                f"{OFFLINE_MODEL} does not support {dimensions} dimensions.",
+                f"Supported: {', '.join(map(str, LOCAL_LENGTHS))}.",
                 param="dimensions",
             )
         return partial(_wordllama, dimensions=dimensions)
     if prefix == "openai":
         if not settings.openai_api_key and not settings.openai_elsewhere:
             raise MissingKeyError(
-                f"{model} needs a key.",
-                f"Set OPENAI_API_KEY, or use {OFFLINE_MODEL}, which needs none.",
+                f"{model} requires an API key.",
+                f"Set OPENAI_API_KEY, or use {OFFLINE_MODEL}, which requires none.",
                 provider=prefix,
             )
         address = settings.openai_base_url or OPENAI_URL
@@ -222,13 +221,13 @@ def embedder(settings: Settings, model: str, dimensions: int | None = None) -> E
         server, _, name = name.partition("/")
         if server not in settings.openai_compatible:
             known = ", ".join(settings.openai_compatible) or "none"
-            raise SettingsError(f"OPENAI_COMPATIBLE has no {server!r}.", f"It has: {known}.", param="model")
+            raise SettingsError(f"OPENAI_COMPATIBLE has no server {server!r}.", f"It has: {known}.", param="model")
         key = settings.openai_compatible_keys.get(server)
         return _openai(settings, prefix, name, settings.openai_compatible[server], key, dimensions)
     if prefix == "ollama":
         return _ollama(settings, name, dimensions)
     raise UnknownPrefixError(
-        f"There are no embeddings by {prefix!r} (in {model!r}).", f"Known: {', '.join(PREFIXES)}.", param="model"
+        f"Unknown embedding provider {prefix!r} (in {model!r}).", f"Known: {', '.join(PREFIXES)}.", param="model"
     )
 
 
@@ -244,7 +243,7 @@ def _wordllama_vectors(texts: list[str], dimensions: int | None) -> Vectors:
 
 
 def _cut(vector: list[float], dimensions: int) -> list[float]:
-    """The first numbers, again of length 1."""
+    """Truncates vectors and normalizes them to length 1."""
     shortened = vector[:dimensions]
     length = math.hypot(*shortened)
     return [number / length for number in shortened] if length else shortened
@@ -255,7 +254,7 @@ _LOADING = Lock()
 
 @cache
 def _load_wordllama() -> Any:
-    """The weights and the tokenizer that come in the wheel, from a folder without the spelling that makes the loader miss them."""
+    """Loads the weights and the tokenizer from the installed wheel, with a path that the loader finds without the network."""
     import logging
     from pathlib import Path
 
@@ -266,10 +265,10 @@ def _load_wordllama() -> Any:
     except ModuleNotFoundError:
         raise MissingExtraError("The offline embedding model", "files") from None
     finally:
-        # It sets up logging for the whole program, and every request of every client would be printed from then on.
+        # The import configures logging for the whole program, which would then log every request of every client.
         root.setLevel(level)
         root.handlers[:] = handlers
-    # The wheel has `tokenizers/`, its loader looks in `tokenizer/` and then asks the network; with the package's own folder as
+    # The wheel has `tokenizers/`, but the loader looks in `tokenizer/` and then downloads it; with the package's own folder as
     # its cache it finds both.
     return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 

@@ -1,4 +1,4 @@
-"""The text in a file: of text forms their text, of HTML what a reader sees, of PDF and Word their words."""
+"""Extracts the text of a file: text formats as they are, the visible text of HTML, and the text of PDF and Word files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from timestep_lab.runtime.files.files import DOCX, TEXT_TYPES, decode_text
 from timestep_lab.runtime.worker import apart
 
 MAX_XML = 50 * 2**20
-"""Of a Word document unpacked; more is taken for a trap."""
+"""Bytes of an unpacked Word document; a larger one is treated as a decompression bomb."""
 MAX_S = 30.0
 PIECE = 16 * 1024
 PDF, HTML = "application/pdf", "text/html"
 SMALL_HTML = 64 * 1024
-"""Bytes below which starting a process would take longer than reading it."""
+"""Bytes below which starting a process would take longer than parsing in this one."""
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 
 
 def text_of(content: bytes, content_type: str, filename: str) -> str:
-    """Raises `DataError` for a file that has no text, `TooLargeError` for one that takes too much memory or time, and `MissingExtraError` when
-    a PDF is given without pypdf. What is more than text is read in a process of its own (`runtime.worker`)."""
+    """Returns the text of a file. Formats other than plain text are parsed in a separate process (`runtime.worker`).
+
+    Raises `DataError` for a file without text, `TooLargeError` for one that needs too much memory or time, and `MissingExtraError` for a
+    PDF without pypdf.
+    """
     is_text = content_type in TEXT_TYPES and (content_type != HTML or len(content) < SMALL_HTML)
     if is_text or content_type not in (HTML, PDF, DOCX):
         return read_text(content, content_type, filename)
@@ -34,7 +37,7 @@ def text_of(content: bytes, content_type: str, filename: str) -> str:
 
 
 def read_text(content: bytes, content_type: str, filename: str) -> str:
-    """`text_of`, in this process."""
+    """Does the work of `text_of` in this process."""
     if content_type == HTML:
         return _html(_decoded(content, filename))
     if content_type in TEXT_TYPES:
@@ -45,17 +48,17 @@ def read_text(content: bytes, content_type: str, filename: str) -> str:
         text = _docx(content, filename)
     else:
         raise DataError(
-            f"{filename} is {content_type}, in which no text can be searched.", "Give text, HTML, PDF or Word (.docx)."
+            f"{filename} is {content_type}, which has no searchable text.", "Use text, HTML, PDF or Word (.docx)."
         )
     if not text.strip():
-        raise DataError(f"{filename} has no text, perhaps only pictures of it.", "Run text recognition on it first.")
+        raise DataError(f"{filename} has no text; it may be a scan.", "Run OCR on it first.")
     return text
 
 
 def _decoded(content: bytes, filename: str) -> str:
     text = decode_text(content)
     if text is None:
-        raise DataError(f"{filename} is not text in UTF-8.", "Save it as UTF-8.")
+        raise DataError(f"{filename} is not UTF-8 text.", "Save it as UTF-8.")
     return text
 
 
@@ -70,14 +73,14 @@ def _pdf(content: bytes, filename: str) -> str:
         for page in pypdf.PdfReader(io.BytesIO(content)).pages:
             took.check()
             pages.append(page.extract_text())
-    # A broken PDF makes pypdf raise whatever its bytes lead it to, not only errors of its own.
+    # A broken PDF can make pypdf raise any exception, not only its own.
     except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise DataError(f"{filename} cannot be read as PDF ({error}).", "Open it and save it anew.") from error
+        raise DataError(f"{filename} cannot be read as a PDF ({error}).", "Open it and save it again.") from error
     return "\n\n".join(pages)
 
 
 def _docx(content: bytes, filename: str) -> str:
-    """Read in pieces and kept as text only: no tree of its elements, and other threads have their turn between two pieces."""
+    """Parses in pieces and keeps only the text: there is no element tree, and other threads can run between pieces."""
     reader = _Paragraphs()
     parser = expat.ParserCreate(namespace_separator="}")
     parser.StartElementHandler, parser.EndElementHandler = reader.start, reader.end
@@ -104,12 +107,14 @@ def _docx(content: bytes, filename: str) -> str:
         KeyError,
         expat.ExpatError,
     ) as error:
-        raise DataError(f"{filename} cannot be read as a Word document ({error}).", "Save it anew as .docx.") from error
+        raise DataError(
+            f"{filename} cannot be read as a Word document ({error}).", "Save it again as .docx."
+        ) from error
     return "\n\n".join(reader.paragraphs)
 
 
 class _Paragraphs:
-    """Handlers of the XML parser. A paragraph in another one (a text box) comes before it."""
+    """Handlers of the XML parser. A paragraph inside another one (a text box) comes before it."""
 
     def __init__(self) -> None:
         self.paragraphs: list[str] = []
@@ -132,7 +137,7 @@ class _Paragraphs:
 
 
 class _Clock:
-    """Stops reading a file that is made to take long."""
+    """Stops parsing a file that takes too long."""
 
     def __init__(self, filename: str) -> None:
         self._filename, self._until = filename, time.monotonic() + MAX_S
@@ -140,7 +145,7 @@ class _Clock:
     def check(self) -> None:
         if time.monotonic() > self._until:
             raise DataError(
-                f"Reading {self._filename} took longer than {MAX_S:g} s and was stopped.", "Give it in smaller parts."
+                f"Reading {self._filename} exceeded the time limit of {MAX_S:g} s.", "Split it into smaller parts."
             )
 
 
@@ -153,7 +158,7 @@ def _html(markup: str) -> str:
 
 
 class _Visible(HTMLParser):
-    """Collects text as a browser shows it, a line a block."""
+    """Collects text as a browser shows it, one line per block."""
 
     HIDDEN = frozenset({"script", "style", "template", "noscript", "svg"})
     INLINE = frozenset(

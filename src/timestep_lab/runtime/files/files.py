@@ -1,4 +1,4 @@
-"""`lab.files`: a user's files, whole in the store. Calls block; async callers go through `store.base.in_thread`."""
+"""`lab.files`: a user's files, stored in the database. Calls block; async callers use `store.base.in_thread`."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from timestep_lab.store.base import Change, Statement
 from timestep_lab.store.store import Store
 from timestep_lab.store.table import Table
 
-# --- A name that is safe to show, to store and to put in a header, from whatever a sender called a file
+# --- Safe file names: safe to show, to store and to use in a header
 
 
 MAX_NAME_BYTES = 200
-"""Most file systems take 255."""
+"""The limit of most file systems is 255."""
 
 
 def safe_name(name: str) -> str:
     """`..\\evil\\r\\n.txt` → `evil.txt`. Never empty, no folders, no control or direction-changing characters."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     plain = unicodedata.normalize("NFC", last)
-    # C*: control, format (such as right-to-left override, which hides a file's true ending), private, surrogates.
+    # C*: control, format (such as right-to-left override, which hides a file's real extension), private use, surrogates.
     cleaned = "".join(letter for letter in plain if not unicodedata.category(letter).startswith("C"))
     cleaned = " ".join(cleaned.split()).strip(". ")
     stem, dot, ending = cleaned.rpartition(".")
@@ -51,7 +51,7 @@ def _cut(text: str, size: int) -> str:
     return text.encode()[:size].decode(errors="ignore").strip()
 
 
-# --- What a file is, by its first bytes. A name's ending is believed only to tell one text form from another
+# --- File types by content. The extension is only used to distinguish text formats
 #
 # Signatures: https://www.iana.org/assignments/media-types and https://mimesniff.spec.whatwg.org
 
@@ -100,7 +100,7 @@ DOCX = _OFFICE["word/document.xml"]
 
 
 def content_type_of(content: bytes, filename: str) -> str:
-    """A media type without parameters; `application/octet-stream` for what is neither known nor text."""
+    """Returns a media type without parameters; `application/octet-stream` if it is neither known nor text."""
     for offset, signature, content_type in _SIGNATURES:
         if content[offset : offset + len(signature)] == signature and (
             content_type not in _IN_RIFF or content.startswith(b"RIFF")
@@ -113,7 +113,7 @@ def content_type_of(content: bytes, filename: str) -> str:
 
 
 def decode_text(content: bytes) -> str | None:
-    """The text, when the bytes are text in UTF-8, or in UTF-16 with a byte order mark; else None."""
+    """Returns the text if the bytes are UTF-8, or UTF-16 with a byte order mark; else None."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     elif b"\0" in content:
@@ -138,7 +138,7 @@ def _zip_type(content: bytes) -> str:
 MAX_BYTES = 50 * 2**20
 PART_BYTES = 2**20
 MOST = 10_000
-"""Files of one page."""
+"""Files per page."""
 
 # In the class below, `list` is a method.
 Records: TypeAlias = "builtins.list[FileRecord]"
@@ -150,7 +150,7 @@ Bulk = dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]
 
 
 class Files:
-    """Files of one user, by id. Calls block.
+    """The files of one user, by id. Calls block.
 
     Example:
         from pathlib import Path
@@ -168,7 +168,7 @@ class Files:
     def add(
         self, path: str | PathLike[str], *, purpose: str = "assistants", expires_at: datetime | None = None
     ) -> FileRecord:
-        """Keep a copy of a file on this machine. Raises `DataError` when it cannot be read, `TooLargeError` over 50 MB."""
+        """Stores a copy of a file on this machine. Raises `DataError` if it cannot be read, `TooLargeError` over 50 MB."""
         source = Path(path).expanduser()
         try:
             size = source.stat().st_size
@@ -188,9 +188,9 @@ class Files:
         expires_at: Moment | None = None,
         file_id: FileId | None = None,
     ) -> FileRecord:
-        """Keep `content` under a safe form of `filename`; its type is found by its bytes. `file_id`: one given out before.
+        """Stores `content` under a safe form of `filename`; its type is detected from the content. `file_id`: an id assigned earlier.
 
-        Raises `TooLargeError` over 50 MB, `ConflictError` when `file_id` is taken.
+        Raises `TooLargeError` over 50 MB, `ConflictError` if `file_id` exists.
         """
         if len(content) > MAX_BYTES:
             raise too_large(filename, len(content))
@@ -207,14 +207,14 @@ class Files:
         return record
 
     def get(self, file_id: FileId) -> FileRecord:
-        """One file. Raises `NotFoundError`, also for one that has expired."""
+        """Returns one file. Raises `NotFoundError`, also if it has expired."""
         record = self.table.get(file_id)
         if _expired(record):
             raise self.table.missing(file_id)
         return record
 
     def list(self, *, purpose: str | None = None) -> Records:
-        """Newest first."""
+        """Yields all files, newest first."""
         records: Records = []
         after: str | None = None
         while True:
@@ -228,27 +228,27 @@ class Files:
         self, *, after: Annotated[str, Len(1, 200)] | None = None, limit: Annotated[int, Interval(ge=1, le=MOST)] = 20,
         newest_first: bool = True, purpose: Purpose | None = None,
     ) -> Page[FileRecord]:  # fmt: skip
-        """One page. `after` is what the page before gave. Raises `NotFoundError` for an `after` that is not there."""
+        """Returns one page. `after` is the cursor of the previous page. Raises `NotFoundError` if `after` does not exist."""
         self.purge()
         where: dict[str, Any] = {} if purpose is None else {"purpose": purpose}
         return self.table.page(after=after, limit=limit, newest_first=newest_first, **where)
 
     def content(self, file_id: FileId) -> bytes:
-        """All bytes. Raises `NotFoundError`."""
+        """Returns the whole content. Raises `NotFoundError`."""
         return b"".join(self.stream(file_id))
 
     def stream(self, file_id: str) -> Iterator[bytes]:
-        """The bytes in parts of at most 1 MiB, each read when it is asked for. Raises `NotFoundError` at once."""
+        """Returns the content in chunks of at most 1 MiB, each read on demand. Raises `NotFoundError` immediately."""
         record = self.get(file_id)
         return self._parts(record)
 
     def delete(self, file_id: FileId) -> None:
-        """The file, its bytes, and its passages in every vector store. Raises `NotFoundError`."""
+        """Deletes the file, its content, and its passages in every vector store. Raises `NotFoundError`."""
         self.table.get(file_id)
         self._db.write(self._user_id, self._removal(file_id), changes=[*self.table.changes(file_id)])
 
     def purge(self) -> int:
-        """Delete what has expired, and say how many files that were."""
+        """Deletes expired files and returns their number."""
         gone = [record.id for record in self.table.find() if _expired(record)]
         for file_id in gone:
             self._db.write(self._user_id, self._removal(file_id), changes=[Change("files", self._user_id, file_id)])
@@ -257,7 +257,7 @@ class Files:
     def record_for(
         self, filename: str, content: bytes, *, purpose: str, expires_at: datetime | None = None
     ) -> FileRecord:
-        """A record that describes `content`, not yet kept."""
+        """Returns a record that describes `content`, not yet stored."""
         name = safe_name(filename)
         return FileRecord(
             id=new_id("file"),
@@ -276,7 +276,9 @@ class Files:
         while left > 0:
             row = self._db.query(self._user_id, sql, [self._user_id, record.id, part_no]).one()
             if row is None:
-                raise NotFoundError(f"The file {record.filename!r} was deleted while it was read.", "Add it again.")
+                raise NotFoundError(
+                    f"The file {record.filename!r} was deleted while it was being read.", "Add it again."
+                )
             yield bytes(row[0])
             left, part_no = left - len(row[0]), part_no + 1
 
@@ -291,7 +293,7 @@ class Files:
 
 
 def bytes_of(user_id: str, owner_id: str, content: bytes) -> Bulk:
-    """The rows that keep `content`, for `Database.append`."""
+    """Returns the rows that store `content`, for `Database.append`."""
     pieces = [content[start : start + PART_BYTES] for start in range(0, len(content), PART_BYTES)]
     rows: list[tuple[Any, ...]] = [(user_id, owner_id, number, piece) for number, piece in enumerate(pieces)]
     return {"file_parts": (("user_id", "owner_id", "part_no", "data"), rows)} if rows else {}
@@ -299,7 +301,7 @@ def bytes_of(user_id: str, owner_id: str, content: bytes) -> Bulk:
 
 def too_large(name: str, size: int) -> TooLargeError:
     return TooLargeError(
-        f"{name} has {size / 2**20:.1f} MB; a file may have {MAX_BYTES // 2**20} MB.", "Split it, or leave parts out."
+        f"{name} has {size / 2**20:.1f} MB; the limit is {MAX_BYTES // 2**20} MB.", "Split it, or remove parts of it."
     )
 
 
@@ -307,7 +309,7 @@ def _expired(record: FileRecord) -> bool:
     return record.expires_at is not None and record.expires_at <= utc_now()
 
 
-# --- Files that arrive in parts, in any order and number, and become a file when they are complete
+# --- Uploads: files that arrive in parts, in any order, and become a file once they are complete
 
 
 LIFETIME = timedelta(hours=1)
@@ -323,7 +325,7 @@ class UploadPart:
 
 
 class Uploads:
-    """Calls block; async callers go through `store.base.in_thread`."""
+    """Uploads in parts. Calls block; async callers use `store.base.in_thread`."""
 
     def __init__(self, store: Store) -> None:
         self._db, self._user_id, self._quota = store.db, store.user_id, store.quota
@@ -332,11 +334,11 @@ class Uploads:
         self.parts = Table(store.db, store.user_id, "upload_parts", UploadPart, noun="upload part")
 
     def create(self, filename: str, size: int, *, purpose: str = "assistants", content_type: str = "") -> UploadRecord:
-        """Announce a file of `size` bytes; the parts must come within an hour. Raises `TooLargeError`, `UsageError`."""
+        """Starts an upload of `size` bytes; the parts must arrive within an hour. Raises `TooLargeError`, `UsageError`."""
         if size > MAX_BYTES:
             raise too_large(filename, size)
         if size < 0:
-            raise UsageError(f"A file cannot have {size} bytes.", "Give its size.", param="bytes")
+            raise UsageError(f"Invalid file size: {size} bytes.", "Give the size of the file.", param="bytes")
         if self._quota:
             self._quota.take_file(0)
         now = utc_now()
@@ -353,11 +355,11 @@ class Uploads:
         return self.table.insert(record)
 
     def get(self, upload_id: str) -> UploadRecord:
-        """Raises `NotFoundError`."""
+        """Returns an upload. Raises `NotFoundError`."""
         return self.table.get(upload_id)
 
     def add_part(self, upload_id: str, content: bytes) -> UploadPart:
-        """Raises `ConflictError` for an upload that is over, `TooLargeError` when there is more than was announced."""
+        """Adds a part. Raises `ConflictError` for an upload that has ended, `TooLargeError` if it exceeds the announced size."""
         upload = self._open(upload_id)
         if upload.bytes_uploaded + len(content) > MAX_BYTES:
             raise too_large(upload.filename, upload.bytes_uploaded + len(content))
@@ -378,20 +380,20 @@ class Uploads:
         return part
 
     def complete(self, upload_id: str, part_ids: Sequence[str], *, md5: str | None = None) -> FileRecord:
-        """The file made of these parts in this order. Raises `UsageError` when they are not what was announced."""
+        """Creates the file from these parts in this order. Raises `UsageError` if they do not match the announced size."""
         upload = self._open(upload_id)
         content = b"".join(self._content(upload_id, part_id) for part_id in part_ids)
         if len(content) != upload.bytes:
             raise UsageError(
                 f"The parts have {len(content)} bytes; {upload.bytes} were announced.",
-                "Send what is missing, or start a new upload.",
+                "Send the missing parts, or start a new upload.",
                 param="bytes",
             )
         if md5 is not None:
             import hashlib
 
             if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.lower():
-                raise UsageError("The parts do not have this MD5 checksum.", "Send them again.", param="md5")
+                raise UsageError("The parts do not match this MD5 checksum.", "Send them again.", param="md5")
         record = replace(self._files.record_for(upload.filename, content, purpose=upload.purpose), created_at=utc_now())
         done = self.table.update_statement(
             upload_id, expect={"status": "pending"}, status="completed", part_ids=tuple(part_ids), file_id=record.id
@@ -405,7 +407,7 @@ class Uploads:
         return record
 
     def cancel(self, upload_id: str) -> UploadRecord:
-        """Drop the parts. Raises `ConflictError` for an upload that is over."""
+        """Cancels an upload and deletes its parts. Raises `ConflictError` for an upload that has ended."""
         self._open(upload_id)
         cancelled = self.table.update_statement(upload_id, expect={"status": "pending"}, status="cancelled")
         self._db.write(self._user_id, [cancelled, *self._removal(upload_id)])

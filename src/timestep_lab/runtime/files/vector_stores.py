@@ -1,4 +1,4 @@
-"""`lab.vector_stores`: files cut into passages, each with its vector, to be searched by meaning and words."""
+"""`lab.vector_stores`: files split into passages with embeddings, searched by meaning and keywords."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-# -- A text in passages for search: long enough to mean something, short enough for one vector, cut where sentences end
+# -- Splitting text into passages: long enough to be meaningful, short enough for one vector, split at sentence ends
 
 CHARS_PER_TOKEN = 4
 LONGEST_DAYS = 36_500
 """A hundred years."""
-"""Of English prose, roughly; sizes are given in tokens by OpenAI's interface and cut in characters here."""
+"""For English prose, approximately; OpenAI's API gives sizes in tokens, and passages are split by characters."""
 
 _ENDS = (re.compile(r"\n\s*\n"), re.compile(r"(?<=[.!?…。！？])\s+"), re.compile(r"\n"), re.compile(r"\s+"))
 """Where a passage may end, best first: paragraph, sentence, line, word."""
@@ -45,20 +45,20 @@ _ENDS = (re.compile(r"\n\s*\n"), re.compile(r"(?<=[.!?…。！？])\s+"), re.co
 
 @dataclass(frozen=True, slots=True)
 class Chunking:
-    """Characters in a passage, at most, and how many of them it has in common with the one before, about."""
+    """`size`: the most characters of a passage. `overlap`: the approximate number of characters it shares with the previous one."""
 
     size: int = 900
     overlap: int = 150
 
     @classmethod
     def from_strategy(cls, strategy: Mapping[str, Json] | None) -> Chunking:
-        """OpenAI's `chunking_strategy`: None and `{"type": "auto"}` are ours. Raises `SettingsError`."""
+        """Reads OpenAI's `chunking_strategy`: None and `{"type": "auto"}` select the defaults. Raises `SettingsError`."""
         if not strategy or strategy.get("type") == "auto":
             return cls()
         sizes = strategy.get("static")
         if strategy.get("type") != "static" or not isinstance(sizes, Mapping):
             raise SettingsError(
-                f"The chunking strategy {dict(strategy)!r} is not known.",
+                f"The chunking strategy {dict(strategy)!r} is unknown.",
                 'Use {"type": "auto"}, or {"type": "static", "static": {"max_chunk_size_tokens", "chunk_overlap_tokens"}}.',
                 param="chunking_strategy",
             )
@@ -67,8 +67,8 @@ class Chunking:
             isinstance(size, int) and isinstance(overlap, int) and 100 <= size <= 4096 and 0 <= overlap <= size // 2
         ):
             raise SettingsError(
-                f"Passages of {size} tokens that share {overlap} cannot be made.",
-                "Give 100 to 4096 tokens, and an overlap of at most half of that.",
+                f"Invalid chunk size {size} with overlap {overlap} (tokens).",
+                "Use 100 to 4096 tokens, and an overlap of at most half of that.",
                 param="chunking_strategy",
             )
         return cls(size * CHARS_PER_TOKEN, overlap * CHARS_PER_TOKEN)
@@ -81,7 +81,7 @@ class Chunking:
         return {"type": "static", "static": tokens}
 
     def split(self, text: str) -> list[str]:
-        """The passages in order; none for a text of nothing but space."""
+        """Returns the passages in order; none for text that is only whitespace."""
         text = text.strip()
         passages: list[str] = []
         start = 0
@@ -96,7 +96,7 @@ class Chunking:
         return passages
 
     def _end(self, text: str, start: int) -> int:
-        """The last good end in the second half of the room there is."""
+        """Returns the best end of a passage in the second half of the allowed size."""
         earliest, latest = start + self.size // 2, start + self.size
         for boundary in _ENDS:
             ends = [match.end() for match in boundary.finditer(text, earliest, latest)]
@@ -105,7 +105,7 @@ class Chunking:
         return latest
 
     def _next_start(self, text: str, start: int, end: int) -> int:
-        """The first word that begins within the overlap."""
+        """Returns the position of the first word that starts within the overlap."""
         if not self.overlap:
             return end
         space = re.compile(r"\s+").search(text, max(start + 1, end - self.overlap), end)
@@ -114,7 +114,7 @@ class Chunking:
 
 # --
 
-# -- Filters over a file's attributes, in OpenAI's form:
+# -- Filters on a file's attributes, in OpenAI's format:
 
 _COMPARE = {
     "eq": operator.eq, "ne": operator.ne, "gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le,
@@ -123,7 +123,7 @@ _KNOWN = (*_COMPARE, "in", "nin", "and", "or")
 
 
 def matches(rule: Json, attributes: Mapping[str, Json]) -> bool:
-    """Whether a file with these attributes is meant. A missing attribute matches `ne` and `nin` only. Raises `SettingsError`."""
+    """Whether a file with these attributes matches. A missing attribute matches `ne` and `nin` only. Raises `SettingsError`."""
     kind = rule.get("type") if isinstance(rule, Mapping) else None
     if kind in ("and", "or"):
         inner = rule.get("filters")
@@ -132,7 +132,7 @@ def matches(rule: Json, attributes: Mapping[str, Json]) -> bool:
         results = [matches(one, attributes) for one in inner]
         return all(results) if kind == "and" else any(results)
     if kind not in _KNOWN or not isinstance(rule.get("key"), str) or "value" not in rule:
-        raise _refuse(rule, "it needs type, key and value")
+        raise _refuse(rule, "it requires type, key and value")
     key, value = rule["key"], rule["value"]
     if kind in ("in", "nin"):
         if not isinstance(value, list):
@@ -151,14 +151,14 @@ def _compared(kind: str, mine: Any, value: Any) -> bool:
 
 def _refuse(rule: object, why: str) -> SettingsError:
     step = f'Known types: {", ".join(_KNOWN)}; for example {{"type": "eq", "key": "year", "value": 2026}}.'
-    return SettingsError(f"The filter {rule!r} cannot be read: {why}.", step, param="filters")
+    return SettingsError(f"The filter {rule!r} is invalid: {why}.", step, param="filters")
 
 
 # --
 
 StoreId = Annotated[str, Len(1, 200)]
 AnyFile: TypeAlias = "FileRecord | str | PathLike[str]"
-"""A file of the lab (its record or id), or one on this machine (a path)."""
+"""A file of the lab (its record or id), or a path on this machine."""
 # In the class below, `list` is a method.
 Stores: TypeAlias = "builtins.list[VectorStore]"
 Records: TypeAlias = "builtins.list[VectorStoreRecord]"
@@ -169,7 +169,7 @@ Statements: TypeAlias = "builtins.list[Statement]"
 
 
 class VectorStores:
-    """Calls that embed are async; the others block.
+    """The vector stores of one user. Calls that embed are async; the others block.
 
     Example:
         assert isinstance(lab.vector_stores, VectorStores)
@@ -202,10 +202,10 @@ class VectorStores:
         expires_after_days: int | None = None,
         chunking_strategy: Mapping[str, Json] | None = None,
     ) -> VectorStore:
-        """A new store with these files in it.
+        """Creates a store with these files.
 
-        `embedding_model`: `local/wordllama` (the default), `openai/…`, `openai_compatible/<name>/…`, `ollama/…`. Raises what
-        `embeddings.embed` raises; for a file without text `DataError` (the store is then there, with the files before it).
+        `embedding_model`: `local/wordllama` (the default), `openai/…`, `openai_compatible/<name>/…`, `ollama/…`. Raises the errors of
+        `embeddings.embed`, and `DataError` for a file without text (the store then exists, with the files before it).
         """
         record = await self.add_store(
             name, embedding_model=embedding_model, metadata=None if metadata is None else dict(metadata),
@@ -223,11 +223,11 @@ class VectorStores:
         metadata: JsonObject | None = None,
         expires_after_days: int | None = None,
     ) -> VectorStoreRecord:
-        """A new store without files."""
+        """Creates a store without files."""
         if expires_after_days is not None and not 1 <= expires_after_days <= LONGEST_DAYS:
             raise UsageError(
-                f"A vector store does not live for {expires_after_days} days without use.",
-                f"Give expires_after_days from 1 to {LONGEST_DAYS}, or leave it out: then it stays.",
+                f"Invalid expires_after_days: {expires_after_days}.",
+                f"Use 1 to {LONGEST_DAYS}, or omit it for a store that does not expire.",
                 param="expires_after_days",
             )
         model = embedding_model or self.settings.default_embedding_model or OFFLINE_MODEL
@@ -241,27 +241,25 @@ class VectorStores:
         return await in_thread(self.table.insert, record)
 
     def records(self) -> Records:
-        """All of them, newest first."""
+        """Returns all stores, newest first."""
         return self.table.find(newest_first=True)
 
     def list(self) -> Stores:
-        """Newest first."""
+        """Yields all stores, newest first."""
         return [VectorStore(self, record) for record in self.records()]
 
     def get(self, store: str) -> VectorStore:
-        """By id, or by name when only one store has it. Raises `NotFoundError`."""
+        """Returns a store by id, or by name if the name is unique. Raises `NotFoundError`."""
         records = self.records()
         hits = [one for one in records if one.id == store] or [one for one in records if one.name == store]
         if not hits:
             raise NotFoundError(f"There is no vector store {store!r}.", "lab.vector_stores.list() shows them.")
         if len(hits) > 1:
-            raise UsageError(
-                f"{len(hits)} vector stores are called {store!r}.", "Name the one you mean by its id.", param="name"
-            )
+            raise UsageError(f"{len(hits)} vector stores have the name {store!r}.", "Use the id instead.", param="name")
         return VectorStore(self, hits[0])
 
     def delete(self, store_id: StoreId) -> None:
-        """The store and its passages; the files stay. Raises `NotFoundError`."""
+        """Deletes the store and its passages; the files stay. Raises `NotFoundError`."""
         self.table.get(store_id)
         mine = [self._user_id, store_id]
         self._db.write(
@@ -275,12 +273,12 @@ class VectorStores:
         )
 
     def store_files(self, store_id: StoreId) -> StoreFiles:
-        """What is in a store, oldest first. Raises `NotFoundError`."""
+        """Returns the files of a store, oldest first. Raises `NotFoundError`."""
         self.table.get(store_id)
         return self.members.find(vector_store_id=store_id)
 
     def counts(self, store_id: str) -> dict[str, int]:
-        """Files by status, and `total`."""
+        """Returns the number of files per status, and `total`."""
         by_status: Counter[str] = Counter(file.status for file in self.store_files(store_id))
         known = ("in_progress", "completed", "failed", "cancelled")
         return {**{status: by_status[status] for status in known}, "total": sum(by_status.values())}
@@ -293,9 +291,9 @@ class VectorStores:
         attributes: Mapping[str, Json] | None = None,
         chunking_strategy: Mapping[str, Json] | None = None,
     ) -> VectorStoreFileRecord:
-        """Cut a file into passages and add them; a file that is there already is done anew.
+        """Splits a file into passages and adds them; a file that is already in the store is replaced.
 
-        When it fails, the store keeps the file with status `failed` and the reason, and the error is raised.
+        On failure, the store keeps the file with status `failed` and the reason, and the error is raised.
         """
         return await self.put_file(
             store_id, await in_thread(self._kept, file), attributes=None if attributes is None else dict(attributes),
@@ -305,7 +303,7 @@ class VectorStores:
     async def put_file(
         self, store_id: StoreId, file_id: FileId, *, attributes: JsonObject | None = None, chunking_strategy: JsonObject | None = None
     ) -> VectorStoreFileRecord:  # fmt: skip
-        """As `add_file`, of a file that is kept already."""
+        """Like `add_file`, for a file that is already stored."""
         return await self.add_file_at(
             utc_now(), store_id, file_id, attributes=attributes, chunking_strategy=chunking_strategy
         )
@@ -319,7 +317,7 @@ class VectorStores:
         attributes: Mapping[str, Json] | None = None,
         chunking_strategy: Mapping[str, Json] | None = None,
     ) -> VectorStoreFileRecord:
-        """As `put_file`, for one of a batch: its files are those that were added at the same moment."""
+        """Like `put_file`, for a file of a batch: the files of a batch have the same time of addition."""
         chunking = Chunking.from_strategy(chunking_strategy)
         store = await in_thread(self._active, store_id)
         record = await in_thread(self.files.get, file_id)
@@ -346,7 +344,7 @@ class VectorStores:
         return await in_thread(self._finish, member, passages, vectors)
 
     def remove_file(self, store_id: StoreId, file_id: FileId) -> None:
-        """Take a file's passages out of a store; the file stays. Raises `NotFoundError`."""
+        """Removes a file's passages from a store; the file stays. Raises `NotFoundError`."""
         self.members.get(f"{store_id}/{file_id}")
         self._db.write(self._user_id, self._removal(store_id, file_id), changes=self.table.changes(store_id))
 
@@ -360,13 +358,13 @@ class VectorStores:
         min_score: float = 0.0,
         vector_weight: Annotated[float, Interval(ge=0, le=1)] = VECTOR_WEIGHT,
     ) -> Hits:
-        """The `k` best passages, best first; `filters` as in `attribute_filters`. `vector_weight`: how much of a score is the meaning's,
-        from 0 to 1; the rest is the words'.
+        """Returns the `k` best passages, best first; `filters` as in `attribute_filters`. `vector_weight`: the weight of semantic
+        similarity in a score, from 0 to 1; the rest is the weight of keywords.
 
-        Raises `NotFoundError`, `FilterError`, and what embedding the query raises.
+        Raises `NotFoundError`, `FilterError`, and the errors of embedding the query.
         """
         if not query.strip():
-            raise UsageError("There is nothing to search for.", "Give a query.", param="query")
+            raise UsageError("The query is empty.", "Give a query.", param="query")
         store = await in_thread(self._active, store_id)
         files = [file for file in await in_thread(self.store_files, store_id) if file.status == "completed"]
         if filters is not None:
@@ -376,21 +374,21 @@ class VectorStores:
             search, self._db, self._user_id, store_id, query, vector, files, k=k, min_score=min_score, vector_weight=vector_weight
         )  # fmt: skip
 
-    # -- in a thread
+    # -- runs in a thread
 
     def _active(self, store_id: str) -> VectorStoreRecord:
-        """The store, now active. Raises `NotFoundError` for one that has expired."""
+        """Returns the store and marks it as used. Raises `NotFoundError` if it has expired."""
         store = self.table.get(store_id)
         now = utc_now()
         if store.expires_after_days and store.last_active_at + timedelta(days=store.expires_after_days) < now:
             raise NotFoundError(
                 f"The vector store {store.name!r} expired after {store.expires_after_days} days without use.",
-                "Make it anew.",
+                "Create it again.",
             )
         return self.table.update(store_id, last_active_at=now)
 
     def _kept(self, file: AnyFile) -> str:
-        """The id of a file; one of this machine is kept first."""
+        """Returns the id of a file; a local file is stored first."""
         if isinstance(file, FileRecord):
             return file.id
         if isinstance(file, str) and not Path(file).expanduser().is_file():
@@ -440,7 +438,7 @@ class VectorStores:
 
 @dataclass(frozen=True, slots=True)
 class VectorStore:
-    """One store, with what can be done with it."""
+    """One vector store and its operations."""
 
     stores: VectorStores
     record: VectorStoreRecord
@@ -456,7 +454,7 @@ class VectorStore:
     async def search(
         self, query: str, k: int = 10, *, filters: Mapping[str, Json] | None = None, min_score: float = 0.0
     ) -> Hits:
-        """As `VectorStores.search`."""
+        """See `VectorStores.search`."""
         return await self.stores.search(
             self.id, query, k, filters=None if filters is None else dict(filters), min_score=min_score
         )
@@ -468,7 +466,7 @@ class VectorStore:
         attributes: Mapping[str, Json] | None = None,
         chunking_strategy: Mapping[str, Json] | None = None,
     ) -> VectorStoreFileRecord:
-        """As `VectorStores.add_file`."""
+        """See `VectorStores.add_file`."""
         return await self.stores.add_file(self.id, file, attributes=attributes, chunking_strategy=chunking_strategy)
 
     def files(self) -> StoreFiles:

@@ -1,10 +1,11 @@
-"""Traces in and out: OTLP over HTTP and as files, Agents SDK exports, Phoenix's span lines, our own JSONL, Parquet and DuckDB files.
+"""Import and export of traces: OTLP over HTTP and as files, Agents SDK exports, Phoenix span lines, and the lab's JSONL, Parquet and DuckDB
+files.
 
-    read_otlp(body, content_type, content_encoding, user_id) -> Decoded      what `POST /v1/traces` hands over
-    import_file(path, store) -> Imported                                     any of the formats, told apart by content
-    export_file(path, store, trace_ids) -> int                               the format follows the file's ending
+    read_otlp(body, content_type, content_encoding, user_id) -> Decoded      the body of `POST /v1/traces`
+    import_file(path, store) -> Imported                                     any of the formats, detected by content
+    export_file(path, store, trace_ids) -> int                               the format follows the file extension
 
-Importing the same twice adds nothing: a span is known by its trace and span id.
+Importing is idempotent: a span is identified by its trace and span id.
 """
 
 from timestep_lab.runtime.interchange.export import EXPORT_FORMATS, export_file

@@ -1,4 +1,4 @@
-"""What the Agents SDK's own exporter sends: objects `trace` and `trace.span`, alone, in a list, under `data`, or one a line."""
+"""Reads exports of the Agents SDK: objects `trace` and `trace.span`, alone, in a list, under `data`, or one per line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def otlp_request(spans: Sequence[ReadableSpan]) -> dict[str, Json]:
-    """The JSON form of an `ExportTraceServiceRequest`, for `otlp_in.read_otlp_json`."""
+    """Returns the JSON form of an `ExportTraceServiceRequest`, for `otlp_in.read_otlp_json`."""
     return {"resourceSpans": [_of_resource(span) for span in spans]}
 
 
@@ -98,7 +98,7 @@ def is_sdk_export(value: object) -> bool:
 
 
 def read_sdk_export(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
-    """Objects that are neither are counted as rejected."""
+    """Decodes the objects; any that are neither a trace nor a span are counted as rejected."""
     decoded = Decoded(user_id)
     for entry in objects:
         try:
@@ -122,7 +122,7 @@ def _span(found: Mapping[str, Any], user_id: str) -> tuple[Any, ...]:
     data: Mapping[str, Any] = found["span_data"]
     inner = data.get("data") if isinstance(data.get("data"), Mapping) else {}
     assert isinstance(inner, Mapping)
-    # Tasks and turns are exported as custom spans that say what they are.
+    # Tasks and turns are exported as custom spans that state what they are.
     kind = _KINDS.get(str(inner.get("sdk_span_type") or data["type"]), "other")
     attributes: dict[str, Any] = {Lab.KIND: kind, Lab.SDK_ID: found["id"]}
     attributes.update(_of_kind(kind, data, inner))

@@ -1,7 +1,7 @@
-"""What each attribute of a span means, as data: to read another sender is to add lines.
+"""The meaning of each span attribute, as data: support for another sender is added as lines.
 
-A line says which field of a span an attribute tells, whose convention that is, and how its value is read. Where several attributes of a
-span tell the same field, the first line wins whose value says something. Conventions are named with the version whose names were read.
+A line states which field of a span an attribute sets, the convention it belongs to, and how its value is read. If several attributes of a
+span set the same field, the first line with a value wins. Conventions are named with the version whose names were used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from timestep_lab.model.spans import GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.messages import answer, before_answer
 
 Reader = Callable[[Any], Any]
-"""From an attribute's value to the field's, None when it does not say."""
+"""Converts an attribute's value to the field's value; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ AGENTOPS = Convention("AgentOps", "0.4")
 LAMINAR = Convention("Laminar", "0.8")
 
 
-# -- how values are read
+# -- value readers
 
 
 def json_value(value: object) -> Any:
-    """JSON text as what it says; anything else as it is."""
+    """Parses JSON text; returns other values unchanged."""
     if isinstance(value, str) and value[:1] in ("{", "[", '"', "n"):
         try:
             return json.loads(value)
@@ -63,7 +63,7 @@ def json_value(value: object) -> Any:
 
 
 def part(*path: str) -> Reader:
-    """What stands at this path in an object, which may be given as JSON text."""
+    """Reads the value at this path in an object, which may be given as JSON text."""
 
     def read(value: object) -> Any:
         value = json_value(value)
@@ -75,7 +75,7 @@ def part(*path: str) -> Reader:
 
 
 def literal_part(*path: str) -> Reader:
-    """As `part`, of an object written as Python writes it."""
+    """Like `part`, for an object written as a Python literal."""
     inner = part(*path)
 
     def read(value: object) -> Any:
@@ -88,13 +88,13 @@ def literal_part(*path: str) -> Reader:
 
 
 def words(table: Mapping[str, str]) -> Reader:
-    """What the table says of a word, whatever its case; None for a word that it does not have."""
+    """Looks up a word in the table, ignoring case; None if it is missing."""
     lower = {word.lower(): meaning for word, meaning in table.items()}
     return lambda value: lower.get(str(json_value(value)).lower())
 
 
 def always(meaning: str) -> Reader:
-    """The attribute's being there says it."""
+    """Returns `meaning` whenever the attribute is present."""
     return lambda value: meaning
 
 
@@ -102,18 +102,18 @@ _HANDED_OVER = frozenset({"inputs", "tags", "metadata", "kwargs"})
 
 
 def handed_over(value: object) -> object:
-    """What a step was given, without what its framework told of the step beside it."""
+    """Returns the input of a step, without the metadata that its framework recorded with it."""
     data = json_value(value)
     return data["inputs"] if isinstance(data, Mapping) and "inputs" in data and data.keys() <= _HANDED_OVER else value
 
 
 def above_zero(value: object) -> object:
-    """Of a sender that says nought where it knows no price."""
+    """For senders that write 0 for an unknown price."""
     return value or None
 
 
 def of_model(*path: str) -> Reader:
-    """As `part`, of what a model answered to Genkit: the step around it tells the same once more, with the request."""
+    """Like `part`, for a model's answer to Genkit; the enclosing step repeats it together with the request."""
     inner = part(*path)
 
     def read(value: object) -> Any:
@@ -124,12 +124,12 @@ def of_model(*path: str) -> Reader:
 
 
 def of_pair(place: int) -> Reader:
-    """Of `provider/model` the one or the other."""
+    """Returns one half of `provider/model`."""
     return lambda value: value.split("/", 1)[place] if isinstance(value, str) and "/" in value else None
 
 
 def positional(value: object) -> object:
-    """The arguments of a call, written as Python writes a tuple; the only one by itself."""
+    """Parses the arguments of a call written as a Python tuple; a single argument is returned by itself."""
     try:
         given = ast.literal_eval(value) if isinstance(value, str) else None
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -138,7 +138,7 @@ def positional(value: object) -> object:
 
 
 def member(value: object) -> object:
-    """The name of a member of an enumeration, which is told with that of its class: `FinishReason.STOP`."""
+    """Returns the name of an enum member from text such as `FinishReason.STOP`."""
     return value.rpartition(".")[2].lower() if isinstance(value, str) else value
 
 
@@ -147,7 +147,7 @@ def milliseconds(value: object) -> float | None:
 
 
 def seconds(value: object) -> float | None:
-    """In milliseconds."""
+    """Converts seconds to milliseconds."""
     return _scaled(value, 1000.0)
 
 
@@ -166,9 +166,9 @@ class Line(NamedTuple):
     name: str
     convention: Convention
     read: Reader | None = None
-    """None: as it is."""
+    """None: the value is used unchanged."""
     scope: str = ""
-    """Only in spans of instrumentation scopes whose names begin so: for names too common to mean the same everywhere."""
+    """Applies only to instrumentation scopes whose names start with this: for names too common to have the same meaning everywhere."""
 
 
 _OPERATIONS = words({
@@ -210,7 +210,7 @@ _GENKIT_KINDS = words({
 _AGENTS_SCOPE = "logfire.openai_agents"
 
 ATTRIBUTES: tuple[Line, ...] = (
-    # What kind of step it is.
+    # The kind of step.
     Line("kind", Lab.KIND, OURS),
     Line("kind", "metadata.path", BEEAI, always("other"), "openinference.instrumentation.beeai"),  # An event, as a span of its own.
     Line("kind", OpenInference.KIND, OI, words(OpenInference.KINDS)),
@@ -231,9 +231,9 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("kind", GenAI.REQUEST_MODEL, OTEL, always("generation")),
     Line("kind", "llm.request.type", OPENLLMETRY, always("generation")),
     Line("kind", "langfuse.observation.model.name", LANGFUSE, always("generation")),
-    # Its name, where the span's own is a template.
+    # The name, if the span's own name is a template.
     Line("name", "logfire.msg", LOGFIRE, scope="logfire"),
-    # The model and who offers it.
+    # The model and its provider.
     Line("model", GenAI.REQUEST_MODEL, OTEL),
     Line("model", OpenInference.MODEL, OI),
     Line("model", OpenInference.EMBEDDING_MODEL, OI),
@@ -354,7 +354,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("reasoning_tokens", "langsmith.metadata.usage_metadata", LANGSMITH, part("output_token_details", "reasoning")),
     Line("reasoning_tokens", "metadata.usage_object", LITELLM, literal_part("completion_tokens_details", "reasoning_tokens")),
     Line("reasoning_tokens", "genkit:output", GENKIT, of_model("usage", "thoughtsTokens")),
-    # What it cost, in USD, as the sender states it.
+    # The cost in USD, as stated by the sender.
     Line("cost", OpenInference.COST_TOTAL, OI),
     Line("cost", "gen_ai.cost.total_cost", LITELLM),
     Line("cost", "operation.cost", PYDANTIC_AI),
@@ -362,7 +362,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("cost", "gen_ai.usage.total_cost", OPENLLMETRY),
     Line("cost", "gen_ai.usage.cost_usd", OPENLLMETRY),
     Line("cost", "mlflow.llm.cost", MLFLOW, part("total_cost")),
-    # Why the answer ended.
+    # The finish reason.
     Line("stop", GenAI.FINISH_REASONS, OTEL),
     Line("stop", "llm.finish_reason", OI),
     Line("stop", "llm.response.finish_reason", OPENLLMETRY),
@@ -371,7 +371,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("stop", "anthropic.message.stop_reason", ANTHROPIC),
     Line("stop", "genkit:output", GENKIT, of_model("finishReason")),
     Line("stop", "gen_ai.response.finish_reason", SEMANTIC_KERNEL, member),
-    # From the request to the first of the answer, in milliseconds.
+    # Time to first token, in milliseconds.
     Line("first_token", Lab.TTFT_MS, OURS, milliseconds),
     Line("first_token", GenAI.TIME_TO_FIRST_CHUNK, OTEL, seconds),
     Line("first_token", GenAI.TIME_TO_FIRST_TOKEN, STRANDS, milliseconds, "strands"),
@@ -379,7 +379,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("first_token", "ai.response.msToFirstChunk", VERCEL, milliseconds),
     Line("first_token", "ai.stream.msToFirstChunk", VERCEL, milliseconds),
     Line("first_token_at", "langfuse.observation.completion_start_time", LANGFUSE, json_value),
-    # Who acts.
+    # The agent.
     Line("agent", GenAI.AGENT_NAME, OTEL),
     Line("agent", OpenInference.AGENT_NAME, OI),
     Line("agent", OpenInference.GRAPH_NODE, OI),
@@ -401,7 +401,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("to_agent", Lab.TO_AGENT, OURS),
     Line("to_agent", "to_agent", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("to_agent", "gen_ai.handoff.to_agent", OPENLLMETRY),
-    # The messages that a model or an agent was given, and those it answered with.
+    # The input and output messages of a model or an agent.
     Line("asked", GenAI.INPUT_MESSAGES, OTEL),
     Line("asked", "ai.prompt.messages", VERCEL),
     Line("asked", "ai.prompt", VERCEL),
@@ -431,7 +431,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("answer_reasoning", "ai.response.reasoning", VERCEL),
     Line("answer_calls", "ai.response.toolCalls", VERCEL),
     Line("answer_calls", "ai.result.toolCalls", VERCEL),
-    # What any step was given and gave.
+    # The input and output of any step.
     Line("input", GenAI.TOOL_CALL_ARGUMENTS, OTEL),
     Line("input", "tool_arguments", PYDANTIC_AI),
     Line("input", "ai.toolCall.args", VERCEL),
@@ -472,7 +472,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("output", "gen_ai.retrieval.documents", OTEL),
     Line("output", "genkit:output", GENKIT),
     Line("output", GenAI.COMPLETION_DEPRECATED, LANGSMITH),
-    # Of the trace as a whole.
+    # Fields of the trace as a whole.
     Line("thread", GenAI.CONVERSATION_ID, OTEL),
     Line("thread", OpenInference.SESSION, OI),
     Line("thread", "langfuse.session.id", LANGFUSE),
@@ -512,9 +512,9 @@ ATTRIBUTES: tuple[Line, ...] = (
 )  # fmt: skip
 
 FLATTENED = (("llm.input_messages.", "llm.output_messages."), ("gen_ai.prompt.", "gen_ai.completion."))
-"""Messages spread over dotted names, of OpenInference and of OpenLLMetry: those asked, those answered."""
+"""Prefixes of flattened messages, of OpenInference and of OpenLLMetry: input, output."""
 DOCUMENTS = ("retrieval.documents.", "reranker.output_documents.")
-"""Documents spread so, of OpenInference."""
+"""Prefixes of flattened documents, of OpenInference."""
 _USAGE = frozenset({"input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "cost"})
 _MESSAGES = frozenset({"asked", "answered", "answer_text", "answer_calls", "answer_reasoning"})
 
@@ -522,7 +522,7 @@ Source = tuple[str, Reader | None]
 
 
 class Meaning:
-    """Which attributes of a span tell which field, worked out once for each set of names: spans of one sender carry the same few sets."""
+    """Maps each field to its attributes, computed once per set of attribute names: spans of one sender have the same few sets."""
 
     __slots__ = (
         "agent", "agent_named", "answer_calls", "answer_reasoning", "answer_text", "answered", "asked", "cache_write_tokens",
@@ -571,7 +571,7 @@ class Meaning:
         for field, sources in by_field.items():
             setattr(self, field, tuple(sources))
         self.is_ours = Lab.KIND in known
-        """Written by this program's export."""
+        """Whether the span was exported by this program."""
         self.has_usage = any(by_field[field] for field in _USAGE) or "langfuse.observation.cost_details" in known
         self.has_first_token = bool(self.first_token or self.first_token_at)
         self.has_messages = any(by_field[field] for field in _MESSAGES)
@@ -585,7 +585,7 @@ def meaning_of(names: tuple[str, ...], scope: str = "") -> Meaning:
 
 
 def told(attributes: Mapping[str, object], sources: tuple[Source, ...]) -> Any:
-    """What the first of these attributes says that says something, else None."""
+    """Returns the value of the first of these attributes that has one, else None."""
     for name, read in sources:
         value = attributes.get(name)
         if value is not None and read is not None:

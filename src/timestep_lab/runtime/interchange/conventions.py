@@ -1,7 +1,7 @@
-"""What the attributes of a span mean, whichever convention wrote them.
+"""Converts span attributes of any supported convention to the store's columns.
 
-OpenTelemetry GenAI (`gen_ai.*`, and its older names), OpenInference (`openinference.*`, `llm.*`), Langfuse (`langfuse.*`),
-OpenLLMetry (`traceloop.*`) and our own (`timestep.*`). One pass, plain dicts and tuples: tens of thousands of spans a second come by here.
+OpenTelemetry GenAI (`gen_ai.*`, and its older names), OpenInference (`openinference.*`, `llm.*`), Langfuse (`langfuse.*`), OpenLLMetry
+(`traceloop.*`) and the lab's own (`timestep.*`). One pass with plain dicts and tuples, for tens of thousands of spans per second.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ Attributes = dict[str, Any]
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"
 _HANDOFF_NAME = "handoff to "
 _ADK_SCOPE, _ADK_AGENT = "gcp.vertex.agent", "agent_run ["
-"""Google ADK before 1.15 tells an agent by its span's name alone, as every version does a request that failed."""
+"""Google ADK before 1.15 identifies an agent only by its span's name, as every version does for a failed request."""
 _JSON = "application/json"
 _OPENING = ("{", "[")
 _JSON_TEXT = ("mlflow.", "ai.", "genkit:", "lmnr.")
-"""Names of attributes whose text is JSON even where it is but a word in quotes."""
+"""Prefixes of attributes whose text is always JSON, even if it is only a quoted word."""
 _RAW = frozenset({OpenInference.INPUT, OpenInference.OUTPUT})
-"""Kept as what is made of them: their place in an export is that of the columns."""
+"""Removed after conversion: in an export they are rebuilt from the columns."""
 Payload = tuple[str | None, bool]
-"""A column's text, and whether that is JSON."""
+"""The text of a column, and whether it is JSON."""
 
 
 def span_row(
@@ -61,9 +61,9 @@ def span_row(
     scope: str = "",
     fragments: Mapping[str, str] | None = None,
 ) -> Row:
-    """The store's row. `error` is None unless the span failed; datetimes are naive UTC. `attributes` is used up.
+    """Returns the store's row. `error` is None unless the span failed; datetimes are naive UTC. `attributes` is modified.
 
-    `fragments`: of some attributes, their name and value as JSON, where a reader has it at hand.
+    `fragments`: for some attributes, name and value already serialized as JSON.
     """
     if Lab.EXPORTED in attributes:
         exported = _exported(attributes, is_open=ended_at is None)
@@ -91,7 +91,7 @@ def span_row(
         server, approval = _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL))
     asked = answered = None
     if meaning.has_usage:
-        # An agent's usage is the sum of its calls, each of which has a price of its own.
+        # An agent's usage is the sum of its calls, which are priced individually.
         priced = kind in ("generation", "embedding", "retrieval")
         in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider, priced=priced)
     if kind == "generation":
@@ -141,14 +141,14 @@ EXPORTED_COLUMNS = (
     "kind", "agent", "status", "model", "provider", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_usd",
     "queue_ms", "rate_limit_ms", "ttft_ms", "stop_reason", "server", "approval", "to_agent", "io_json",
 )  # fmt: skip
-"""Of a span's row, in its order, what an export as OTLP tells in `Lab.EXPORTED`: attributes alone need not give the same columns again."""
+"""The columns of a span's row, in order, that an OTLP export states in `Lab.EXPORTED`; attributes alone may not reproduce them."""
 _COUNTS = frozenset(EXPORTED_COLUMNS[5:9])
 _MEASURES = frozenset(EXPORTED_COLUMNS[9:13])
 
 
 def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, Any] | None:
-    """The columns that an export of a lab tells, and what the attributes hold but were not given by the sender is taken out of them. None,
-    and nothing is taken out, where that is no such export."""
+    """Returns the columns stated by an export of a lab, and removes the attributes that the export added. Returns None, and removes
+    nothing, if the span is not such an export."""
     exported = read_json(attributes[Lab.EXPORTED])
     known = isinstance(exported, dict) and exported.get("kind") in SPAN_KINDS
     if not known or exported.get("status") not in SPAN_STATUSES:
@@ -179,7 +179,7 @@ def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, Any] | None
 
 
 def fragment(name: str, value: object) -> str:
-    """One attribute as JSON: `"name":value`."""
+    """Serializes one attribute as JSON: `"name":value`."""
     return f"{_quoted(name)}:{value if type(value) is int else to_json(value)}"
 
 
@@ -197,7 +197,7 @@ def _as_json(attributes: Attributes, fragments: Mapping[str, str] | None) -> str
 def _usage(
     attributes: Attributes, meaning: Meaning, model: object, provider: object, *, priced: bool
 ) -> tuple[int | None, int | None, int | None, int | None, float | None]:
-    """Input, output, cached and reasoning tokens, and what they cost in USD: as the sender states, else by the price table if `priced`."""
+    """Returns input, output, cached and reasoning tokens, and the cost in USD: the sender's, else from the price table if `priced`."""
     in_tokens, out_tokens, cached, written, reasoning, total = (
         _whole(told(attributes, sources)) if sources else None
         for sources in (
@@ -220,10 +220,10 @@ def _usage(
 
 
 def inclusive_input(in_tokens: int, cached: int, written: int, out_tokens: int, total: int | None) -> int:
-    """All input tokens, those read from and written to the provider's cache among them.
+    """Returns all input tokens, including those read from and written to the provider's cache.
 
-    Most conventions count so. Anthropic's own counts leave the cache out, and senders pass them on under the same names. They are told
-    apart by arithmetic: a part cannot be more than the whole, and a stated total is the sum of what was counted apart.
+    Most conventions include them. Anthropic's own counts do not, and senders pass them on under the same names. The two are distinguished
+    by arithmetic: a part cannot exceed the whole, and a stated total is the sum of separately counted parts.
     """
     of_cache = cached + written
     if of_cache > in_tokens or (of_cache and total == in_tokens + of_cache + out_tokens):
@@ -232,14 +232,14 @@ def inclusive_input(in_tokens: int, cached: int, written: int, out_tokens: int, 
 
 
 def inclusive_output(in_tokens: int, out_tokens: int, reasoning: int, total: int | None) -> int:
-    """All output tokens, those of reasoning among them. Google's own counts leave them out, which is told as in `inclusive_input`."""
+    """Returns all output tokens, including reasoning. Google's own counts exclude it, which is detected as in `inclusive_input`."""
     if reasoning > out_tokens or total == in_tokens + out_tokens + reasoning:
         return out_tokens + reasoning
     return out_tokens
 
 
 def about_trace(attributes: Mapping[str, object], scope: str = "") -> dict[str, Any]:
-    """What a span's attributes say of its whole trace: `thread_id`, `end_user` and `workflow`, where they do."""
+    """Returns the fields of the whole trace that a span's attributes set: `thread_id`, `end_user` and `workflow`."""
     meaning = meaning_of(tuple(attributes), scope)
     values = {
         "thread_id": told(attributes, meaning.thread),
@@ -258,7 +258,7 @@ def _kind(meaning: Meaning, name: str, attributes: Mapping[str, object], scope: 
     if OpenInference.KIND in attributes and not meaning.is_ours:
         return _openinference(str(kind or "other"), name, attributes, scope, parent_id)
     if kind == "task" and attributes.get("langsmith.metadata.lc_agent_name") == name:
-        return "agent"  # LangChain tells each step of an agent the agent's name, which is that of the outermost.
+        return "agent"  # LangChain puts the name of the agent, its outermost step, on each of its steps.
     if kind is None and scope == _ADK_SCOPE:
         kind = "agent" if name.startswith(_ADK_AGENT) else "generation" if name == "call_llm" else None
     return str(kind) if kind in SPAN_KINDS else "other"
@@ -282,7 +282,7 @@ def _openinference(kind: str, name: str, attributes: Mapping[str, object], scope
 
 
 def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payload | None, Payload | None, Any]:
-    """A step's input and output as JSON, where a convention gives messages; and why the answer ended, where its last message says so."""
+    """Returns a step's input and output messages as JSON, if stated, and the finish reason of the last output message."""
     asked = _taken(attributes, meaning.asked, "user")
     answered = _taken(attributes, meaning.answered, "assistant")
     if meaning.has_flattened and kind in ("generation", "agent"):
@@ -300,7 +300,7 @@ def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payl
         attributes.pop(GenAI.SYSTEM_INSTRUCTIONS)
         parts = {"parts": system} if isinstance(system, list) else {"content": system}
         asked = [{"role": "system", **parts}, *asked]
-    # What was said once more, raw, is not kept twice.
+    # Raw duplicates of the messages are not kept.
     for raw in (OpenInference.INPUT, OpenInference.INPUT_MIME) if asked else ():
         attributes.pop(raw, None)
     for raw in (OpenInference.OUTPUT, OpenInference.OUTPUT_MIME) if answered else ():
@@ -313,7 +313,7 @@ def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payl
 
 
 def _joined(spread: list[dict[str, Any]], whole: object) -> Any:
-    """Of an answer that is told twice, the structured one, with the calls that only the other tells."""
+    """Merges an answer that is stated twice: returns the structured form, with tool calls that only the other form has."""
     if not isinstance(whole, list) or not whole:
         return spread or whole
     calls = [call for message in spread for call in message.get("tool_calls", ())]
@@ -334,7 +334,7 @@ def _calls_a_tool(message: object) -> bool:
 
 
 def _taken(attributes: Attributes, sources: tuple[Source, ...], role: str) -> Any:
-    """Messages of the first of these attributes that has some. It is taken out, unless what it says is said here in another form."""
+    """Returns the messages of the first of these attributes that has any, and removes the attribute unless they were converted."""
     for name, read in sources:
         value = attributes.get(name)
         if value is None or value == "":
@@ -359,7 +359,7 @@ def _documents(attributes: Attributes) -> Payload | None:
 
 
 def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kind: str, role: str) -> Payload:
-    """What the first of these attributes says, as the column's text. It is taken out, unless it is said here in another form."""
+    """Returns the column text from the first of these attributes that is set, and removes it unless its value was converted."""
     mime_type = attributes.pop(mime, None)
     for name, read in sources:
         value = attributes.get(name)
@@ -371,13 +371,13 @@ def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kin
         if changed is given or name in _RAW:
             del attributes[name]
         if changed is given and text is not None and not isinstance(given, str) and "\\u" not in text:
-            return text, True  # With the sender's spacing. What is escaped may be more than text can hold.
+            return text, True  # With the sender's spacing. Escaped characters may not be storable as text.
         return _as_text(changed)
     return None, False
 
 
 def _parsed(text: str, mime: object, name: str) -> Any:
-    """What JSON text says; any other as it is."""
+    """Parses JSON text; returns other text unchanged."""
     if (mime is None or mime == _JSON) and (
         text[:1] in _OPENING or (text[:1] == '"' and (mime == _JSON or name.startswith(_JSON_TEXT)))
     ):
@@ -389,7 +389,7 @@ def _parsed(text: str, mime: object, name: str) -> Any:
 
 
 def _read_payload(given: object, kind: str, role: str) -> Any:
-    """The same object when there is nothing to bring into another form."""
+    """Converts a payload to the form for its kind; returns the same object if there is nothing to convert."""
     given = arguments_of(given) if role == "user" else given
     if kind == "tool":
         return given if role == "user" else result_of(given)
@@ -406,7 +406,7 @@ def _as_text(value: object) -> tuple[str, bool]:
 
 
 def _stated_cost(attributes: Attributes, meaning: Meaning) -> float | None:
-    """What the sender says that the call cost. Never below zero: that would be no cost."""
+    """Returns the cost stated by the sender, or None. Negative values are ignored."""
     cost = _number(told(attributes, meaning.cost))
     if cost is None and "langfuse.observation.cost_details" in attributes:
         details = read_json(attributes["langfuse.observation.cost_details"])
@@ -430,7 +430,7 @@ def _time_to_first_token(attributes: Attributes, meaning: Meaning, started_at: d
 
 
 def _stop_reason(given: object) -> str | None:
-    """One word, of a list the first; a list may come as JSON text."""
+    """Returns a stop reason as one word: the first of a list, which may be JSON text."""
     given = read_json(given)
     while isinstance(given, list | tuple):
         given = given[0] if given else None
@@ -438,7 +438,7 @@ def _stop_reason(given: object) -> str | None:
 
 
 def _price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int, written: int) -> float | None:
-    """USD. Asking for a price takes long for a million spans, so of models with one price a token that price is asked once."""
+    """Returns the cost in USD. Price lookups are too slow for a million spans, so linear prices are looked up once per model."""
     rates = _rates(provider, model)
     if rates is None:
         return None
@@ -459,7 +459,7 @@ def _asked_price(provider: str, model: str, in_tokens: int, out_tokens: int, cac
 
 @lru_cache(maxsize=512)
 def _rates(provider: str, model: str) -> tuple[float, ...] | None:
-    """For a call, and for each token in, out, cached and written to the cache. None when unknown, empty when a token's price depends on their number."""
+    """Returns prices per call, and per input, output, cached and cache-written token. None if unknown, empty if not linear."""
     tokens = [
         (n * i, n * o, n * c, n * w)
         for n in (1_000, 1_000_000)
@@ -497,15 +497,15 @@ def _text(value: object) -> str | None:
     return None if value is None else clean(str(value))
 
 
-# --- Events and links of spans: kept as attributes, and the messages that events carry made the messages of their span
+# --- Events and links of spans: stored as attributes; messages carried by events become the messages of their span
 #
-# Events come within their span, or as log records of their own, before the span or after it.
+# Events arrive inside their span, or as separate log records, before or after the span.
 
 
 _LIFTED = (
     GenAI.INPUT_MESSAGES, GenAI.OUTPUT_MESSAGES, GenAI.SYSTEM_INSTRUCTIONS, GenAI.PROMPT_DEPRECATED, GenAI.COMPLETION_DEPRECATED,
 )  # fmt: skip
-"""What an event may carry in the place of its span."""
+"""Attributes that an event may carry instead of its span."""
 _ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
 _CHOICE = "gen_ai.choice"
 
@@ -526,7 +526,7 @@ def keep_events(
     scope: str,
     parent_id: str | None,
 ) -> None:
-    """Events and links as attributes; messages that events carry as the attributes that carry messages, unless the span has those."""
+    """Stores events and links as attributes, and messages carried by events as message attributes, unless the span has those."""
     if links:
         attributes[Lab.LINKS] = links
     if not events:
@@ -570,7 +570,7 @@ def exception_text(events: Iterable[Mapping[str, Any]]) -> str:
 
 
 def with_events(row: Row, events: Iterable[Mapping[str, object]]) -> Row:
-    """A finished span's row with events that came apart from it; the same row when it has them all."""
+    """Adds separately received events to a finished span's row; returns the same row if it already has all of them."""
     attributes = from_json(row[AT["attributes"]] or "{}")
     known = events_of(attributes)
     new = [dict(event) for event in events if event not in known]
@@ -582,7 +582,7 @@ def with_events(row: Row, events: Iterable[Mapping[str, object]]) -> Row:
     attributes[Lab.EVENTS] = every
     changed[AT["attributes"]] = to_json(attributes)
     for side, bit in (("input", INPUT_IS_JSON), ("output", OUTPUT_IS_JSON)):
-        # Unless the span itself says it.
+        # Unless the span itself states it.
         if row[AT[side]] is None or row[AT[side]] == before[AT[side]]:
             changed[AT[side]] = after[AT[side]]
             changed[AT["io_json"]] = (changed[AT["io_json"]] & ~bit) | (after[AT["io_json"]] & bit)
@@ -591,7 +591,7 @@ def with_events(row: Row, events: Iterable[Mapping[str, object]]) -> Row:
 
 
 def _carried(row: Row, events: list[dict[str, Any]]) -> Row:
-    """The span as it would be if it said nothing but these events."""
+    """Returns the row of a span that has nothing but these events."""
     operation = GenAI.OPERATION_OF.get(row[AT["kind"]])
     attributes: dict[str, Any] = {} if operation is None else {GenAI.OPERATION: operation}
     name = row[AT["name"]]

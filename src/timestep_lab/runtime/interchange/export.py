@@ -1,4 +1,4 @@
-"""Exporting traces to a file; its ending says the format."""
+"""Exports traces to a file; the extension selects the format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from timestep_lab.store.spans import INPUT_IS_JSON, OUTPUT_IS_JSON, events_of
 from timestep_lab.store.store import Store
 from timestep_lab.store.table import from_json, to_json
 
-# --- Spans as an OTLP/JSON trace request that other tools read: GenAI and OpenInference attributes, and ours for what neither can say
+# --- Spans as an OTLP/JSON trace request for other tools: GenAI and OpenInference attributes, and the lab's own for the rest
 
 
 _EPOCH = datetime(1970, 1, 1)
@@ -29,7 +29,7 @@ _KIND_WORDS = {
 
 
 def otlp_request(rows: Iterable[tuple[object, ...]]) -> dict[str, Any]:
-    """From rows with `FLAT_COLUMNS`. An open span has no end."""
+    """Builds the request from rows with `FLAT_COLUMNS`. An open span has no end."""
     spans = [_span(dict(zip(FLAT_COLUMNS, row, strict=True))) for row in rows]
     return {
         "resourceSpans": [
@@ -83,7 +83,7 @@ def _links_of(attributes: Mapping[str, object]) -> list[dict[str, Any]]:
 
 
 def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What the sender gave stays as it gave it; what the columns know comes beside it, and nothing they do not know."""
+    """Returns the sender's attributes unchanged, plus attributes for those columns that have values."""
     kind, io_json = row["kind"], row["io_json"] or 0
     generation = kind == "generation"
     known = {
@@ -172,17 +172,17 @@ _TYPES = {"started_at": "timestamp", "ended_at": "timestamp", "cost_usd": "doubl
 
 
 def export_file(path: str | Path, store: Store, trace_ids: Sequence[str] | None = None) -> int:
-    """Write traces (None: all) as `.json` (OTLP), `.jsonl`, `.parquet` or `.duckdb`; returns how many spans. Blocks.
+    """Writes traces (None: all) as `.json` (OTLP), `.jsonl`, `.parquet` or `.duckdb`; returns the number of spans. Blocks.
 
-    The file appears whole or not at all; one that exists is replaced. Raises `UsageError` for another ending and for
-    a `.duckdb` file that is no such export, `NotFoundError` for an unknown trace.
+    The file is written atomically; an existing one is replaced. Raises `UsageError` for another extension and for an
+    existing `.duckdb` file that is not such an export, `NotFoundError` for an unknown trace.
     """
     target = Path(path)
     write = EXPORT_FORMATS.get(target.suffix.lower())
     if write is None:
         raise UsageError(
-            f"Traces cannot be exported as {target.suffix or 'a file without an ending'!r}.",
-            f"End its name in one of: {', '.join(EXPORT_FORMATS)}, .html.",
+            f"Traces cannot be exported as {target.suffix or 'a file without an extension'!r}.",
+            f"Use one of the extensions {', '.join(EXPORT_FORMATS)}, .html.",
         )
     _spare_labs(target, store)
     if trace_ids is None:
@@ -201,13 +201,13 @@ def export_file(path: str | Path, store: Store, trace_ids: Sequence[str] | None 
 
 
 def _spare_labs(target: Path, store: Store) -> None:
-    """An export replaces a file of its name; a lab is more than its traces. Raises `UsageError` for what may be one."""
+    """Raises `UsageError` if the existing file may be a lab. An export replaces a file of the same name, but a lab has more than traces."""
     if target.suffix.lower() != ".duckdb" or not target.exists():
         return
-    # The open lab is told by its name alone: opening its file once more could end this process's lock on it.
+    # The open lab is recognized by its name only: opening its file again could release this process's lock on it.
     if target.resolve() == Path(store.db.url).resolve() or not _is_export(target):
         raise UsageError(
-            f"{target} is there already, and is not an export of traces: a lab may be in it.", "Choose another name."
+            f"{target} already exists and is not an export of traces; it may be a lab.", "Choose another name."
         )
 
 
@@ -217,7 +217,7 @@ def _is_export(file: Path) -> bool:
     try:
         with duckdb.connect(str(file), read_only=True) as connection:
             row = connection.execute("select count(*) from duckdb_tables() where table_name = 'lab_spans'").fetchone()
-    except duckdb.Error:  # No database, or held by a process, as labs are.
+    except duckdb.Error:  # Not a database, or locked by a process, as labs are.
         return False
     return bool(row and row[0])
 
@@ -257,7 +257,7 @@ def _duckdb(target: Path, store: Store, ids: Sequence[str]) -> int:
 
 
 def _copy_view(connection: Any, view: str, store: Store, ids: Sequence[str]) -> None:
-    """The rows of a documented view that belong to these traces, as a table of the same name."""
+    """Copies the rows of a documented view that belong to these traces to a table of the same name."""
     places = ", ".join(f"${n}" for n in range(1, len(ids) + 1)) or "null"
     key = f"trace_id in ({places})"
     if view == "scores":

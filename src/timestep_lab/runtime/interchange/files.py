@@ -1,4 +1,4 @@
-"""Importing a file of traces, whatever its format: told apart by what is in it, not by its name."""
+"""Imports a file of traces in any format; the format is detected from the content, not from the name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from timestep_lab.runtime.worker import MEMORY, Worker, WorkerDied, too_much
 from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.store import Store
 
-# -- Phoenix's spans as it exports them: one JSON object each, with `context`, `span_kind` and flat or nested `attributes`
+# -- Phoenix span exports: one JSON object per span, with `context`, `span_kind` and flat or nested `attributes`
 
 
 def is_phoenix_span(value: object) -> bool:
@@ -53,7 +53,7 @@ def read_phoenix(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
 
 
 def _flat(prefix: str, value: object) -> Iterable[tuple[str, Any]]:
-    """`{"llm": {"model_name": …}}` as `llm.model_name`; lists of objects get numbers."""
+    """Flattens `{"llm": {"model_name": …}}` to `llm.model_name`; lists of objects get numbers."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(f"{prefix}.{key}" if prefix else str(key), inner)
@@ -69,7 +69,7 @@ def _flat(prefix: str, value: object) -> Iterable[tuple[str, Any]]:
 _GZIP, _PARQUET, _DUCKDB = b"\x1f\x8b", b"PAR1", b"DUCK"
 MAX_ROWS = 1_000_000
 MAX_UNPACKED = 2**30
-"""Of a Parquet or DuckDB file: what its values take, which may be a thousand times its own size."""
+"""Limit for the values of a Parquet or DuckDB file, which may take a thousand times the size of the file."""
 ROWS_AT_ONCE = 20_000
 BYTES_AT_ONCE = 128 * 2**20
 KNOWN = (
@@ -79,7 +79,7 @@ KNOWN = (
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """`spans` were in the file and could be read, `added` of them were new, `rejected` could not be read (`problem` says why).
+    """The result of an import: `spans` were decoded, `added` of them were new, `rejected` could not be decoded (`problem` says why).
 
     Example:
         await lab.run("Say 4.", model="demo/echo")
@@ -96,8 +96,11 @@ class Imported:
 
 
 def import_file(path: str | Path, store: Store, *, time_limit_s: float | None = None) -> Imported:
-    """Blocks. With a time limit, the file is somebody else's: it is read in a process of its own (`runtime.worker`). Raises `DataError` when the file is not there or is none of the formats, `TooLargeError` when it is too large, or takes longer
-    than `time_limit_s`: what was stored by then stays, and is not added twice."""
+    """Imports a file of traces. Blocks. With a time limit, the file is untrusted: it is parsed in a separate process (`runtime.worker`).
+
+    Raises `DataError` if the file is missing or in no supported format, `TooLargeError` if it is too large or takes longer than
+    `time_limit_s`; spans stored by then stay, and are not added again.
+    """
     began = time.monotonic()
     source = Path(path)
     traces, spans, added, rejected, problem = set[str](), 0, 0, 0, ""
@@ -113,11 +116,11 @@ def import_file(path: str | Path, store: Store, *, time_limit_s: float | None = 
         problem = problem or decoded.problem
         if time_limit_s is not None and time.monotonic() - began > time_limit_s:
             raise TooLargeError(
-                f"The import took longer than {time_limit_s:g} s and was stopped; {added:,} spans were added.",
+                f"The import exceeded its time limit of {time_limit_s:g} s; {added:,} spans were added.",
                 "Send the spans in smaller files.",
             )
     if not spans and rejected:
-        raise DataError(f"No span of {source.name} could be read. {problem}", f"Formats that are read: {KNOWN}.")
+        raise DataError(f"No span of {source.name} could be read. {problem}", f"Supported formats: {KNOWN}.")
     return Imported(len(traces), spans, added, rejected, problem)
 
 
@@ -130,12 +133,12 @@ def _read_apart(source: Path, user_id: str, time_limit_s: float) -> Iterator[Dec
 
 
 def read_file(source: Path, user_id: str) -> Iterator[Decoded]:
-    """Some spans at a time. Messages name the file, not its folder: who sent it has another."""
+    """Yields batches of spans. Error messages contain the file's name without its folder, because an uploaded file has a temporary one."""
     try:
         with source.open("rb") as file:
             head = file.read(12)
     except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror}.", f"Look at: ls -l {source}") from None
+        raise DataError(f"{source} cannot be read: {error.strerror}.", f"Check it: ls -l {source}") from None
     if head[:4] == _PARQUET or head[8:12] == _DUCKDB:
         yield from _read_columns(source, head, user_id)
         return
@@ -143,7 +146,7 @@ def read_file(source: Path, user_id: str) -> Iterator[Decoded]:
     if head[:2] == _GZIP:
         data = decompressed(data, "gzip")
     if not data.strip():
-        raise DataError(f"{source.name} is empty.", f"Formats that are read: {KNOWN}.")
+        raise DataError(f"{source.name} is empty.", f"Supported formats: {KNOWN}.")
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if start in (b"{", b"["):
         yield from _read_json(source, data, user_id)
@@ -152,7 +155,8 @@ def read_file(source: Path, user_id: str) -> Iterator[Decoded]:
 
 
 def _read_columns(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
-    """Some rows at a time: a file of 100 KB may hold millions. Raises `TooLargeError` before anything is read from one that unpacks to too much."""
+    """Yields batches of rows: a file of 100 KB may have millions. Raises `TooLargeError` before reading if the unpacked size is too
+    large."""
     import duckdb
 
     settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False, "memory_limit": "512MB"}
@@ -176,7 +180,7 @@ def _read_columns(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
                 for name, kind in kinds.items()
                 if kind.startswith(("STRUCT", "MAP", "UNION")) or kind.endswith("]")
             ]:
-                raise _no_export(source, f"its column {nested[0]} holds no single values")
+                raise _no_export(source, f"its column {nested[0]} has no scalar type")
             largest = _check_size(connection, source, table, list(kinds))
             result = connection.execute(f"select {', '.join(kinds)} from {table}")
             at_once = max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE // max(largest, 1)))
@@ -187,40 +191,42 @@ def _read_columns(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
 
 
 def _check_size(connection: Any, source: Path, table: str, columns: list[str]) -> int:
-    """Bytes of the largest row. DuckDB counts without making the values, so this needs neither much memory nor much time."""
+    """Returns the bytes of the largest row. DuckDB computes sizes without materializing the values, which is fast and needs little
+    memory."""
     [(count,)] = connection.execute(f"select count(*) from {table}").fetchall()
     if count > MAX_ROWS:
         raise TooLargeError(
-            f"{source.name} holds {count:,} spans; at most {MAX_ROWS:,} are read from one file.",
-            "Export fewer at once.",
+            f"{source.name} has {count:,} spans; the limit is {MAX_ROWS:,} per file.",
+            "Split the export into several files.",
         )
     size = " + ".join(f"coalesce(strlen({name}::varchar), 0)" for name in columns)
     [(total, largest)] = connection.execute(f"select sum({size}), max({size}) from {table}").fetchall()
     if (total or 0) > MAX_UNPACKED:
         raise TooLargeError(
-            f"{source.name} unpacks to {int(total) >> 20:,} MB; at most {MAX_UNPACKED >> 20:,} are read from one file.",
-            "Export fewer at once.",
+            f"{source.name} unpacks to {int(total) >> 20:,} MB; the limit is {MAX_UNPACKED >> 20:,} MB per file.",
+            "Split the export into several files.",
         )
     return int(largest or 0)
 
 
 def _no_export(source: Path, why: str) -> DataError:
     return DataError(
-        f"{source.name} holds no exported traces: {why}.".replace("..", "."),
-        "Export some with lab.export(path).",
+        f"{source.name} has no exported traces: {why}.".replace("..", "."),
+        "Create an export with lab.export(path).",
         command="Export some with: timestep-lab traces export",
     )
 
 
 def _read_protobuf(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
-    """One request; or several, each after its length in four bytes, as the OpenTelemetry Collector's file exporter writes them."""
+    """Splits the data into requests: one, or several with a four-byte length each, as written by the OpenTelemetry Collector's file
+    exporter."""
     try:
         yield read_otlp_protobuf(data, user_id)
         return
     except DataError:
         messages = list(_length_prefixed(data))
     if not messages:
-        raise DataError(f"{source.name} is not a file of traces.", f"Formats that are read: {KNOWN}.")
+        raise DataError(f"{source.name} is not a file of traces.", f"Supported formats: {KNOWN}.")
     for message in messages:
         yield read_otlp_protobuf(message, user_id)
 
@@ -256,18 +262,18 @@ def _read_json(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
 
 
 def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
-    """The objects of a JSON document (itself, its list, or the list under `data` or `spans`), or of each line."""
+    """Yields the objects of a JSON document (itself, its list, or the list under `data` or `spans`), or of each line."""
     text = data.decode("utf-8-sig", "replace")
     try:
         return list(_unwrapped(json.loads(text)))
     except ValueError as error:
         whole = error
     except RecursionError:
-        raise DataError(f"{source.name} is nested too deep.", f"Formats that are read: {KNOWN}.") from None
+        raise DataError(f"{source.name} is nested too deep.", f"Supported formats: {KNOWN}.") from None
     objects: list[Mapping[str, Any]] = []
     for number, line in enumerate(
         text.split("\n"), start=1
-    ):  # `splitlines` would also split at signs that JSON text may hold.
+    ):  # `splitlines` would also split at characters that JSON text may contain.
         if not line.strip():
             continue
         try:
@@ -275,7 +281,7 @@ def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
         except (ValueError, RecursionError):
             place = f"line {number}" if number > 1 else str(whole)
             raise DataError(
-                f"{source.name} is neither JSON nor JSON lines: {place}.", f"Formats that are read: {KNOWN}."
+                f"{source.name} is neither JSON nor JSON lines: {place}.", f"Supported formats: {KNOWN}."
             ) from None
     return objects
 

@@ -1,8 +1,8 @@
-"""Our own formats: the store's columns as they are, so that nothing is lost on the way out and back in.
+"""The lab's own formats: the store's columns unchanged, so that export and import lose nothing.
 
-JSONL: a line a trace (`{"object": "timestep.trace", …}`), then a line a span (`{"object": "timestep.span", …}`), times ISO 8601.
-Parquet: a row a span, with the trace's `workflow`, `thread_id`, `end_user` and `metadata` beside it.
-DuckDB: tables named and shaped like the lab's views, and `lab_spans`, the rows of the Parquet form, from which it is read back.
+JSONL: one line per trace (`{"object": "timestep.trace", …}`), then one per span (`{"object": "timestep.span", …}`), times ISO 8601.
+Parquet: one row per span, with the trace's `workflow`, `thread_id`, `end_user` and `metadata`.
+DuckDB: tables with the names and columns of the lab's views, and `lab_spans`, the rows of the Parquet form, which is used for import.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from timestep_lab.store.table import Table, clean, to_json
 from timestep_lab.store.trace_import import SpanEvent, TraceImport
 from timestep_lab.store.trace_selection import aware
 
-# --- What a reader of any format makes of its input: rows ready for the store
+# --- The output of a reader of any format: rows ready for the store
 
 
 EVALUATION_RESULT = "gen_ai.evaluation.result"
-"""An event of the GenAI conventions: its span was evaluated."""
+"""An event of the GenAI conventions: the result of an evaluation of its span."""
 
 
 @dataclass(slots=True)
 class Decoded:
-    """`spans` are tuples in the order of `SPAN_COLUMNS` of the store."""
+    """Decoded spans and what belongs to them. `spans` are tuples in the order of the store's `SPAN_COLUMNS`."""
 
     user_id: str
     spans: list[Row] = field(default_factory=list)
     said: list[TraceSaid] = field(default_factory=list)
     events: list[SpanEvent] = field(default_factory=list)
-    """That came apart from their spans."""
+    """Events that arrived separately from their spans."""
     scores: list[ScoreRecord] = field(default_factory=list)
-    """What the sender's evaluations found; told twice, they are the same ones."""
+    """Results of the sender's evaluations; a repeated result has the same id."""
     rejected: int = 0
-    """Spans that could not be read; the others can be stored."""
+    """Number of spans that could not be decoded; the others can be stored."""
     problem: str = ""
-    """What was wrong with the first of them."""
+    """The problem with the first rejected span."""
     _about: dict[str, dict[str, tuple[int, Any]]] = field(default_factory=dict)
 
     def store(self, db: Database, *, source: str | None = None) -> int:
-        """How many spans were new. Durable on return. `source`: see `TraceImport`."""
+        """Stores everything and returns the number of new spans. Durable on return. `source`: see `TraceImport`."""
         return store_together(db, self.user_id, [self], source=source)
 
     def evaluated(self, trace_id: str, span_id: str, events: Iterable[Mapping[str, Any]]) -> None:
-        """The span's events that are results of evaluations, as scores of the span."""
+        """Adds the evaluation results among the span's events as scores of the span."""
         for event in events:
             if event["name"] != EVALUATION_RESULT:
                 continue
@@ -78,7 +78,7 @@ class Decoded:
         self.problem = self.problem or problem
 
     def learn(self, trace_id: str, key: int, told: Mapping[str, object]) -> None:
-        """What is said of a whole trace: `workflow`, `thread_id`, `end_user`, `metadata`, where they are told. Of each the least key counts."""
+        """Records fields of a whole trace: `workflow`, `thread_id`, `end_user`, `metadata`, if set. For each field the lowest key wins."""
         about = self._about.setdefault(trace_id, {})
         for name, value in told.items():
             if value is not None and (name not in about or key < about[name][0]):
@@ -100,7 +100,7 @@ class Decoded:
 
 
 def store_together(db: Database, user_id: str, decoded: Sequence[Decoded], *, source: str | None = None) -> int:
-    """What was read of several inputs of one user, in as few transactions as can be; see `Decoded.store`."""
+    """Stores several decoded inputs of one user in as few transactions as possible; see `Decoded.store`."""
     spans = [row for one in decoded for row in one.spans]
     said = [trace for one in decoded for trace in one.said]
     events = [event for one in decoded for event in one.events]
@@ -119,7 +119,7 @@ def _text(value: object) -> str | None:
 TRACE_OBJECT, SPAN_OBJECT = "timestep.trace", "timestep.span"
 OF_TRACE = ("workflow", "thread_id", "end_user", "metadata", "parent_trace_id", "fork_span_id")
 _SHOWN = 3
-"""Of those, how many the view `traces` shows; the others are of the trace as it began."""
+"""How many of those the view `traces` has; the others are read from the start of the trace."""
 FLAT_COLUMNS = (
     *(column for column in SPAN_COLUMNS if column not in ("user_id", "input_refs")),
     *(f"trace_{name}" for name in OF_TRACE),
@@ -129,11 +129,12 @@ _NUMBERS = {
     "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_usd", "queue_ms", "rate_limit_ms", "ttft_ms", "io_json",
 }  # fmt: skip
 BATCH = 200
-"""Traces read at once."""
+"""Traces per query."""
 
 
 def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Every span of these traces in order of trace, then of start, with `FLAT_COLUMNS`. Payloads are whole, open spans included."""
+    """Yields every span of these traces ordered by trace, then start, with `FLAT_COLUMNS`. Payloads are complete; open spans are
+    included."""
     spans = ", ".join(
         f"s.{column}" for column in FLAT_COLUMNS if not column.startswith("trace_") or column == "trace_id"
     )
@@ -158,7 +159,7 @@ def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[
 
 
 def json_objects(rows: Iterable[tuple[object, ...]]) -> Iterator[dict[str, Any]]:
-    """The lines of the JSONL form."""
+    """Yields the lines of the JSONL form."""
     last = None
     for row in rows:
         values = {
@@ -178,7 +179,7 @@ def is_lab_row(value: object) -> bool:
 
 
 def read_lab_rows(objects: Iterable[Mapping[str, object]], user_id: str) -> Decoded:
-    """From the lines of the JSONL form."""
+    """Decodes the lines of the JSONL form."""
     decoded = Decoded(user_id)
     for entry in objects:
         try:
@@ -192,7 +193,7 @@ def read_lab_rows(objects: Iterable[Mapping[str, object]], user_id: str) -> Deco
 
 
 def read_flat_rows(columns: Sequence[str], rows: Iterable[tuple[Any, ...]], user_id: str) -> Decoded:
-    """From the rows of the Parquet form."""
+    """Decodes the rows of the Parquet form."""
     decoded = Decoded(user_id)
     seen: set[str] = set()
     for row in rows:
@@ -218,7 +219,7 @@ def _span(found: Mapping[str, Any], user_id: str) -> Row:
     for name, length in (("trace_id", 32), ("span_id", 16)):
         bytes.fromhex(found[name])
         if len(found[name]) != length:
-            raise ValueError(f"{name} {found[name]!r} has not {length} hexadecimal digits")
+            raise ValueError(f"{name} {found[name]!r} does not have {length} hexadecimal digits")
     return tuple(values)
 
 

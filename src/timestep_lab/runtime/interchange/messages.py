@@ -1,7 +1,7 @@
-"""Messages as senders write them, brought into the forms that readers know: those of Chat Completions and of OpenTelemetry GenAI.
+"""Converts messages from senders' formats to the formats that readers support: Chat Completions and OpenTelemetry GenAI.
 
-Spread over dotted names (OpenInference, OpenLLMetry), carried by events, or in the form of one framework: LangChain, the Vercel AI SDK,
-Bedrock Converse, Gemini, Genkit, LlamaIndex, AutoGen. What is in a known form already is left as it is.
+Input may be flattened into dotted names (OpenInference, OpenLLMetry), carried by events, or in a framework's format: LangChain, the
+Vercel AI SDK, Bedrock Converse, Gemini, Genkit, LlamaIndex, AutoGen. Supported formats are returned unchanged.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ Tree = dict[str, Any]
 Message = dict[str, Any]
 
 
-# -- messages spread over dotted names
+# -- messages flattened into dotted names
 
 
 def gathered(attributes: dict[str, Any], prefix: str) -> list[Message]:
-    """The messages under `prefix` (which ends in a dot), in order; their attributes are taken out of the dict.
+    """Returns the messages under `prefix` (which ends in a dot), in order, and removes their attributes from the dict.
 
     OpenInference: `llm.input_messages.0.message.role`, `….message.contents.0.message_content.text`,
     `….message.tool_calls.0.tool_call.function.name`. OpenLLMetry: `gen_ai.prompt.0.role`, `gen_ai.completion.0.tool_calls.0.name`.
@@ -29,7 +29,7 @@ def gathered(attributes: dict[str, Any], prefix: str) -> list[Message]:
 
 
 def gathered_documents(attributes: dict[str, Any], prefix: str) -> list[Message]:
-    """The documents under `prefix`, as `{id, content, score, metadata}`."""
+    """Returns the documents under `prefix`, as `{id, content, score, metadata}`, and removes their attributes."""
     documents = []
     for entry in _in_order(_tree(attributes, prefix)):
         document = entry.get("document", entry)
@@ -67,7 +67,7 @@ def _gathered_message(entry: Mapping[str, object]) -> Message:
         parts = []
         for part in _in_order(fields["contents"]):
             if isinstance(part.get("tool_call"), Mapping):
-                # The same call once more, in its place among the contents.
+                # A repetition of the call at its position among the contents.
                 call = _gathered_call(part)
                 if all(known.get("id") != call.get("id") for known in calls):
                     calls.append(call)
@@ -76,7 +76,7 @@ def _gathered_message(entry: Mapping[str, object]) -> Message:
                 parts.append(dict(content_part) if isinstance(content_part, Mapping) else content_part)
         content = parts or content
     if isinstance(content, str) and content.startswith('[{"type":'):
-        content = read_json(content)  # Parts, as OpenLLMetry writes them.
+        content = read_json(content)  # Parts, as written by OpenLLMetry.
     if content is not None:
         message["content"] = content
     function = fields.get("function_call")
@@ -110,7 +110,7 @@ def _in_order(numbered: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def event_message(role: str, said: Mapping[str, object], content: object) -> Message:
-    """`content` is text, or JSON: a message, or blocks as Bedrock has them."""
+    """Converts the message of an event. `content` is text or JSON: a message, or blocks as in Bedrock."""
     content = read_json(content)
     if isinstance(content, Mapping) and "content" in content and role == "assistant":
         return {"role": role, **content}
@@ -126,7 +126,7 @@ def event_message(role: str, said: Mapping[str, object], content: object) -> Mes
 
 
 def _block(block: object) -> Any:
-    """A content block of Bedrock Converse, of Gemini or of Genkit as a part of OpenTelemetry GenAI; any other as it is."""
+    """Converts a content block of Bedrock Converse, Gemini or Genkit to a part of OpenTelemetry GenAI; others are returned unchanged."""
     if not isinstance(block, Mapping):
         return {"type": "text", "content": str(block)}
     if "type" in block:
@@ -160,7 +160,7 @@ def _block(block: object) -> Any:
 
 
 def plain(message: Mapping[str, Any]) -> Any:
-    """The content of a message: its text when it is nothing but text."""
+    """Returns the content of a message: its text if it has nothing but text."""
     parts = message.get("parts")
     if parts is None:
         return message.get("content")
@@ -169,14 +169,14 @@ def plain(message: Mapping[str, Any]) -> Any:
     return parts
 
 
-# -- messages in the form of one framework
+# -- messages in a framework's format
 
 _SPEAKERS = {
     "human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool", "humanmessage": "user",
     "aimessage": "assistant", "systemmessage": "system", "toolmessage": "tool", "functionmessage": "tool", "humanmessagechunk": "user",
     "aimessagechunk": "assistant", "chatmessage": "user",
 }  # fmt: skip
-"""LangChain's types of messages and names of classes, in lower case."""
+"""LangChain's message types and class names, in lower case."""
 _WRAPPERS = (
     "messages",
     "contents",
@@ -197,9 +197,9 @@ _MOST_WRAPPED = 8
 
 
 def conversation(value: object, role: str) -> list[Message] | None:
-    """The messages in a value that holds messages in a form of one framework; None when it does not, or readers know the form.
+    """Returns the messages of a value in a framework's format; None if it has no messages or is already in a supported format.
 
-    `role`: who speaks where a form does not say.
+    `role`: the role of messages that state none.
     """
     if isinstance(value, list) and all(_is_known(each) for each in value):
         return None
@@ -208,7 +208,7 @@ def conversation(value: object, role: str) -> list[Message] | None:
 
 
 def _is_known(message: object) -> bool:
-    """Whether a message is in a form that readers know."""
+    """Whether a message is in a supported format."""
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         return False
     content = message.get("content", message.get("parts"))
@@ -250,7 +250,7 @@ def _conversation(value: object, role: str, depth: int) -> list[Message] | None:
 
 
 def _ended(messages: list[Message], choice: Mapping[str, object]) -> list[Message]:
-    """The message of a choice, with why it ended, which stands beside it."""
+    """Returns the message of a choice, with the finish reason of the choice."""
     finish = choice.get("finish_reason", choice.get("finishReason"))
     if not isinstance(finish, str) or len(messages) != 1 or "finish_reason" in messages[0]:
         return messages
@@ -258,7 +258,7 @@ def _ended(messages: list[Message], choice: Mapping[str, object]) -> list[Messag
 
 
 def _instructions(value: Mapping[str, object]) -> list[Message]:
-    """The system message that a request carries beside its messages."""
+    """Returns the system message that a request states outside its messages."""
     given = value.get("system", value.get("instructions", _mapping(value.get("config")).get("system_instruction")))
     if isinstance(given, list):
         given = plain({"parts": [_block(block) for block in given]})
@@ -266,7 +266,7 @@ def _instructions(value: Mapping[str, object]) -> list[Message]:
 
 
 def _message(value: Mapping[str, Any], role: str) -> Message | None:
-    """One message, None when the object is none."""
+    """Returns one message, or None if the object is not a message."""
     if value.get("lc") == 1 and isinstance(value.get("kwargs"), Mapping) and isinstance(value.get("id"), list):
         speaker = _SPEAKERS.get(str(value["id"][-1]).lower()) if value["id"] else None
         return _langchain(value["kwargs"], speaker) if speaker else None
@@ -284,7 +284,7 @@ def _message(value: Mapping[str, Any], role: str) -> Message | None:
         if isinstance(kind, str) and (
             kind in ("function_call", "function_call_output", "reasoning") or kind.endswith("_call")
         ):
-            return dict(value)  # An item of Responses.
+            return dict(value)  # An item of the Responses API.
         return None
     said_role = "assistant" if value["role"] == "model" else value["role"]
     if isinstance(value.get("blocks"), list):
@@ -325,7 +325,7 @@ def _langchain(data: Mapping[str, object], speaker: str) -> Message:
 
 
 def _logged(value: Mapping[str, Any]) -> Message:
-    """An entry of Logfire's `events`."""
+    """Converts an entry of Logfire's `events`."""
     name = str(value["event.name"])
     if name == "gen_ai.choice" and isinstance(value.get("message"), Mapping):
         return {
@@ -405,7 +405,7 @@ def _vercel(value: Mapping[str, Any], role: str, content: Sequence[Any]) -> Mess
 
 
 def answer_of(text: object, reasoning: object, calls: object) -> list[Message]:
-    """The message that the Vercel AI SDK tells in attributes of their own."""
+    """Builds the message that the Vercel AI SDK states in separate attributes."""
     message: Message = {"role": "assistant"}
     if reasoning:
         message["reasoning_content"] = str(reasoning)
@@ -434,14 +434,14 @@ def _call(call_id: object, name: object, arguments: object) -> Message:
     return {**({"id": call_id} if call_id else {}), "type": "function", "function": function}
 
 
-# -- what a tool or function was given and gave
+# -- input and output of tools and functions
 
 _CALLED = frozenset({"args", "kwargs", "sanitize_inputs_outputs"})
 _HANDLER = frozenset({"input_str", "inputs", "tags", "metadata", "kwargs"})
 
 
 def arguments_of(value: object) -> Any:
-    """The arguments of a call that was told with how Python was to pass them on: `{"args": [], "kwargs": {…}}`."""
+    """Returns the arguments of a call that was recorded as Python positional and keyword arguments: `{"args": [], "kwargs": {…}}`."""
     if isinstance(value, Mapping) and value:
         if value.keys() == {"kwargs"} and isinstance(value["kwargs"], Mapping):
             return value["kwargs"]
@@ -454,7 +454,7 @@ def arguments_of(value: object) -> Any:
 
 
 def result_of(value: object) -> Any:
-    """The result of a tool, out of the message or the object of a framework that carries it."""
+    """Returns the result of a tool, unwrapped from a framework's message or object."""
     if isinstance(value, Mapping):
         if value.keys() == {"output", "kwargs"} or value.keys() == {"output"}:
             value = value["output"]
@@ -471,7 +471,7 @@ def result_of(value: object) -> Any:
 
 
 def documents_of(value: object) -> Any:
-    """Documents as LangChain and MLflow write them, as `{id, content, score, metadata}`; anything else as it is."""
+    """Returns documents of LangChain and MLflow as `{id, content, score, metadata}`; other values unchanged."""
     given = value.get("documents") if isinstance(value, Mapping) and isinstance(value.get("documents"), list) else value
     if (
         not isinstance(given, list)
@@ -492,11 +492,11 @@ def documents_of(value: object) -> Any:
     return documents
 
 
-# -- small helpers
+# -- helpers
 
 
 def read_json(given: object) -> Any:
-    """A structured value: as it is, or as the JSON text it may be sent as. Text may begin like JSON and be none."""
+    """Parses a value that may be JSON text; returns it unchanged if it is not. Text may start like JSON without being JSON."""
     if isinstance(given, str) and given[:1] in ("{", "["):
         with suppress(ValueError, RecursionError):
             return json.loads(given)
@@ -504,7 +504,7 @@ def read_json(given: object) -> Any:
 
 
 def finish_of(messages: object) -> Any:
-    """Why the last of these messages ended, where it says so."""
+    """Returns the finish reason of the last of these messages that states one."""
     if isinstance(messages, Iterable) and not isinstance(messages, str | Mapping):
         for message in reversed(list(messages)):
             if isinstance(message, Mapping) and message.get("finish_reason"):
@@ -516,11 +516,11 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-# -- a conversation that is told as a whole
+# -- conversations stated as a whole
 
 
 def before_answer(value: object) -> object:
-    """Of the messages of a whole conversation, those that the last answer answers."""
+    """Returns the messages of a whole conversation up to its last answer."""
     messages = read_json(value)
     if not isinstance(messages, list) or not messages:
         return None
@@ -528,7 +528,7 @@ def before_answer(value: object) -> object:
 
 
 def answer(value: object) -> Any:
-    """Of the messages of a whole conversation, the last answer."""
+    """Returns the last answer of a whole conversation."""
     messages = read_json(value)
     return [messages[-1]] if isinstance(messages, list) and messages and _is_answer(messages[-1]) else None
 

@@ -1,4 +1,4 @@
-"""OTLP trace requests, as protobuf or JSON, plain or compressed, into rows."""
+"""Decodes OTLP trace and log requests, protobuf or JSON, optionally compressed, into rows."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from timestep_lab.store.base import Database, Received
 from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.spans import AT, Row
 
-# --- OTLP trace requests parsed with their attributes left as bytes, which are then read with a memory
+# --- OTLP trace requests, parsed with their attributes left as bytes, which are then decoded with a cache
 #
-# In the official classes every attribute is two Python objects, made and dropped again: most of the time of reading a request. Here the
-# same message is declared with `bytes` in the place of `KeyValue` (the two look alike on the wire), and since most attributes say the same
-# in span after span (operation, model, agent, …) their bytes are read once. What is not plain text is read by the protobuf classes.
+# In the official classes every attribute creates two Python objects: most of the time of decoding a request. Here the same messages are
+# declared with `bytes` instead of `KeyValue` (the wire format is the same), and since most attributes repeat in every span
+# (operation, model, agent, …), each distinct value is decoded once. Values that are not plain text are decoded by the protobuf classes.
 
 
 _FIELDS: dict[str, list[tuple[str, int, str]]] = {
@@ -62,15 +62,15 @@ _FIELDS: dict[str, list[tuple[str, int, str]]] = {
     "KeyValueList": [("values", 1, "repeated KeyValue")],
 }  # fmt: skip
 """Field numbers of opentelemetry/proto/{trace,logs,common}/v1 and collector/{trace,logs}/v1, version 1.x. Text is declared as
-bytes: the classes refuse a whole request for one byte that is not UTF-8, where OpenTelemetry asks for U+FFFD in its place."""
+bytes: the classes reject a whole request for one byte that is not UTF-8, where OpenTelemetry requires U+FFFD instead."""
 _ONE_OF = "AnyValue"
-"""The message of which one field at most is set."""
+"""The message with a oneof."""
 _PACKAGE = "timestep_lab.otlp"
 REMEMBERED_LENGTH, REMEMBERED = 128, 20_000
 
 
 def request_class(name: str = "Request") -> Any:
-    """Like `ExportTraceServiceRequest`, or as `LogsRequest` like `ExportLogsServiceRequest`, of the fields that are read here."""
+    """Like `ExportTraceServiceRequest` (as `LogsRequest`, like `ExportLogsServiceRequest`), with only the fields that are used here."""
     return _class(name)
 
 
@@ -111,19 +111,19 @@ def _pool() -> Any:
 
 
 def text(raw: bytes) -> str:
-    """With U+FFFD for what is not UTF-8."""
+    """Decodes UTF-8, with U+FFFD for invalid bytes."""
     return raw.decode("utf-8", "replace")
 
 
 class AttributeReader:
-    """Reads attributes of one request, and remembers the short ones: nothing is kept of a sender afterwards."""
+    """Decodes the attributes of one request and caches the short ones; nothing is kept after the request."""
 
     def __init__(self) -> None:
         self._met: dict[bytes, tuple[str, Any, str]] = {}
         self._names: dict[bytes, str] = {}
 
     def read(self, pairs: Iterable[bytes]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Name to value, and of short attributes name to JSON. Raises protobuf's `DecodeError`."""
+        """Returns name to value, and for short attributes name to JSON. Raises protobuf's `DecodeError`."""
         values: dict[str, Any] = {}
         fragments: dict[str, str] = {}
         met = self._met
@@ -139,11 +139,11 @@ class AttributeReader:
                 if len(met) < REMEMBERED:
                     met[raw] = (name, value, text)
             elif name in fragments:
-                del fragments[name]  # Of an attribute that is said twice the last counts.
+                del fragments[name]  # The last value of a repeated attribute wins.
         return values, fragments
 
     def _text_pair(self, raw: bytes) -> tuple[str, str] | None:
-        """A `KeyValue` whose value is text and nothing else: 0a, length, name, 12, length, 0a, length, text. Else None."""
+        """Decodes a `KeyValue` with a plain text value: 0a, length, name, 12, length, 0a, length, text. Else returns None."""
         try:
             end = 2 + raw[1]
             if raw[0] != 0x0A or raw[1] > 0x7F or raw[end] != 0x12:
@@ -168,7 +168,7 @@ class AttributeReader:
                 name = self._names[raw[2:end]] = text(raw[2:end])
             return name, text(raw[at + 1 :])
         except IndexError:
-            return None  # Broken: the protobuf classes say how.
+            return None  # Malformed; the protobuf classes report it.
 
 
 def _pair(raw: bytes) -> tuple[str, Any]:
@@ -177,7 +177,7 @@ def _pair(raw: bytes) -> tuple[str, Any]:
 
 
 def any_value(value: Any) -> Any:
-    """An `AnyValue` as a JSON value; bytes in hex."""
+    """Converts an `AnyValue` to a JSON value; bytes become hex."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
@@ -193,7 +193,7 @@ def any_value(value: Any) -> Any:
 
 
 MAX_BODY = 256 * 1024 * 1024
-"""Bytes of one request, as it is sent and after decompression. An exporter's default batch of 512 spans may have 512 kB a span."""
+"""Maximum bytes of one request, both compressed and decompressed. An exporter's default batch of 512 spans may have 512 kB per span."""
 _EPOCH = datetime(1970, 1, 1)
 _NO_SPAN, _NO_TRACE = b"\0" * 8, b"\0" * 16
 _NO_IDS = "it has no 16-byte trace id and 8-byte span id, or one of them is all zeros"
@@ -202,16 +202,16 @@ ReadAttributes = Callable[[Iterable[bytes]], tuple[dict[str, Any], dict[str, str
 
 
 def read_otlp(body: bytes, content_type: str, content_encoding: str | None, user_id: str) -> Decoded:
-    """An `ExportTraceServiceRequest`. Single spans that make no sense are counted in `rejected`, the rest is kept.
+    """Decodes an `ExportTraceServiceRequest`. Invalid spans are counted in `rejected`; the others are kept.
 
-    Raises `DataError` when the body as a whole cannot be read, `TooLargeError` when it is over `MAX_BODY`.
+    Raises `DataError` if the body as a whole cannot be decoded, `TooLargeError` if it exceeds `MAX_BODY`.
     """
     return _read(body, content_type, content_encoding, user_id, read_otlp_json, read_otlp_protobuf)
 
 
 def read_otlp_logs(body: bytes, content_type: str, content_encoding: str | None, user_id: str) -> Decoded:
-    """An `ExportLogsServiceRequest`, of which the events of GenAI spans are kept: those that have a span, and a name in `gen_ai.*`. Other
-    records are counted in `rejected`. Raises as `read_otlp`."""
+    """Decodes an `ExportLogsServiceRequest` and keeps the events of GenAI spans: those with a span and a name in `gen_ai.*`. Other
+    records are counted in `rejected`. Raises the errors of `read_otlp`."""
     return _read(body, content_type, content_encoding, user_id, read_logs_json, _read_logs_protobuf)
 
 
@@ -219,7 +219,7 @@ READERS = {"read_otlp": read_otlp, "read_otlp_logs": read_otlp_logs}
 
 
 def store_received(db: Database, requests: Iterable[Received]) -> None:
-    """Put requests that a database kept to the traces of their users. Those that were read before are not read again."""
+    """Stores the spans of received requests for their users; requests that are already decoded are not decoded again."""
     of_users: dict[str, list[Decoded]] = {}
     for one in requests:
         decoded = one.decoded
@@ -244,10 +244,10 @@ def _read(
         try:
             return read_json(json.loads(plain.decode("utf-8-sig", "replace")), user_id)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"The request is not JSON: {error}", "Send an OTLP export request.") from None
+            raise DataError(f"The request is not valid JSON: {error}", "Send an OTLP export request.") from None
     if kind in (PROTOBUF, "application/protobuf", "application/octet-stream", ""):
         return read_protobuf(plain, user_id)
-    raise DataError(f"OTLP of type {content_type!r} cannot be read.", f"Send {PROTOBUF} or application/json.")
+    raise DataError(f"Unsupported OTLP content type {content_type!r}.", f"Send {PROTOBUF} or application/json.")
 
 
 def decompressed(body: bytes, content_encoding: str | None) -> bytes:
@@ -257,23 +257,25 @@ def decompressed(body: bytes, content_encoding: str | None) -> bytes:
             raise too_large()
         return body
     if encoding not in ("gzip", "deflate"):
-        raise DataError(f"Bodies compressed by {encoding!r} cannot be read.", "Use gzip, deflate, or none.")
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # reads the headers of both
+        raise DataError(f"Unsupported Content-Encoding {encoding!r}.", "Use gzip, deflate, or none.")
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # Detects the headers of both.
     try:
         plain = unpacker.decompress(body, MAX_BODY)
     except zlib.error as error:
-        raise DataError(f"The body is not {encoding}: {error}", "Send it as the Content-Encoding says.") from None
+        raise DataError(
+            f"The body is not valid {encoding}: {error}", "Make the body match its Content-Encoding."
+        ) from None
     if unpacker.unconsumed_tail:
         raise too_large()
     if not unpacker.eof:
-        raise DataError(f"The {encoding} body ends too early.", "Send it again.")
+        raise DataError(f"The {encoding} body is truncated.", "Send it again.")
     return plain
 
 
 def too_large() -> TooLargeError:
     return TooLargeError(
         f"The request is larger than {MAX_BODY >> 20} MB.",
-        "Send the spans in smaller batches: of the official exporters, set OTEL_BSP_MAX_EXPORT_BATCH_SIZE.",
+        "Send the spans in smaller batches: in the official exporters, set OTEL_BSP_MAX_EXPORT_BATCH_SIZE.",
     )
 
 
@@ -283,7 +285,9 @@ def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
     try:
         request = request_class().FromString(plain)
     except DecodeError as error:
-        raise DataError(f"The request is not OTLP protobuf: {error}", "Send an ExportTraceServiceRequest.") from None
+        raise DataError(
+            f"The request is not valid OTLP protobuf: {error}", "Send an ExportTraceServiceRequest."
+        ) from None
     decoded = Decoded(user_id)
     read = AttributeReader().read
     for of_resource in request.resource_spans:
@@ -291,7 +295,7 @@ def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
             resource, _ = read(of_resource.resource.attributes)
         except DecodeError as error:
             raise DataError(
-                f"The request is not OTLP protobuf: {error}", "Send an ExportTraceServiceRequest."
+                f"The request is not valid OTLP protobuf: {error}", "Send an ExportTraceServiceRequest."
             ) from None
         for of_scope in of_resource.scope_spans:
             scope = text(of_scope.scope.name)
@@ -335,7 +339,7 @@ def _span(
 
 
 def _times(start: int, end: int, events: Iterable[Any]) -> tuple[datetime, datetime | None, bool]:
-    """Start and end, and whether a duration follows from them: a span that tells no start stands at its end, or at its first event."""
+    """Returns start and end, and whether they give a duration: a span without a start is placed at its end, or at its first event."""
     if start:
         started_at = _EPOCH + timedelta(microseconds=start // 1000)
         return started_at, max(started_at, _EPOCH + timedelta(microseconds=end // 1000)) if end else None, True
@@ -345,7 +349,7 @@ def _times(start: int, end: int, events: Iterable[Any]) -> tuple[datetime, datet
 
 
 def _untimed(row: Row) -> Row:
-    """Finished, without an end: so it has no duration."""
+    """Finished but without an end, so it has no duration."""
     return (*row[: AT["ended_at"]], None, *row[AT["ended_at"] + 1 :])
 
 
@@ -367,9 +371,9 @@ def _learn(
 
 
 def read_otlp_json(request: object, user_id: str) -> Decoded:
-    """The JSON form of the same message: camelCase names, ids in hex, 64-bit numbers as strings. Raises `DataError`."""
+    """Decodes the JSON form of the same message: camelCase names, ids in hex, 64-bit numbers as strings. Raises `DataError`."""
     if request == {}:
-        return Decoded(user_id)  # Protobuf's way to write a message without content.
+        return Decoded(user_id)  # Protobuf's JSON form of an empty message.
     if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceSpans"), list):
         raise DataError(
             "The JSON is not an OTLP trace request: it has no list `resourceSpans`.",
@@ -453,14 +457,14 @@ def json_value(value: object) -> Any:
 
 
 def _integer(given: Any) -> int:
-    """A number, its digits, or the two halves that JavaScript writes of 64 bits."""
+    """Reads an integer from a number, its digits, or the two halves that JavaScript writes for 64 bits."""
     if isinstance(given, Mapping) and "low" in given and "high" in given:
         return int(given["high"]) << 32 | int(given["low"]) & 0xFFFFFFFF
     return int(given)
 
 
 def id_of(value: object, n_bytes: int) -> str:
-    """An id in hex as OTLP says, or in base64 as plain protobuf JSON writes bytes."""
+    """Reads an id in hex, as OTLP specifies, or in base64, as plain protobuf JSON writes bytes."""
     text = str(value or "")
     if len(text) == 2 * n_bytes:
         data = bytes.fromhex(text)
@@ -476,7 +480,7 @@ def id_of(value: object, n_bytes: int) -> str:
 
 
 def field_of(found: Mapping[str, object], name: str) -> Any:
-    """A field by its camelCase name, or the snake_case one that some writers use."""
+    """Returns a field by its camelCase name, or by the snake_case name that some writers use."""
     if name in found:
         return found[name]
     return found.get("".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name))
@@ -499,7 +503,9 @@ def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
     try:
         request = request_class("LogsRequest").FromString(plain)
     except DecodeError as error:
-        raise DataError(f"The request is not OTLP protobuf: {error}", "Send an ExportLogsServiceRequest.") from None
+        raise DataError(
+            f"The request is not valid OTLP protobuf: {error}", "Send an ExportLogsServiceRequest."
+        ) from None
     decoded = Decoded(user_id)
     read = AttributeReader().read
     for of_resource in request.resource_logs:
@@ -525,7 +531,7 @@ def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
 
 
 def read_logs_json(request: object, user_id: str) -> Decoded:
-    """The JSON form. Raises `DataError`."""
+    """Decodes the JSON form. Raises `DataError`."""
     if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceLogs") or [], list):
         raise DataError("The JSON is not an OTLP logs request.", "Send an ExportLogsServiceRequest.")
     decoded = Decoded(user_id)
@@ -550,7 +556,7 @@ def read_logs_json(request: object, user_id: str) -> Decoded:
 def _take_record(
     decoded: Decoded, trace_id: str, span_id: str, name: str, time: int, attributes: dict[str, Any], body: object
 ) -> None:
-    """`body` holds what the event says beside its attributes, or as one text."""
+    """Returns the event. `body` has fields in addition to its attributes, or is one text."""
     name = name or str(attributes.pop("event.name", ""))
     if len(trace_id) != 32 or len(span_id) != 16 or not trace_id.strip("0") or not span_id.strip("0"):
         decoded.reject(f"The log record {name!r} belongs to no span.")

@@ -183,7 +183,7 @@ def client_for(
 
 
 def _mode(protocol: str | None) -> str:
-    """Before 2026-07-28 the two sides shake hands, and agree on the version."""
+    """Returns the client's mode: protocol versions before 2026-07-28 negotiate the version in a handshake."""
     return "auto" if protocol is None else "legacy" if protocol < "2026-07-28" else protocol
 
 

@@ -1,1 +1,1 @@
-"""The tools that come with the lab, what they show, and the rules that make a tool ask first."""
+"""The built-in tools, their widgets, and the rules that require approval for a tool."""

@@ -1,6 +1,6 @@
-"""The lab's own MCP server: `get_weather`, `think`, and, where there is a lab, `file_search`.
+"""The lab's built-in MCP server: `get_weather`, `think`, and, if there is a lab, `file_search`.
 
-It runs in this process without a socket; `mcp/serve.py` offers it to others.
+It runs in this process without a socket; `mcp/serve.py` serves it to other programs.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ NAME = "lab"
 BUILTIN_TOOLS: tuple[str, ...] = ("get_weather", "think", "file_search")
 
 _BORN = datetime(2026, 1, 1, tzinfo=UTC)
-"""Fixed, so that the record of a paused run is the same in any process."""
+"""Fixed, so that the record of a paused run is identical in every process."""
 
 Answer = str | Mapping[str, Any]
-"""A text, or an object that goes out as JSON text and as structured content."""
+"""Text, or an object that is returned as JSON text and as structured content."""
 Handler = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltinTool:
-    """A tool and what carries it out. The handler gets arguments that fit `input_schema` as far as `check_arguments` looks."""
+    """A tool and its handler. The handler receives arguments that `check_arguments` has validated against `input_schema`."""
 
     name: str
     title: str
@@ -47,7 +47,7 @@ class BuiltinTool:
     asks_the_world: bool = False
 
 
-# --- think: a place for a model to write a thought down
+# --- think: a tool with which a model writes down a thought
 
 THINK_DESCRIPTION = (
     "Think about something before acting: what was asked, what is known, which tool or agent fits. "
@@ -63,9 +63,9 @@ THINK_INPUT: dict[str, Any] = {
 
 
 def think(thought: str) -> str:
-    """The thought, taken down. Raises `UsageError` for an empty one."""
+    """Records a thought. Raises `UsageError` for an empty one."""
     if not thought.strip():
-        raise UsageError("There is no thought to write down.", "Give thought as a text.", param="thought")
+        raise UsageError("The thought is empty.", "Give thought as text.", param="thought")
     return "Noted."
 
 
@@ -93,13 +93,13 @@ SEARCH_INPUT: dict[str, Any] = {
 
 
 async def file_search(stores: VectorStores, query: str, vector_store: str | None, limit: int) -> Mapping[str, Any]:
-    """`{"kind": "file_search", "query", "results": [{"file", "file_id", "vector_store", "passage", "score", "text"}]}`, best first.
+    """Returns `{"kind": "file_search", "query", "results": [{"file", "file_id", "vector_store", "passage", "score", "text"}]}`, best first.
 
-    Raises `UsageError` for a limit out of range or when there is nothing to search, `NotFoundError` for an unknown store, and what
-    embedding the query raises.
+    Raises `UsageError` for a limit out of range or if there is nothing to search, `NotFoundError` for an unknown store, and the
+    errors of embedding the query.
     """
     if not 1 <= limit <= MAX_RESULTS:
-        raise UsageError(f"limit is {limit}.", f"Give 1 to {MAX_RESULTS}.", param="limit")
+        raise UsageError(f"Invalid limit {limit}.", f"Use 1 to {MAX_RESULTS}.", param="limit")
     searched: list[VectorStore]
     if vector_store:
         searched = [await in_thread(stores.get, vector_store)]
@@ -107,7 +107,7 @@ async def file_search(stores: VectorStores, query: str, vector_store: str | None
         searched = await in_thread(stores.list)
     if not searched:
         raise UsageError(
-            "There is no vector store to search.", "Make one: await lab.vector_stores.create(name, files=[…])"
+            "There is no vector store to search.", "Create one: await lab.vector_stores.create(name, files=[…])"
         )
     results: list[dict[str, Any]] = [
         {
@@ -129,14 +129,14 @@ async def file_search(stores: VectorStores, query: str, vector_store: str | None
 
 
 def builtin_record() -> McpServerRecord:
-    """The built-in server as a record. It has neither command nor URL: it is this process."""
+    """The record of the built-in server. It has neither command nor URL, because it is this process."""
     return McpServerRecord(id=BUILTIN_MCP_SERVER, user_id=LOCAL_USER, name=NAME, created_at=_BORN)
 
 
 def builtin_tools(
     settings: Settings | None = None, weather: Weather | None = None, stores: Callable[[], VectorStores] | None = None
 ) -> list[BuiltinTool]:
-    """`weather` replaces what the settings say about where weather comes from; without `stores` there is no `file_search`."""
+    """Returns the tools. `weather` overrides the weather settings; without `stores` there is no `file_search`."""
     from timestep_lab.runtime.tools import weather as weather_tool
 
     source = weather or weather_tool.Weather(weather_tool.WeatherSettings.of(settings))
@@ -185,10 +185,10 @@ def builtin_tools(
 
 
 def builtin_server(tools: list[BuiltinTool], *, for_others: bool = False) -> Server[Any]:
-    """The server, not yet running.
+    """Returns the server, not yet running.
 
-    `for_others` announces the schemas of results. In this process they are left out: a client checks results against them, and
-    the first check imports jsonschema, which takes 2 s with the format checkers that come with Jupyter.
+    `for_others` announces output schemas. In this process they are omitted: a client validates results against them, and
+    the first validation imports jsonschema, which takes 2 s with the format checkers that come with Jupyter.
     """
     from importlib.metadata import version
 
@@ -240,17 +240,17 @@ def builtin_server(tools: list[BuiltinTool], *, for_others: bool = False) -> Ser
 
 
 def check_arguments(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Names and JSON types, which is all that our own schemas ask for beside what the tools check. Raises `UsageError`."""
+    """Checks names and JSON types of arguments; the tools check the rest. Raises `UsageError`."""
     known = schema["properties"]
     for name, value in arguments.items():
         if name not in known:
             raise UsageError(f"There is no argument {name!r}.", f"There are: {', '.join(known)}.", param=name)
         kind, expected = (str, "text") if known[name]["type"] == "string" else (int, "a whole number")
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise UsageError(
-                f"The argument {name!r} is {value!r}, which is not {expected}.", f"Give {expected}.", param=name
-            )
+            raise UsageError(f"The argument {name!r} is {value!r}, not {expected}.", f"Give {expected}.", param=name)
     for name in schema["required"]:
         if name not in arguments:
-            raise UsageError(f"The argument {name!r} is missing.", f"It is: {known[name]['description']}", param=name)
+            raise UsageError(
+                f"The argument {name!r} is missing.", f"Description: {known[name]['description']}", param=name
+            )
     return arguments

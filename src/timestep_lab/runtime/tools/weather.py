@@ -1,4 +1,4 @@
-"""`get_weather`: the weather at a place now and over the next six hours, live from Open-Meteo or recorded."""
+"""`get_weather`: the current weather at a place and the next six hours, live from Open-Meteo or recorded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.settings import Settings
 
 
-# --- A place on the map as a geocoder names it, and how a person's words for one are compared
+# --- A place as a geocoder returns it, and how it is compared with a user's words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +39,14 @@ class Place:
 
     @classmethod
     def from_open_meteo(cls, result: Mapping[str, Any]) -> Place:
-        """One of `results` of https://open-meteo.com/en/docs/geocoding-api."""
+        """Reads one of `results` of https://open-meteo.com/en/docs/geocoding-api."""
         parts = [result["name"], result.get("admin1"), result.get("country")]
         named = [part for n, part in enumerate(parts) if part and part not in parts[:n]]
         return cls(name=", ".join(named), latitude=float(result["latitude"]), longitude=float(result["longitude"]))
 
     @classmethod
     def from_nominatim(cls, result: Mapping[str, Any]) -> Place:
-        """One entry of https://nominatim.org/release-docs/latest/api/Output/ (jsonv2, with addressdetails)."""
+        """Reads one entry of https://nominatim.org/release-docs/latest/api/Output/ (jsonv2, with addressdetails)."""
         address = result.get("address") or {}
         name = result.get("name") or str(result["display_name"]).split(",", 1)[0]
         parts = [name, address.get("state"), address.get("country")]
@@ -55,29 +55,29 @@ class Place:
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words without accents and punctuation: `São Paulo, BR` → `["sao", "paulo", "br"]`."""
+    """Returns lower-case words without accents and punctuation: `São Paulo, BR` → `["sao", "paulo", "br"]`."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     return re.findall(r"[a-z0-9]+", "".join(letter for letter in plain if not unicodedata.combining(letter)))
 
 
-# --- Live weather: Nominatim (or, where it knows nothing, Open-Meteo's own geocoder) for the place, Open-Meteo for the forecast
+# --- Live weather: Nominatim (or, if it finds nothing, Open-Meteo's geocoder) for the place, Open-Meteo for the forecast
 #
-# Neither wants a key. They are asked only when a tool is called, with the place that was asked for and nothing else.
+# Neither requires a key. They are only called when a tool is called, and receive nothing but the requested place.
 
 
 CURRENT = "temperature_2m,apparent_temperature,relative_humidity_2m,precipitation,wind_speed_10m,weather_code,is_day"
 HOURLY = "temperature_2m,precipitation_probability,weather_code,is_day"
 _AGENT = "timestep-lab/0.1 (weather tool; +https://pypi.org/project/timestep-lab/)"
 _NOMINATIM_PAUSE_S = 1.0
-"""The public Nominatim takes one request a second, https://operations.osmfoundation.org/policies/nominatim/"""
+"""The public Nominatim allows one request per second, https://operations.osmfoundation.org/policies/nominatim/"""
 
 
 class UnreachableError(ToolError):
-    """No answer from the network, in contrast to an answer that says no."""
+    """The network gave no answer, as opposed to a negative answer."""
 
 
 class OpenMeteo:
-    """`timeout_s` bounds each connection attempt and each wait for an answer."""
+    """`timeout_s` limits each connection attempt and each wait for a response."""
 
     def __init__(self, nominatim_url: str, geocoding_url: str, forecast_url: str, timeout_s: float) -> None:
         self._nominatim_url, self._geocoding_url, self._forecast_url = nominatim_url, geocoding_url, forecast_url
@@ -86,10 +86,10 @@ class OpenMeteo:
         self._next_nominatim = 0.0
 
     async def forecast(self, location: str) -> tuple[Place, Mapping[str, Any]]:
-        """The place and Open-Meteo's response: degrees Celsius, km/h, local times, today and tomorrow.
+        """Returns the place and Open-Meteo's response: degrees Celsius, km/h, local times, today and tomorrow.
 
-        Raises `NotFoundError` for a place that neither geocoder knows, `UnreachableError` when there is no answer, `ToolError`
-        for an answer that cannot be used.
+        Raises `NotFoundError` if neither geocoder knows the place, `UnreachableError` if there is no response, `ToolError`
+        for an unusable response.
         """
         async with httpx.AsyncClient(
             timeout=self._timeout_s, headers={"User-Agent": _AGENT}, verify=_tls(), follow_redirects=True
@@ -107,7 +107,7 @@ class OpenMeteo:
             }
             answer = await _get(http, self._forecast_url, query)
             if not isinstance(answer, dict) or "current" not in answer or "hourly" not in answer:
-                raise ToolError(f"{_host(self._forecast_url)} answered without a forecast.", "Try again later.")
+                raise ToolError(f"{_host(self._forecast_url)} returned no forecast.", "Try again later.")
             return place, answer
 
     async def _find(self, http: httpx.AsyncClient, location: str) -> Place:
@@ -117,14 +117,14 @@ class OpenMeteo:
             query = {"q": location, "format": "jsonv2", "addressdetails": "1", "limit": "1", "accept-language": "en"}
             places = await _get(http, self._nominatim_url, query)
         except ToolError:
-            pass  # the second geocoder decides; when it fails too, its error is the one to tell
+            pass  # The second geocoder decides; if it fails too, its error is raised.
         if places:
             return Place.from_nominatim(places[0])
         query = {"name": location, "count": "1", "language": "en", "format": "json"}
         answer = await _get(http, self._geocoding_url, query)
         if not answer.get("results"):
             raise NotFoundError(
-                f"There is no place {location!r} on the map.", 'Write it as "city, country", and check the spelling.'
+                f"No place named {location!r} was found.", 'Write it as "city, country", and check the spelling.'
             )
         return Place.from_open_meteo(answer["results"][0])
 
@@ -146,15 +146,15 @@ async def _get(http: httpx.AsyncClient, url: str, query: Mapping[str, str]) -> A
             "Check the network, or set WEATHER_MODE=recorded.",
         ) from error
     if response.status_code == 429:
-        raise ToolError(f"{_host(url)} says there were too many requests.", "Wait a minute and try again.")
+        raise ToolError(f"{_host(url)} has received too many requests.", "Wait a minute and try again.")
     if response.status_code >= 500:
-        raise UnreachableError(f"{_host(url)} answered HTTP {response.status_code}.", "Try again later.")
+        raise UnreachableError(f"{_host(url)} returned HTTP {response.status_code}.", "Try again later.")
     if response.status_code >= 400:
-        raise ToolError(f"{_host(url)} refused the request (HTTP {response.status_code}): {_reason(response)}.")
+        raise ToolError(f"{_host(url)} rejected the request (HTTP {response.status_code}): {_reason(response)}.")
     try:
         return response.json()
     except ValueError:
-        raise ToolError(f"{_host(url)} answered with something that is not JSON.", "Check its URL.") from None
+        raise ToolError(f"{_host(url)} returned a response that is not JSON.", "Check its URL.") from None
 
 
 def _reason(response: httpx.Response) -> str:
@@ -172,14 +172,14 @@ def _host(url: str) -> str:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    # Reading the certificates takes tens of milliseconds; a client a call shares them.
+    # Loading the certificates takes tens of milliseconds, so the client of a call is shared by its requests.
     return httpx.create_ssl_context()
 
 
-# --- Open-Meteo's response as the answer of `get_weather`: one JSON object for model, card and clipboard
+# --- Conversion of Open-Meteo's response to the output of `get_weather`: one JSON object for the model, the card and the clipboard
 
 
-# -- Weather codes: WMO code table 4677 in the part that Open-Meteo uses, https://open-meteo.com/en/docs (WMO weather interpretation codes)
+# -- Weather codes: the part of WMO code table 4677 that Open-Meteo uses, https://open-meteo.com/en/docs (WMO weather interpretation codes)
 
 _CODES: dict[int, tuple[str, str]] = {
     0: ("Clear sky", "sun"),
@@ -215,12 +215,12 @@ _AT_NIGHT = {"sun": "moon", "cloud-sun": "cloud-moon", "cloud-sun-rain": "cloud-
 
 
 def condition(code: int) -> str:
-    """`61` → `Light rain`; a code outside the table is named by its number."""
+    """`61` → `Light rain`; an unknown code is shown by its number."""
     return _CODES[code][0] if code in _CODES else f"Weather code {code}"
 
 
 def icon(code: int, *, is_day: bool) -> str:
-    """Name of a Lucide icon, https://lucide.dev/icons; `thermometer` for a code outside the table."""
+    """Returns the name of a Lucide icon, https://lucide.dev/icons; `thermometer` for an unknown code."""
     name = _CODES[code][1] if code in _CODES else "thermometer"
     return name if is_day else _AT_NIGHT.get(name, name)
 
@@ -274,10 +274,10 @@ OUTPUT_SCHEMA: dict[str, Any] = {
 
 
 def report(place: Place, forecast: Mapping[str, Any], *, unit: str, note: str | None) -> dict[str, Any]:
-    """An object of `OUTPUT_SCHEMA`. `note` says why the forecast is recorded, None that it is live.
+    """Returns an object of `OUTPUT_SCHEMA`. `note` is the reason why the forecast is recorded; None if it is live.
 
     `forecast` is a response of https://open-meteo.com/en/docs in its own units (degrees Celsius, km/h), converted here.
-    Raises `ToolError` when it lacks what it should have.
+    Raises `ToolError` if a required part is missing.
     """
     try:
         now, hourly = forecast["current"], forecast["hourly"]
@@ -305,7 +305,7 @@ def report(place: Place, forecast: Mapping[str, Any], *, unit: str, note: str | 
 
 
 def clock(moment: str, unit: str) -> str:
-    """`2026-10-14T16:00` → `4 PM` where temperatures are in Fahrenheit, else `16:00`."""
+    """`2026-10-14T16:00` → `4 PM` for Fahrenheit, else `16:00`."""
     time = datetime.fromisoformat(moment)
     return f"{time.hour % 12 or 12} {'AM' if time.hour < 12 else 'PM'}" if unit == "fahrenheit" else f"{time:%H:%M}"
 
@@ -350,11 +350,11 @@ def _as_text(answer: Mapping[str, Any]) -> str:
     return f"{text} {answer['note']}" if answer["note"] else text
 
 
-# -- Weather without a network: a few places under `data/weather/`, one file each, in the wire form of Open-Meteo's two services
+# -- Recorded weather: a few places under `data/weather/`, one file each, in the format of Open-Meteo's two services
 
 
 def recorded(location: str) -> tuple[Place, Mapping[str, Any]] | None:
-    """The place and its forecast response; None when there is no recording for it.
+    """Returns the place and its forecast response; None without a recording.
 
     `Paris`, `paris, france` and `Paris FR` find Paris; `Paris, Texas` finds nothing, because it is another place.
     """
@@ -402,27 +402,29 @@ INPUT_SCHEMA: dict[str, Any] = {
 }
 
 UNREACHABLE_S = 120.0
-"""In `auto`, how long the network counts as away after it did not answer, so that not every call waits for it."""
+"""In mode `auto`, how long the network counts as unavailable after a failure, so that not every call waits for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeatherSettings:
-    """`auto` is live, and recorded when the network does not answer."""
+    """`auto` is live, or recorded if the network does not respond."""
 
     mode: Mode = "auto"
     nominatim_url: str = "https://nominatim.openstreetmap.org/search"
     geocoding_url: str = "https://geocoding-api.open-meteo.com/v1/search"
     forecast_url: str = "https://api.open-meteo.com/v1/forecast"
     timeout_s: float = 3.0
-    """Longest wait for a connection, and for an answer."""
+    """Limit for connecting, and for each response."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise SettingsError(f"WEATHER_MODE is {self.mode!r}.", "Use live, recorded, or auto.", param="weather_mode")
+            raise SettingsError(
+                f"Invalid WEATHER_MODE {self.mode!r}.", "Use live, recorded, or auto.", param="weather_mode"
+            )
 
     @classmethod
     def of(cls, settings: Settings | None) -> WeatherSettings:
-        """The weather part of the lab's settings. Raises `SettingsError`."""
+        """Returns the weather part of the lab's settings. Raises `SettingsError`."""
         if settings is None:
             return cls()
         return cls(
@@ -434,7 +436,7 @@ class WeatherSettings:
 
 
 class Weather:
-    """Where weather comes from."""
+    """Provides weather reports, live or recorded."""
 
     def __init__(self, settings: WeatherSettings | None = None) -> None:
         self._settings = settings or WeatherSettings()
@@ -443,20 +445,20 @@ class Weather:
         self._away_until = 0.0
 
     async def get(self, location: str, unit: str = "fahrenheit") -> dict[str, Any]:
-        """A report as `weather_report.report` makes it. `unit`: `fahrenheit` or `celsius`.
+        """Returns a report in the form of `report`. `unit`: `fahrenheit` or `celsius`.
 
-        Raises `UsageError` for another unit or no place, `NotFoundError` for a place that is not known, `ToolError` when live
-        weather was asked for and cannot be had.
+        Raises `UsageError` for an invalid unit or an empty location, `NotFoundError` for an unknown place, `ToolError` if live
+        weather was requested and is not available.
         """
         if unit not in ("fahrenheit", "celsius"):
-            raise UsageError(f"There is no unit {unit!r}.", "Use fahrenheit or celsius.", param="unit")
+            raise UsageError(f"Unknown unit {unit!r}.", "Use fahrenheit or celsius.", param="unit")
         if not location.strip():
-            raise UsageError("No place was given.", 'Give location, such as "Oakland, CA".', param="location")
+            raise UsageError("The location is empty.", 'Give location, such as "Oakland, CA".', param="location")
         place, forecast, note = await self._forecast(location.strip())
         return report(place, forecast, unit=unit, note=note)
 
     async def _forecast(self, location: str) -> tuple[Place, Mapping[str, Any], str | None]:
-        """Place, forecast, and why it is recorded (None: it is live)."""
+        """Returns place, forecast, and why it is recorded (None if it is live)."""
         if self._settings.mode == "recorded":
             return *_recorded(location, "live weather is switched off (WEATHER_MODE=recorded)"), _SWITCHED_OFF
         if self._settings.mode == "auto" and time.monotonic() < self._away_until:
@@ -488,19 +490,19 @@ def _recorded(location: str, because: str) -> tuple[Place, Mapping[str, Any]]:
 
 # --- Tool results as ChatKit widgets: JSON trees of the components in `chatkit.widgets` (Card, Col, Row, Icon, Text, …)
 #
-# A widget is made from a stored result, so a thread that is read again shows what it showed first.
+# A widget is built from a stored result, so a thread shows the same widget when it is loaded again.
 
 
 @dataclass(frozen=True, slots=True)
 class Widget:
-    """`root` is the widget's JSON; `copy_text` is what its copy button copies."""
+    """`root` is the widget's JSON; `copy_text` is the text that its copy button copies."""
 
     root: Mapping[str, Json]
     copy_text: str
 
 
 def widget_of(output: str | None) -> Widget | None:
-    """The widget for a tool's result; None when the result has none."""
+    """Returns the widget for a tool's result; None if the result has none."""
     try:
         answer = json.loads(output or "")
     except ValueError:
@@ -511,13 +513,13 @@ def widget_of(output: str | None) -> Widget | None:
 
 
 def widget_json(output: Json) -> dict[str, Json] | None:
-    """`widget_of` a call's output as the views take it: root and text to copy."""
+    """Returns `widget_of` a call's output for the views: root and text to copy."""
     widget = widget_of(output) if isinstance(output, str) else None
     return {"root": widget.root, "copy_text": widget.copy_text} if widget else None
 
 
 def weather_widget(answer: Mapping[str, Any]) -> dict[str, Json]:
-    """`answer` is a result of `get_weather`."""
+    """Builds the weather card. `answer` is a result of `get_weather`."""
     now, unit = answer["current"], answer["unit"]
     sign = degree_sign(unit)
     place: dict[str, Json] = _col(

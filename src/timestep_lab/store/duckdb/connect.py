@@ -1,4 +1,4 @@
-"""Opening the DuckDB file of a lab, with every setting the lab relies on, and saying in words why it cannot be opened."""
+"""Opens the DuckDB file of a lab with the required settings, and explains why it cannot be opened."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ from timestep_lab.model.errors import (
 from timestep_lab.store.migrate import keep_beside, private_if_new
 
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    # Nothing is fetched, and SQL reaches no file but the lab's own.
+    # Nothing is downloaded, and SQL cannot access any file but the lab's own.
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
-    # A table name never means a Python variable of the caller.
+    # A table name never refers to a Python variable of the caller.
     "python_enable_replacements": "false",
     # Fewer, later checkpoints: a write never waits for one of 16 MB, and a lab reopens after a kill in about a second.
     "checkpoint_threshold": "128MB",
-    # The default is 80 % of the machine, which a notebook's kernel must share.
+    # The default is 80 % of the machine's memory, which a notebook's kernel must share.
     "memory_limit": "2GB",
 }
 MAGIC = b"DUCK"
 MAGIC_AT = 8
 ENDINGS = (".duckdb", ".ddb", ".db")
-"""Of files that DuckDB takes for nothing else."""
+"""File extensions reserved for DuckDB."""
 
 
 class LockedError(Exception):
-    """Another process holds DuckDB's lock on the file; the text is DuckDB's, and names that process."""
+    """Another process holds DuckDB's lock on the file; the text is DuckDB's and names that process."""
 
 
 def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
-    """The one connection of this process to the file (None: in memory). Times are UTC, whatever the machine's zone.
+    """Opens this process's only connection to the file (None: in memory). Times are UTC, independent of the local time zone.
 
-    Raises `LockedError` when another process has it, and a `StoreError` with a next step for everything else.
+    Raises `LockedError` when another process has it, and a `StoreError` with a next step in all other cases.
     """
     if path is not None:
         try:
             _check_place(path)
         except OSError as error:
             raise StoreReadOnlyError(
-                f"The place {path} cannot be reached: {error.strerror}.",
+                f"The location {path} is not accessible: {error.strerror}.",
                 "Put the lab elsewhere, for example with: --store ~/lab.duckdb",
             ) from error
     for last_try in (False, True):
@@ -69,17 +69,17 @@ def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
             break
         except duckdb.ConnectionException as error:
             raise StoreUnavailableError(
-                f"{path} is already open in this process, by a connection that is not the lab's.",
+                f"{path} is already open in this process, by a connection outside the lab.",
                 "Close that connection, or query the lab with lab.sql(…).",
             ) from error
         except duckdb.Error as error:
             assert path is not None
             if is_locked(path):
                 raise LockedError(str(error)) from error
-            if last_try:  # Else the lock may have been let go between the two looks.
+            if last_try:  # Otherwise the lock may have been released between the two checks.
                 raise explain_open_failure(path, error) from error
     connection.execute("set global TimeZone = 'UTC'")
-    if path is not None:  # Files of the archive, and no others.
+    if path is not None:  # Only files of the archive.
         folder = str(path.with_name(path.name + ARCHIVE)).replace("'", "''")
         connection.execute(f"set allowed_directories = ['{folder}/']")
     connection.execute("set enable_external_access = false")
@@ -87,14 +87,14 @@ def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
 
 
 def _check_place(path: Path) -> None:
-    """Where a lab cannot be, said before DuckDB would say it less well."""
+    """Checks the location of a lab, with clearer errors than DuckDB's."""
     folder = path.parent
     if not folder.is_dir():
         raise StoreError(f"The folder {folder} does not exist.", f"Create it with: mkdir -p {folder}")
     if path.is_dir():
-        raise StoreError(f"{path} is a folder, not a lab.", f"Name a file in it, such as: {path / 'lab.duckdb'}")
+        raise StoreError(f"{path} is a folder, not a lab.", f"Use a file in it, such as: {path / 'lab.duckdb'}")
     if path.suffix.lower() not in ENDINGS and path.is_file() and not _begins_as_duckdb(path):
-        # DuckDB would open a CSV or JSON file as a table, and forget what is written to it.
+        # DuckDB would open a CSV or JSON file as a table, and lose what is written to it.
         raise _no_lab(path)
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise StoreReadOnlyError(
@@ -112,14 +112,14 @@ def _begins_as_duckdb(path: Path) -> bool:
     try:
         with path.open("rb") as handle:
             head = handle.read(MAGIC_AT + len(MAGIC))
-    except PermissionError:  # Said below, in words of its own.
+    except PermissionError:  # Reported below.
         return True
     return not head or head[MAGIC_AT:] == MAGIC
 
 
 def is_locked(path: Path) -> bool:
-    """Whether another process holds the file. Never called by a process that may hold it itself: closing any handle on a
-    file ends all of a process's POSIX locks on it."""
+    """Returns whether another process holds the file. Must not be called by a process that may hold it itself: closing any handle on a
+    file releases all of a process's POSIX locks on it."""
     try:
         import fcntl
     except ImportError:  # Windows: an open file cannot be opened again for writing.
@@ -137,7 +137,7 @@ def is_locked(path: Path) -> bool:
 
 
 def explain_open_failure(path: Path, error: duckdb.Error) -> StoreError:
-    """Why the file, which nobody holds, did not open."""
+    """Returns why an unlocked file did not open."""
     try:
         with path.open("rb") as handle:
             head = handle.read(MAGIC_AT + len(MAGIC))
@@ -146,10 +146,10 @@ def explain_open_failure(path: Path, error: duckdb.Error) -> StoreError:
             f"The lab {path} could not be created: {_first_line(error)}", "Put it elsewhere with: --store PATH"
         )
     except OSError as failed:
-        return StoreReadOnlyError(f"The lab {path} cannot be read: {failed.strerror}.", f"Look at: ls -l {path}")
+        return StoreReadOnlyError(f"The lab {path} cannot be read: {failed.strerror}.", f"Check: ls -l {path}")
     if not head:
         return StoreCorruptError(
-            f"{path} is empty, so it is not a lab.", f"Remove it to start a new lab there: rm {path}"
+            f"{path} is empty, so it is not a lab.", f"Remove it to create a new lab there: rm {path}"
         )
     if head[MAGIC_AT:] != MAGIC:
         return _no_lab(path)
@@ -157,17 +157,15 @@ def explain_open_failure(path: Path, error: duckdb.Error) -> StoreError:
     if log.exists():
         return StoreCorruptError(
             f"The lab {path} did not open with the log of its last changes: {_first_line(error)}",
-            f"Nothing was moved. Open it with what can be had of them: timestep-lab db repair --store {path}",
+            f"Nothing was moved. Recover what is possible with: timestep-lab db repair --store {path}",
         )
     return StoreCorruptError(
-        f"The lab {path} is damaged: {_first_line(error)}", "Restore a copy, or start a new lab with: --store PATH"
+        f"The lab {path} is damaged: {_first_line(error)}", "Restore a copy, or create a new lab with: --store PATH"
     )
 
 
 def _no_lab(path: Path) -> StoreCorruptError:
-    return StoreCorruptError(
-        f"{path} is not a DuckDB file, so it is not a lab.", "Name another file with: --store PATH"
-    )
+    return StoreCorruptError(f"{path} is not a DuckDB file, so it is not a lab.", "Use another file with: --store PATH")
 
 
 def _first_line(error: BaseException) -> str:
@@ -176,27 +174,27 @@ def _first_line(error: BaseException) -> str:
 
 
 FATAL = (duckdb.FatalException, duckdb.InternalException)
-"""After these, a connection does no more work: the file must be opened anew."""
+"""After these errors a connection is unusable: the file must be reopened."""
 
 
 def translate(error: BaseException) -> BaseException:
-    """A DuckDB error as one of ours; any other unchanged."""
+    """Converts a DuckDB error to an error of the lab; others are returned unchanged."""
     match error:
         case LabError():
             return error
         case duckdb.ConstraintException():
-            return ConflictError(f"A row like this exists already: {_first_line(error)}", "Choose another name or id.")
+            return ConflictError(f"A row like this exists already: {_first_line(error)}", "Use another name or id.")
         case duckdb.Error() if "No space left on device" in str(error):
             return StoreUnavailableError(
                 f"The disk of the lab is full: {_first_line(error)}", "Free space there, then try again."
             )
         case duckdb.FatalException() | duckdb.InternalException():
             return StoreUnavailableError(
-                f"DuckDB stopped working on the lab: {_first_line(error)}", "Try again; it is opened anew."
+                f"DuckDB stopped working on the lab: {_first_line(error)}", "Try again; it will be reopened."
             )
         case duckdb.OutOfMemoryException():
             return StoreError(
-                f"The store ran out of memory: {_first_line(error)}", "Ask for fewer rows or columns at once."
+                f"The store ran out of memory: {_first_line(error)}", "Request fewer rows or columns at once."
             )
         case duckdb.Error():
             return StoreError(f"The store failed: {_first_line(error)}", "See `timestep-lab doctor`.")
@@ -204,43 +202,43 @@ def translate(error: BaseException) -> BaseException:
 
 
 def quoted(name: str) -> str:
-    """An identifier for SQL."""
+    """Quotes an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 Cursor = Any
-"""A `duckdb.DuckDBPyConnection` made by `.cursor()`: for one thread and one operation at a time."""
+"""A `duckdb.DuckDBPyConnection` from `.cursor()`, used by one thread and one operation at a time."""
 
 
-# --- Whether DuckDB's log still holds all that was acknowledged, looked at before DuckDB does; and what can be had of a lab where not
+# --- Verification of DuckDB's log before DuckDB opens it, and recovery of a damaged lab
 #
-# DuckDB takes a log that does not begin as one for an empty log, and one that ends early for one that was being written: it opens the lab
-# without those changes, and deletes the log. So after each commit, before anybody is told of it, `<lab>.wal.check` is given the length and
-# checksum of the log, and which state of the lab's file it continues. Written without waiting for the disk: after a power failure it may be
-# older than the log, whose beginning it then still describes; it is never newer.
+# DuckDB treats a log with an invalid start as empty, and one that ends early as interrupted while writing: it opens the lab
+# without those changes, and deletes the log. After each commit, before it is acknowledged, `<lab>.wal.check` therefore stores the length
+# and checksum of the log, and the state of the lab's file that it continues. It is written without fsync: after a power failure it may
+# be older than the log and then describes its beginning; it is never newer.
 
 
 log = logging.getLogger(__name__)
 
 ARCHIVE = ".archive"
-"""Ends the name of the folder beside a lab that holds its archived days (`store.archive`)."""
+"""Suffix of the folder beside a lab with its archived days (`store.archive`)."""
 LOG = ".wal"
-"""DuckDB makes it anew after each checkpoint, readable by everybody unless it is there."""
+"""Suffix of DuckDB's log, which DuckDB recreates after each checkpoint, world-readable unless it exists."""
 CHECK = ".wal.check"
 HEADERS = 3 * 4096
-"""Bytes of the lab's file that every checkpoint changes, and nothing else does."""
+"""Size in bytes of the start of the lab's file, which is changed by every checkpoint and nothing else."""
 LOG_BEGINS = b"\x64\x00\x62"
-"""The entry that says the log's version."""
+"""The log's version entry."""
 SLOT = struct.Struct("<4sQQII")
 SLOT_BYTES, SLOT_MAGIC = 64, b"TLWC"
 AT_ONCE = 1 << 20
 POSITION = re.compile(r"entry at byte position (\d+)")
-"""Of DuckDB's message about a log whose middle is damaged."""
+"""Matches DuckDB's message about a log that is damaged in the middle."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was acknowledged: the first `size` bytes of the log have the checksum `crc`, and continue the file with these `headers`."""
+    """Acknowledged state: the first `size` bytes of the log have the checksum `crc`, and continue the file with these `headers`."""
 
     number: int
     size: int
@@ -253,8 +251,8 @@ class _Known:
 
 
 class LogCheck:
-    """Kept by the process that owns the file. Made once DuckDB has opened it, closed once DuckDB has closed it: closing a handle
-    on the lab's file earlier would end DuckDB's lock on it."""
+    """Maintains the check file in the process that owns the lab. Created after DuckDB has opened the file and closed after DuckDB has
+    closed it: closing a handle on the lab's file earlier would release DuckDB's lock."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._log = path, path.with_name(path.name + LOG)
@@ -267,7 +265,7 @@ class LogCheck:
         self.record()
 
     def record(self) -> None:
-        """After a commit. A place that cannot be written does not undo the commit: the log is then checked up to an earlier one."""
+        """Updates the check file after a commit. A write error does not undo the commit: the log is then checked up to an earlier one."""
         try:
             headers = zlib.crc32(os.pread(self._lab, HEADERS, 0))
             size = self._log.stat().st_size if self._log.exists() else 0
@@ -278,51 +276,53 @@ class LogCheck:
             self._failed = False
         except OSError as error:
             if not self._failed:
-                log.warning("The check of %s cannot be written: %s", self._log, error.strerror)
+                log.warning("The check file of %s cannot be written: %s", self._log, error.strerror)
             self._failed = True
 
     def close(self) -> None:
         os.close(self._file)
         os.close(self._lab)
-        if not self._log.exists() or not self._log.stat().st_size:  # Folded into the file: nothing is left to check.
+        if (
+            not self._log.exists() or not self._log.stat().st_size
+        ):  # Checkpointed into the file: nothing is left to check.
             self._path.with_name(self._path.name + CHECK).unlink(missing_ok=True)
 
 
 def verify(path: Path) -> None:
-    """Before DuckDB opens `path`. Changes nothing. Raises `StoreCorruptError` when the log is not what was acknowledged, `LockedError`
-    when another process has the file, and so the log changes while it is looked at."""
+    """Verifies the log before DuckDB opens `path`, without changing anything. Raises `StoreCorruptError` when the log differs from what was
+    acknowledged, `LockedError` when another process has the file, and so may be changing the log."""
     for last_try in (False, True):
         try:
             problem = _problem(path)
-        except FileNotFoundError as error:  # Another process folded the log into the file between two looks.
-            problem = f"{error.filename} was there and is gone again."
+        except FileNotFoundError as error:  # Another process checkpointed between two checks.
+            problem = f"{error.filename} disappeared."
         except OSError as error:
             raise StoreReadOnlyError(
-                f"The log of {path} cannot be read: {error.strerror}.", f"Look at: ls -l {path}*"
+                f"The log of {path} cannot be read: {error.strerror}.", f"Check: ls -l {path}*"
             ) from error
         if problem is None:
             return
         if path.is_file() and is_locked(path):
             raise LockedError(f"Another process has {path}.")
-        if last_try:  # Else its owner may have closed it between the two looks.
+        if last_try:  # Otherwise its owner may have closed it between the two checks.
             raise StoreCorruptError(problem, go_on(path))
 
 
 def go_on(path: Path) -> str:
-    """The next step for a lab whose log is damaged."""
-    return f"Nothing was changed or moved. Restore a copy of the log, or open the lab with what can be had of it: timestep-lab db repair --store {path}"
+    """Returns the next step for a lab with a damaged log."""
+    return f"Nothing was changed or moved. Restore a copy of the log, or recover what is possible with: timestep-lab db repair --store {path}"
 
 
 def _problem(path: Path) -> str | None:
     journal = path.with_name(path.name + LOG)
     size = journal.stat().st_size if journal.is_file() else 0
     if not path.is_file():
-        return f"{journal} is the log of a lab that is not there: {path.name} is missing." if size else None
+        return f"{journal} is the log of a lab that does not exist: {path.name} is missing." if size else None
     known = _read(path)
     if known is not None and known.size and _headers(path) == known.headers:
         lost = f"so changes that were acknowledged are missing from the lab {path}."
         if size == 0:
-            return f"The log of the last changes, {journal}, is gone or empty, {lost}"
+            return f"The log of the last changes, {journal}, is missing or empty, {lost}"
         if size < known.size:
             return f"The log of the last changes, {journal}, has {size:,} of {known.size:,} bytes, {lost}"
         if _checksum(journal, 0, known.size, 0) != known.crc:
@@ -331,12 +331,12 @@ def _problem(path: Path) -> str | None:
     if size:
         with journal.open("rb") as file:
             if file.read(len(LOG_BEGINS)) != LOG_BEGINS:
-                return f"The log of the last changes of the lab, {journal}, is damaged: it does not begin as one."
+                return f"The log of the last changes of the lab, {journal}, is damaged: its start is invalid."
     return None
 
 
 def _read(path: Path) -> _Known | None:
-    """What was written last; None where nothing was, or nothing can be read: then the log is held against nothing."""
+    """Returns the latest acknowledged state; None when there is none or it cannot be read, which disables the check."""
     try:
         content = path.with_name(path.name + CHECK).read_bytes()
     except FileNotFoundError:
@@ -373,21 +373,21 @@ class Repaired:
     aside: tuple[Path, ...]
     """The damaged files, under their new names."""
     kept: int
-    """Bytes of the log whose changes could be had."""
+    """Bytes of the log whose changes were recovered."""
     size: int
-    """Bytes the log had."""
+    """Size of the log in bytes."""
 
 
 def repair(path: Path, *, now: datetime | None = None) -> Repaired | None:
-    """Put in the lab's place a lab with every change that can be had, the old files beside it. None when it needs none.
+    """Replaces the lab by one with all recoverable changes, and keeps the old files beside it. None when no repair is needed.
 
     Raises `StoreUnavailableError` while a process has it open, `StoreCorruptError` when more than its log is damaged, and `OSError` when
-    there is no room for a copy: then everything is as it was.
+    there is no space for a copy; nothing is changed then.
     """
     if not path.is_file():
-        raise StoreCorruptError(f"There is no lab at {path}.", "Name one with: --store PATH, or restore a copy.")
+        raise StoreCorruptError(f"There is no lab at {path}.", "Set one with: --store PATH, or restore a copy.")
     if is_locked(path):
-        raise StoreUnavailableError(f"The lab {path} is open.", "Close what has it open, then try again.")
+        raise StoreUnavailableError(f"The lab {path} is in use.", "Close the program that uses it, then try again.")
     journal = path.with_name(path.name + LOG)
     folder = path.with_name(f"{path.name}.repair-{os.getpid()}")
     folder.mkdir(mode=0o700)
@@ -413,7 +413,7 @@ def repair(path: Path, *, now: datetime | None = None) -> Repaired | None:
 
 
 def _opened(copy: Path, size: int) -> int:
-    """Fold into the copy what its log holds up to the first damage; how many bytes that is."""
+    """Checkpoints the copy with its log up to the first damage; returns the number of bytes recovered."""
     journal = copy.with_name(copy.name + LOG)
     with journal.open("rb") as file:
         if file.read(len(LOG_BEGINS)) != LOG_BEGINS:

@@ -1,4 +1,4 @@
-"""`DuckDatabase`: a lab in a DuckDB file, whichever process of this machine owns that file."""
+"""`DuckDatabase`: a lab in a DuckDB file, whichever process on this machine owns that file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from timestep_lab.store.liveness import Liveness
 
 
 class DuckDatabase:
-    """See `store.base.Database` for the methods. One of several users of this process's seat at the file."""
+    """A handle to this process's shared connection to the file. For the methods see `store.base.Database`."""
 
     dialect: Dialect = "duckdb"
 
@@ -31,17 +31,17 @@ class DuckDatabase:
 
     @property
     def is_owner(self) -> bool:
-        """This process holds the file; else it is a client of the one that does."""
+        """True if this process owns the file; otherwise it is a client of the owner."""
         return self._seat.is_owner
 
     def owner_pid(self) -> int:
-        """The process that holds the file."""
+        """Returns the pid of the process that owns the file."""
         return self._seat.owner_pid()
 
     def take_over(self) -> bool:
-        """Ask the owner to hand the file over to this process, which then serves it to the others. Returns whether it did.
+        """Asks the owner to hand the file over to this process, which then serves it to the others. Returns whether it did.
 
-        A server owns its file better than a notebook, whose kernel may be busy for seconds.
+        A server is a better owner than a notebook, whose kernel may be busy for seconds.
         """
         return self._seat.take_over()
 
@@ -88,14 +88,14 @@ class DuckDatabase:
         return self._seat.subscribe(callback, user_id)
 
     def close(self) -> None:
-        """The last user of this process's seat gives it up; another process that uses the lab then owns it."""
+        """Closes this handle. The last one of this process releases the file to another process that uses the lab."""
         if self._open:
             self._open = False
             self._leave()
 
 
 class _Batch:
-    """Once a write was sent to another process, it keeps one batch id through all its attempts."""
+    """Keeps one batch id for all attempts of a write, once it was sent to another process."""
 
     def __init__(self, id: str | None) -> None:
         self._id = id
@@ -106,7 +106,7 @@ class _Batch:
         return self._id
 
 
-# -- the seats of this process
+# -- connections shared within this process
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ _lock = threading.RLock()
 
 
 def open_duckdb(path: Path | None) -> DuckDatabase:
-    """`path` is absolute and resolved; None is a lab in memory. For errors see `store.open.open_database`."""
+    """Opens a lab. `path` is absolute and resolved; None is a lab in memory. For errors see `store.store.open_database`."""
     key: object = path or object()
     with _lock:
         shared = _shared.get(key)
@@ -163,7 +163,7 @@ def _leave(key: object) -> None:
 
 @atexit.register
 def _leave_all() -> None:
-    """Labs that were never closed: the file is left whole, and its next owner need not wait for a log to be read."""
+    """Closes labs that were never closed, so that the file is complete and its next owner need not replay a log."""
     with _lock:
         while _shared:
             _, shared = _shared.popitem()

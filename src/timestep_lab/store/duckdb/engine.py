@@ -1,4 +1,4 @@
-"""The DuckDB file itself, in the process that owns it: the `Database` operations, without any election or network."""
+"""The DuckDB file in the process that owns it: the `Database` operations, without election or network."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("timestep_lab.store")
 
 
-# --- All writes of a lab, one after the other, on one thread: what is waiting is committed together
+# --- Serial writer: all writes of a lab on one thread, grouped into transactions
 #
-# One transaction costs about as much for a hundred jobs as for one. A job that fails takes nobody down: the group is rolled back and its jobs
-# are committed one by one. Serial writes make compare-and-set exact without any locking.
+# A transaction costs about as much for a hundred jobs as for one. A failing job does not affect others: the group is rolled back and its
+# jobs are committed one by one. Serial writes make compare-and-set exact without locking.
 
 
 MAX_WAITING_ROWS = 200_000
 MAX_GROUP_ROWS = 20_000
 MAX_GROUP_JOBS = 256
 REMEMBER = timedelta(hours=1)
-"""How long a batch id is known: far longer than any failover."""
+"""How long batch ids are remembered: much longer than any failover."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,8 @@ class Job:
 
 
 class Writer:
-    """`publish` is told of the changes of each group after its commit, which happens in `committing`; `broken` is called once DuckDB gave up."""
+    """Writes jobs. `publish` is called with the changes of each group after its commit, which runs in `committing`; `broken` is called
+    when DuckDB has failed fatally."""
 
     def __init__(
         self,
@@ -91,19 +92,19 @@ class Writer:
         self._thread.start()
 
     def submit(self, job: Job) -> Future[list[Rows]]:
-        """Done when the job is durable. Raises `BusyError` when too much is waiting already."""
+        """Submits a job; the future is done when the job is durable. Raises `BusyError` when too much is queued."""
         with self._wake:
             if self._closed:
                 raise ClosedError
             if self._waiting and self._waiting_rows + job.rows > MAX_WAITING_ROWS:
-                raise BusyError("The store has more to write than it can keep up with.", "Try again.", retry_after=0.2)
+                raise BusyError("The store's write queue is full.", "Try again.", retry_after=0.2)
             self._waiting.append(job)
             self._waiting_rows += job.rows
             self._wake.notify()
         return job.done
 
     def close(self) -> None:
-        """What was submitted is written first."""
+        """Closes after writing everything submitted."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -132,7 +133,7 @@ class Writer:
     def _commit(self, group: list[Job]) -> None:
         try:
             results = self._transaction(group)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the job
+        except BaseException as error:  # noqa: BLE001 - passed to the code that waits for the job
             if isinstance(error, FATAL):
                 self._broken()
             elif len(group) > 1:
@@ -174,7 +175,7 @@ class Writer:
         return results
 
     def _rollback(self) -> None:
-        with contextlib.suppress(duckdb.TransactionException):  # A commit that failed has ended its transaction.
+        with contextlib.suppress(duckdb.TransactionException):  # A failed commit has ended its transaction.
             self._cursor.execute("rollback")
 
     def _perform(self, job: Job) -> list[Rows]:
@@ -203,7 +204,7 @@ class Writer:
         return [wire.unpack_rows(rows) for rows in wire.loads(row[0].encode())]
 
     def _forget(self, now: datetime) -> list[tuple[str, str]]:
-        """Batches grow old in the order they were written; the table is swept when there is something to sweep."""
+        """Removes old batch ids, which expire in order; the table is swept only when there is something to remove."""
         oldest = next(iter(self._batches.values()), now)
         if now - oldest < REMEMBER * 1.5:
             return []
@@ -212,7 +213,7 @@ class Writer:
 
 
 def run(cursor: Cursor, sql: str, params: Sequence[object]) -> Rows:
-    """Execute and fetch all. A statement that writes without `returning` has no columns and no rows (DuckDB answers a count)."""
+    """Executes and fetches all rows. A write without `returning` has no columns and no rows (DuckDB returns a count)."""
     cursor.execute(sql, list(params))
     if cursor.description is None:
         return Rows((), [])
@@ -221,7 +222,7 @@ def run(cursor: Cursor, sql: str, params: Sequence[object]) -> Rows:
     return Rows((), [], changed=sum(row[0] for row in rows)) if columns == ("Count",) else Rows(columns, rows)
 
 
-# -- DuckDB's numpy columns in the form of `store.base.Columns`: no masks, unknown numbers NaN, other unknown values None
+# -- DuckDB's numpy columns as `store.base.Columns`: without masks, unknown numbers NaN, other unknown values None
 
 
 def plain_columns(found: Mapping[str, numpy.ndarray[Any, Any]]) -> Columns:
@@ -244,16 +245,16 @@ def plain_columns(found: Mapping[str, numpy.ndarray[Any, Any]]) -> Columns:
 CURSORS_KEPT = 8
 CLOSE_S = 5.0
 RECEIVED_BYTES, RECEIVED_ROOM = 8 << 20, 256 << 20
-"""Of a request that is kept as it came, and of the disk, which must hold all that is made of those that are kept."""
+"""The largest request that is stored unchanged, and the free disk space that this requires for the spans of all stored requests."""
 STORE_RECEIVED = "timestep_lab.runtime.interchange.otlp_in", "store_received"
-"""What reads requests and puts them to the traces. The store knows no formats: it is found by its name, as soon as there is something to read."""
+"""The function that decodes requests and stores their spans. The store knows no formats, so it is imported by name when first needed."""
 OURS, THEIRS = "main,core", "main"
-"""Search paths: statements of this package see base tables and views, SQL typed by a user sees views."""
+"""Search paths: statements of this package see base tables and views, user-written SQL sees views."""
 
 
 class Engine:
-    """Opens (creates, migrates) the file. `publisher` hears of every change after its commit. It is a `Database` of its own, for what is put
-    to the traces here."""
+    """Opens (creates, migrates) the file. `publisher` receives every change after its commit. The engine is itself a `Database`, for
+    storing received traces."""
 
     local = True
     dialect: Dialect = "duckdb"
@@ -276,10 +277,10 @@ class Engine:
             _refuse_foreign(self._connection, path)
             keep_beside(path, LOG)
             if migrate(_Session(self._connection)):
-                self._connection.execute("checkpoint")  # A log that holds no DDL is the safest to replay.
+                self._connection.execute("checkpoint")  # A log without DDL is the safest to replay.
             if path is not None:
                 self._find_archive(path)
-            if path is not None and os.name == "posix":  # Elsewhere a file that is open cannot be read beside DuckDB.
+            if path is not None and os.name == "posix":  # On other systems an open file cannot be read beside DuckDB.
                 self._log_check = LogCheck(path)
             self._commit_lock = threading.Lock()
             self._writer = Writer(
@@ -331,7 +332,8 @@ class Engine:
         self.submit(Job(user_id, statements=then, tables=tables, changes=changes, batch_id=batch_id)).result()
 
     def submit(self, job: Job) -> Future[list[Rows]]:
-        """Done when it is durable, which does not wait for what was received. Raises `ClosedError`; what was taken before is still done."""
+        """Submits a job; the future is done when it is durable, without waiting for received spans. Raises `ClosedError`; jobs
+        submitted earlier are still executed."""
         if not self._usable:
             raise ClosedError
         return self._writer.submit(job)
@@ -366,10 +368,10 @@ class Engine:
     def _has_room(self) -> bool:
         return self._path is None or shutil.disk_usage(self._path.parent).free > RECEIVED_ROOM
 
-    # -- the table of what was received, for `Inbox`
+    # -- the table `received`, for `Inbox`
 
     def _left(self) -> tuple[list[tuple[int, Received]], int]:
-        """What an earlier process did not come to, or failed at, and the next number."""
+        """Returns the requests that an earlier process did not finish or could not store, and the next number."""
         [(last,)] = self._received.execute("select coalesce(max(received_no), 0) from core.received").fetchall()
         found = self._received.execute(
             "select received_no, user_id, reader, body, content_type, content_encoding from core.received "
@@ -402,7 +404,7 @@ class Engine:
 
     @contextmanager
     def _committing(self) -> Iterator[None]:
-        """One commit after the other, so that each is checked at its own end."""
+        """Serializes commits, so that each is verified at its own end."""
         with self._commit_lock:
             keep_beside(self._path, LOG)
             yield
@@ -415,10 +417,10 @@ class Engine:
         publisher.publish(changes)
 
     def listen(self) -> None:
-        """The publisher hears of every change as it is."""
+        """Does nothing: the publisher receives every change anyway."""
 
     def close(self) -> None:
-        """Writes what was received and submitted, interrupts what is read, folds the log into the file and lets go of it."""
+        """Writes everything received and submitted, interrupts reads, checkpoints the log and releases the file."""
         with self._lock:
             if self._closed:
                 return
@@ -432,19 +434,19 @@ class Engine:
                 cursor.interrupt()
             self._calm.wait_for(lambda: not self._busy, timeout=CLOSE_S)
             for cursor in self._cursors:
-                cursor.close()  # The file is held as long as one of them is open.
+                cursor.close()  # The file is held while any cursor is open.
             self._cursors.clear()
             self._let_go()
 
     def _find_archive(self, path: Path) -> None:
-        """The files beside the lab, where it lies now: it may have been moved together with them."""
+        """Updates the view of archived files to the lab's current location, since it may have been moved together with them."""
         names = [name for (name,) in self._connection.execute("select name from core.archive_files").fetchall()]
         if not names:
             return
         there = [name for name in names if (folder_of(path) / name).is_file()]
         if missing := len(names) - len(there):
             log.warning(
-                "%d of %d archived days of %s are not in %s: their spans cannot be read. Put the files back and open the lab again.",
+                "%d of %d archived days of %s are missing from %s: their spans cannot be read. Restore the files and reopen the lab.",
                 missing, len(names), path, folder_of(path),
             )  # fmt: skip
         wanted = view_sql(folder_of(path), there)
@@ -458,14 +460,14 @@ class Engine:
             self._log_check.close()
 
     def abandon(self) -> None:
-        """The connection is the parent's: closing it here would write to its file."""
+        """Leaves the parent's connection alone: closing it here would write to its file."""
         self._closed, self._usable = True, False
 
     # -- cursors
 
     @contextmanager
     def _cursor(self, search_path: str, user_id: str) -> Iterator[Cursor]:
-        """A cursor for one operation, acting for `user_id`. One that met an error is not used again."""
+        """Yields a cursor for one operation on behalf of `user_id`. A cursor that raised an error is not reused."""
         cursor, acts_for = self._take(search_path)
         try:
             if acts_for != user_id:
@@ -512,41 +514,42 @@ class Engine:
         return cursor
 
     def _break(self) -> None:
-        """DuckDB gave up on the file; a new engine has to be made."""
+        """Marks the engine unusable after a fatal DuckDB error; a new one must be created."""
         self._usable = False
         self._inbox.broken()
 
 
 @contextmanager
 def _stoppable(cursor: Cursor) -> Iterator[None]:
-    """Whoever asked may stop the query (`store.liveness`)."""
+    """Makes a query interruptible (`store.liveness`)."""
     try:
         with interruptible(cursor.interrupt):
             yield
     except duckdb.InterruptException as error:
         if was_interrupted():
-            raise QueryError("The query was stopped before its end.", "Ask it again.") from error
+            raise QueryError("The query was interrupted.", "Run it again.") from error
         raise
 
 
 def _refuse_foreign(connection: duckdb.DuckDBPyConnection, path: Path | None) -> None:
-    """A file with tables of somebody else's is left as it is. Raises `StoreError`."""
+    """Rejects a file with tables of another program, without changing it. Raises `StoreError`."""
     names = {name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()}
     if not names or "schema_migrations" in names:
         return
     if "lab_spans" in names:
         raise StoreError(
             f"{path} is an export of traces, not a lab.",
-            f"Bring it into a lab: lab.import_traces({str(path)!r})",
-            command=f"Bring it into a lab: timestep-lab traces import {path}",
+            f"Import it into a lab: lab.import_traces({str(path)!r})",
+            command=f"Import it into a lab: timestep-lab traces import {path}",
         )
     raise StoreError(
-        f"{path} is a DuckDB file of something else: it holds {', '.join(sorted(names)[:3])}.", "Name another file."
+        f"{path} is a DuckDB file of another program: it has the tables {', '.join(sorted(names)[:3])}.",
+        "Use another file.",
     )
 
 
 class _Session:
-    """What `migrate` needs."""
+    """Adapter for `migrate`."""
 
     dialect: Dialect = "duckdb"
 

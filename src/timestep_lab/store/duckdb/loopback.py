@@ -1,4 +1,4 @@
-"""The client's side of the loopback: the operations of the lab, done by the process that owns its file."""
+"""Client side of the loopback protocol: store operations executed by the process that owns the lab's file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from timestep_lab.store.base import Change, Columns, Rows, Statement, by_columns
 from timestep_lab.store.liveness import Publisher, interruptible, was_interrupted
 from timestep_lab.store.migrate import latest
 
-# --- `<lab>.owner.json`: where the process that owns the lab's file listens. Readable by its user alone, replaced whole
+# --- `<lab>.owner.json`: the address of the process that owns the lab's file. Readable by its user only, replaced atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Owner:
     pid: int
     port: int
     token: str
-    """Whoever can read the file may use the lab; nobody else on the machine may."""
+    """Grants access to the lab; only users who can read the file have it."""
     schema: int
-    """The last migration the owner knows. A client that knows others would misread the tables."""
+    """Latest migration known to the owner. A client with other migrations would misread the tables."""
 
 
 class OwnerFile:
@@ -43,7 +43,7 @@ class OwnerFile:
         self.path = lab.with_name(lab.name + ".owner.json")
 
     def read(self) -> Owner | None:
-        """None when there is none, or it is not one of ours."""
+        """Returns the owner; None when there is no valid file."""
         try:
             payload = json.loads(self.path.read_text(encoding="utf-8"))
             return Owner(int(payload["pid"]), int(payload["port"]), str(payload["token"]), int(payload["schema"]))
@@ -58,28 +58,28 @@ class OwnerFile:
         draft.replace(self.path)
 
     def remove(self, owner: Owner) -> None:
-        """Only if it still names this owner."""
+        """Removes the file if it still names this owner."""
         if self.read() == owner:
             self.path.unlink(missing_ok=True)
 
 
-# --- What a seat can sit on: the file itself (`Engine`), or a connection to the process that holds it (`Loopback`)
+# --- Backends: the file itself (`Engine`), or a connection to the process that holds it (`Loopback`)
 
 
 Tables = Mapping[str, tuple[Sequence[str], Sequence[tuple[Any, ...]]]]
-"""Table name to (column names, row tuples)."""
+"""Maps a table name to (column names, row tuples)."""
 
 
 class ClosedError(Exception):
-    """This backend no longer leads to the file. Whether the last call was done is unknown: find the owner anew, and send
-    a write again under the same batch id."""
+    """The backend has lost the file. It is unknown whether the last call was executed: find the new owner, and repeat a write with the
+    same batch id."""
 
 
 class Backend(Protocol):
-    """The operations of `store.base.Database`, each of which may raise `ClosedError`."""
+    """The operations of `store.base.Database`. Each may raise `ClosedError`."""
 
     local: bool
-    """The file is this process's: a call that raised `ClosedError` was not done."""
+    """True if the file belongs to this process: a call that raised `ClosedError` was not executed."""
 
     def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows: ...
 
@@ -115,27 +115,27 @@ class Backend(Protocol):
     ) -> Rows: ...
 
     def listen(self) -> None:
-        """From the return of this on, the publisher hears of every change of any process."""
+        """Returns when the publisher receives every change of any process."""
         ...
 
     def close(self) -> None: ...
 
     def abandon(self) -> None:
-        """In a forked child: let go of what was inherited, without disturbing the parent."""
+        """Releases what a forked child inherited, without affecting the parent."""
         ...
 
 
-# --- Values as JSON and back, exactly: between a client and the owner of a lab, and in the answers kept for retries
+# --- Lossless JSON encoding of values, between a client and the owner, and for answers stored for retries
 #
-# JSON has null, booleans, numbers and strings; Python's reads integers of any size and writes floats so that they come
-# back the same, NaN and infinities included. Everything else a column can hold is an object with one key `$`.
+# JSON has null, booleans, numbers and strings; Python's JSON supports integers of any size and writes floats losslessly,
+# including NaN and infinities. Any other column value is an object with the key `$`.
 
 
 CONTAINERS = frozenset({list, tuple, dict})
 
 
 def dumps(message: object) -> bytes:
-    """Raises `DataError` for a value that no column holds."""
+    """Encodes a message. Raises `DataError` for a value that no column can store."""
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), default=_tag, check_circular=False)
     return text.encode("utf-8", "surrogatepass")
 
@@ -145,7 +145,7 @@ def loads(data: bytes) -> Any:
 
 
 def pack_row(row: Sequence[object]) -> list[Any]:
-    """A row (or parameters) for `dumps`: lists and mappings inside it are tagged, so that they are not taken for structure."""
+    """Prepares a row (or parameters) for `dumps`: nested lists and mappings are tagged, to distinguish them from structure."""
     if CONTAINERS.isdisjoint(map(type, row)):
         return list(row)
     return [_pack(value) for value in row]
@@ -188,7 +188,7 @@ def pack_error(error: LabError) -> list[Any]:
 
 
 def unpack_answer(data: bytes) -> Any:
-    """What a call returned; raises what it raised."""
+    """Returns the result of a call, or raises its error."""
     answer = loads(data)
     if "error" not in answer:
         return answer["ok"]
@@ -212,7 +212,7 @@ def _pack(value: Any) -> Any:
 
 
 def _tag(value: object) -> Any:
-    """What `json` does not know. `datetime` before `date`: one is the other's subclass."""
+    """Encodes types that `json` does not know. `datetime` comes before `date`, its base class."""
     match value:
         case datetime():
             return {"$": "datetime", "v": value.isoformat()}
@@ -261,7 +261,7 @@ _UNTAG: dict[str, Callable[[Any], Any]] = {
 }
 
 
-# --- Messages on a socket: eight bytes of length, then that many bytes. Sent whole, without delay
+# --- Framing: eight bytes of length, then the message. Sent at once, without delay
 
 
 LENGTH = struct.Struct("!Q")
@@ -269,7 +269,7 @@ MAX_BYTES = 1 << 30
 
 
 class FrameError(OSError):
-    """The other side does not speak this protocol."""
+    """The other side does not use this protocol."""
 
 
 def prepare(connection: socket.socket) -> None:
@@ -281,16 +281,16 @@ def send(connection: socket.socket, data: bytes) -> None:
 
 
 def receive(connection: socket.socket, max_bytes: int = MAX_BYTES) -> bytes | None:
-    """The next message; None when the other side ended in good order between two messages."""
+    """Returns the next message; None when the other side closed the connection between two messages."""
     head = _exactly(connection, LENGTH.size)
     if head is None:
         return None
     (length,) = LENGTH.unpack(head)
     if length > max_bytes:
-        raise FrameError(f"a message of {length} bytes, where at most {max_bytes} are taken")
+        raise FrameError(f"a message of {length} bytes exceeds the limit of {max_bytes}")
     body = _exactly(connection, length)
     if body is None and length:
-        raise ConnectionResetError("the connection ended within a message")
+        raise ConnectionResetError("the connection was closed within a message")
     return bytes(body or b"")
 
 
@@ -302,21 +302,21 @@ def _exactly(connection: socket.socket, count: int) -> bytearray | None:
         if read == 0:
             if got == 0:
                 return None
-            raise ConnectionResetError("the connection ended within a message")
+            raise ConnectionResetError("the connection was closed within a message")
         got += read
     return buffer
 
 
 CONNECT_S = 5.0
 ANSWER_S = 60.0
-"""An owner that is alive answers far sooner; one that is stopped (Ctrl-Z, a debugger) never does."""
+"""A live owner answers much sooner; a stopped one (Ctrl-Z, a debugger) never does."""
 CONNECTIONS_KEPT = 8
 
 
 class Loopback:
-    """Raises `ClosedError` when the owner does not answer at its address, at once and later.
+    """A backend that calls the owner. Raises `ClosedError` when the owner does not respond at its address.
 
-    `lost` is called, on the listening thread, when the stream of changes broke off.
+    `lost` is called on the listening thread when the stream of changes ends.
     """
 
     local = False
@@ -400,12 +400,12 @@ class Loopback:
         self.close()
         if self.owner.schema > known:
             raise StoreTooNewError(
-                f"The lab is in use by a later version of timestep-lab (pid {self.owner.pid}).",
+                f"The lab is in use by a newer version of timestep-lab (pid {self.owner.pid}).",
                 "Upgrade with: pip install --upgrade timestep-lab",
             )
         raise StoreUnavailableError(
-            f"The lab is in use by an earlier version of timestep-lab (pid {self.owner.pid}).",
-            "End that process; this one then brings the lab up to date.",
+            f"The lab is in use by an older version of timestep-lab (pid {self.owner.pid}).",
+            "Stop that process; the lab is then upgraded on opening.",
         )
 
     def _connect(self, use: str) -> socket.socket:
@@ -426,7 +426,7 @@ class Loopback:
         return connection
 
     def _call(self, longer: float | None = 0.0, **request: object) -> Any:
-        """Ask and wait, `longer` than usual where the call itself may take so long (None: for ever)."""
+        """Sends a request and waits for the answer, `longer` than usual for calls with their own time limit (None: without limit)."""
         data = dumps(request)
         try:
             connection = self._idle.pop()
@@ -440,13 +440,13 @@ class Loopback:
         except TimeoutError as error:
             connection.close()
             raise StoreUnavailableError(
-                f"The process that owns the lab (pid {self.owner.pid}) does not answer.", "Let it go on, or end it."
+                f"The process that owns the lab (pid {self.owner.pid}) does not respond.", "Resume it, or stop it."
             ) from error
         except OSError as error:
             connection.close()
             raise _stopped() or ClosedError() from error
         except BaseException:
-            connection.close()  # Interrupted between question and answer: of no more use.
+            connection.close()  # Interrupted between request and answer: unusable.
             raise
         if answer is None:
             connection.close()
@@ -465,16 +465,16 @@ class Loopback:
                 while (data := receive(connection)) is not None:
                     self._publisher.publish([unpack_change(change) for change in loads(data)])
             except OSError:
-                pass  # Broken off; told below.
+                pass  # Disconnected; handled below.
         if not self.closed:
             self._lost(self)
 
 
 def _hang_up(connection: socket.socket) -> None:
-    """Whoever waits for the answer hears at once that there is none. The owner's query runs to its time limit."""
+    """Makes the waiting caller return at once. The owner's query runs until its time limit."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
 
 def _stopped() -> QueryError | None:
-    return QueryError("The query was stopped before its end.", "Ask it again.") if was_interrupted() else None
+    return QueryError("The query was interrupted.", "Run it again.") if was_interrupted() else None

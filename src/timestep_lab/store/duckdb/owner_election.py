@@ -1,10 +1,10 @@
-"""Which process owns the file, and what a process does when that changes.
+"""Leader election with failover: which process owns the lab's file.
 
-DuckDB's own file lock is the election. A process that wants the lab first asks at the address in `<lab>.owner.json`; where
-nobody answers, it tries to open the file; where another process has the lock but is not yet (or no more) answering, it waits a
-moment and begins again. So when the owner dies, the first process that notices becomes the owner, and the rest become its clients.
+DuckDB's file lock is the election. A process that opens the lab first connects to the address in `<lab>.owner.json`; if nobody
+responds, it tries to open the file; if another process holds the lock but does not respond (yet), it waits briefly and
+retries. When the owner dies, the first process that notices becomes the owner, and the others become its clients.
 
-All labs of one process on one file share one seat.
+All labs of one process on one file share one `OwnerElection`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from timestep_lab.store.duckdb.loopback import Backend, ClosedError, Loopback, O
 from timestep_lab.store.liveness import Publisher
 from timestep_lab.store.migrate import latest
 
-# --- The owner's side of the loopback: serves an `Engine` to the other processes of this user on this machine
+# --- Server side of the loopback protocol: serves an `Engine` to other processes of this user on this machine
 #
-# A connection begins with `{"token", "use"}`, where use is `calls` (request, answer, request, …) or `changes` (the owner
-# sends lists of changes). One thread a connection: there are as many as clients work at once.
+# A connection starts with `{"token", "use"}`, where use is `calls` (request, answer, request, …) or `changes` (the owner
+# sends lists of changes). One thread per connection: there are as many as clients work concurrently.
 
 
 log = logging.getLogger("timestep_lab.store")
@@ -46,11 +46,11 @@ log = logging.getLogger("timestep_lab.store")
 HELLO_BYTES = 4096
 HELLO_S = 5.0
 DRAIN_S = 2.0
-"""How long, in all, a closing owner waits for what it was asked before; a longer query is asked again of its successor."""
+"""Total time that a closing owner waits for pending requests; longer queries are repeated by its successor."""
 
 
 class OwnerServer:
-    """Listens from the start. `hand_over`, called when a client asks to become the owner, closes this server and lets go of the file."""
+    """Listens immediately. `hand_over` is called when a client asks to become the owner; it closes this server and releases the file."""
 
     def __init__(self, engine: Backend, publisher: Publisher, hand_over: Callable[[], None]) -> None:
         self._engine, self._publisher, self._hand_over = engine, publisher, hand_over
@@ -65,7 +65,7 @@ class OwnerServer:
         self._accepting.start()
 
     def close(self) -> None:
-        """Takes no more requests, and answers those it took."""
+        """Stops accepting requests and answers pending ones."""
         self._closing = True
         with contextlib.suppress(OSError):  # Wakes the accepting thread, on every system.
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
@@ -113,7 +113,7 @@ class OwnerServer:
                 elif use == "changes":
                     self._send_changes(connection)
         except (OSError, ClosedError):
-            pass  # The client is gone, or the file is: either way it asks elsewhere.
+            pass  # The client or the file is gone; in both cases the client asks elsewhere.
         finally:
             with self._lock:
                 self._connections.pop(connection, None)
@@ -145,9 +145,7 @@ class OwnerServer:
                 raise
             except Exception as error:
                 log.exception("A call from another process failed")
-                failure = StoreError(
-                    f"The owner of the lab failed: {type(error).__name__}: {error}", "Look at its log."
-                )
+                failure = StoreError(f"The owner of the lab failed: {type(error).__name__}: {error}", "See its log.")
                 answer = wire.dumps({"error": wire.pack_error(failure)})
             frames.send(connection, answer)
 
@@ -167,7 +165,7 @@ class OwnerServer:
 
 
 def perform(engine: Backend, request: dict[str, Any]) -> Any:
-    """Do what a client asked, and give the answer in a form for `wire.dumps`."""
+    """Executes a client's request and returns the result for `wire.dumps`."""
     user_id = request["user_id"]
     match request["op"]:
         case "query":
@@ -185,7 +183,7 @@ def perform(engine: Backend, request: dict[str, Any]) -> Any:
             tables = {name: (columns, wire.to_tuples(rows)) for name, (columns, rows) in request["tables"].items()}
             return engine.append(user_id, tables, **_transaction(request, "then"))
     raise StoreError(
-        f"The owner of the lab does not know {request['op']!r}.", "Use one version of timestep-lab on a lab."
+        f"The owner of the lab does not support {request['op']!r}.", "Use the same version of timestep-lab everywhere."
     )
 
 
@@ -200,13 +198,13 @@ def _transaction(request: dict[str, Any], name: str) -> dict[str, Any]:
 
 T = TypeVar("T")
 PATIENCE_S = 10.0
-"""How long a lock is waited for behind which nobody answers: an owner may be starting, or folding its log into the file."""
+"""How long to wait for a locked file whose owner does not respond: it may be starting, or checkpointing its log."""
 HOLD_OFF_S = 3.0
-"""How long an owner that handed over leaves the file to the one that asked."""
+"""How long an owner that handed over leaves the file to the process that asked."""
 
 
 class OwnedFile:
-    """The file and, unless it is in memory, the server through which other processes use it."""
+    """The file and, unless it is in memory, the server for other processes."""
 
     def __init__(self, path: Path | None, publisher: Publisher, hand_over: Callable[[], None]) -> None:
         self.engine = Engine(path, publisher)
@@ -223,7 +221,7 @@ class OwnedFile:
             raise
 
     def close(self) -> None:
-        """Clients are answered, then told to look elsewhere, then the file is let go."""
+        """Answers pending requests, removes the owner file, and releases the lab's file."""
         if self._server is not None:
             self._server.close()
             self._file.remove(self._owner)
@@ -236,7 +234,8 @@ class OwnedFile:
 
 
 class OwnerElection:
-    """`path` None: in memory, and of this process alone. `became_owner` is called, with the seat locked, when a client becomes it."""
+    """Connects to the current owner of the file, or becomes it. `path` None is a lab in memory, private to this process. `became_owner` is
+    called, with the lock held, when a client becomes the owner."""
 
     def __init__(self, path: Path | None, became_owner: Callable[[], None] = lambda: None) -> None:
         self.path = path
@@ -263,7 +262,7 @@ class OwnerElection:
             return self._loopback.owner.pid if self._loopback else os.getpid()
 
     def call(self, operation: Callable[[Backend], T]) -> T:
-        """Do it, if need be again with the next owner. What writes must carry a batch id."""
+        """Runs an operation, repeating it with the next owner if necessary. Writes need a batch id."""
         while True:
             with self._lock:
                 backend = self._backend()
@@ -273,7 +272,7 @@ class OwnerElection:
                 self._vacate(backend)
 
     def begin(self, operation: Callable[[Engine], T]) -> T | None:
-        """Do it, where this process is the owner."""
+        """Runs an operation if this process is the owner."""
         with self._lock:
             held = self._held
         try:
@@ -287,12 +286,12 @@ class OwnerElection:
         return end
 
     def take_over(self) -> bool:
-        """Become the owner, if the present one agrees. Returns whether this process is."""
+        """Becomes the owner, if the current one agrees. Returns whether this process is the owner."""
         with self._lock:
             self._backend()
             loopback = self._loopback
         if loopback is not None:
-            with contextlib.suppress(ClosedError):  # It has just gone by itself.
+            with contextlib.suppress(ClosedError):  # It has just closed by itself.
                 loopback.ask_to_hand_over()
             self._vacate(loopback)
             with self._lock:
@@ -311,7 +310,7 @@ class OwnerElection:
         self.publisher.close()
 
     def abandon(self) -> None:
-        """In a forked child: begin anew, as a client of the parent."""
+        """Starts over as a client of the parent, in a forked child."""
         for seated in (self._held, self._loopback):
             if seated is not None:
                 seated.abandon()
@@ -322,10 +321,10 @@ class OwnerElection:
     # -- election
 
     def _backend(self) -> Backend:
-        """What the present owner is reached by, finding one if need be. Called with the lock held."""
+        """Returns the current owner's backend, electing one if necessary. Called with the lock held."""
         while True:
             if self._closed:
-                raise StoreUnavailableError(f"The lab {self.path or 'in memory'} was closed.", "Open it again.")
+                raise StoreUnavailableError(f"The lab {self.path or 'in memory'} is closed.", "Open it again.")
             if self._held is not None:
                 return self._held.engine
             if self._loopback is not None:
@@ -335,7 +334,7 @@ class OwnerElection:
             if self.publisher.wanted:
                 try:
                     seated.listen()
-                except ClosedError:  # Gone already.
+                except ClosedError:  # Already gone.
                     self._vacate(seated)
                     continue
             if self._elections > 1:
@@ -351,10 +350,10 @@ class OwnerElection:
             if owner := file.read():
                 try:
                     self._loopback = Loopback(owner, self.publisher, self._lost)
-                    self._not_before = 0.0  # Whoever was to become the owner has.
+                    self._not_before = 0.0  # The process that was to become the owner has done so.
                     return self._loopback
                 except ClosedError:
-                    reason = f"Its last known owner, pid {owner.pid}, does not answer."
+                    reason = f"Its last known owner, pid {owner.pid}, does not respond."
             if time.monotonic() >= self._not_before:
                 try:
                     self._held = OwnedFile(self.path, self.publisher, self._hand_over)
@@ -365,13 +364,13 @@ class OwnerElection:
                     reason = str(error).splitlines()[0]
             if time.monotonic() > deadline:
                 raise StoreUnavailableError(
-                    f"The lab {self.path} is held by another program that does not share it. {reason}",
-                    "Close that program (a DuckDB shell, perhaps), or open another lab.",
+                    f"The lab {self.path} is locked by another program. {reason}",
+                    "Close that program (for example a DuckDB shell), or open another lab.",
                 )
             time.sleep(random.uniform(0.01, 0.03))
 
     def _vacate(self, backend: Backend) -> None:
-        """Stop using a backend that no longer leads to the file; the next call finds its successor."""
+        """Drops a backend that has lost the file; the next call finds its successor."""
         gone: Loopback | None = None
         with self._lock:
             if self._held is not None and self._held.engine is backend:
@@ -383,12 +382,12 @@ class OwnerElection:
             gone.close()
 
     def _lost(self, loopback: Loopback) -> None:
-        """The stream of changes broke off: somebody here listens, so the next owner is looked for at once."""
+        """Called when the stream of changes ends: there are subscribers, so the next owner is searched at once."""
         self._vacate(loopback)
         self._seek()
 
     def _hand_over(self) -> None:
-        """A client asked to become the owner: let go, and leave it the time to take the file."""
+        """Called when a client asks to become the owner: releases the file, and leaves the client time to open it."""
         with self._lock:
             if self._held is not None:
                 self._not_before = time.monotonic() + HOLD_OFF_S
@@ -403,9 +402,9 @@ class OwnerElection:
                     self._backend()
         except LabError:
             logging.getLogger("timestep_lab.store").exception(
-                "The lab %s lost its owner, and no other was found", self.path
+                "The lab %s lost its owner, and no successor was found", self.path
             )
 
 
 _ABANDONED: list[object] = []
-"""What a forked child inherited and must not close; kept, so that it is not collected either."""
+"""Inherited by a forked child, which must neither close nor collect it."""

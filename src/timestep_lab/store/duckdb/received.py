@@ -1,10 +1,10 @@
-"""Requests of traces that are durable, and not yet spans: they are put to the traces soon, many of them in one transaction.
+"""Inbox of received trace requests: durable on arrival, converted to spans shortly after, many requests per transaction.
 
-A transaction costs about as much for a few thousand spans as for a few hundred, and an exporter waits for each answer before it sends on. So
-a request is kept as it came, in the table `received`, and acknowledged; a thread makes spans of what has come together. Whoever reads or
-writes waits until all that was acknowledged before is there (`settle`): nobody can tell the difference but by the clock.
+A transaction costs about as much for a few thousand spans as for a few hundred, and an exporter waits for each response. A request is
+therefore stored unchanged in the table `received` and acknowledged; a thread converts the collected requests to spans. Reads and writes
+wait until everything acknowledged before them is stored (`settle`), so the delay is never visible in results.
 
-After a kill the next process that opens the lab finds what was left in the table. Putting a request to the traces twice changes nothing.
+After a crash, the next process that opens the lab stores the remaining requests. Storing a request twice changes nothing.
 """
 
 from __future__ import annotations
@@ -23,48 +23,48 @@ from timestep_lab.store.duckdb.loopback import ClosedError
 log = logging.getLogger("timestep_lab.store")
 
 ENOUGH_SPANS, LINGER_S = 4_000, 0.2
-"""So many are worth a transaction of their own; fewer wait so long for more, unless somebody reads."""
+"""A transaction starts with this many spans; fewer wait up to `LINGER_S` for more, unless a read waits for them."""
 MOST_TOGETHER = 8_000
-"""Spans of one transaction, so that nobody waits long for it."""
+"""Most spans per transaction, which limits the time that others wait for it."""
 MOST_WAITING, MOST_WAITING_BYTES = 20_000, 64 << 20
-"""Above which a request waits itself, up to `WAIT_S`."""
+"""Limits of the queue; above them a new request waits, up to `WAIT_S`."""
 WAIT_S = 30.0
 AGAIN_S = 1.0
-"""After which it is tried once more, when the store could not be written."""
+"""Seconds before a retry after the store could not be written."""
 
 
 class Kept(Protocol):
-    """The table `received`, and what its rows are for."""
+    """Storage for the inbox: the table `received`, and the conversion of its rows to spans."""
 
     def keep(self, number: int, request: Received) -> None:
-        """Durable on return."""
+        """Stores a request unchanged; durable on return."""
         ...
 
     def store(self, requests: Sequence[Received]) -> None:
-        """Put to the traces; durable on return."""
+        """Stores the spans of the requests; durable on return."""
         ...
 
     def forget(self, first: int, last: int) -> None:
-        """These are spans now."""
+        """Deletes requests whose spans are stored."""
         ...
 
     def put_aside(self, number: int, problem: str) -> None:
-        """This one cannot be stored: it stays as it is."""
+        """Marks a request that cannot be converted; it stays in the table."""
         ...
 
 
 class Inbox:
-    """`left` is what an earlier process did not come to. All methods may be called from any thread."""
+    """The queue of received requests. `left`: requests that an earlier process did not finish. Thread-safe."""
 
     def __init__(self, kept: Kept, left: Sequence[tuple[int, Received]], next_number: int) -> None:
         self._kept = kept
         self._waiting: deque[tuple[int, Received]] = deque(left)
         self._n_spans, self._n_bytes = sum(one.n_spans for _, one in left), sum(len(one.body) for _, one in left)
         self._accepted = next_number - 1
-        """The last number that was acknowledged; and the last of those that are spans now, or were put aside."""
+        """The last acknowledged number, and the last number that is stored as spans or put aside."""
         self._stored = left[0][0] - 1 if left else self._accepted
         self._wanted = self._accepted if left else -1
-        """Somebody waits for this number."""
+        """The highest number that a caller waits for."""
         self._since = self._not_before = 0.0
         self._error: BaseException | None = None
         self._n_errors = 0
@@ -74,7 +74,7 @@ class Inbox:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin with what was left."""
+        """Starts with the requests of an earlier process."""
         if self._waiting:
             self._start()
 
@@ -83,7 +83,7 @@ class Inbox:
         return self._stored >= self._accepted
 
     def add(self, request: Received) -> None:
-        """Durable on return, and settled soon. Raises `BusyError` when too much waits for too long."""
+        """Adds a request; durable on return, and settled soon after. Raises `BusyError` if the queue stays full for `WAIT_S`."""
         self._wait_for_room(request)
         with self._keeping:
             if self._closing:
@@ -92,7 +92,7 @@ class Inbox:
             self._kept.keep(number, request)
             with self._changed:
                 if self._closing:
-                    raise ClosedError  # Whoever opens the file next stores it, as does who sends it again: it is there once.
+                    raise ClosedError  # The next process that opens the file stores it, as does a repeated request; it is stored only once.
                 if not self._waiting:
                     self._since = time.monotonic()
                 self._waiting.append((number, request))
@@ -105,7 +105,7 @@ class Inbox:
                     self._changed.notify_all()
 
     def settle(self) -> None:
-        """Wait until all that was acknowledged before this call is stored. Raises why it cannot be."""
+        """Waits until everything acknowledged before this call is stored. Raises the error that prevents it."""
         if self.is_settled or threading.current_thread() is self._thread:
             return
         with self._changed:
@@ -120,7 +120,7 @@ class Inbox:
                 self._changed.wait()
 
     def close(self) -> None:
-        """Stores what waits, if it can be stored; else it stays for whoever opens the lab next."""
+        """Stores the queue if possible; otherwise it is stored when the lab is next opened."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -131,7 +131,7 @@ class Inbox:
             self._end()
 
     def broken(self) -> None:
-        """Nothing can be stored any more here."""
+        """Stops after a fatal failure of the store."""
         with self._changed:
             self._closing = True
         self._end()
@@ -158,9 +158,7 @@ class Inbox:
                 if self._error is not None:
                     raise self._error
                 if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
-                    raise BusyError(
-                        "The store has more to write than it can keep up with.", "Send it again.", retry_after=1.0
-                    )
+                    raise BusyError("The store cannot keep up with the writes.", "Send it again.", retry_after=1.0)
 
     def _run(self) -> None:
         while group := self._next_group():
@@ -182,7 +180,7 @@ class Inbox:
             return group
 
     def _patience(self) -> float | None:
-        """How long it can wait until something is to be done; None: until it is told."""
+        """Returns the seconds until there is work; None: wait for a notification."""
         if self._closing:
             return 0.0
         if not self._waiting:
@@ -192,7 +190,7 @@ class Inbox:
         return max(0.0, self._not_before - now, self._since + LINGER_S - now if linger else 0.0)
 
     def _settle_group(self, group: list[tuple[int, Received]]) -> bool:
-        """Whether it is done with."""
+        """Stores a group; returns whether it is finished."""
         try:
             self._kept.store([request for _, request in group])
             self._kept.forget(group[0][0], group[-1][0])
@@ -203,7 +201,7 @@ class Inbox:
                 return all(self._settle_group([one]) for one in group)
             [(number, request)] = group
             log.exception(
-                "Traces that %s sent could not be stored. The request is kept (core.received, %d), and tried again when the lab is next opened.",
+                "Traces sent by %s could not be stored. The request is kept (core.received, %d) and retried when the lab is next opened.",
                 request.user_id, number,
             )  # fmt: skip
             try:
@@ -224,7 +222,7 @@ class Inbox:
     def _failed(self, error: BaseException) -> bool:
         with self._changed:
             self._not_before = time.monotonic() + AGAIN_S
-            if not isinstance(error, BusyError):  # Else it is a matter of time.
+            if not isinstance(error, BusyError):  # A busy store is only temporary.
                 self._error, self._n_errors = error, self._n_errors + 1
             self._closed = self._closed or self._closing
             self._changed.notify_all()

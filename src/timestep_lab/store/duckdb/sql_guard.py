@@ -1,9 +1,8 @@
-"""SQL typed by a user: one query, over the documented views, reading only.
+"""User-written SQL: one read-only query over the documented views.
 
-Three fences stand one behind the other. The parsed query may name nothing but the views of schema main, its own `with`
-queries, a few table functions, and functions that compute from their arguments alone (`query_check.py`). It runs in a READ ONLY
-transaction. And the engine reaches no file, no network and no extension, whatever it runs. The views themselves
-show the rows of one user: the one whose name stands in the cursor's variable `tl_user`, which no SELECT can set.
+Three layers of protection: the parsed query may only name the views of schema main, its own `with` queries, a few table functions, and
+functions that compute from their arguments alone. It runs in a READ ONLY transaction. And the engine has no access to files, network
+or extensions. The views show the rows of one user, named by the cursor's variable `tl_user`, which no SELECT can set.
 """
 
 from __future__ import annotations
@@ -29,21 +28,21 @@ from timestep_lab.store.base import Rows
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, quoted
 from timestep_lab.store.liveness import interruptible, was_interrupted
 
-# --- How much a query may make out of nothing: functions whose result is as large as an argument says take constant, bounded sizes only
+# --- Size limits: functions whose result size depends on an argument require constant, bounded sizes
 #
-# DuckDB computes with constants while it plans, where its memory limit does not count and an interrupt is not heard, and it does not count
-# single lists at all. So `repeat('x', 2000000000)` must be refused before it begins. What grows with the rows that are read is left
-# to DuckDB's limit, and to the watch over the process (`fence.py`).
+# DuckDB evaluates constants while planning, when its memory limit does not apply and interrupts are ignored, and it does not count
+# single lists at all. `repeat('x', 2000000000)` must therefore be rejected before it starts. What grows with the rows read is limited by
+# DuckDB and by the memory watch below.
 
 
 Node = Mapping[str, Any]
 
 MAX_SIZE = 10_000
-"""Elements or characters that one call may make, and all calls of a query multiplied, for a size may stand inside another."""
+"""Maximum number of elements or characters of one call, and of all calls of a query multiplied, since sizes can be nested."""
 SMALL = 100
-"""A size up to this is never too much, as to pad a column of a report."""
+"""Sizes up to this are always allowed, for example to pad a column of a report."""
 MAX_STARS = 1_000
-"""`select *, *` of `select *, *` has four times the columns."""
+"""Limit for `*`: `select *, *` of `select *, *` has four times the columns."""
 
 SIZE_AT: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("repeat", "lpad", "rpad", "list_resize", "array_resize", "bitstring"), (1,)),
@@ -51,7 +50,7 @@ SIZE_AT: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("arg_min", "arg_max", "argmin", "argmax", "min_by", "max_by", "arg_min_nulls_last", "arg_max_nulls_last"), (2,)),
     **dict.fromkeys(("lttb", "equi_width_bins", "reservoir_quantile", "approx_quantile"), (2,)),
 }  # fmt: skip
-"""Functions whose result is as large as these arguments say (counted from 0, where there is one)."""
+"""Functions whose result size is given by these arguments (counted from 0, if present)."""
 SERIES = frozenset({"range", "generate_series"})
 FORMATS = frozenset({"printf", "format"})
 JSON_TYPES = frozenset({"from_json", "from_json_strict", "json_transform", "json_transform_strict"})
@@ -65,11 +64,11 @@ UNBOUNDED = {
         "Use an ordinary aggregate such as sum, count or list.",
     ),
 }
-"""Functions that no argument bounds, and what to use instead."""
+"""Functions without a bound, and their alternatives."""
 
 
 class SizeCheck:
-    """For one query; `place` says where in its text a node stands."""
+    """Size check of one query; `place` describes the position of a node in the text."""
 
     def __init__(self, place: Callable[[Node], str]) -> None:
         self._place = place
@@ -87,7 +86,7 @@ class SizeCheck:
                 self._call(node)
             elif node.get("class") == "TYPE" and str(node.get("type_name", "")).lower() == "array":
                 self._make(node, "an array type", self._constant(node, "an array type", node["children"][1]))
-            # A series that is read as a table comes row by row; its arguments may hold anything.
+            # A series read as a table is streamed; its arguments may be anything.
             inside = node["function"].get("arguments", []) if node.get("type") == "TABLE_FUNCTION" else None
             if inside is not None and _name(node["function"]) in SERIES:
                 self.check(inside)
@@ -98,7 +97,7 @@ class SizeCheck:
     def _columns(self, node: Node) -> None:
         self._stars *= max(sum(item.get("class") == "STAR" for item in node["select_list"]), 1)
         if self._stars > MAX_STARS:
-            raise QueryError("The query asks for too many columns by `*`.", "Name the columns that you need.")
+            raise QueryError("The query selects too many columns with `*`.", "List the columns that you need.")
 
     def _call(self, node: Node) -> None:
         name, arguments = _name(node), _arguments(node)
@@ -112,8 +111,8 @@ class SizeCheck:
             text = _text(arguments[1]) if len(arguments) > 1 else ""
             if text is None or re.search(r"\[\s*\d|array", text, re.IGNORECASE):
                 raise QueryError(
-                    f"The structure that {name}() reads may hold no array of a fixed length{self._place(node)}.",
-                    "Write it as a constant, with lists: '[\"INTEGER\"]'",
+                    f"The structure of {name}() must not contain a fixed-length array{self._place(node)}.",
+                    "Use a constant with lists: '[\"INTEGER\"]'",
                 )
         for at in SIZE_AT.get(name, ()):
             if at < len(arguments):
@@ -128,8 +127,8 @@ class SizeCheck:
         text = _text(arguments[0]) if arguments else ""
         if text is None or "*" in text or re.search(r"\{[^}]*\{", text):
             raise QueryError(
-                f"{name}() takes a constant format with constant widths{self._place(node)}.",
-                "Write the widths in it, or use lpad(value, 20, ' ').",
+                f"{name}() requires a constant format with constant widths{self._place(node)}.",
+                "Put the widths into it, or use lpad(value, 20, ' ').",
             )
         return max((float(number) for number in re.findall(r"\d+", text)), default=0)
 
@@ -141,13 +140,13 @@ class SizeCheck:
             if argument.get("class") == "CONSTANT" and literal.get("kind") in ("INTEGER", "NUMERIC"):
                 return float(str(literal["text"]).replace("_", ""))
         except ValueError:
-            pass  # Then it is not a number that a size can be.
+            pass  # Not a valid size.
         hint = (
             "Or read it as a table: from range(…)."
             if what.startswith(tuple(SERIES))
-            else "A parameter or a column cannot say it."
+            else "It cannot be a parameter or a column."
         )
-        raise QueryError(f"The size of {what} must be a number in the text{self._place(node)}.", hint)
+        raise QueryError(f"The size of {what} must be a literal number{self._place(node)}.", hint)
 
     def _make(self, node: Node, what: str, size: float) -> None:
         if abs(size) > SMALL:
@@ -155,7 +154,7 @@ class SizeCheck:
         if not self._made <= MAX_SIZE:
             raise QueryError(
                 f"The size of {what} is too large{self._place(node)}.",
-                f"All sizes of a query, multiplied, may be {MAX_SIZE:,} at most. For many rows read a table: from range(…).",
+                f"The product of all sizes in a query is limited to {MAX_SIZE:,}. For many rows, read a table: from range(…).",
             )
 
 
@@ -175,9 +174,9 @@ def _text(node: Node) -> str | None:
     return None
 
 
-# --- Which queries a user may run: everything that DuckDB's own parser found in the text is compared with what is allowed
+# --- Allowed queries: everything in the query, as parsed by DuckDB, is checked against allow lists
 #
-# What is not known to be harmless is refused, so that a new kind of syntax or a new function stays outside until somebody lets it in.
+# Unknown syntax and functions are rejected until they are added.
 
 
 PARSE = "select json_serialize_sql($1::varchar, skip_null := true, skip_empty := true, skip_default := true)"
@@ -188,7 +187,7 @@ OTHER_NODES = frozenset({
     "ORDER_MODIFIER", "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER", "DISTINCT_MODIFIER",
     "ORDER_DEFAULT", "ASCENDING", "DESCENDING",
 })  # fmt: skip
-"""Of the nodes that are no expressions: table references and modifiers."""
+"""Allowed nodes other than expressions: table references and modifiers."""
 
 TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series", "json_each", "json_tree"})
 
@@ -196,11 +195,11 @@ TIME_AND_CHANCE = frozenset({
     "now", "today", "current_date", "get_current_time", "get_current_timestamp", "transaction_timestamp",
     "random", "uuid", "uuidv4", "uuidv7", "gen_random_uuid",
 })  # fmt: skip
-"""Functions that do not compute from their arguments alone, and are harmless."""
+"""Harmless functions that do not compute from their arguments alone."""
 
 READS_SQL = frozenset({"json_serialize_sql", "json_deserialize_sql", "json_serialize_plan", "parse_duckdb_log_message"})
 CATALOGUE = ("__", "pg_", "has_", "inet_", "current_", "session_", "obj_", "col_", "shobj_", "map_to_pg", "get_block")
-"""How the names of functions and macros begin that tell about the engine."""
+"""Name prefixes of functions and macros that reveal information about the engine."""
 
 FUNCTIONS_SQL = """
 select distinct function_name from duckdb_functions()
@@ -214,7 +213,7 @@ where schema_name = 'main' and not internal and database_name = current_database
 
 @cache
 def pure_functions() -> frozenset[str]:
-    """DuckDB's own functions that a query may call. Listing them takes a third of a second, hence once a process."""
+    """Returns DuckDB's functions that a query may call. Cached, because listing them takes a third of a second."""
     with duckdb.connect(":memory:") as empty:
         listed = {name for (name,) in empty.execute(FUNCTIONS_SQL).fetchall()}
     return frozenset(
@@ -232,7 +231,7 @@ class SqlGuard:
         return cls(frozenset(name for (name,) in cursor.execute(VIEWS_SQL).fetchall()), pure_functions())
 
     def __call__(self, cursor: Cursor, sql: str) -> None:
-        """Raises `QueryError` unless the text is one query that may run."""
+        """Raises `QueryError` unless the text is one allowed query."""
         try:
             [(parsed,)] = cursor.execute(PARSE, [sql]).fetchall()
             tree = json.loads(parsed)
@@ -245,16 +244,16 @@ class SqlGuard:
                     if not statements
                     else f"There are {len(statements)} queries where one is expected"
                 )
-                raise QueryError(f"{what}.", "Give one: select * from traces limit 10")
+                raise QueryError(f"{what}.", "Try: select * from traces limit 10")
             self._walk(statements[0], frozenset(), sql)
             SizeCheck(lambda node: _place(node, sql)).check(statements[0])
         except RecursionError as error:
             raise QueryError(
-                "The query is nested too deeply.", "Name its parts: with a as (…), b as (…) select …"
+                "The query is nested too deeply.", "Split it into parts: with a as (…), b as (…) select …"
             ) from error
 
     def _walk(self, node: object, named: frozenset[str], sql: str) -> None:
-        """`named`: the `with` queries that can be seen from here."""
+        """`named`: the visible `with` queries."""
         if isinstance(node, list):
             for child in node:
                 self._walk(child, named, sql)
@@ -280,7 +279,9 @@ class SqlGuard:
         if isinstance(kind, str) and "class" not in node:
             allowed = QUERY_NODES if "cte_map" in node else OTHER_NODES
             if kind not in allowed | ({"SUBQUERY"} if "subquery" in node else set()):
-                raise QueryError(f"This form of SQL ({kind.lower()}) is not for queries.", "Use one plain SELECT.")
+                raise QueryError(
+                    f"This form of SQL ({kind.lower()}) is not allowed in queries.", "Use one plain SELECT."
+                )
         if kind == "BASE_TABLE":
             self._allow_table(node, named, sql)
         elif kind == "TABLE_FUNCTION":
@@ -311,16 +312,17 @@ class SqlGuard:
             shown = ".".join([*schema, name])
             if name.lower() in UNBOUNDED:
                 raise QueryError(
-                    f"The {noun} {shown!r} may need any amount of memory, so a query may not call it{_place(at, sql)}.",
+                    f"The {noun} {shown!r} can use unlimited memory, so a query may not call it{_place(at, sql)}.",
                     UNBOUNDED[name.lower()],
                 )
             raise QueryError(
-                f"The {noun} {shown!r} is not one that a query may call{_place(at, sql)}.",
+                f"The {noun} {shown!r} is not allowed in queries{_place(at, sql)}.",
                 _suggest(name, allowed, "Use functions that compute from the columns of a view."),
             )
 
     def _allow_show(self, node: Mapping[str, object], named: frozenset[str], sql: str) -> None:
-        """`describe`, `summarize` and `show <view>` name a view or hold a query; of the rest only `show tables`."""
+        """Checks `describe`, `summarize` and `show <view>`, which name a view or contain a query; otherwise only `show tables` is
+        allowed."""
         if node.get("query") is None and node.get("table_name") != '"tables"':
             self._allow_table(node, named, sql)
 
@@ -341,7 +343,7 @@ def _place(node: Mapping[str, object], sql: str) -> str:
 
 
 def place_of(sql: str, position: int) -> str:
-    """` (line 2, column 8)` for a position in bytes, as DuckDB counts."""
+    """Formats a byte position, as DuckDB counts, as ` (line 2, column 8)`."""
     before = sql.encode()[:position].decode(errors="ignore")
     line = before.count("\n") + 1
     return f" (line {line}, column {len(before) - before.rfind(chr(10))})"
@@ -354,21 +356,21 @@ def _not_a_query(sql: str, tree: Mapping[str, Any]) -> QueryError:
         return QueryError(
             f"{str(tree['error_message'])[:1].upper()}{tree['error_message'][1:]}{place}.", "Correct the text there."
         )
-    return QueryError("Only one SELECT is taken, and nothing that writes.", "Try: select * from traces limit 10")
+    return QueryError("Only a single SELECT is allowed.", "Try: select * from traces limit 10")
 
 
 MAX_SQL = 100_000
 MAX_GROWTH = 2**30
-"""Bytes by which this process may grow while a query runs."""
+"""Maximum growth of this process in bytes while a query runs."""
 LOOK_S = 0.05
-"""How often that is looked at."""
+"""Interval of the memory and time check in seconds."""
 ROWS_AT_ONCE = 2048
 STATM = Path("/proc/self/statm")
 PAGE = 4096 if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE")
 
 
 class GuardedReads:
-    """Takes cursors with `errors_as_json` on. The views that a query may read are those there are when the first one comes."""
+    """Runs guarded queries on cursors with `errors_as_json`. The readable views are determined on first use."""
 
     def __init__(self) -> None:
         self._check: SqlGuard | None = None
@@ -376,7 +378,7 @@ class GuardedReads:
     def select(
         self, cursor: Cursor, sql: str, params: Sequence[object], *, limit: int | None, timeout_s: float | None
     ) -> Rows:
-        """Raises `QueryError`, with the place in the text where there is one, and what to do."""
+        """Runs a query. Raises `QueryError` with its position in the text, if known, and the next step."""
         if len(sql) > MAX_SQL:
             raise QueryError(
                 f"The query is longer than {MAX_SQL} characters.", "Shorten it; pass long values as $1, $2, …"
@@ -397,7 +399,7 @@ class GuardedReads:
 
 
 def _fetch(cursor: Cursor, limit: int | None, watch: _Watch) -> list[tuple[object, ...]]:
-    """One more than `limit`. Some at a time: rows become Python's, which an interrupt does not reach."""
+    """Fetches up to `limit` + 1 rows in chunks, because an interrupt does not reach the conversion to Python objects."""
     rows: list[tuple[Any, ...]] = []
     while limit is None or len(rows) <= limit:
         some = cursor.fetchmany(ROWS_AT_ONCE if limit is None else min(ROWS_AT_ONCE, limit + 1 - len(rows)))
@@ -409,7 +411,7 @@ def _fetch(cursor: Cursor, limit: int | None, watch: _Watch) -> list[tuple[objec
 
 
 def _execute(cursor: Cursor, sql: str, params: Sequence[object]) -> tuple[str, ...]:
-    """Run it, and name its columns. Times with a zone are read as naive UTC, as everywhere (and as text inside lists and structs)."""
+    """Executes the query and returns its column names. Times with time zone are read as naive UTC (as text inside lists and structs)."""
     cursor.execute(sql, list(params))
     columns = [(column[0], str(column[1])) for column in cursor.description or ()]
     if any("WITH TIME ZONE" in kind for _, kind in columns):
@@ -425,10 +427,10 @@ def _execute(cursor: Cursor, sql: str, params: Sequence[object]) -> tuple[str, .
 
 
 class _Watch:
-    """Ends what `cursor` does when it takes too long, or when this process grew too much meanwhile.
+    """Interrupts a query on `cursor` that takes too long, or during which this process grows too much.
 
-    DuckDB counts most of what a query holds against its `memory_limit`, but not the values it computes while planning, nor single
-    lists. So the process itself is measured: whatever a query calls, it ends soon after it has grown by `MAX_GROWTH`.
+    DuckDB counts most memory of a query against its `memory_limit`, but not values computed while planning, nor single lists. The
+    process itself is therefore measured: a query ends soon after the process has grown by `MAX_GROWTH`.
     """
 
     def __init__(self, cursor: Cursor, timeout_s: float | None) -> None:
@@ -438,7 +440,7 @@ class _Watch:
         self._why: QueryError | None = None
 
     def check(self) -> None:
-        """Raises `QueryError` once the query is over a limit."""
+        """Raises `QueryError` once a limit is exceeded."""
         if self._why is not None:
             raise self._why
 
@@ -453,17 +455,17 @@ class _Watch:
             if self._why is not None:
                 raise self._why from error
             if was_interrupted():
-                raise QueryError("The query was stopped before its end.", "Ask it again.") from error
+                raise QueryError("The query was interrupted.", "Run it again.") from error
             raise
         finally:
             self._done.set()
-            thread.join()  # So that it cannot interrupt whatever uses this cursor next.
+            thread.join()  # It must not interrupt the next use of this cursor.
 
     def _look(self) -> None:
         while not self._done.wait(self._pause()):
             if self._why is None:
                 self._why = self._too_much()
-            if self._why is not None:  # Again and again: one that comes between two steps of the query is lost.
+            if self._why is not None:  # Repeatedly: an interrupt between two steps of the query is lost.
                 self._cursor.interrupt()
 
     def _pause(self) -> float:
@@ -474,7 +476,7 @@ class _Watch:
     def _too_much(self) -> QueryError | None:
         if self._timeout_s is not None and time.monotonic() - self._began >= self._timeout_s:
             return QueryError(
-                f"The query took longer than {self._timeout_s:g} s.",
+                f"The query exceeded its time limit of {self._timeout_s:g} s.",
                 "Narrow it, for example to the traces of the last day.",
             )
         if own_memory() - self._before > MAX_GROWTH:
@@ -483,7 +485,7 @@ class _Watch:
 
 
 def own_memory() -> int:
-    """Bytes that this process alone holds, files that are mapped left out; 0 where the system does not tell (then DuckDB's limit alone holds)."""
+    """Returns this process's private memory in bytes, without mapped files; 0 if unknown (then only DuckDB's limit applies)."""
     try:
         _, resident, shared, *_ = STATM.read_bytes().split()
     except OSError:
@@ -492,12 +494,12 @@ def own_memory() -> int:
 
 
 def _too_big() -> QueryError:
-    return QueryError("The query needs more memory than a lab may use.", "Ask for fewer rows or columns.")
+    return QueryError("The query exceeds the memory limit.", "Request fewer rows or columns.")
 
 
 @contextlib.contextmanager
 def _explained(sql: str) -> Iterator[None]:
-    """A DuckDB error about the query, as a `QueryError`."""
+    """Converts a DuckDB error about the query to a `QueryError`."""
     try:
         yield
     except (*FATAL, duckdb.InterruptException, duckdb.ConnectionException):

@@ -9,8 +9,8 @@
     all(any(c.kind == "generation" for c in s.children) for s in spans if s.kind == "turn")
     any(s.attributes["gen_ai.tool.name"] == "think" for s in spans) and scores["quality"] > 0.5
 
-It is read by `ast` and never evaluated; SQL is built from known names and bound parameters only. Comparing follows Python: letters match
-in case, chains work, `==` with a missing value is false, and so are `<` and `>`.
+Expressions are parsed with `ast` and never evaluated; SQL is built from known names and bound parameters only. Comparisons follow Python:
+they are case-sensitive, can be chained, and `==`, `<` and `>` with a missing value are false.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ __all__ = ["CompiledFilter", "compile_filter", "evaluate", "read_filter", "start
 
 
 def compile_filter(text: str, dialect: Dialect, *, first_param: int = 1, now: datetime | None = None) -> CompiledFilter:
-    """SQL for after `where` in a query over `traces t`, its parameters numbered from `first_param`. Raises `FilterError`."""
+    """Compiles a filter to a SQL condition for a query over `traces t`, with parameters numbered from `first_param`. Raises
+    `FilterError`."""
     return to_sql(read_filter(text, now=now), dialect, first_param)
 
 
 def evaluate(text: str, trace: Mapping[str, Any], *, now: datetime | None = None) -> bool:
-    """Whether one trace (see `evaluate.py` for its form) passes the filter. Raises `FilterError`."""
+    """Returns whether one trace (see `evaluate.py` for its form) matches the filter. Raises `FilterError`."""
     return holds(read_filter(text, now=now), trace)

@@ -1,5 +1,5 @@
-"""The same tree evaluated in plain Python over one trace: the specification that the SQL is tested against, and the filter for
-traces that are in no database.
+"""Evaluates a filter's tree in plain Python on one trace: the reference implementation that the SQL is tested against, and the
+filter for traces that are not in a database.
 
 A trace is a dict with the columns of the view `traces`, and `spans` (a list of dicts with the columns of the view `spans`,
 `attributes` a dict), `scores` and `labels` (name to value).
@@ -48,7 +48,7 @@ from timestep_lab.store.filters.tree import (
     Value,
 )
 
-# --- Which name means what: fields of the trace by themselves, fields of a span after the name its comprehension gave it
+# --- Name resolution: fields of the trace directly, fields of a span through the name bound by a comprehension
 
 
 TRACE = Row("")
@@ -61,18 +61,22 @@ class Fail(Protocol):
 
 
 class Scope:
-    """`spans`: names that stand for a span here."""
+    """The names in scope. `spans`: names bound to a span."""
 
     def __init__(self, spans: Mapping[str, Row]) -> None:
         self._spans = spans
 
     def with_span(self, target: ast.Name, fail: Fail) -> Scope:
         if target.id in TRACE_FIELDS or target.id in self._spans or target.id in ("spans", "scores", "labels"):
-            fail(target, f"{target.id!r} means something else already.", "Name the span otherwise, for example s or c.")
+            fail(
+                target,
+                f"{target.id!r} already has another meaning.",
+                "Use another name for the span, for example s or c.",
+            )
         return Scope({**self._spans, target.id: Row(target.id)})
 
     def spans_of(self, node: ast.expr, fail: Fail) -> Row | None:
-        """What a comprehension goes through: None for all spans of the trace, else the span whose children they are."""
+        """Returns what a comprehension iterates over: None for all spans of the trace, else the span whose children they are."""
         match node:
             case ast.Name(id="spans"):
                 return None
@@ -107,14 +111,18 @@ class Scope:
                 return self._spans.get(name)
             case ast.Attribute(value=below, attr="parent") if (row := self._row(below, fail)) is not None:
                 if row.parents == MAX_PARENTS:
-                    fail(node, f"More than {MAX_PARENTS} parents up is too far.", "Look from further up instead.")
+                    fail(node, f"More than {MAX_PARENTS} parents up is too far.", "Start from an ancestor instead.")
                 return Row(row.name, row.parents + 1)
         return None
 
     def _entry(self, node: ast.Subscript, fail: Fail) -> Value:
         key = node.slice.value if isinstance(node.slice, ast.Constant) else None
         if not isinstance(key, str) or not key or "\0" in key:
-            fail(node, f"{ast.unparse(node.value)} takes a name in quotes.", f'Write {ast.unparse(node.value)}["name"]')
+            fail(
+                node,
+                f"{ast.unparse(node.value)} requires a name in quotes.",
+                f'Write {ast.unparse(node.value)}["name"]',
+            )
         types: dict[str, ValueType] = {"attributes": "any", "scores": "number", "labels": "text"}
         match node.value:
             case ast.Name(id="attributes"):
@@ -137,7 +145,7 @@ class Scope:
 
     @staticmethod
     def shown_words(field: Field) -> Mapping[str, str]:
-        """What the views call the choices of a field, where they call them otherwise."""
+        """Returns the labels that the UI shows for the values of a field, where they differ."""
         return (TRACE_WORDS if field.row == TRACE else SPAN_WORDS).get(field.name, {})
 
 
@@ -155,7 +163,7 @@ def _field(
         return Field(row, name, fields[name])
     owner = "a trace" if row == TRACE else "a span"
     if row == TRACE and name in SPAN_FIELDS:
-        fail(node, f"A trace has no field {name!r}, its spans do.", f"Write any(s.{name} == … for s in spans)")
+        fail(node, f"A trace has no field {name!r}; its spans do.", f"Write any(s.{name} == … for s in spans)")
     hint = did_you_mean(name, [*fields, *aliases, *more])
     fail(node, f"There is no field {name!r} of {owner}.{hint}", f"There are: {', '.join(fields)}.")
 

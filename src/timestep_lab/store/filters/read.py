@@ -1,4 +1,4 @@
-"""Reading a filter: a Python expression, parsed by `ast` and never evaluated, becomes a typed tree or a `FilterError`."""
+"""Parses a filter: a Python expression, parsed by `ast` and never evaluated, becomes a typed tree or raises `FilterError`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from timestep_lab.store.filters.tree import (
 MAX_LENGTH = 10_000
 MAX_DEPTH = 60
 MAX_LOOKS = 20
-"""How often one filter may look through the spans. Each time is a subquery."""
+"""How many times one filter may iterate over spans. Each time is a subquery."""
 FUNCTIONS = ("any", "all", "len", "count", "sum", "min", "max", "ago", "now")
 METHODS = ("lower", "upper", "startswith", "endswith", "contains")
 _COMPARE = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
@@ -51,25 +51,25 @@ EXAMPLE = 'Write, for example: model == "gpt-4.1" and cost > 0.01'
 
 
 def read_filter(text: str, *, now: datetime | None = None) -> Condition:
-    """The empty filter is always true. `now` is what `ago` counts from. Raises `FilterError` with the position of the trouble."""
+    """Parses a filter; the empty filter is always true. `now` is the reference time of `ago`. Raises `FilterError` with the position."""
     if not text.strip():
         return Always(True)
     if len(text) > MAX_LENGTH:
-        raise FilterError(f"The filter is longer than {MAX_LENGTH} characters.", "Ask for less at once.")
-    # One line, whatever the lines it was typed on; places stay the same.
+        raise FilterError(f"The filter is longer than {MAX_LENGTH} characters.", "Shorten it.")
+    # Newlines become spaces; positions stay the same.
     line = re.sub(r"\s", " ", text)
     offset = len(line) - len(line.lstrip())
     try:
         tree = ast.parse(line[offset:], mode="eval")
     except SyntaxError as error:
         raise _unreadable(line, offset + max((error.offset or 1) - 1, 0), error) from None
-    except (ValueError, RecursionError, MemoryError):  # NUL, or parentheses without end
-        raise FilterError("The filter cannot be read.", EXAMPLE) from None
+    except (ValueError, RecursionError, MemoryError):  # NUL, or unlimited parentheses
+        raise FilterError("The filter cannot be parsed.", EXAMPLE) from None
     return _Reader(line[offset:], offset, now or utc_now()).condition(tree.body, Scope({}), 0)
 
 
 def started_since(condition: Condition) -> datetime | None:
-    """The latest moment that the filter surely wants traces to have started after; None when it says none."""
+    """Returns the latest time such that every matching trace has started at or after it; None if the filter implies no such time."""
     match condition:
         case Both("and", parts):
             moments = [moment for part in parts if (moment := started_since(part)) is not None]
@@ -86,13 +86,13 @@ def _unreadable(text: str, place: int, error: SyntaxError) -> FilterError:
     for written, meant in (("&&", "and"), ("||", "or"), ("!", "not")):
         if text[max(place - 1, 0) : place + 1].endswith(written) or text.startswith(written, place):
             return FilterError(
-                f"{written} has no meaning in a filter. (at character {place + 1} of the filter)",
-                f"Write {meant} in its place.",
+                f"{written} is not supported in filters (at character {place + 1} of the filter)",
+                f"Use {meant} instead.",
                 position=place,
             )
     single = text[place : place + 1] == "=" or "==" in (error.msg or "")
     hint = 'Compare with "==", not "=".' if single else EXAMPLE
-    return FilterError(f"The filter cannot be read at character {place + 1}: {error.msg}.", hint, position=place)
+    return FilterError(f"The filter cannot be parsed at character {place + 1}: {error.msg}.", hint, position=place)
 
 
 class _Reader:
@@ -117,10 +117,10 @@ class _Reader:
                 return self._call_condition(node, scope, depth)
             case ast.Constant(value=bool(value)):
                 return Always(value)
-        self.value(node, scope, depth)  # A wrong name is a better complaint than the next one.
+        self.value(node, scope, depth)  # An unknown name is the better error, so check names first.
         self.fail(
             node,
-            f"{ast.unparse(node)} alone is neither true nor false.",
+            f"{ast.unparse(node)} is not a condition.",
             "Compare it, for example with ==, > or `is None`.",
         )
 
@@ -135,7 +135,7 @@ class _Reader:
     def _step(self, operator: ast.cmpop, left: ast.expr, right: ast.expr, scope: Scope, depth: int) -> Condition:
         if isinstance(operator, ast.Is | ast.IsNot):
             if not (isinstance(right, ast.Constant) and right.value is None):
-                self.fail(right, "`is` works with None only.", "Use == for other values.")
+                self.fail(right, "`is` can only be used with None.", "Use == for other values.")
             condition: Condition = IsNone(self.value(left, scope, depth))
             return Negation(condition) if isinstance(operator, ast.IsNot) else condition
         if isinstance(operator, ast.In | ast.NotIn):
@@ -145,7 +145,7 @@ class _Reader:
         symbol = cast(Literal["==", "!=", "<", "<=", ">", ">="], _COMPARE[type(operator)])
         if NOTHING in (a, b):
             if symbol not in ("==", "!="):
-                self.fail(right, f"None cannot be compared by {symbol}.", "Use `is None` or `is not None`.")
+                self.fail(right, f"None cannot be compared with {symbol}.", "Use `is None` or `is not None`.")
             value = b if a == NOTHING else a
             return IsNone(value) if symbol == "==" else Negation(IsNone(value))
         a, b = self._agree(left, a, b), self._agree(right, b, a)
@@ -164,8 +164,8 @@ class _Reader:
                 choices.append(self._choice(element, choice, value))
             return OneOf(value, tuple(choices))
         part, text = self.value(left, scope, depth), self.value(right, scope, depth)
-        self._need_text(left, part, "What is looked for with `in`")
-        self._need_text(right, text, "What `in` looks into")
+        self._need_text(left, part, "The left side of `in`")
+        self._need_text(right, text, "The right side of `in`")
         between = TRACE_LISTS.get(right.id) if isinstance(right, ast.Name) else None
         if between is not None and isinstance(text, Field) and isinstance(part, Constant):
             return Holds(text, str(part.value), between)
@@ -186,7 +186,7 @@ class _Reader:
             self._need_text(node, part, f"The argument of .{name}()")
             return TextTest(cast(Literal["contains", "startswith", "endswith"], name), text, part)
         self.value(node, scope, depth)
-        self.fail(node, f"{name}(…) is a value, neither true nor false.", "Compare it, for example: > 1")
+        self.fail(node, f"{name}(…) is a value, not a condition.", "Compare it, for example: > 1")
 
     # -- values
 
@@ -209,11 +209,11 @@ class _Reader:
             case ast.Call():
                 return self._call_value(node, scope, depth)
             case ast.Compare() | ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
-                self.fail(node, "A condition stands where a value is needed.", "Join conditions with and, or, not.")
+                self.fail(node, "Expected a value but found a condition.", "Join conditions with and, or, not.")
         if isinstance(node, ast.BinOp | ast.UnaryOp) and type(node.op) in _BITWISE:
             written, meant = _BITWISE[type(node.op)]
-            self.fail(node, f"{written} has no meaning in a filter.", f"Write {meant} in its place.")
-        self.fail(node, f"{type(node).__name__} has no meaning in a filter.", EXAMPLE)
+            self.fail(node, f"{written} is not supported in filters.", f"Use {meant} instead.")
+        self.fail(node, f"{type(node).__name__} is not supported in filters.", EXAMPLE)
 
     def _call_value(self, node: ast.Call, scope: Scope, depth: int) -> Value:
         name = self._called(node)
@@ -221,7 +221,7 @@ class _Reader:
             if name not in ("lower", "upper"):
                 self.condition(node, scope, depth + 1)
                 self.fail(
-                    node, f".{name}() is a condition, not a value.", "Use it by itself, joined with and, or, not."
+                    node, f".{name}() is a condition, not a value.", "Use it on its own, joined with and, or, not."
                 )
             text = self.value(node.func.value, scope, depth + 1)
             self._need_text(node.func.value, text, f".{name}()")
@@ -237,7 +237,7 @@ class _Reader:
         if name in ("len", "count", "sum", "min", "max"):
             return self._aggregate(node, name, scope, depth)
         self.condition(node, scope, depth + 1)
-        self.fail(node, f"{name}(…) is a condition, not a value.", "Use it by itself, joined with and, or, not.")
+        self.fail(node, f"{name}(…) is a condition, not a value.", "Use it on its own, joined with and, or, not.")
 
     def _aggregate(self, node: ast.Call, name: str, scope: Scope, depth: int) -> Value:
         if name == "len" and len(node.args) == 1 and isinstance(node.args[0], ast.Name | ast.Attribute):
@@ -246,7 +246,7 @@ class _Reader:
         spans, inner, wanted, is_list = self._comprehension(node, scope, depth)
         if name == "len":
             if not is_list:
-                self.fail(node, "len() needs a list.", 'Write len([s for s in spans if s.kind == "tool"])')
+                self.fail(node, "len() requires a list.", 'Write len([s for s in spans if s.kind == "tool"])')
             return Aggregate("count", spans, inner.all_of(), None)
         if name == "count":
             own_row = isinstance(wanted, ast.Name) and wanted.id == spans.name
@@ -258,15 +258,15 @@ class _Reader:
             )
         value = self.value(wanted, inner.scope, depth + 1)
         if value.type != "number":
-            self.fail(wanted, f"{name}() works with numbers.", f"Write {name}(s.duration_ms for s in spans)")
+            self.fail(wanted, f"{name}() requires numbers.", f"Write {name}(s.duration_ms for s in spans)")
         return Aggregate(cast(Literal["sum", "min", "max"], name), spans, inner.all_of(), value)
 
     def _comprehension(self, node: ast.Call, scope: Scope, depth: int) -> tuple[Spans, _Inner, ast.expr, bool]:
-        """`any(<wanted> for s in spans if …)`: the spans, what holds for them, what is wanted of each, and whether it is a list."""
+        """Parses `any(<wanted> for s in spans if …)`: returns the spans, the conditions on them, the element, and whether it is a list."""
         argument = node.args[0] if len(node.args) == 1 and not node.keywords else None
         if not isinstance(argument, ast.GeneratorExp | ast.ListComp) or len(argument.generators) != 1:
             name = self._called(node)
-            self.fail(node, f"{name}() looks at each span.", f'Write {name}(s.kind == "tool" for s in spans)' if name != "len" else
+            self.fail(node, f"{name}() requires a comprehension over spans.", f'Write {name}(s.kind == "tool" for s in spans)' if name != "len" else
                       'Write len([s for s in spans if s.kind == "tool"])')  # fmt: skip
         self._look(node)
         loop = argument.generators[0]
@@ -284,7 +284,7 @@ class _Reader:
         if self._looks > MAX_LOOKS:
             self.fail(
                 node,
-                f"The filter looks through the spans more than {MAX_LOOKS} times.",
+                f"The filter iterates over the spans more than {MAX_LOOKS} times.",
                 'Join conditions on one span: any(s.agent == "a" and s.kind == "tool" for s in spans); or use `in (…)`.',
             )
 
@@ -321,31 +321,31 @@ class _Reader:
         if value.type not in ("text", "any"):
             self.fail(
                 node,
-                f"{what} must be text, and {ast.unparse(node)} is {values.spoken(value.type)}.",
+                f"{what} must be text, but {ast.unparse(node)} is {values.spoken(value.type)}.",
                 'Write text in quotes: "berkeley"',
             )
 
     def _agree(self, node: ast.expr, value: Value, other: Value) -> Value:
-        """`value` in the type of `other`, or a complaint at `node`."""
+        """Returns `value` converted to the type of `other`. Raises `FilterError` at `node` if the two cannot be compared."""
         if value.type == other.type or "any" in (value.type, other.type):
             if value.type == "any" == other.type:
                 self.fail(node, "Two attributes cannot be compared with each other.", "Compare with text or a number.")
             if "any" in (value.type, other.type) and {"time", "bool", "none"} & {value.type, other.type}:
                 self.fail(
                     node,
-                    "An attribute is compared with text or a number.",
+                    "An attribute can only be compared with text or a number.",
                     'Write, for example: s.attributes["key"] == "text"',
                 )
             return value
         if other.type == "time" and isinstance(value, Constant) and isinstance(value.value, str):
             return values.moment(value.value, self._failing(node))
         if value.type == "time" and isinstance(other, Constant) and isinstance(other.value, str):
-            return value  # The other side is turned into a time when its turn comes.
-        self.fail(node, f"{ast.unparse(node)} is {values.spoken(value.type)}, and it is compared with {values.spoken(other.type)}.",
+            return value  # The other side is converted when it is checked.
+        self.fail(node, f"{ast.unparse(node)} is {values.spoken(value.type)} but is compared with {values.spoken(other.type)}.",
                   'Text is written in quotes, numbers without; times as ago("24h") or "2026-11-22T16:00".')  # fmt: skip
 
     def _choice(self, node: ast.expr, value: Value, field: Value) -> Value:
-        """`value` as the field holds it, or a complaint at `node` when the field never does."""
+        """Returns `value` as stored in the field. Raises `FilterError` at `node` if the field never has this value."""
         if not (isinstance(value, Constant) and isinstance(value.value, str) and isinstance(field, Field)):
             return value
         choices = Scope.choices(field)
@@ -372,7 +372,7 @@ class _Reader:
 
 
 class _Inner:
-    """Inside a comprehension: its names, and the conditions of its `if`s."""
+    """The inside of a comprehension: its names and the conditions of its `if` clauses."""
 
     def __init__(self, scope: Scope, tests: tuple[Condition, ...]) -> None:
         self.scope, self._tests = scope, tests

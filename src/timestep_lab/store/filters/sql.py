@@ -1,7 +1,7 @@
-"""A filter's tree as SQL over the views `traces` (called `t`) and `spans`, every constant a bound parameter.
+"""Compiles a filter's tree to SQL over the views `traces` (aliased `t`) and `spans`; every constant is a bound parameter.
 
-In Python None is a value like any other; in SQL it makes a condition neither true nor false. At the top, and under and/or,
-"neither" does no harm and the plain form can use statistics; under `not` every condition is written so that it is true or false.
+In Python None is a value like any other; in SQL it makes a condition neither true nor false. At the top level, and under and/or,
+null is harmless and the plain form can use statistics; under `not`, conditions are written so that they are never null.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _ATTRIBUTE: dict[Dialect, dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class CompiledFilter:
-    """`sql` goes after `where` of a query over `traces t`; `params` are its `$n`, in order."""
+    """`sql` follows `where` in a query over `traces t`; `params` are its `$n`, in order."""
 
     sql: str
     params: list[Any]
@@ -84,13 +84,13 @@ class _SqlWriter:
         self.params: list[Any] = []
         self._aliases: dict[str, str] = {"": TRACE_ALIAS}
         self._parents: dict[str, int] = {}
-        """Of each span name: how many steps up its parents are joined."""
+        """For each span name, how many levels of parents are joined."""
         self._taken = 0
 
     # -- conditions
 
     def condition(self, node: Condition, *, exact: bool) -> str:
-        """`exact`: never null. Otherwise null may stand for false."""
+        """Returns the condition in SQL. `exact`: it is never null. Otherwise null may stand for false."""
         match node:
             case Always(value):
                 return "true" if value else "false"
@@ -126,7 +126,7 @@ class _SqlWriter:
                 return self._definite(f"{a} = {b}", exact)
             return f"({a} is not distinct from {b})"
         if self._dialect == "postgres" and "text" in (left.type, right.type):
-            a = f'{a} collate "C"'  # By code point, as Python and DuckDB do.
+            a = f'{a} collate "C"'  # By code point, as in Python and DuckDB.
         return self._definite(f"{a} {operator} {b}", exact)
 
     def _one_of(self, value: Value, choices: tuple[Value, ...], exact: bool) -> str:
@@ -173,7 +173,7 @@ class _SqlWriter:
         return self._value(left, left.type), self._value(right, left.type)
 
     def _value(self, node: Value, wanted: str) -> str:
-        """`wanted` says how to read a value of type any."""
+        """Returns the value in SQL. `wanted` is the type to which a value of type any is converted."""
         match node:
             case Constant(value, kind):
                 return self._param(value, kind)
@@ -239,7 +239,7 @@ class _SqlWriter:
         return _Named(self, spans.name)
 
     def _source(self, spans: Spans) -> str:
-        """`spans s1`, with the parents joined that the conditions asked for."""
+        """Returns `spans s1`, with the joins of the parents that the conditions use."""
         alias = self._aliases[spans.name]
         joins, below = "", alias
         for step in range(1, self._parents.get(spans.name, 0) + 1):
@@ -250,7 +250,7 @@ class _SqlWriter:
 
 
 class _Named:
-    """While it lasts, a span's name stands for a table alias of its own."""
+    """A context in which a span's name stands for a table alias of its own."""
 
     def __init__(self, writer: _SqlWriter, name: str) -> None:
         self._writer, self._name = writer, name
@@ -267,7 +267,7 @@ class _Named:
 
 
 def _rows_in(node: object) -> Iterator[Row]:
-    """Every row that a part of the tree refers to."""
+    """Yields every row that a part of the tree refers to."""
     if isinstance(node, Row):
         yield node
     elif isinstance(node, tuple):
@@ -277,11 +277,11 @@ def _rows_in(node: object) -> Iterator[Row]:
         for part in fields(node):
             yield from _rows_in(getattr(node, part.name))
         if isinstance(node, Some | Aggregate) and node.spans.of is None:
-            yield Row("")  # Its spans are those of the trace, so it needs the trace.
+            yield Row("")  # It iterates over the trace's spans, so it needs the trace.
 
 
 def _names_in(node: object) -> set[str]:
-    """The span names that comprehensions inside give."""
+    """Returns the span names bound by nested comprehensions."""
     if isinstance(node, Spans):
         return {node.name}
     parts: Any = (

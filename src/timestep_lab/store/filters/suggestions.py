@@ -1,4 +1,4 @@
-"""What may stand at the cursor of a filter: fields, their values as they occur, operators, and ready-made conditions."""
+"""Completions for a filter at the cursor: fields, their frequent values, operators, and ready-made conditions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Literal, get_args
 
 from timestep_lab.model.spans import SPAN_KINDS, SpanStatus, TraceOutcome, TraceSource, TraceStatus
 
-# --- What a filter may name: the columns of the views `traces` and `spans`, their types, and short names people try first
+# --- The names a filter may use: columns of the views `traces` and `spans`, their types, and common short names
 
 
 ValueType = Literal["text", "number", "time", "bool", "none", "any"]
-"""`any` is a value inside a span's attributes: text or number, known only row by row."""
+"""`any` is a value from a span's attributes: text or number, known only per row."""
 
 TRACE_FIELDS: Mapping[str, ValueType] = {
     "trace_id": "text", "thread_id": "text", "end_user": "text", "workflow": "text", "agent_path": "text", "model": "text", "status": "text",
@@ -24,7 +24,7 @@ TRACE_FIELDS: Mapping[str, ValueType] = {
     "failed_tools": "text", "error_types": "text",
 }  # fmt: skip
 TRACE_LISTS: Mapping[str, str] = {"agents": " → ", "failed_tools": "\n", "error_types": "\n", "tags": "\n"}
-"""Names of fields that hold several words, and what stands between these: `"lookup" in failed_tools` asks for the whole word."""
+"""Fields that are lists of words, with their separator: `"lookup" in failed_tools` matches a whole word."""
 SPAN_FIELDS: Mapping[str, ValueType] = {
     "trace_id": "text", "span_id": "text", "parent_id": "text", "kind": "text", "name": "text", "agent": "text",
     "status": "text", "error": "text", "model": "text", "provider": "text", "started_at": "time", "ended_at": "time",
@@ -44,7 +44,7 @@ TRACE_CHOICES: Mapping[str, tuple[str, ...]] = {
 SPAN_CHOICES: Mapping[str, tuple[str, ...]] = {
     "kind": SPAN_KINDS, "status": get_args(SpanStatus), "approval": ("not_needed", "approved", "rejected", "pending"),
 }  # fmt: skip
-"""Fields that hold one of a few words; comparing with any other word is refused, as it can only be a slip."""
+"""Fields with a fixed set of values; comparing with any other value is rejected as a mistake."""
 
 TRACE_WORDS: Mapping[str, Mapping[str, str]] = {
     "status": {"done": "completed", "needs approval": "needs_approval"},
@@ -52,10 +52,10 @@ TRACE_WORDS: Mapping[str, Mapping[str, str]] = {
     "source": {"evaluations": "evaluation"},
 }
 SPAN_WORDS: Mapping[str, Mapping[str, str]] = {"status": {"done": "ok", "failed": "error", "running": "pending"}}
-"""What the views call some of those words. Whoever reads one there may write it here."""
+"""The labels that the UI shows for some of those values; filters accept them too."""
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-"""Of `ago("24h")`, in seconds."""
+"""Seconds per unit of `ago("24h")`."""
 
 
 Facets = Mapping[str, Sequence[tuple[str, int]]]
@@ -75,7 +75,7 @@ _READY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """Text that may replace `filter[start:end]`. `detail` says what it is (`field`, `model`, `42 traces` …)."""
+    """Text that may replace `filter[start:end]`. `detail` describes it (`field`, `model`, `42 traces` …)."""
 
     text: str
     start: int
@@ -84,7 +84,7 @@ class Suggestion:
 
 
 def suggest(text: str, cursor: int, facets: Facets) -> list[Suggestion]:
-    """Best first. `facets`: field to its frequent values with the number of traces that have them."""
+    """Returns suggestions, best first. `facets`: field to its frequent values with the number of traces that have them."""
     left = text[:cursor]
     if match := _STARTED_VALUE.search(left):
         end = cursor + (1 if text[cursor : cursor + 1] == match[2][0] else 0)

@@ -1,6 +1,6 @@
-"""A filter after reading: a small typed tree. Every name in it is known and every comparison makes sense.
+"""The parsed form of a filter: a small typed tree in which every name is known and every comparison is valid.
 
-Two things are made of it: SQL (`sql.py`) and, for tests, a plain Python evaluation (`evaluate.py`).
+It is compiled to SQL (`sql.py`) and evaluated in plain Python (`evaluate.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Whose field it is: the trace (`name` ""), or the span that a comprehension calls `name`, or `parents` steps above it."""
+    """The owner of a field: the trace (`name` is ""), or the span bound to `name` by a comprehension, or its ancestor `parents` levels
+    up."""
 
     name: str
     parents: int = 0
@@ -40,7 +41,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`attributes["key"]` (type any) or `scores["name"]` (number), `labels["name"]` (text)."""
+    """`attributes["key"]` (type any), `scores["name"]` (number) or `labels["name"]` (text)."""
 
     row: Row
     table: Literal["attributes", "scores", "labels"]
@@ -67,7 +68,7 @@ class Arithmetic:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """`count`: how many spans fulfil `condition`. Others: over `value` of the spans that do; None when there are none (sum: 0)."""
+    """`count`: the number of spans that match `condition`. Others: an aggregate of `value` over those spans; None without any (sum: 0)."""
 
     function: Literal["count", "sum", "min", "max"]
     spans: Spans
@@ -78,7 +79,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """The spans of the trace, or the children of the span `of`, each called `name` in turn."""
+    """The spans of the trace, or the children of the span `of`, each bound to `name` in turn."""
 
     name: str
     of: Row | None
@@ -93,7 +94,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class TextTest:
-    """Whether `text` contains, begins or ends with `part`; letters must match in case."""
+    """Whether `text` contains, starts with or ends with `part`; case-sensitive."""
 
     test: Literal["contains", "startswith", "endswith"]
     text: Value
@@ -102,7 +103,7 @@ class TextTest:
 
 @dataclass(frozen=True, slots=True)
 class Holds:
-    """Whether `word` is one of those in `text`, which has `between` between them."""
+    """Whether `word` is an element of `text`, a list whose elements are separated by `between`."""
 
     text: Field
     word: str
@@ -122,7 +123,7 @@ class IsNone:
 
 @dataclass(frozen=True, slots=True)
 class Some:
-    """`any(...)`; `all(...)` is read as not any(not ...)."""
+    """`any(...)`; `all(...)` is parsed as not any(not ...)."""
 
     spans: Spans
     condition: Condition
@@ -148,7 +149,7 @@ Value: TypeAlias = Constant | Field | Entry | Lowered | Arithmetic | Aggregate
 Condition: TypeAlias = Compare | TextTest | Holds | OneOf | IsNone | Some | Always | Both | Negation
 
 
-# --- The constants of a filter: text, numbers, moments
+# --- The constants of a filter: text, numbers, times
 
 
 Fail = Callable[[str, str], NoReturn]
@@ -168,20 +169,20 @@ def constant(value: object, fail: Fail) -> Constant:
         case None:
             return Constant(None, "none")
         case bool():
-            fail(f"{value} is not a value to compare with.", "Leave it out, or write not before a condition.")
+            fail(f"{value} cannot be compared with.", "Remove it, or negate the condition with not.")
         case str():
             if clean(value) != value:
-                fail("Text with NUL or half a character is in no trace.", "Leave it out.")
+                fail("Text in traces never contains NUL or unpaired surrogates.", "Remove it.")
             return Constant(value, "text")
         case int() | float():
             if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > MAX_NUMBER:
                 fail("The number is too large.", "No field holds it.")
             return Constant(value, "number")
-    fail(f"{type(value).__name__} values have no meaning in a filter.", "Use text, numbers, None, or ago(…).")
+    fail(f"{type(value).__name__} values are not supported in filters.", "Use text, numbers, None, or ago(…).")
 
 
 def moment(text: str, fail: Fail) -> Constant:
-    """A time written as ISO 8601; without a zone it is UTC."""
+    """Parses an ISO 8601 time; without a time zone it is UTC."""
     try:
         return Constant(parse_iso(text), "time")
     except (ValueError, OverflowError):
@@ -191,9 +192,7 @@ def moment(text: str, fail: Fail) -> Constant:
 def ago(text: object, now: datetime, fail: Fail) -> Constant:
     match = _AGO.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        fail(
-            "ago() takes a length of time.", 'Write, for example: ago("30m"), ago("24h"), ago("7d"). Units: s m h d w.'
-        )
+        fail("ago() takes a duration.", 'Write, for example: ago("30m"), ago("24h"), ago("7d"). Units: s m h d w.')
     try:
         return Constant(now - timedelta(seconds=float(match[1]) * UNITS_S[match[2]]), "time")
     except OverflowError:

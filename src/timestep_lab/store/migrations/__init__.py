@@ -1,1 +1,1 @@
-"""Numbered SQL, one folder a dialect. A file that was released is never edited; `store/migrate.py` runs them."""
+"""Numbered SQL files, one folder per dialect. A released file is never edited; `store/migrate.py` runs them."""

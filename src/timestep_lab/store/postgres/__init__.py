@@ -1,1 +1,1 @@
-"""A lab in PostgreSQL: many users and many processes at once. Imported only when a lab's URL asks for it; needs the extra `postgres`."""
+"""A lab in PostgreSQL, for many users and processes. Imported only for such URLs; needs the extra `postgres`."""

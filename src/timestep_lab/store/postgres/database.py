@@ -1,4 +1,4 @@
-"""`PostgresDatabase`: a lab in PostgreSQL, for many users and many processes at once. `store.base.Database` says what each method does."""
+"""`PostgresDatabase`: a lab in PostgreSQL, for many users and processes. For the methods see `store.base.Database`."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from timestep_lab.store.postgres.listener import Listener, payloads
 from timestep_lab.store.postgres.sessions import Conn, Sessions, explain_typed
 from timestep_lab.store.postgres.setup import login_parameters, place, set_up
 
-# --- Many rows at once. COPY does not work into tables with row-level security, so it fills a temporary table that belongs to the connection and
-# is emptied by the commit; INSERT … SELECT takes the rows from there, past the policies. Measured: 32,000 rows/s of spans, against 14,000
-# by arrays and 20,000 by one JSON parameter; below a hundred rows, plain pipelined inserts are faster.
+# --- Bulk inserts. COPY does not work into tables with row-level security, so it fills a temporary table of the connection that is
+# emptied on commit; INSERT … SELECT moves the rows from there through the policies. Measured: 32,000 spans/s, against 14,000
+# with arrays and 20,000 with one JSON parameter; below a hundred rows, plain pipelined inserts are faster.
 
 
 FEW = 100
@@ -47,7 +47,7 @@ Values = Sequence[Sequence[Any]]
 
 
 def insert(connection: Connection[Any], table: str, columns: Sequence[str], rows: Values) -> None:
-    """`table` as written in our SQL, with or without its schema."""
+    """Inserts rows. `table` is written as in our SQL, with or without its schema."""
     if len(rows) < FEW:
         _insert_few(connection, table, columns, rows)
     else:
@@ -76,8 +76,8 @@ def _names(columns: Sequence[str]) -> str:
     return ", ".join(sql.Identifier(column).as_string(None) for column in columns)
 
 
-# --- What a lab in Postgres needs done now and then, by whichever of its processes comes first: the partitions of the days to come, the
-# word index of days that are over, and the batch ids of an hour ago forgotten.
+# --- Periodic maintenance, done by any of the lab's processes: partitions of the coming days, the word index of past days, and removal
+# of old batch ids.
 
 
 log = logging.getLogger("timestep_lab.store")
@@ -85,11 +85,11 @@ log = logging.getLogger("timestep_lab.store")
 EVERY_S = 600.0
 DAYS_AHEAD = 7
 REMEMBER = timedelta(hours=1)
-"""How long a batch id is known: far longer than any failover."""
+"""How long batch ids are remembered: much longer than any failover."""
 
 
 def keep_house(db: Database) -> None:
-    """Raises `StoreError`."""
+    """Runs the maintenance once. Raises `StoreError`."""
     now = to_naive_utc(utc_now())
     db.write(
         SYSTEM_USER,
@@ -102,7 +102,7 @@ def keep_house(db: Database) -> None:
 
 
 def index_words(db: Database) -> int:
-    """Index the words of all days that are over, one transaction a day. Returns how many days it were. Raises `StoreError`."""
+    """Indexes the words of all past days, one transaction per day. Returns the number of days. Raises `StoreError`."""
     days = 0
     while db.write(SYSTEM_USER, [Statement("select core.index_words(1)")])[0].rows[0][0]:
         days += 1
@@ -110,7 +110,7 @@ def index_words(db: Database) -> int:
 
 
 class Housekeeper:
-    """Does it on a thread of its own, soon after the start and every `EVERY_S` seconds."""
+    """Runs the maintenance on a thread, every `EVERY_S` seconds."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -127,10 +127,10 @@ class Housekeeper:
             try:
                 keep_house(self._db)
             except LabError as error:
-                log.warning("Housekeeping is put off: %s", error)
+                log.warning("Maintenance failed and will be retried: %s", error)
 
 
-# -- One writing transaction: for one user, written once whatever happens to the connection, announced when it is durable
+# -- Write transactions: for one user, exactly once even if the connection is lost, and announced when durable
 
 Command = tuple[bytes, Sequence[Any]]
 
@@ -149,7 +149,8 @@ def transact(
     announce: Iterable[Command] = (),
     pipelined: bool = True,
 ) -> list[Rows]:
-    """`first` says for whom; `announce` goes out with the commit. `pipelined` sends all of it in two round trips (COPY cannot).
+    """Runs a write transaction. `first` sets the user; `announce` is sent with the commit. `pipelined` needs two round trips (not for
+    COPY).
 
     Raises what `work` raises, and psycopg's errors.
     """
@@ -186,7 +187,7 @@ def transact(
 
 
 def perform(connection: Conn, statements: Sequence[Statement]) -> list[Rows]:
-    """All statements in one round trip. Raises `ConflictError` when one does not return the number of rows it expects."""
+    """Runs all statements in one round trip. Raises `ConflictError` when one does not affect the expected number of rows."""
     with connection.pipeline():
         cursors = [connection.execute(statement.sql.encode(), list(statement.params)) for statement in statements]
     results = [rows_of(cursor) for cursor in cursors]
@@ -196,7 +197,7 @@ def perform(connection: Conn, statements: Sequence[Statement]) -> list[Rows]:
 
 
 def rows_of(cursor: psycopg.Cursor[Any]) -> Rows:
-    """A statement without a result has no columns and no rows."""
+    """Returns a cursor's rows. A statement without a result has no columns and no rows."""
     if cursor.description is None:
         return Rows((), [], changed=max(cursor.rowcount, 0))
     return Rows(tuple(column.name for column in cursor.description), cursor.fetchall())
@@ -205,19 +206,19 @@ def rows_of(cursor: psycopg.Cursor[Any]) -> Rows:
 # --
 
 HOUSEKEEPING_LOCK = 7305442
-"""Advisory lock of housekeeping in several steps. An arbitrary number, the same in every release."""
+"""Advisory lock for maintenance with several statements. An arbitrary number, the same in every release."""
 KEPT_BY_DAY = timedelta(days=800)
-"""Older rows share one partition."""
+"""Rows older than this share one partition."""
 
 Tables = Mapping[str, tuple[Sequence[str], Sequence[tuple[Any, ...]]]]
 Work = Callable[[Conn], list[Rows]]
 
 
 class PostgresDatabase:
-    """`url` is a `postgresql://` URL of the lab's owner, or a function that returns it (an embedded server's port may change);
-    `revive` may start the server again when it does not answer.
+    """A lab in Postgres. `url` is the `postgresql://` URL of the lab's owner, or a function that returns it (an embedded server's port may
+    change); `revive` may restart a server that does not respond.
 
-    Raises a `StoreError` that says why the lab cannot be opened and what to do, `UsageError` for a malformed URL.
+    Raises a `StoreError` that explains why the lab cannot be opened, `UsageError` for a malformed URL.
     """
 
     dialect: Dialect = "postgres"
@@ -250,7 +251,7 @@ class PostgresDatabase:
 
     def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
         def work(connection: Conn) -> Rows:
-            # In pipeline mode all up to the end is one implicit transaction, and one round trip.
+            # In pipeline mode everything up to the end is one implicit transaction and one round trip.
             with interruptible(lambda: connection.cancel_safe(timeout=5.0)), connection.pipeline():
                 connection.execute(*self._acting_for(user_id))
                 cursor = connection.execute(sql.encode(), list(params))
@@ -271,7 +272,7 @@ class PostgresDatabase:
     ) -> list[Rows]:
         def work(connection: Conn) -> list[Rows]:
             if user_id == SYSTEM_USER and len(statements) > 1:
-                # Two that keep house at once would each see what the other has not yet finished. A heartbeat need not wait.
+                # Concurrent maintenance would see unfinished changes of the other process. A heartbeat need not wait.
                 connection.execute(b"select pg_advisory_xact_lock($1)", [HOUSEKEEPING_LOCK])
             return perform(connection, statements)
 
@@ -280,7 +281,7 @@ class PostgresDatabase:
     def begin_write(
         self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
     ) -> Future[list[Rows]] | None:
-        """A connection is held by the thread that waits for it."""
+        """Returns None: a waiting thread would have to hold the connection."""
         return None
 
     def state_of(self, user_id: str, topic: Topic) -> object | None:
@@ -338,7 +339,7 @@ class PostgresDatabase:
         return unsubscribe
 
     def close(self) -> None:
-        """Waits for nothing that is under way; may be called again."""
+        """Closes without waiting for active calls. Idempotent."""
         with self._lock:
             if self._closed:
                 return
@@ -377,7 +378,7 @@ class PostgresDatabase:
         return self._system if user_id == SYSTEM_USER else self._app
 
     def _acting_for(self, user_id: str) -> Command:
-        """What makes a transaction see this user's rows until it ends. The housekeeping role sees all by its policy."""
+        """Returns the statement that binds a transaction to a user. The maintenance role sees all rows by policy."""
         if user_id == SYSTEM_USER:
             return b"select 1", []
         return b"select set_config('lab.token', $1, true)", [self._access.signer.token(user_id)]
@@ -388,7 +389,7 @@ class PostgresDatabase:
     # -- partitions
 
     def _make_days(self, user_id: str, tables: Tables) -> None:
-        """Rows of a day that has no partition yet (an import of old traces, or a lab that ran past its last one) get it first."""
+        """Creates partitions for days that lack one (an import of old traces, or a lab that ran past its last partition)."""
         days: set[date] = set()
         for table, (columns, rows) in tables.items():
             column = self._access.day_columns.get(table.removeprefix("core."))

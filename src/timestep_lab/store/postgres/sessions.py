@@ -1,4 +1,4 @@
-"""Pooled connections, each lent for one transaction on behalf of one user; and what to do when Postgres goes away."""
+"""Pooled connections, each used for one transaction of one user, with reconnection after Postgres was unavailable."""
 
 from __future__ import annotations
 
@@ -29,47 +29,50 @@ from timestep_lab.model.errors import (
 )
 from timestep_lab.store.liveness import was_interrupted
 
-# --- What went wrong in Postgres, as an error of the lab with the next step
+# --- Conversion of Postgres errors to errors of the lab
 
 
 WRONG_PASSWORD = (pg.InvalidPassword, pg.InvalidAuthorizationSpecification)
 
 
 def explain(error: Exception, where: str) -> Exception:
-    """An error of our own statements. `where` names the server without a password. Errors that are not Postgres's come back as they are."""
+    """Converts an error of the lab's own statements. `where` names the server without a password. Other errors are returned unchanged."""
     text = said_by(error)
     match error:
         case LabError():
             return error
         case pg.UniqueViolation() | pg.ExclusionViolation():
-            return ConflictError(f"A row like this exists already: {text}", "Choose another name or id.")
+            return ConflictError(f"A row like this exists already: {text}", "Use another name or id.")
         case pg.ForeignKeyViolation():
-            return ConflictError(f"A row this one refers to is gone: {text}", "Read it again, then try again.")
+            return ConflictError(f"A referenced row does not exist: {text}", "Read it again, then try again.")
         case pg.SerializationFailure() | pg.DeadlockDetected():
-            return ConflictError("Others changed the same rows at the same time.", "Try again.")
+            return ConflictError("Another client changed the same rows at the same time.", "Try again.")
         case pg.DiskFull():
             return StoreUnavailableError(
                 f"The disk of Postgres at {where} is full; nothing was written.", "Free space there, then try again."
             )
         case pg.QueryCanceled() if was_interrupted():
-            return QueryError("The query was stopped before its end.", "Ask it again.")
+            return QueryError("The query was interrupted.", "Run it again.")
         case pg.QueryCanceled():
-            return StoreUnavailableError(f"Postgres at {where} took too long and was stopped.", "Try again.")
+            return StoreUnavailableError(f"Postgres at {where} exceeded its time limit.", "Try again.")
         case pg.LockNotAvailable():
-            return BusyError(f"Postgres at {where} holds these rows for somebody else.", "Try again.", retry_after=1.0)
+            return BusyError(
+                f"Postgres at {where} has locked these rows for another client.", "Try again.", retry_after=1.0
+            )
         case pg.TooManyConnections():
             return BusyError(
-                f"Postgres at {where} takes no more connections.",
-                "Try again, or raise max_connections.",
+                f"Postgres at {where} accepts no more connections.",
+                "Try again, or increase max_connections.",
                 retry_after=1.0,
             )
         case pg.InsufficientPrivilege():
             return ForbiddenError(
-                f"Postgres refused it: {text}", "Rows can be read and written by their own user only."
+                f"Postgres denied access: {text}", "Rows can only be read and written by their own user."
             )
         case pg.DataError() | UnicodeEncodeError() | ValueError():
             return DataError(
-                f"Postgres cannot hold this value: {text}", "Text may contain no NUL character or half surrogate."
+                f"Postgres cannot store this value: {text}",
+                "Text must not contain NUL characters or unpaired surrogates.",
             )
         case psycopg.OperationalError():
             return unreachable(error, where)
@@ -79,38 +82,38 @@ def explain(error: Exception, where: str) -> Exception:
 
 
 def unreachable(error: psycopg.Error, where: str) -> StoreError:
-    """Why a connection could not be made, or was lost."""
+    """Returns why a connection failed or was lost."""
     text = said_by(error)
-    # libpq gives no error code for what the server says while connecting; psycopg has the message alone.
+    # libpq has no error code for server messages during connection; psycopg only has the text.
     if isinstance(error, WRONG_PASSWORD) or "password authentication failed" in text or "no password supplied" in text:
         return StoreError(
-            f"Postgres at {where} refused the user name or password.",
+            f"Postgres at {where} rejected the user name or password.",
             "Correct the URL (postgresql://user:password@host/database), or the password file ~/.pgpass.",
         )
     if "does not exist" in text:
         return StoreError(f"Postgres at {where}: {text}", "Create it (createdb NAME), or correct the URL.")
     if "no pg_hba.conf entry" in text or "permission denied for database" in text:
-        return StoreError(f"Postgres at {where} does not let this user in: {text}", "Ask its administrator for access.")
+        return StoreError(
+            f"Postgres at {where} denies access to this user: {text}", "Ask its administrator for access."
+        )
     if "No space left on device" in text:
         return StoreUnavailableError(f"The disk of Postgres at {where} is full.", "Free space there, then try again.")
     return StoreUnavailableError(f"The connection to Postgres at {where} failed: {text}", "Try again in a moment.")
 
 
 def explain_typed(error: Exception, where: str, timeout_s: float | None) -> Exception:
-    """An error of SQL that a person typed: theirs to correct, unless the server itself failed."""
+    """Converts an error of SQL written by a user, which they can correct unless the server itself failed."""
     match error:
         case pg.QueryCanceled() if was_interrupted():
-            return QueryError("The query was stopped before its end.", "Ask it again.")
+            return QueryError("The query was interrupted.", "Run it again.")
         case pg.QueryCanceled():
-            return QueryError(
-                f"The query took longer than {timeout_s:g} s and was stopped.", "Narrow it, or add a limit."
-            )
+            return QueryError(f"The query exceeded its time limit of {timeout_s:g} s.", "Narrow it, or add a limit.")
         case pg.InsufficientPrivilege():
             return QueryError(
-                f"The query was refused: {said_by(error)}.", "Read the documented views only, such as traces."
+                f"The query was denied: {said_by(error)}.", "Read the documented views only, such as traces."
             )
         case pg.ReadOnlySqlTransaction():
-            return QueryError(f"The query would change something: {said_by(error)}.", "Only SELECT is allowed.")
+            return QueryError(f"The query would change data: {said_by(error)}.", "Only SELECT is allowed.")
         case pg.OperationalError() | pg.AdminShutdown():
             return explain(error, where)
         case psycopg.Error():
@@ -123,14 +126,14 @@ def explain_typed(error: Exception, where: str, timeout_s: float | None) -> Exce
 
 
 def said_by(error: BaseException) -> str:
-    """The first line of what Postgres said, without libpq's prefix that repeats host and port."""
+    """Returns the first line of a Postgres error, without libpq's prefix that repeats host and port."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return error.diag.message_primary
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].removeprefix("connection failed: ") if lines else type(error).__name__
 
 
-# -- The same Python values from Postgres as from DuckDB: naive UTC datetimes, JSON as its text, whole numbers as int, others as float
+# -- The same Python values as from DuckDB: naive UTC datetimes, JSON as text, integers as int, other numbers as float
 
 
 class _NaiveUtcLoader(TimestamptzLoader):
@@ -139,7 +142,7 @@ class _NaiveUtcLoader(TimestamptzLoader):
 
 
 class _NumberLoader(Loader):
-    """`sum(bigint)` and `avg(bigint)` are numeric in Postgres; a Decimal would not survive JSON or a chart."""
+    """`sum(bigint)` and `avg(bigint)` are numeric in Postgres, but JSON and charts do not support Decimal."""
 
     def load(self, data: Buffer) -> int | float:
         text = bytes(data).decode()
@@ -156,7 +159,7 @@ def adapt(connection: Connection[Any]) -> None:
 
 # --
 
-# Each lost connection would be three lines on the user's screen; what it means for them is said by our own errors.
+# Suppresses log output for every lost connection; the lab's own errors report it.
 for name in ("psycopg", "psycopg.pool"):
     if logging.getLogger(name).level in (logging.NOTSET, logging.WARNING):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -165,17 +168,17 @@ T = TypeVar("T")
 Conn = Connection[Any]
 
 PATIENCE_S = 10.0
-"""How long a call waits for Postgres to come back, or for a connection to be free, before it fails. A restart takes about one second."""
+"""How long a call waits for Postgres to restart, or for a free connection, before it fails. A restart takes about one second."""
 ATTEMPTS = 4
 TRANSIENT = (pg.SerializationFailure, pg.DeadlockDetected)
 SHUTDOWN = (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow)
 
 
 class Sessions:
-    """A pool of connections that logged in as one role.
+    """A pool of connections logged in as one role.
 
-    `conninfo` is asked anew for each connection, and `revive` (which may start the server again) when none can be made.
-    `where` names the server for people.
+    `conninfo` is called for each new connection, and `revive` (which may restart the server) when none can be made.
+    `where` names the server in messages.
     """
 
     def __init__(
@@ -199,14 +202,14 @@ class Sessions:
             max_size=size,
             configure=self.configure,
             reset=None if prepare else self.start_afresh,
-            reconnect_timeout=0.5,  # whoever needs a connection tries again at once
+            reconnect_timeout=0.5,  # callers retry immediately
             max_idle=300,
             open=True,
             name=f"timestep-lab {where}",
         )
 
     def connect(self) -> Conn:
-        """A connection outside the pool."""
+        """Returns a new connection outside the pool."""
         connection: Conn = psycopg.connect(self._conninfo(), autocommit=True, cursor_factory=RawCursor)
         self.configure(connection)
         return connection
@@ -223,15 +226,15 @@ class Sessions:
         )
 
     def start_afresh(self, connection: Conn) -> None:
-        """After SQL that somebody typed: its settings, locks and temporary things go."""
+        """Resets a connection after SQL written by a user: settings, locks and temporary objects."""
         connection.execute(b"discard all")
         self.configure(connection)
 
     def run(self, work: Callable[[Conn], T], *, explained: bool = True) -> T:
-        """Do `work` in a connection; again in another one when the connection was lost or others were in the way, so work must
-        bear being done twice.
+        """Runs `work` with a connection; retries with another one if the connection was lost or transactions collided, so `work` must be
+        repeatable.
 
-        Raises the lab's errors, or, not `explained`, those of psycopg for what the statements themselves did wrong.
+        Raises errors of the lab or, if not `explained`, psycopg's errors for errors of the statements themselves.
         """
         for left in reversed(range(ATTEMPTS)):
             connection = self._borrow()
@@ -260,12 +263,13 @@ class Sessions:
             try:
                 return self._pool.getconn(timeout=1.0)
             except PoolClosed:
-                raise StoreError("This lab was closed.", "Open it again.") from None
+                raise StoreError("This lab is closed.", "Open it again.") from None
             except PoolTimeout as error:
                 self._why(error, last=time.monotonic() > deadline)
 
     def _why(self, error: PoolTimeout, *, last: bool) -> None:
-        """No connection in a while: is Postgres gone (then try to revive it), or are all connections in use?"""
+        """Called when no connection is available: checks whether Postgres is down (and tries to revive it), or all connections are in
+        use."""
         try:
             self.connect().close()
         except (psycopg.OperationalError, StoreUnavailableError) as cause:
@@ -283,8 +287,8 @@ class Sessions:
 
 
 def _is_lost(connection: Conn, error: psycopg.Error) -> bool:
-    """Nothing more can be done with this connection. An operational error without a code comes from the client's library, which
-    no longer knows what it may send."""
+    """Returns whether a connection is unusable. An operational error without a code comes from the client library, whose state is then
+    undefined."""
     if connection.broken or connection.closed or isinstance(error, SHUTDOWN):
         return True
     return isinstance(error, psycopg.OperationalError) and error.sqlstate is None

@@ -1,6 +1,6 @@
-"""What the owner does when a lab opens: roles, migrations, row-level security, the next days' partitions. Then it logs out.
+"""Setup by the owner when a lab opens: roles, migrations, row-level security, partitions of the next days. Then the owner logs out.
 
-One process at a time, by an advisory lock: of two servers that start together, one migrates and the other finds it done.
+Serialized by an advisory lock: of two servers that start together, one migrates and the other finds it done.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from timestep_lab.store.liveness import interruptible
 from timestep_lab.store.migrate import migrate
 from timestep_lab.store.postgres.sessions import WRONG_PASSWORD, explain, unreachable
 
-# --- The three roles the lab logs in as, made by its owner
+# --- The three roles that the lab logs in as, created by its owner
 #
-# The user of the lab's URL owns the lab: it creates schemas and tables, and migrates them. No request is ever served as that user, and no
-# `SET ROLE` leads back to it: application, typed SQL and housekeeping each *log in* as a role of their own, with a password that was generated here
-# and lies in `secret.logins`, which only the owner can read. An owner who may create roles (CREATEROLE, or a superuser) has them made at
-# the first start. One who may not gets the exact statements for an administrator; they hold SCRAM verifiers, not passwords.
+# The user of the lab's URL owns the lab: it creates and migrates schemas and tables. No request is served as that user, and no
+# `SET ROLE` leads back to it: application, user-written SQL and maintenance each *log in* as a role of their own, with a generated password
+# in `secret.logins`, which only the owner can read. An owner with CREATEROLE (or a superuser) creates the roles at the first start.
+# Otherwise the error has the exact statements for an administrator, which contain SCRAM verifiers instead of passwords.
 
 
 Purpose = Literal["app", "sql", "system"]
@@ -72,7 +72,7 @@ class Login:
 
 
 def ensure_roles(owner: Connection[Any]) -> dict[Purpose, Login]:
-    """Make what is missing, check what is there. Raises `StoreError` with the statements an administrator has to run."""
+    """Creates missing roles and checks existing ones. Raises `StoreError` with the statements that an administrator has to run."""
     owner.execute(_TABLES.encode())
     logins = {purpose: _ensure_login(owner, purpose) for purpose in PURPOSES}
     missing = [login for login in logins.values() if not _try_create(owner, login)]
@@ -84,7 +84,7 @@ def ensure_roles(owner: Connection[Any]) -> dict[Purpose, Login]:
 
 
 def renew_password(owner: Connection[Any], login: Login) -> None:
-    """The role refused its password: a lab of the same name was here before, or an administrator changed it."""
+    """Resets the password of a role that rejected it: a lab with the same name existed before, or an administrator changed it."""
     try:
         owner.execute(login.alter_sql.encode())
     except pg.InsufficientPrivilege:
@@ -102,7 +102,7 @@ def _ensure_login(owner: Connection[Any], purpose: Purpose) -> Login:
 
 
 def _role_name(database: str, purpose: str) -> str:
-    """Roles belong to the whole server, so they are named after the database; at most 63 bytes."""
+    """Returns the role name. Roles belong to the whole server, so they include the database name; at most 63 bytes."""
     name = f"{database}_{purpose}"
     if len(name.encode()) > 63:
         name = f"lab_{hashlib.sha256(database.encode()).hexdigest()[:16]}_{purpose}"
@@ -116,7 +116,7 @@ def _try_create(owner: Connection[Any], login: Login) -> bool:
         owner.execute(login.create_sql.encode())
     except pg.InsufficientPrivilege:
         return False
-    except pg.DuplicateObject:  # another lab's start was faster
+    except pg.DuplicateObject:  # created by another process meanwhile
         return True
     return True
 
@@ -130,15 +130,15 @@ def _check_harmless(owner: Connection[Any], login: Login) -> None:
     assert row is not None
     if row[0] or row[1]:
         raise StoreError(
-            f"The role {login.role} could read every user's rows: it is a superuser, bypasses row-level security or is a member of another role.",
+            f"The role {login.role} can read every user's rows: it is a superuser, bypasses row-level security or is a member of another role.",
             f"Run as an administrator: alter role {_quoted(login.role)} nosuperuser nobypassrls; and revoke its memberships.",
         )
 
 
 def _ask_administrator(owner: Connection[Any], statements: list[str]) -> StoreError:
     return StoreError(
-        f"The user {owner.info.user} may not create the roles that keep users apart in {owner.info.dbname}.",
-        "Let an administrator of the server run this once, then start again:\n" + "\n".join(statements),
+        f"The user {owner.info.user} may not create the roles that separate users in {owner.info.dbname}.",
+        "Ask an administrator of the server to run this once, then start again:\n" + "\n".join(statements),
     )
 
 
@@ -146,14 +146,14 @@ def _quoted(name: str) -> str:
     return sql.Identifier(name).as_string(None)
 
 
-# --- SQL typed by a user. Four fences, one behind the other
+# --- User-written SQL: four layers of protection
 #
-# The text may not name what lies outside the views (system catalogues, settings), and of functions it may call only those that compute from
-# their arguments: Postgres's own catalogue says which these are, and whatever else it knows is refused. It is run as
-# `declare … cursor for <text>`, which takes one SELECT and nothing else, in a READ ONLY transaction that is always rolled back. It runs as a role
-# that may read the views and the tables under them, and, where the lab's owner may say so, may execute nothing that acts on other sessions,
-# waits, locks, or runs SQL given as text (`sql/4_apply.sql`). And row-level security shows that role the rows of
-# one user, by a token it cannot forge. Only the last two carry weight; the first also keeps one user's query texts from another.
+# The text must not name anything outside the views (system catalogues, settings), and may only call functions that compute from their
+# arguments, as determined from Postgres's catalogue; all other known functions are rejected. It runs as `declare … cursor for <text>`,
+# which accepts a single SELECT, in a READ ONLY transaction that is always rolled back. It runs as a role that can read the views and
+# their tables and, where the lab's owner may revoke it, cannot execute anything that affects other sessions, waits, locks, or
+# runs SQL given as text (`sql/4_apply.sql`). And row-level security shows that role the rows of one user, identified by a token that
+# it cannot forge. Only the last two are security boundaries; the first also hides users' query texts from each other.
 
 
 _FORBIDDEN = re.compile(
@@ -172,12 +172,12 @@ _TOKEN = re.compile(
 _CHANCE_AND_TIME = frozenset(
     {"random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday"}
 )
-"""Volatile, and harmless."""
+"""Volatile functions without risk."""
 _TELL = re.compile(
     r"(pg_|has_|txid_|lo_|inet_client|inet_server|currtid|to_reg|current_setting|set_config|row_security|binary_upgrade)\w*"
     r"|\w+_description|\w+_to_xml\w*|ts_stat|ts_rewrite"
 )
-"""Functions that are no volatile ones, and tell about the server."""
+"""Non-volatile functions that reveal information about the server."""
 _FUNCTIONS = b"""
 select p.proname::text, bool_and(case when p.pronamespace = 'pg_catalog'::regnamespace then p.provolatile <> 'v'
     else p.provolatile = 'i' and l.lanname in ('c', 'internal') end)  -- As pgvector's sum of vectors.
@@ -186,7 +186,7 @@ from pg_catalog.pg_proc p join pg_catalog.pg_language l on l.oid = p.prolang gro
 
 
 def refused_functions(connection: Connection[Any]) -> frozenset[str]:
-    """Names of functions of this database that a query may not call: all but those that only compute."""
+    """Returns the names of this database's functions that a query may not call: all that do more than compute."""
     return frozenset(
         name
         for name, only_computes in connection.execute(_FUNCTIONS).fetchall()
@@ -195,13 +195,13 @@ def refused_functions(connection: Connection[Any]) -> frozenset[str]:
 
 
 def check_calls(text: str, refused: frozenset[str]) -> None:
-    """Raises `QueryError` when the text names, anywhere outside of texts and comments, a function of `refused` before a parenthesis
-    or after a point."""
+    """Raises `QueryError` when the text, outside strings and comments, names a function of `refused` before a parenthesis or after
+    a dot."""
     before, name = "", ""
     for token in _TOKEN.finditer(text):
         if token["comment"] or token["space"]:
             if token["comment"] and "/*" in token["comment"][2:]:
-                raise QueryError("A comment in the query holds another comment.", "Take the inner one out.")
+                raise QueryError("A comment in the query contains another comment.", "Remove the inner one.")
             continue
         if token["other"] == "(" and name:
             _refuse(name, refused)
@@ -217,13 +217,13 @@ def check_calls(text: str, refused: frozenset[str]) -> None:
 def _refuse(name: str, refused: frozenset[str]) -> None:
     if name in refused:
         raise QueryError(
-            f"The function {name!r} is not one that a query may call.",
+            f"A query may not call the function {name!r}.",
             "Use functions that compute from the columns of a view.",
         )
 
 
 def check(text: str) -> None:
-    """Raises `QueryError`."""
+    """Checks the names in a query. Raises `QueryError`."""
     if not text.strip().strip(";"):
         raise QueryError("The query is empty.", "Try: select * from traces limit 10")
     match = _FORBIDDEN.search(text)
@@ -237,7 +237,7 @@ def check(text: str) -> None:
 def fetch(
     connection: Connection[Any], text: str, params: Sequence[object], *, limit: int | None, timeout_s: float | None
 ) -> Rows:
-    """Inside a transaction that has its user. One FETCH, so that no function in the text can lift the time limit for a later one."""
+    """Runs a query in a transaction bound to its user. Uses one FETCH, so that no function in the text can lift the time limit."""
     connection.execute(b"select set_config('statement_timeout', $1, true)", [str(int((timeout_s or 0) * 1000))])
     with interruptible(lambda: connection.cancel_safe(timeout=5.0)), RawServerCursor(connection, "typed") as cursor:
         cursor.execute(text.encode(), list(params))
@@ -246,22 +246,22 @@ def fetch(
     return Rows(columns, rows[:limit], limit is not None and len(rows) > limit)
 
 
-# -- The signed token that tells Postgres for whom a transaction runs; `core.current_user_id()` in security.sql checks it
+# -- The signed token that identifies the transaction's user; verified by `core.current_user_id()` in security.sql
 
 LIFE_S = 120
-"""Longer than any statement may wait before it begins."""
+"""Token lifetime in seconds, longer than any statement may wait before it starts."""
 BLOCK = 64
-"""Bytes in a block of SHA-256."""
+"""Block size of SHA-256 in bytes."""
 
 
 def pads(key: bytes) -> tuple[bytes, bytes]:
-    """HMAC's inner and outer key blocks (RFC 2104), so that SQL, which has sha256() but no hmac(), need not compute them."""
+    """Returns HMAC's inner and outer key blocks (RFC 2104), because SQL has sha256() but no hmac()."""
     block = key.ljust(BLOCK, b"\0")
     return bytes(byte ^ 0x36 for byte in block), bytes(byte ^ 0x5C for byte in block)
 
 
 class Signer:
-    """`ahead_s`: how far the server's clock is ahead of ours, seconds."""
+    """Signs user tokens. `ahead_s`: how far the server's clock is ahead of ours, in seconds."""
 
     def __init__(self, key: bytes, ahead_s: float) -> None:
         self._key, self._ahead_s = key, ahead_s
@@ -274,9 +274,9 @@ class Signer:
 # --
 
 OLDEST = 15
-"""The first PostgreSQL whose views can run with the rights of who reads them (security_invoker)."""
+"""Oldest supported PostgreSQL version, the first with security_invoker views."""
 LOCK = 7305440
-"""Advisory lock of whoever sets up this database. An arbitrary number, the same in every release."""
+"""Advisory lock of the setup. An arbitrary number, the same in every release."""
 DAYS_AHEAD = 7
 _KEEPALIVE: dict[str, int] = {
     "connect_timeout": 5, "keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 4,
@@ -285,29 +285,29 @@ _KEEPALIVE: dict[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to log in, once the owner has set things up."""
+    """Credentials for the lab after setup."""
 
     logins: Mapping[Purpose, Login]
     signer: Signer
     channel: str
-    """Name of the NOTIFY channel, known to servers of this lab only."""
+    """Name of the NOTIFY channel, known only to servers of this lab."""
     day_columns: Mapping[str, str]
-    """Tables with a partition a day, and the column that decides which."""
+    """Maps tables with daily partitions to their partition column."""
 
 
 def parameters(url: str) -> dict[str, Any]:
-    """Connection parameters from a URL or `key=value` text. Raises `UsageError`."""
+    """Returns connection parameters from a URL or `key=value` text. Raises `UsageError`."""
     try:
         return {**_KEEPALIVE, **conninfo_to_dict(url)}
     except psycopg.ProgrammingError as error:
         raise UsageError(
             f"This is not a Postgres URL: {without_credentials(str(error))}",
-            "It looks like postgresql://user:password@host:5432/database",
+            "Expected: postgresql://user:password@host:5432/database",
         ) from None
 
 
 def place(url: str) -> str:
-    """The URL without its password, for people."""
+    """Returns the URL without its password, for messages."""
     options = parameters(url)
     user = f"{options['user']}@" if options.get("user") else ""
     port = f":{options['port']}" if options.get("port") else ""
@@ -315,13 +315,13 @@ def place(url: str) -> str:
 
 
 def login_parameters(url: str, login: Login) -> str:
-    """The same server and database, as another role."""
+    """Returns parameters for the same server and database with another role."""
     options = {key: value for key, value in parameters(url).items() if key not in ("passfile", "service", "options")}
     return make_conninfo(**{**options, "user": login.role, "password": login.password})
 
 
 def set_up(url: str) -> Access:
-    """Raises `StoreError` for whatever stands in the way."""
+    """Sets up the lab. Raises `StoreError` when that is not possible."""
     where = place(url)
     with _owner(url) as owner:
         if owner.info.server_version < OLDEST * 10000:
@@ -335,7 +335,7 @@ def set_up(url: str) -> Access:
         except psycopg.errors.InsufficientPrivilege as error:
             raise StoreError(
                 f"The user {owner.info.user} may not set up a lab in {where}: {error.diag.message_primary}.",
-                f'Let an administrator run: grant create on database "{owner.info.dbname}" to "{owner.info.user}";',
+                f'Ask an administrator to run: grant create on database "{owner.info.dbname}" to "{owner.info.user}";',
             ) from error
         except psycopg.Error as error:
             raise explain(error, where) from error
@@ -367,7 +367,7 @@ def _prepare(owner: Connection[Any], url: str) -> Access:
 
 
 def _fact(owner: Connection[Any], name: str, otherwise: str) -> str:
-    """What is known by this name; `otherwise` becomes known if nothing was."""
+    """Returns a stored fact; stores and returns `otherwise` if there is none."""
     owner.execute(b"insert into secret.facts values ($1, $2) on conflict do nothing", [name, otherwise])
     [value] = owner.execute(b"select value from secret.facts where name = $1", [name]).fetchone() or (otherwise,)
     return str(value)
@@ -409,11 +409,11 @@ def _owner(url: str) -> Iterator[Connection[Any]]:
 
 
 def _alone(owner: Connection[Any]) -> None:
-    owner.execute(b"select pg_advisory_lock($1)", [LOCK])  # let go when the connection closes
+    owner.execute(b"select pg_advisory_lock($1)", [LOCK])  # released when the connection closes
 
 
 class _Session:
-    """What `migrate` needs."""
+    """Adapter for `migrate`."""
 
     dialect: Dialect = "postgres"
 
