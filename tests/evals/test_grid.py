@@ -18,8 +18,9 @@ import pytest
 from tests.evals.loopback import Trouble, model_server
 from timestep_lab.evals.datasets import load_dataset
 from timestep_lab.evals.exports import page_html
-from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.grid import Grid, JudgeError, judge_errors
 from timestep_lab.evals.results import cut
+from timestep_lab.evals.statistics import wilson
 from timestep_lab.evals.verdict import pair_sentence
 from timestep_lab.lab import Lab
 from timestep_lab.model.comparison import (
@@ -32,7 +33,7 @@ from timestep_lab.model.comparison import (
     conclusion,
 )
 from timestep_lab.model.errors import DataError, LabError, UsageError
-from timestep_lab.model.records import Json
+from timestep_lab.model.records import Json, ScoreRecord
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.grid import GridState, head
@@ -478,6 +479,52 @@ def test_a_regression_against_another_version_of_the_data_says_so() -> None:
     now = grid([1.0] * 12, [1.0] * 12)
     before = Grid(replace(now.record, dataset_version="older"), now.cases, now.cells)
     assert "The data set is another version than the baseline's" in str(now.regression(before)[0])
+
+
+def test_a_judges_error_is_of_so_many_cases_and_not_of_all_their_answers() -> None:
+    """Four candidates answer twenty cases alike, and the judge errs in the same one: that is what twenty answers say, not eighty."""
+
+    def error_of(candidates: int, cases: int) -> JudgeError:
+        cells = [
+            CellRecord(
+                comparison_id="cmp_1", case_id=f"case_{n}", candidate=name, epoch=0, status="done", output="o", trace_id=f"{name}{n}",
+                scores=(ScoreValue(scorer="judge", value=float(n % 3 != 0), source="judge"),),
+            )
+            for name in "ABCD"[:candidates] for n in range(cases)
+        ]  # fmt: skip
+        right = [
+            ScoreRecord(id=f"s{cell.trace_id}", user_id="u", target="trace", target_id=str(cell.trace_id), name="judge", value=float(n % cases > 1 and n % cases % 3 != 0))
+            for n, cell in enumerate(cells)
+        ]  # fmt: skip
+        [error] = judge_errors(cells, right)
+        return error
+
+    many, few = error_of(4, 20), error_of(1, 20)
+    assert (many.n, few.n) == (80, 20)
+    alone = wilson(76, 80)
+    assert many.agree_high - many.agree_low > 1.4 * (alone.high - alone.low)
+    assert many.ci_high - many.ci_low == pytest.approx(2 * 2.093 * 0.05, rel=0.01), (
+        "as far as 20 differences say, by Student's t"
+    )
+    assert "of 8 answers (kappa" in error_of(2, 4).sentence, "of four cases no interval can be said"
+    assert few.ci_low < few.diff < few.ci_high
+
+
+def test_a_judge_that_agreed_with_everybody_so_far_is_not_known_never_to_err() -> None:
+    cells = [
+        replace(cell, scores=(ScoreValue(scorer="judge", value=1.0, source="judge"),))
+        for cell in grid([1.0] * 10, [1.0] * 10).cells
+        if cell.candidate == "A"
+    ]
+    right = [
+        ScoreRecord(id=f"s{n}", user_id="u", target="trace", target_id=str(cell.trace_id), name="judge", value=1.0)
+        for n, cell in enumerate(cells)
+    ]
+    [error] = judge_errors(cells, right)
+    assert (error.agree, error.diff, error.agree_high) == (10, 0.0, 1.0)
+    assert error.agree_low < 0.8
+    assert error.ci_low < -0.2
+    assert error.ci_high > 0.2
 
 
 def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path) -> None:

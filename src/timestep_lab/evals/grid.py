@@ -25,7 +25,7 @@ from timestep_lab.evals.results import (
 )
 from timestep_lab.evals.rules import decide
 from timestep_lab.evals.statistics.agreement import agreement
-from timestep_lab.evals.statistics.intervals import wilson
+from timestep_lab.evals.statistics.intervals import mean_interval
 from timestep_lab.evals.statistics.paired import fisher, paired_difference
 from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict
@@ -397,6 +397,9 @@ class JudgeError:
     n: int
     agree: int
     """Number of answers on which both are at least ½, or both below."""
+    agree_low: float
+    """95 % interval of that share. With several answers to a case, cases are the unit; NaN for fewer than six of them."""
+    agree_high: float
     kappa: float
     """Cohen's kappa of that agreement (Cohen 1960)."""
     diff: float
@@ -407,12 +410,14 @@ class JudgeError:
     @property
     def sentence(self) -> str:
         """The agreement as a sentence."""
-        share = wilson(self.agree, self.n)
-        words = (
-            f"{self.scorer} is a judge's: it agrees with people on {self.agree} of {self.n} answers "
-            f"(95 % CI {100 * share.low:.0f} to {100 * share.high:.0f} %"
+        about = (
+            [f"95 % CI {100 * self.agree_low:.0f} to {100 * self.agree_high:.0f} %"]
+            if self.agree_low == self.agree_low
+            else []
         )
-        words += ")" if math.isnan(self.kappa) else f", kappa {self.kappa:.2f})"
+        about += [] if math.isnan(self.kappa) else [f"kappa {self.kappa:.2f}"]
+        words = f"{self.scorer} is a judge's: it agrees with people on {self.agree} of {self.n} answers"
+        words += f" ({', '.join(about)})" if about else ""
         if math.isnan(self.ci_low):
             return f"{words}."
         way = "above" if self.diff > 0 else "below"
@@ -426,21 +431,26 @@ def judge_errors(cells: Sequence[CellRecord], labels: Sequence[ScoreRecord]) -> 
         for one in sorted(labels, key=lambda one: one.created_at)
         if one.value is not None
     }
-    pairs: dict[str, list[tuple[float, float]]] = {}
+    pairs: dict[str, list[tuple[float, float, str]]] = {}
     for cell in cells:
         for score in cell.scores:
             right = labelled.get((cell.trace_id or "", score.scorer))
             if score.source == "judge" and score.value is not None and right is not None:
-                pairs.setdefault(score.scorer, []).append((score.value, right))
+                pairs.setdefault(score.scorer, []).append((score.value, right, cell.case_id))
     errors = []
     for scorer, both in pairs.items():
-        judged, right_ones = ([one[side] >= 0.5 for one in both] for side in (0, 1))
-        result = agreement(judged, right_ones)
-        judge, people = (np.array([[one[side]] for one in both]) for side in (0, 1))
-        error = paired_difference(people, judge)
+        judge, people = (np.array([[score] for score in side]) for side in list(zip(*both, strict=True))[:2])
+        cases = [case for *_, case in both]
+        groups = cases if len(set(cases)) < len(cases) else None  # Answers to one case are not independent.
+        result = agreement([bool(v) for v in judge[:, 0] >= 0.5], [bool(v) for v in people[:, 0] >= 0.5])
+        alike = (judge >= 0.5) == (people >= 0.5)
+        share, error = (
+            mean_interval(alike.astype(float), groups=groups),
+            paired_difference(people, judge, groups=groups),
+        )
         errors.append(
             JudgeError(
-                scorer=scorer, n=result.n, agree=sum(a == b for a, b in zip(judged, right_ones, strict=True)), kappa=result.kappa,
+                scorer=scorer, n=result.n, agree=int(alike.sum()), agree_low=share.low, agree_high=share.high, kappa=result.kappa,
                 diff=error.diff, ci_low=error.ci_low, ci_high=error.ci_high,
             )
         )  # fmt: skip
