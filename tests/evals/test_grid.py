@@ -345,7 +345,7 @@ def test_every_kind_of_file_holds_the_cells(tmp_path: Path) -> None:
     [pair] = [json.loads(line) for line in result.save(tmp_path / "g.dpo.jsonl").read_text().splitlines()]
     assert pair["prompt"] == [{"role": "user", "content": "question 1 <b>"}]
     assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("from B", "from A")
-    with pytest.raises(UsageError, match=r"Known endings: \.dpo\.jsonl, \.csv"):
+    with pytest.raises(UsageError, match=r"Supported suffixes: \.dpo\.jsonl, \.csv"):
         result.save(tmp_path / "g.docx")
 
 
