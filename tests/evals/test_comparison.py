@@ -371,7 +371,7 @@ async def test_a_scorer_is_not_called_as_a_column_is(tmp_path: Path) -> None:
         return True
 
     async with opened(tmp_path / "lab.duckdb") as bench:
-        with pytest.raises(UsageError, match="cannot be called 'output'"):
+        with pytest.raises(UsageError, match="cannot be named 'output'"):
             await new_comparison(bench, CAPITALS, models=[MODEL], scorers=[output])
 
 
@@ -463,7 +463,7 @@ def _claim_for(bench: EvalContext, id: str) -> None:
         ({"scorers": ["exat"]}, UsageError, "Did you mean 'exact'"),
         ({"epoch": 2}, UsageError, "no option 'epoch'. Did you mean 'epochs'"),
         ({"epochs": 0}, UsageError, "epochs=0"),
-        ({"prompts": ["{{nothing}}"]}, DataError, "asks for {{nothing}}"),
+        ({"prompts": ["{{nothing}}"]}, DataError, "refers to {{nothing}}"),
         ({"data": [{"colour": "red"}]}, DataError, "has no question"),
         ({"data": [{"input": "x", "assertions": [{"type": "exat"}]}]}, DataError, "no scorer 'exat'"),
         ({"scorers": ["pairwise"]}, UsageError, "at least two candidates"),

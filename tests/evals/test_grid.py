@@ -450,7 +450,8 @@ def test_a_rule_holds_or_does_not(rule: str, holds: list[bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "says"), [("exat>=1", "Did you mean 'exact'"), ("exact~1", "is not a rule"), ("C:exact>=1", "does not exist")]
+    ("rule", "says"),
+    [("exat>=1", "Did you mean 'exact'"), ("exact~1", "is not a rule"), ("C:exact>=1", "does not exist")],
 )
 def test_a_rule_that_cannot_be_read_is_refused(rule: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):

@@ -474,9 +474,9 @@ async def test_graded_scores_are_not_looked_at_before_case_72(tmp_path: Path) ->
         ({"scorers": []}, "Early stopping needs a scorer"),
         ({"scorers": [{"type": "pairwise", "model": MODEL}]}, "compares all answers at the end"),
         ({"group": "document", "open_ended": True}, "the number of groups must be known in advance"),
-        ({"stop": "soon"}, "stop='soon' is not known"),
+        ({"stop": "soon"}, "stop='soon' is not a valid value"),
         ({"margin": -1}, "margin=-1 is not possible"),
-        ({"stop": None, "open_ended": True}, "for a comparison that stops itself"),
+        ({"stop": None, "open_ended": True}, "applies only to early stopping"),
     ],
 )
 async def test_what_could_never_be_settled_is_refused_before_anything_is_asked(
