@@ -147,7 +147,7 @@ async def test_what_cannot_be_on_tape_is_refused_before_anything_is_asked() -> N
         desk = Desk(bench)
         await desk.record(1)
         for options, says_so in [
-            ({"data": ["1"]}, "name none"),
+            ({"data": ["1"]}, "these cases have none"),
             ({"on_miss": "ask"}, "because nobody can be asked"),
             ({"tools": None, "on_miss": "live-if-readonly"}, "about a tape"),
             ({"tools": "tap"}, "is not known"),

@@ -132,5 +132,5 @@ def test_tools_with_dots_and_slashes_in_their_names_are_given_to_agents_as_any_o
         wanted = (f"{ws.id}.a.b/c", f"{dotted.id}.find.all", f"{ws.id}.{long}", f"{dotted.id}.*")
         assert agent.tool_ids == wanted
         assert agent.approvals == {f"{ws.id}.a.b/c": "always"}
-        with pytest.raises(NotFoundError, match=r"There is no MCP server 'wss', named by the tool 'wss\.a\.b'"):
+        with pytest.raises(NotFoundError, match=r"There is no MCP server 'wss', which the tool 'wss\.a\.b' refers to"):
             agents.tool_id("wss.a.b")

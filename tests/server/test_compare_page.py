@@ -141,4 +141,4 @@ def test_answers_of_a_comparison_are_voted_on_without_names_and_a_duel_begins_wi
     page.get_by_role("button", name="Start a duel").click()
     ready(page)
     expect(page.get_by_role("textbox", name="Message")).to_be_visible()
-    assert "This comparison is not here" in page.request.get(f"{lab.url}/compare?arena=nope").text()
+    assert "This comparison does not exist" in page.request.get(f"{lab.url}/compare?arena=nope").text()

@@ -251,7 +251,7 @@ def test_an_address_at_which_nothing_is_gives_a_browser_a_page_and_a_program_jso
     with lab.anonymous() as client:
         page = client.get("/<nope>", headers={"Accept": "text/html,*/*"})
         assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
-        assert "Nothing is at /&lt;nope&gt;." in page.text
+        assert "There is no page at /&lt;nope&gt;." in page.text
         assert 'href="/"' in page.text
         for path, accept in (("/nope", "*/*"), ("/api/v1/nope", "text/html")):
             answer = client.get(path, headers={"Accept": accept})

@@ -300,7 +300,7 @@ async def test_a_body_that_does_not_go_on_is_answered(tmp_path: Path, monkeypatc
         answer = (await asyncio.wait_for(reader.read(), 10)).decode()
         writer.close()
     assert answer.startswith("HTTP/1.1 408")
-    assert "did not come within" in json.loads(answer.partition("\r\n\r\n")[2])["error"]["message"]
+    assert "did not arrive within" in json.loads(answer.partition("\r\n\r\n")[2])["error"]["message"]
 
 
 def test_when_no_connection_can_be_accepted_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -317,5 +317,5 @@ def test_when_no_connection_can_be_accepted_the_log_says_so_once(caplog: pytest.
         )
     loop.close()
     assert [record.getMessage() for record in caplog.records] == [
-        "No connection can be accepted now: Too many open files. Those that wait are taken when others end."
+        "No connection can be accepted now: Too many open files. Pending connections are accepted when others close."
     ]

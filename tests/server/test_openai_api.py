@@ -222,9 +222,9 @@ async def test_items_keep_their_order_their_ids_and_their_types(client: openai.A
 async def test_an_item_whose_id_is_taken_is_refused_and_nothing_is_lost(client: openai.AsyncOpenAI) -> None:
     item: Any = {"type": "message", "role": "user", "content": "Once", "id": f"msg_{new_uuid()}"}
     conversation = await client.conversations.create(items=[item])
-    with pytest.raises(openai.ConflictError, match=r"of this id is in a conversation already\. Leave the ids"):
+    with pytest.raises(openai.ConflictError, match=r"with this id is already in a conversation\. Omit the ids"):
         await client.conversations.items.create(conversation.id, items=[{**item, "id": None, "content": "Twice"}, item])
-    with pytest.raises(openai.ConflictError, match="of this id is in a conversation already"):
+    with pytest.raises(openai.ConflictError, match="with this id is already in a conversation"):
         await client.conversations.create(items=[item])
     assert len([i async for i in client.conversations.items.list(conversation.id)]) == 1
 

@@ -567,16 +567,16 @@ def test_what_of_an_address_cannot_be_read_is_told_above_the_list_with_the_remed
     page = ready(pages.open(f"{lab.url}/traces"))
     expect(page.get_by_role("alert").filter(has_text="address")).to_have_count(0)
     for asked, words in {
-        "since=soon": "since=soon is not a time. Write it like since=2026-11-29T10:00:00Z",
+        "since=soon": "since=soon is not a valid time. Use a format like since=2026-11-29T10:00:00Z",
         "until=2026-99-01": "until=2026-99-01 is not a time.",
-        "since_s=1e400": "since_s=1e400 is not a number of seconds. Write it like since_s=3600",
+        "since_s=1e400": "since_s=1e400 is not a number of seconds. For example, use since_s=3600",
         "since_s=-5": "since_s=-5 is not a number of seconds.",
         "order=cst_usd desc": "Traces cannot be ordered by 'cst_usd'. Did you mean 'cost_usd'?",
         "order=cost_usd sideways": "Unknown direction 'sideways'. Use asc or desc",
-        "source=liv": "There is no source 'liv'. Did you mean 'live'?",
-        "range=last wek": "There is no time called 'last wek'. Did you mean 'last week'?",
-        "fliter=x": "The address asks for 'fliter', which this page does not know. Did you mean 'filter'?",
-        "since=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z": "The time ends before it begins",
+        "source=liv": "Unknown source 'liv'. Did you mean 'live'?",
+        "range=last wek": "Unknown time range 'last wek'. Did you mean 'last week'?",
+        "fliter=x": "Unknown URL parameter 'fliter'. Did you mean 'filter'?",
+        "since=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z": "The time range ends before it starts",
     }.items():
         go(page, f"{lab.url}/traces?{asked}")
         expect(page.get_by_role("alert").filter(has_text="Not all of the address could be read.")).to_contain_text(

@@ -55,7 +55,7 @@ async def test_a_notebook_serves_its_lab_beside_itself_and_stops_it(folder: Path
             run = await lab.run("What's the weather in Berkeley?", model="demo/assistant")
             assert (await there.approvals[run.id].approve()).status == "completed"
             await there.aclose()
-            with pytest.raises(UsageError, match=r"Port .* cannot be had"):
+            with pytest.raises(UsageError, match=r"Port .* is not available"):
                 lab.serve(port=int(served.url.rpartition(":")[2]))
         assert not served.is_running
         served.stop()
@@ -72,7 +72,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(folder: Path) -> None:
         told = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     assert (told.returncode, told.stdout) == (2, "")
     assert told.stderr.splitlines() == [
-        f"error: Port {port} on 127.0.0.1 cannot be had; another program may use it. Choose another with --port."
+        f"error: Port {port} on 127.0.0.1 is not available; another program may be using it. Choose another with --port."
     ]
 
 
@@ -143,7 +143,7 @@ async def test_after_a_fault_of_the_lab_the_same_connection_serves_the_next_requ
         for _ in range(3):
             status, body = await ask("/api/v1/faulty")
             assert status == 500
-            assert b"The lab met a fault of its own while answering." in body
+            assert b"Internal error while answering." in body
             assert (await ask("/api/v1/auth/me"))[0] == 200
         writer.close()
         await writer.wait_closed()

@@ -19,10 +19,10 @@ from timestep_lab.server.pages import shell
 from timestep_lab.server.pages.page_view import NotHere, Notice, PageView
 
 NOT_THERE = {
-    "/traces/nope": "This trace is not here",
-    "/chat?id=thr_nope": "This conversation is not here",
-    "/compare/nope": "This comparison is not here",
-    "/agents/nope": "This agent is not here",
+    "/traces/nope": "This trace does not exist",
+    "/chat?id=thr_nope": "This conversation does not exist",
+    "/compare/nope": "This comparison does not exist",
+    "/agents/nope": "This agent does not exist",
 }
 
 
@@ -39,7 +39,7 @@ def test_what_is_not_there_is_said_within_the_navigation_with_a_way_on(lab: LabP
     text = answer.text
     assert answer.status_code == 404
     assert said in text
-    assert "It may have been deleted, or you are signed in as somebody else" in text
+    assert "It may have been deleted, or you are signed in as a different user" in text
     assert 'aria-label="Pages"' in text
     assert f'href="{path.partition("?")[0].removesuffix("/nope")}">All ' in text
     assert "Traceback" not in text
@@ -64,7 +64,7 @@ def test_an_unknown_address_is_told_with_404_within_the_navigation_with_a_way_on
         data = client.get(path)
     text = answer.text
     assert (answer.status_code, data.status_code) == (404, 404)
-    assert title(text) == "There is no such page · Timestep Lab"
+    assert title(text) == "Page not found · Timestep Lab"
     assert text.count("<h1") == 1
     assert 'aria-label="Pages"' in text
     assert 'aria-current="page"' not in text
@@ -78,7 +78,7 @@ def test_what_is_somebody_elses_is_not_there(lab: LabProcess) -> None:
         thread = a.post("/api/v1/threads", json={"title": "A secret talk"}).json()["id"]
         assert title(a.get(f"/chat?id={thread}").text) == "A secret talk · Timestep Lab"
         text = b.get(f"/chat?id={thread}").text
-    assert "This conversation is not here" in text
+    assert "This conversation does not exist" in text
     assert "secret" not in text
 
 
@@ -129,7 +129,7 @@ def test_a_failure_while_a_page_is_made_is_told_in_its_own_words_and_a_fault_onl
         assert isinstance(shown, Notice)
         return shown
 
-    assert said(NotHere()).title == "This trace is not here"
+    assert said(NotHere()).title == "This trace does not exist"
     assert said(UsageError("No model.", "Choose one.")).words == ["No model.", "Choose one."]
     assert caplog.records == []
     with caplog.at_level(logging.ERROR):

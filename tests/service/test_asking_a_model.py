@@ -233,7 +233,7 @@ def test_whatever_wrote_the_trace_its_request_can_be_asked_again(form: str) -> N
     assert (first["role"], first["content"]) == ("user", "Which?")
     assert (call["type"], call["call_id"], call["name"], json.loads(call["arguments"])) == ("function_call", "c1", "lookup", {"id": 7})  # fmt: skip
     assert result == RESULT
-    assert found.notes == ["Which tools it was offered was not recorded."]
+    assert found.notes == ["The offered tools were not recorded."]
 
 
 async def test_the_tools_of_a_step_are_those_that_its_agent_was_offered_last_and_the_request_can_be_asked(
@@ -249,5 +249,5 @@ async def test_the_tools_of_a_step_are_those_that_its_agent_was_offered_last_and
         assert found.items[0]["role"] == "user"
         answer = await lab.ask(found.items, model="demo/assistant", instructions=found.instructions, tools=found.tools, model_settings=found.model_settings)  # fmt: skip
         assert answer.text == run.output
-        with pytest.raises(NotFoundError, match="not one in which a model was asked"):
+        with pytest.raises(NotFoundError, match="is not a model call"):
             recorded_request(lab.trace_source, run.trace_id, "nope")

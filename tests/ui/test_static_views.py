@@ -98,7 +98,7 @@ def test_a_handoff_graph_without_javascript_is_a_list_and_a_table() -> None:
     )
     page = Tags(HandoffGraph(graph).static_html())
     assert "A: 3 ×" in page.text
-    assert "never travelled" in page.text
+    assert "never observed" in page.text
 
 
 def test_the_difference_of_two_graphs_weighs_each_by_its_own_runs() -> None:

@@ -1,1 +1,1 @@
-"""Floor 4: the served lab. FastAPI and Panel pages over the floors below; it is handed a `Lab` and never imports it."""
+"""Floor 6: the served lab: FastAPI routes and Panel pages. It is given a `Lab` and does not import it."""

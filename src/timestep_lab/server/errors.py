@@ -1,6 +1,6 @@
-"""Errors on the wire, in OpenAI's form: `{"error": {"type", "message", "param", "code"}}`. Never a traceback.
+"""HTTP errors in OpenAI's format: `{"error": {"type", "message", "param", "code"}}`, without tracebacks.
 
-A browser that opens an address at which nothing is gets a page instead.
+A browser that opens an unknown address gets an HTML page instead.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-# --- Bodies of uploads, counted while they come: a file over the limit is refused as soon as its first byte too many is there
+# --- Upload bodies, counted while they arrive: a file over the limit is rejected at the first excess byte
 
 
 MAX_FIELDS = 100
 MAX_FIELD = 64 * 1024
-"""Bytes of a form's field that is not a file."""
+"""Maximum size in bytes of a form field that is not a file."""
 
 
 @dataclass(slots=True)
 class Form:
     filename: str | None = None
-    """As the sender called it; None when no file came."""
+    """The file name sent by the client; None if there is no file."""
     content: bytes = b""
     fields: dict[str, str] = field(default_factory=dict)
 
 
 async def read_upload(request: Request) -> Form:
-    """A multipart form with one file, or a body that is the file itself. Raises `TooLargeError`, `UsageError`."""
+    """Read a multipart form with one file, or a body that is the file itself. Raises `TooLargeError`, `UsageError`."""
     announced = request.headers.get("content-length", "")
     multipart = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
     if not multipart:
@@ -62,7 +62,7 @@ async def _read_form(request: Request) -> Form:
     _, options = parse_options_header(request.headers["content-type"])
     boundary = options.get(b"boundary")
     if not boundary:
-        raise UsageError("The form names no boundary.", "Send multipart/form-data as a browser does.")
+        raise UsageError("The form has no boundary.", "Send multipart/form-data as a browser does.")
     parts = _Parts()
     parser = MultipartParser(
         boundary,
@@ -82,7 +82,7 @@ async def _read_form(request: Request) -> Form:
 
 
 class _Parts:
-    """Collects the parts of a form as the parser meets them."""
+    """Collects the parts of a form as they are parsed."""
 
     def __init__(self) -> None:
         self.form = Form()
@@ -120,7 +120,9 @@ class _Parts:
         if self._file is not None and len(self._bytes) > MAX_BYTES:
             raise _too_large()
         if self._file is None and len(self._bytes) > MAX_FIELD:
-            raise UsageError(f"The field {self._field!r} is too long.", "Send the file as a file.", param=self._field)
+            raise UsageError(
+                f"The field {self._field!r} is too long.", "Send large content as a file part.", param=self._field
+            )
 
     def end(self) -> None:
         if self._file is not None:
@@ -132,14 +134,14 @@ class _Parts:
 
 
 def _too_large() -> TooLargeError:
-    return TooLargeError(f"A file may have {MAX_BYTES // 2**20} MB.", "Split it, or leave parts out.", param="file")
+    return TooLargeError(f"A file may have at most {MAX_BYTES // 2**20} MB.", "Split it, or omit parts.", param="file")
 
 
 logger = logging.getLogger("timestep_lab.server")
 
 
 def error_object(error: LabError) -> dict[str, object]:
-    """OpenAI's form."""
+    """The error in OpenAI's format."""
     return {"error": error_json(error)}
 
 
@@ -153,7 +155,7 @@ def error_response(error: LabError, *, retry_after: float | None = None) -> JSON
 
 
 def install(app: FastAPI) -> None:
-    """Make every failure of `app` an error object."""
+    """Install handlers that turn every failure of `app` into an error object."""
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
     from starlette.responses import HTMLResponse
@@ -171,7 +173,7 @@ def install(app: FastAPI) -> None:
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        # What goes wrong while a body is read reaches us as FastAPI's 400 with our own error as its cause (too large a body).
+        # FastAPI reports an exception while reading the body as a 400 with our error as its cause (body too large).
         if isinstance(error.__cause__, LabError):
             return await on_lab_error(request, error.__cause__)
         if error.status_code == 404 and is_lost_browser(request):
@@ -198,9 +200,10 @@ def install(app: FastAPI) -> None:
 
 
 class AnswersFaults:
-    """An exception that nobody expected is logged and answered as a 500, and the connection goes on to the client's next request.
+    """Logs unexpected exceptions and responds with status 500, keeping the connection open.
 
-    Starlette's own handler for `Exception` raises it again after its answer, whereupon uvicorn closes the connection without having said so.
+    Starlette's handler for `Exception` re-raises after responding, which makes uvicorn close the connection without
+    announcing it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -221,9 +224,9 @@ class AnswersFaults:
         except Exception as error:
             if (
                 begun
-            ):  # Half an answer is sent: only a connection that breaks tells the client that the rest is missing.
+            ):  # The response was partly sent: only closing the connection tells the client that the rest is missing.
                 raise
-            logger.exception("fault while answering %s %s", scope["method"], scope["path"], exc_info=error)
-            message = "The lab met a fault of its own while answering. Try again; the server's log says more."
+            logger.exception("internal error while answering %s %s", scope["method"], scope["path"], exc_info=error)
+            message = "Internal error while answering. Try again, or see the server's log."
             body = {"error": {"type": "server_error", "message": message, "param": None, "code": None}}
             await JSONResponse(body, 500)(scope, receive, send)

@@ -1,8 +1,8 @@
-"""Where reads run whose cost users decide, by SQL, a filter, words to search for or the size of what they keep: on threads of their own,
-few at once for one user, no longer than a time limit, and no longer than somebody waits for them. HTTP requests and pages alike.
+"""Runs reads whose cost users control (SQL, filters, searches, large data) on separate threads: a few at a time per
+user, with a time limit, and cancelled when the client disconnects. Used by HTTP requests and pages.
 
-A query may take as long as its time limit. On the threads that everything else uses, a handful of such queries would hold up
-every answer to everybody.
+A query may run up to its time limit. On the shared thread pool, a few such queries would delay every response to every
+user.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 THREADS = 8
 AT_ONCE = 2
-"""Queries of one user that run at a time."""
+"""Number of concurrent queries per user."""
 WAITING = 18
-"""Further queries of one user that wait for those. A few open pages ask about five each when they are opened."""
+"""Number of queued queries per user. Opening a page starts about five."""
 WAITING_IN_ALL = 100
 STOP_S = 2.0
-"""What is left to a query when the server is told to stop."""
+"""Time in seconds that queries have to finish when the server shuts down."""
 TIME_LIMIT_S = 30.0
 LOOK_S = 0.2
-"""How often it is looked whether the server was told to stop, and how often a query is told so that goes on."""
+"""Interval in seconds for checking whether the server is shutting down, and for repeating an interrupt."""
 
 
 class FairReads:
-    """`stopping` says whether the server has been told to stop."""
+    """The scheduler of costly reads. `stopping` returns whether the server is shutting down."""
 
     def __init__(
         self,
@@ -56,19 +56,20 @@ class FairReads:
         self._turns: dict[str, asyncio.Semaphore] = {}
 
     async def for_request(self, request: Request, user_id: str, work: Callable[[], T]) -> T:
-        """`run`, for as long as the client of an HTTP request waits."""
+        """Like `run`, cancelled when the client of an HTTP request disconnects."""
         return await self.run(user_id, work, lambda: _client_goes(request))
 
     async def run(self, user_id: str, work: Callable[[], T], asker_goes: Callable[[], Awaitable[object]]) -> T:
-        """What `work` gives, which asks the database. When `asker_goes` returns, or after the time limit, it is stopped.
+        """Run `work`, which queries the database, and return its result. It is stopped when `asker_goes` returns, or
+        after the time limit.
 
-        Raises `BusyError` when this user has too many queries under way, `StoreUnavailableError` when the server stops first.
+        Raises `BusyError` if this user has too many queries, `StoreUnavailableError` if the server shuts down first.
         """
         if (
             self._of_user[user_id] >= AT_ONCE + self._waiting
             or self._of_user.total() >= self._n_threads + WAITING_IN_ALL
         ):
-            raise BusyError("Too many queries are under way.", "Wait until one has ended.", retry_after=2.0)
+            raise BusyError("Too many queries are running.", "Wait until one has finished.", retry_after=2.0)
         self._of_user[user_id] += 1
         query = _Query(self._turns.setdefault(user_id, asyncio.Semaphore(AT_ONCE)), self._threads, work)
         query.task.add_done_callback(lambda _: self._ended(user_id))
@@ -76,7 +77,7 @@ class FairReads:
         try:
             last_moment = limit = (
                 time.monotonic() + self._time_limit_s + LOOK_S
-            )  # So that a query's own limit speaks first.
+            )  # So that the query's own time limit takes effect first.
             while not query.task.done() and not gone.done() and time.monotonic() < last_moment:
                 await asyncio.wait((query.task, gone), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
                 if self._stopping():
@@ -87,13 +88,13 @@ class FairReads:
         if not was_stopped:
             return query.task.result()
         if self._stopping():
-            raise StoreUnavailableError("The server is shutting down, and stopped this query.", "Ask it again later.")
+            raise StoreUnavailableError("The server is shutting down and stopped this query.", "Try again later.")
         if time.monotonic() >= limit:
             raise QueryError(
                 f"This took longer than {self._time_limit_s:g} s and was stopped.",
-                "Ask for less: a shorter time, a simpler filter.",
+                "Use a shorter time range or a simpler filter.",
             )
-        raise QueryError("The query was stopped: nobody waits for it.")
+        raise QueryError("The query was stopped because the client disconnected.")
 
     def _ended(self, user_id: str) -> None:
         self._of_user[user_id] -= 1
@@ -111,17 +112,17 @@ class _Query(Generic[T]):
         self.task = asyncio.create_task(self._ask())
 
     async def stop(self) -> bool:
-        """Nothing of it goes on after this. Returns whether there was anything to stop."""
+        """Stop the query for good. Returns whether there was anything to stop."""
         if self.task.done():
             return False
         self._wish.wished = True
-        if not self._began:  # If it begins in this moment, it sees the wish.
+        if not self._began:  # If it is just starting, it sees this flag.
             self.task.cancel()
         while not self.task.done():
             await in_thread(self._wish.stop)
             await asyncio.wait((self.task,), timeout=LOOK_S)
         if not self.task.cancelled():
-            self.task.exception()  # Read, since nobody waits for it any more.
+            self.task.exception()  # Retrieve the exception, since nobody awaits it any more.
         return True
 
     async def _ask(self) -> T:
@@ -132,13 +133,13 @@ class _Query(Generic[T]):
     def _in_thread(self) -> T:
         self._began = True
         if self._wish.wished:
-            raise QueryError("The query was stopped before it began.")
+            raise QueryError("The query was stopped before it started.")
         with self._wish.governs():
             return self._work()
 
 
 async def in_turn(request: Request, lab: UserLab, work: Callable[[], T]) -> T:
-    """What `work` gives, which may be costly: in the user's turn."""
+    """Run a costly read for the user of this request, in the user's queue."""
     reads: FairReads = request.app.state.reads
     return await reads.for_request(request, lab.store.user_id, work)
 

@@ -1,12 +1,13 @@
-"""The gate before everything served: who calls, from which page, how big and how often. Pure ASGI, for HTTP and websockets alike.
+"""Middleware in front of everything served: authentication, origin checks, size limits and rate limits. Pure ASGI, for
+HTTP and websockets.
 
-- A caller is known by `Authorization: Bearer …`, or by the cookie that a browser got from us.
-- A browser that opens a page without a cookie is signed in as a new anonymous user, if the server listens on loopback only
-  (or `anonymous_pages` is set); elsewhere it is asked first. With a sign-in link that is no longer good it is told so.
-- A request that changes something, and every websocket, must come from a page of ours when it says where it comes from:
-  a foreign `Origin` is refused. Cookies are `SameSite=Lax` besides.
-- A request for a host name that is not the lab's is refused: `host_names.py` says why.
-- Bodies are counted while they arrive and refused at the limit, not after.
+- A caller is identified by `Authorization: Bearer …` or by the browser's cookie.
+- A browser that opens a page without a cookie is signed in as a new anonymous user if the server listens on loopback
+  only (or `anonymous_pages` is set); otherwise it is asked first. An invalid sign-in link gets a page that says so.
+- A request that changes something, and every websocket, must come from one of the lab's own pages if it has an
+  `Origin`: a foreign origin is rejected. Cookies are also `SameSite=Lax`.
+- A request with a foreign host name is rejected; see `answers_to`.
+- Bodies are counted while they arrive and rejected at the limit.
 """
 
 from __future__ import annotations
@@ -44,17 +45,19 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-# --- Which names a served lab answers to
+# --- Host names that a served lab accepts
 #
-# A page of another site whose name its owner points at 127.0.0.1 (DNS rebinding) would be a page of the lab's own for the browser: same
-# host, same origin. Only the name gives it away.
+# With DNS rebinding, a page of another site whose name resolves to 127.0.0.1 would have the lab's own origin in the browser.
+# Only the host name reveals it.
 
 
 ANY = "*"
 
 
 def answers_to(named: Sequence[str], *, loopback: bool) -> Callable[[str], bool]:
-    """Takes a `Host` header. `named` are the names of `TIMESTEP_LAB_HOSTS`; without any, a server that others reach answers to all."""
+    """Returns a predicate for `Host` headers. `named` are the names in `TIMESTEP_LAB_HOSTS`; without any, a server that
+    is not on loopback accepts all names.
+    """
     if ANY in named or not (named or loopback):
         return lambda host: True
     known = {_name(host) for host in named} - {""}
@@ -71,7 +74,7 @@ def is_loopback(name: str) -> bool:
 
 
 def _name(host: str) -> str:
-    """Without port and brackets; empty for what is not a host."""
+    """The host without port and brackets; empty if invalid."""
     if set(host) & set("/\\@?#"):
         return ""
     try:
@@ -80,11 +83,11 @@ def _name(host: str) -> str:
         return ""
 
 
-# --- How often one caller may call: a token bucket a user, and a stricter one for making new users
+# --- Rate limits: a token bucket per user, and a stricter one for creating users
 
 
 KEPT = 50_000
-"""Buckets kept; the least recently used one goes first, and a returning caller starts with a full one."""
+"""Number of buckets kept. The least recently used are dropped, and a returning caller starts with a full one."""
 
 
 @dataclass(slots=True)
@@ -94,14 +97,14 @@ class _Bucket:
 
 
 class TokenBuckets:
-    """`rate` calls a second in the long run, `burst` at once."""
+    """Token buckets: `rate` calls per second on average, bursts of up to `burst`."""
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate, self.burst, self._clock = rate, burst, clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, key: str, what: str) -> None:
-        """Raises `BusyError` with the seconds to wait."""
+        """Take a token. Raises `BusyError` with the number of seconds to wait."""
         now = self._clock()
         bucket = self._buckets.setdefault(key, _Bucket(float(self.burst), now))
         self._buckets.move_to_end(key)
@@ -135,7 +138,7 @@ class RateLimits:
 
 
 def _network_of(address: str) -> str:
-    """Who has one address of IPv6 has 2⁶⁴ of them."""
+    """The network that is limited together: one IPv6 user has 2⁶⁴ addresses."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -143,10 +146,10 @@ def _network_of(address: str) -> str:
     return str(ip_network((parsed, 64), strict=False)) if isinstance(parsed, IPv6Address) else address
 
 
-# --- Who is calling: signed tokens, issued here and checked here
+# --- Authentication: signed tokens, issued and verified here
 #
-# A token is a JWT (RFC 7519) signed with HS256: `sub` is the user id, `aud` is `timestep-lab`, `exp` is checked. The only algorithm
-# accepted is the one we sign with, so a token that names another (or `none`) is refused before anything else is looked at.
+# A token is a JWT (RFC 7519) signed with HS256: `sub` is the user id, `aud` is `timestep-lab`, `exp` is checked. HS256 is the only
+# accepted algorithm, so a token with another one (or `none`) is rejected first.
 
 
 AUDIENCE = "timestep-lab"
@@ -154,7 +157,7 @@ ALGORITHM = "HS256"
 LIFETIME = timedelta(days=30)
 LEAST_SECRET_BYTES = 32
 COOKIE = "timestep_lab"
-"""How the cookie's name begins."""
+"""Prefix of the cookie's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +170,14 @@ class Tokens:
     """Issues and verifies tokens with one secret."""
 
     def __init__(self, secret: str) -> None:
-        # A short secret is stretched, never padded with a constant: HS256 wants 32 bytes (RFC 7518, 3.2).
+        # A short secret is hashed, never padded with a constant: HS256 needs 32 bytes (RFC 7518, section 3.2).
         self._key = secret.encode()
         if len(self._key) < LEAST_SECRET_BYTES:
             self._key = hashlib.sha256(b"timestep-lab:" + self._key).digest()
         self.cookie = f"{COOKIE}_{hashlib.sha256(b'timestep-lab cookie:' + self._key).hexdigest()[:8]}"
-        """A browser sends its cookies to every port of a host: the name keeps two labs there from signing each other's users out."""
+        """Cookies are shared by all ports of a host, so the name contains a hash of the secret: two labs do not
+        overwrite each other's cookies.
+        """
 
     def issue(self, user_id: str, *, anonymous: bool = True, lifetime: timedelta = LIFETIME) -> str:
         now = utc_now()
@@ -180,12 +185,14 @@ class Tokens:
         return jwt.encode(claims, self._key, algorithm=ALGORITHM)
 
     def issue_anonymous(self) -> tuple[str, str]:
-        """A new user's id and token."""
+        """Create an anonymous user: its id and token."""
         user_id = new_uuid()
         return user_id, self.issue(user_id)
 
     def verify(self, token: str) -> Caller:
-        """Raises `AuthError` for a token that is forged, expired, for another audience, or no token at all."""
+        """The caller of a token. Raises `AuthError` for a token that is forged, expired, for another audience, or
+        malformed.
+        """
         try:
             claims = jwt.decode(
                 token, self._key, algorithms=[ALGORITHM], audience=AUDIENCE, options={"require": ["exp", "aud", "sub"]}
@@ -200,19 +207,19 @@ class Tokens:
 
 
 USER_HEADER = "x-timestep-user"
-"""Set here for the pages behind the gate; what a client sends under this name is dropped."""
+"""Set here for the pages behind this middleware; a client's own header of this name is dropped."""
 OPEN_PATHS = {"/healthz", "/readyz", "/api/v1/auth/anonymous", "/favicon.ico", "/app.webmanifest", "/sw.js", "/offline"}
 OPEN_PREFIXES = ("/static/", "/assets/", SHARED)
 API_PREFIXES = ("/api/", "/v1/", "/openai/", "/metrics")
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 PART_S, BODY_S = 30.0, 600.0
-"""How long the next part of a body may take, and all of it."""
+"""Time limits in seconds for the next part of a body, and for the whole body."""
 MAX_BODY = 8 * 2**20
 MAX_UPLOAD = 50 * 2**20
 UPLOAD_ENVELOPE = 2**20
-"""What a multipart form may add around a file."""
+"""Additional size that a multipart form may have beyond its file."""
 OTLP_PATHS = {"/v1/traces", "/v1/logs"}
-"""They take what the readers of OTLP take: exporters send hundreds of spans at once, and drop a batch that is refused."""
+"""OTLP paths accept larger bodies: exporters send hundreds of spans at once and drop a rejected batch."""
 
 PAGE_PATH = re.compile(r"(/chat|/traces|/compare|/agents)/([A-Za-z0-9_-]{1,100})")
 PANEL_PATHS = {"ws", "metadata"}
@@ -232,7 +239,9 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
 
 
 class Gate:
-    """`upload_paths(path)` says which paths take bodies up to 50 MB. `owner_key(key)` gives a user id for a sign-in link, or None."""
+    """The middleware. `upload_paths(path)` returns whether a path accepts bodies up to 50 MB. `owner_key(key)` returns
+    a user id for a sign-in link, or None.
+    """
 
     def __init__(
         self,
@@ -263,7 +272,7 @@ class Gate:
         headers = _headers(scope)
         try:
             self._check_host(headers)
-            # A browser always says where a websocket comes from; one that does not say is not a browser and needs a bearer token.
+            # Browsers always send an origin with websockets; clients that do not need a bearer token.
             if "origin" in headers and not _same_host(headers):
                 raise ForbiddenError("This websocket comes from a page of another site.")
             caller = self._caller(headers)
@@ -325,11 +334,11 @@ class Gate:
 
     def _check_host(self, headers: dict[str, str]) -> None:
         host = headers.get("host")
-        # No browser leaves it out.
+        # Every browser sends it.
         if host is not None and not self.answers_to(host):
             raise ForbiddenError(
-                f"This lab does not answer to the host name {host[:100]!r}.",
-                "Open it by the address that `timestep-lab serve` printed, or name the host in TIMESTEP_LAB_HOSTS.",
+                f"This lab does not accept the host name {host[:100]!r}.",
+                "Use the address that `timestep-lab serve` printed, or add the host to TIMESTEP_LAB_HOSTS.",
             )
 
     def _caller(self, headers: dict[str, str]) -> Caller:
@@ -337,7 +346,7 @@ class Gate:
         if scheme:
             if scheme.lower() != "bearer":
                 raise AuthError(
-                    f"The authorization scheme {scheme!r} is not known.", "Send: Authorization: Bearer <token>"
+                    f"The authorization scheme {scheme!r} is not supported.", "Send: Authorization: Bearer <token>"
                 )
             return self.tokens.verify(token.strip())
         cookie = SimpleCookie(headers.get("cookie", "")).get(self.tokens.cookie)
@@ -348,7 +357,9 @@ class Gate:
         return self.tokens.verify(cookie.value)
 
     def _known_or_new(self, scope: Scope, headers: dict[str, str]) -> Caller | str:
-        """The caller, or the token of a user made just now for a browser that opened a page. Raises `BusyError` for too many of those."""
+        """The caller, or the token of a user created for a browser that opened a page. Raises `BusyError` if there are
+        too many of those.
+        """
         path, method = scope["path"], scope["method"]
         try:
             return self._caller(headers)
@@ -360,7 +371,7 @@ class Gate:
             return self.tokens.issue_anonymous()[1]
 
     async def _answer_key(self, key: str, scope: Scope, headers: dict[str, str], send: Send) -> bool:
-        """What a sign-in link is answered with; False when the request is not a page and goes on as any other."""
+        """Respond to a sign-in link. Returns False if the request is not for a page and should be handled normally."""
         user_id, path = self.owner_key(key), scope["path"]
         if user_id:
             token = self.tokens.issue(user_id, anonymous=False)
@@ -376,7 +387,7 @@ class Gate:
         return True
 
     def _is_signed_in(self, headers: dict[str, str]) -> bool:
-        """As somebody with an account: an old link then has nothing left to give."""
+        """Whether the request already has a valid account, so that an expired link does not matter."""
         try:
             return not self._caller(headers).anonymous
         except AuthError:
@@ -384,7 +395,9 @@ class Gate:
 
 
 class _Counted:
-    """Passes a body on and stops it at the limit, or when it does not go on. A length announced above the limit is refused before a byte is read."""
+    """Passes a body on, and stops it at the size or time limit. A declared length above the limit is rejected before a
+    byte is read.
+    """
 
     def __init__(
         self, receive: Receive, headers: dict[str, str], limit: int, too_large: Callable[[], TooLargeError]
@@ -396,14 +409,14 @@ class _Counted:
             raise too_large()
 
     async def __call__(self) -> Message:
-        if self._whole:  # What comes now is that the client leaves.
+        if self._whole:  # Only a disconnect can follow.
             return await self._receive()
         try:
             async with asyncio.timeout(min(PART_S, self._until - time.monotonic())):
                 message = await self._receive()
         except TimeoutError:
             raise TooSlowError(
-                f"The rest of the request did not come within {PART_S:g} s, or not all of it within {BODY_S:g} s.",
+                f"The next part of the request did not arrive within {PART_S:g} s, or all of it within {BODY_S:g} s.",
                 "Send it again.",
             ) from None
         self._whole = not message.get("more_body", False)
@@ -420,9 +433,10 @@ def _too_large(limit: int) -> TooLargeError:
 
 
 def _page_address(scope: Scope) -> bytes | None:
-    """`/traces/<id>` is the page `/traces` with the argument `id`, so that links to one thing can be shared.
+    """Redirects `/traces/<id>` to the page `/traces` with the id as an argument, so that links to one item can be
+    shared.
 
-    The browser is sent there: a page's scripts and its websocket have addresses relative to its own.
+    It is a redirect because the addresses of a page's scripts and websocket are relative to its own.
     """
     match = PAGE_PATH.fullmatch(scope["path"])
     if match is None or match[2] in PANEL_PATHS or scope["method"] != "GET":
@@ -432,7 +446,7 @@ def _page_address(scope: Scope) -> bytes | None:
 
 
 def _own_path(scope: Scope) -> str:
-    """With one slash at its beginning: with two it would be the address of another site."""
+    """The path with exactly one leading slash: two would make it the address of another host."""
     return "/" + str(scope["path"]).lstrip("/\\")
 
 
@@ -446,7 +460,7 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _address(scope: Scope) -> str:
-    """Of the client; behind a proxy that is trusted, what it says."""
+    """The client's address; behind a trusted proxy, the address that the proxy reports."""
     client: tuple[str, int] | None = scope.get("client")
     return client[0] if client else "unknown"
 
@@ -493,7 +507,7 @@ def _with_cookie(send: Send, name: str, token: str, scope: Scope) -> Send:
 
 
 async def _redirect_without_key(scope: Scope, send: Send, *more: tuple[bytes, bytes]) -> None:
-    """To the same address: the key must not stay in the browser's history or in a shared link."""
+    """Redirect to the same address without the key, which must not stay in the browser's history or in a shared link."""
     await _redirect(send, quote(_own_path(scope)).encode(), *more)
 
 

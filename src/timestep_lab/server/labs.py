@@ -1,4 +1,6 @@
-"""One lab a user, made at the first request and closed when long unused. All share one database, router and tracer."""
+"""One lab per user, created on the first request and closed when unused. All share one database, router and trace
+writer.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class UserLab(Scope, Protocol):
-    """One user's `Lab` in this process: the nouns whose operations are served, and what the pages show. Only `lab/` knows the class."""
+    """One user's `Lab` in this process: its services, and what the pages use. Only `lab/` knows the class."""
 
     threads: Threads
     runs: Runs
@@ -60,11 +62,13 @@ class UserLab(Scope, Protocol):
 
 
 KEPT = 256
-"""Labs kept open. One costs little until it connects to MCP servers of its own."""
+"""Number of labs kept open. An open lab is cheap unless it has connections to MCP servers."""
 
 
 class Labs:
-    """`held` and `hold` keep a user's lab open: for a request until its answer has been sent, for a page as long as its session lives."""
+    """The open labs. `held` and `hold` keep a user's lab open: for a request until its response is sent, for a page as
+    long as its session lives.
+    """
 
     def __init__(self, lab: UserLab) -> None:
         self.root = lab
@@ -81,7 +85,7 @@ class Labs:
             let_go()
 
     def hold(self, user_id: str) -> tuple[UserLab, Callable[[], None]]:
-        """The user's lab, and what to call, once, when it is needed no more."""
+        """The user's lab, and a function to call once when it is no longer needed."""
         if user_id == self.root.store.user_id:
             return self.root, lambda: None
         lab = self._open.get(user_id)
@@ -98,7 +102,9 @@ class Labs:
             del self._holders[user_id]
 
     def _close_unused(self) -> None:
-        """The longest unused first. Closing a lab would end its runs: one in which something goes on is kept, however many that makes."""
+        """Close the least recently used labs. A lab with active runs is kept, even beyond the limit, since closing it
+        would end them.
+        """
         excess = len(self._open) - KEPT
         if excess <= 0:
             return
@@ -109,7 +115,7 @@ class Labs:
             task.add_done_callback(self._closing.discard)
 
     async def stop_runs(self) -> None:
-        """Cancel all users' runs that go on here. What they said so far is stored, and who follows one hears how it ended."""
+        """Cancel all runs in this process. Their partial output is stored, and their readers are told how they ended."""
         for lab in [self.root, *self._open.values()]:
             if runner := _runner_of(lab):
                 await runner.stop_all()
@@ -126,7 +132,7 @@ def caller_of(connection: HTTPConnection) -> Caller:
 
 
 def _runner_of(lab: UserLab) -> Runner | None:
-    """None while there is none: it is made when first used."""
+    """The lab's runner, or None if it has not been created yet."""
     runner: Runner | None = vars(lab).get("runner")
     return runner
 
@@ -137,11 +143,11 @@ def _goes_on(lab: UserLab) -> bool:
 
 
 async def lab_of(connection: HTTPConnection) -> AsyncIterator[UserLab]:
-    # On the event loop, whose labs these are; FastAPI would call a plain function on a thread.
+    # Async, to run on the event loop that owns these labs; FastAPI would call a sync function on a thread.
     labs: Labs = connection.app.state.labs
     with labs.held(caller_of(connection).user_id) as lab:
         yield lab
 
 
 CurrentLab = Annotated[UserLab, Depends(lab_of)]
-"""The calling user's lab ."""
+"""Dependency: the calling user's lab."""

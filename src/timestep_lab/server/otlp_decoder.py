@@ -1,7 +1,7 @@
-"""OTLP requests read in a process beside this one, so that reading spans and storing them do not wait for one interpreter.
+"""Decodes OTLP requests in a child process, so that decoding and storing do not share one interpreter lock.
 
-Both cost about as much; where there is a second processor, twice as many spans come in. And whatever a request unpacks to, it takes no
-more memory or time than it may (`runtime.worker`). Small requests that are not packed, which gain nothing, are read here.
+Both take about the same time, so with a second CPU core the throughput doubles. The child process also bounds the
+memory and time of decompression (`runtime.worker`). Small uncompressed requests are decoded in this process.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.interchange.lab_rows import Decoded
 
 WORTH_SENDING = 64 * 1024
-"""Bytes of a request below which it is read here."""
+"""Size in bytes below which a request is decoded in this process."""
 MEMORY = 2 * 2**30
-"""A request may have 256 MB, and is there as bytes, as objects and as rows."""
+"""Memory limit in bytes: a request may have 256 MB and exists as bytes, objects and rows."""
 TIME_LIMIT_S = 60.0
 READERS = "timestep_lab.runtime.interchange.otlp_in"
 
 
 class OtlpDecoder:
-    """For one server. The other process begins with the first request worth it, and ends with `close` or with this process."""
+    """The decoder of one server. The child process starts with the first request that needs it, and ends with `close`
+    or with this process.
+    """
 
     def __init__(self, *, processors: int | None = None) -> None:
         self._alone = (processors or os.cpu_count() or 1) < 2
@@ -36,7 +38,7 @@ class OtlpDecoder:
     def read(
         self, body: bytes, content_type: str, content_encoding: str | None, user_id: str, *, reader: str = "read_otlp"
     ) -> Decoded:
-        """What that function of `otlp_in` gives, and raises what it raises. Blocks; from any thread."""
+        """The result of that function of `otlp_in`; raises what it raises. Blocks; thread-safe."""
         from timestep_lab.runtime.interchange import otlp_in
 
         read_here: Callable[..., Decoded] = getattr(otlp_in, reader)
@@ -50,7 +52,7 @@ class OtlpDecoder:
             try:
                 return self._ask(reader, request)
             except WorkerDied:
-                pass  # It was killed, perhaps for the request before, or as by a machine that ran out of memory.
+                pass  # The process was killed, possibly for the previous request, or because the machine ran out of memory.
             try:
                 return self._ask(reader, request)
             except WorkerDied:
@@ -62,7 +64,7 @@ class OtlpDecoder:
 
     @property
     def pid(self) -> int | None:
-        """Of the other process, once there is one."""
+        """Process id of the child, or None if it has not started."""
         return self._worker.pid
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""A stream that is made in a task of its own, so that a reader who goes away ends it as a cancellation.
+"""Panel sessions inside the FastAPI app, the websockets of views, and streams that end by cancellation.
 
-A generator that is merely closed gets `GeneratorExit` and may not await; a cancelled task can still store what it has. And the whole
-stream runs in one context, from before its first piece to its end: the Agents SDK keeps its spans in context variables.
+A closed generator gets `GeneratorExit` and may not await, whereas a cancelled task can still store its state. So a
+stream runs in its own task, and in one context from start to end: the Agents SDK keeps its spans in context variables.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ if TYPE_CHECKING:
     from timestep_lab.ui.view import View
 
 
-# --- The one module that knows bokeh-fastapi: Panel's sessions inside the FastAPI app
+# --- The only module that uses bokeh-fastapi.
 #
-# - A browser is not sent Bokeh's scripts (3 MB): the page runs the view's own module, which speaks over the websocket below. That websocket
-#   keeps the session; Bokeh's own, which would carry the same a second time, is not offered.
-# - It looks for unused sessions from the lifespan of the app, which has begun long before the pages are added: `forget_unused` does it.
-# - A browser's cookies stay out of the session, and the user's id goes in instead, as a header that the gate sets and no client can.
+# - Bokeh's scripts (3 MB) are not sent to the browser: the page loads the view's own module, which uses the websocket below. That websocket
+# keeps the session alive; Bokeh's own, which would send the same data again, is not served.
+# - bokeh-fastapi checks for unused sessions in the app's lifespan, which starts before the pages are added: `forget_unused` does it instead.
+# - The browser's cookies are not stored in the session; the user id is passed in a header that only the gate can set.
 
 
 SEEN_HEADER = "-".join(word.capitalize() for word in USER_HEADER.split("-"))
-"""Tornado's way of writing the name."""
+"""The header name in Tornado's capitalisation."""
 CHECK_UNUSED_MS = 5_000
 KEEP_UNUSED_MS = 10_000
-"""How long a page may take to open its websocket, and a browser to open it again."""
+"""Time in ms for a page to open its websocket, and for a browser to reopen it."""
 
 
 _status: ContextVar[list[int]] = ContextVar("timestep_lab_page_status")
 
 
 def answer_with(status: int) -> None:
-    """The page that is being made is sent with this status; Bokeh knows 200 alone."""
+    """Set the HTTP status of the page that is being created; Bokeh always uses 200."""
     _status.get([]).append(status)
 
 
 def with_status(send: Send) -> Send:
-    """Sends the page that this task makes with the status that `answer_with` said."""
+    """Sends the page of this task with the status set by `answer_with`."""
     statuses: list[int] = []
     _status.set(statuses)
 
@@ -67,7 +67,7 @@ def with_status(send: Send) -> Send:
 
 
 class PanelPages:
-    """The pages as served."""
+    """The served pages."""
 
     def __init__(self, bokeh: Any) -> None:
         self._bokeh = bokeh
@@ -76,7 +76,7 @@ class PanelPages:
         return sum(len(list(context.sessions)) for context in self._bokeh._applications.values())
 
     async def forget_unused(self) -> None:
-        """Ends sessions whose browser left, until cancelled."""
+        """End sessions whose browser has disconnected, until cancelled."""
         await self._bokeh._cleanup_loop()
 
 
@@ -104,14 +104,14 @@ def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, sec
 
 
 def caller_of_session() -> str:
-    """The user id of the page that is being made."""
+    """The user id of the page that is being created."""
     import panel
 
     return str(panel.state.headers[SEEN_HEADER])
 
 
 def at_session_end(call: Callable[[], object]) -> None:
-    """Call it when the browser has left the page that is being made."""
+    """Register a callback for when the browser has left the page that is being created."""
     import panel
 
     def ended(_: Any) -> None:
@@ -123,14 +123,14 @@ def at_session_end(call: Callable[[], object]) -> None:
 
 
 def page_arguments(name: str) -> list[str]:
-    """All values of an argument in the page's address."""
+    """All values of a query parameter of the page."""
     import panel
 
     return [value.decode("utf-8", errors="replace") for value in panel.state.session_args.get(name, ())]
 
 
 def page_argument_names() -> list[str]:
-    """Of all arguments in the page's address, without those of the session's own."""
+    """Names of the query parameters of the page, except the session's own."""
     import panel
 
     return [name for name in panel.state.session_args if not name.startswith("bokeh-")]
@@ -140,17 +140,17 @@ def page_argument(name: str) -> str | None:
     return next(iter(page_arguments(name)), None)
 
 
-# --- A websocket of its own for each view of a page: `/views/{key}`, where the page that was made for a user has the key
+# --- A websocket for each view of a page: `/views/{key}`, where the page was created with the key
 #
-# Panel carries messages outside the served app; but each takes it three frames, a lock and a callback, which is more than a token takes all
-# the way from the model. A browser that loses the connection opens it again, with growing pauses; when the view is there no
-# more, because the server was started again or had closed the page's session, it is told so (code 1008) and loads the page anew.
+# Outside of the served app, Panel carries the messages; but each needs three frames, a lock and a callback, which takes longer than a
+# token from the model. A browser that loses the connection reopens it, with increasing delays. If the view no longer exists, because
+# the server was restarted or the session has ended, the socket is closed with code 1008 and the browser reloads the page.
 #
 # | | |
 # |---|---|
-# | text to the browser | a JSON list of messages: all that waited while the one before was sent |
+# | text to the browser | a JSON list of messages: all that were queued while the previous list was sent |
 # | text to Python | one message as JSON |
-# | binary, both ways | length of the head (4 bytes, little-endian), head `{message, sizes}` as JSON, then the binary parts |
+# | binary, both directions | length of the head (4 bytes, little-endian), head `{message, sizes}` as JSON, then the binary parts |
 
 
 log = logging.getLogger(__name__)
@@ -158,17 +158,19 @@ router = APIRouter()
 HEAD = 4
 NO_SUCH_VIEW, NOT_UNDERSTOOD, TOO_SLOW = 1008, 1003, 1013
 MOST_WAITING = 5_000
-"""Messages for a browser that does not take them; then it is told to read everything anew."""
+"""Maximum number of queued messages for a slow browser; beyond that it is told to reload everything."""
 
 
 class ViewHost:
-    """A view as one page shows it. What is posted while the browser is not connected is not kept: it reads everything anew when it is back."""
+    """A view as shown by one page. Messages posted while the browser is disconnected are dropped: it reloads everything
+    when it reconnects.
+    """
 
     def __init__(self, view: View, user_id: str, context: Any) -> None:
         self.view, self.user_id = view, user_id
         self.channel: Channel | None = None
         self._context = context
-        """Bokeh's, of the page's session."""
+        """The Bokeh context of the page's session."""
 
     def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
         if self.channel is not None:
@@ -176,14 +178,14 @@ class ViewHost:
 
     @contextlib.contextmanager
     def connected(self, channel: Channel) -> Iterator[None]:
-        """Keeps the session, and for a while longer, in which a browser that lost the connection may open it again."""
+        """Keeps the session alive while connected, and for a while afterwards, so that a browser can reconnect."""
         session = self._context.session
         session.block_expiration()
         self.channel = channel
         try:
             yield
         finally:
-            if self.channel is channel:  # Not yet another connection's, after a reload.
+            if self.channel is channel:  # Unless another connection has replaced it after a reload.
                 self.channel = None
             asyncio.get_running_loop().call_later(KEEP_UNUSED_MS / 1000, session.unblock_expiration)
 
@@ -192,8 +194,8 @@ _hosts: dict[str, ViewHost] = {}
 
 
 def offer(view: View, user_id: str, reads: FairReads) -> str:
-    """Let the browser of this user reach the view of the page that is being made, as long as it is open; the view reads in the user's turn.
-    The key of its websocket."""
+    """Make the view of the page that is being created available to this user's browser; its costly reads run in the
+    user's queue. Returns the key of its websocket."""
     import panel
 
     document = panel.state.curdoc
@@ -212,7 +214,7 @@ def offer(view: View, user_id: str, reads: FairReads) -> str:
 @router.websocket("/views/{key}")
 async def view_channel(socket: WebSocket, key: str) -> None:
     host = _hosts.get(key)
-    await socket.accept()  # Also to refuse it: a browser is told the code only of a connection that was open.
+    await socket.accept()  # Accept even to reject: browsers only see the close code of an open connection.
     if host is None or host.user_id != caller_of(socket).user_id:
         await socket.close(NO_SUCH_VIEW)
         return
@@ -226,17 +228,17 @@ async def view_channel(socket: WebSocket, key: str) -> None:
     except WebSocketDisconnect:
         pass
     except ValueError as error:
-        log.warning("A page sent what is not a message of ours: %s", error)
+        log.warning("Invalid message from a page: %s", error)
         await socket.close(NOT_UNDERSTOOD)
     finally:
         telling.cancel()
-        # RuntimeError: Starlette's word for sending on a websocket that is closed already.
+        # RuntimeError: Starlette's error for sending on a closed websocket.
         with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
             await telling
 
 
 class Channel:
-    """What waits for one browser, and the task that sends it."""
+    """The queue of messages for one browser, and the task that sends them."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket, self._loop = socket, asyncio.get_running_loop()
@@ -244,7 +246,7 @@ class Channel:
         self._some = asyncio.Event()
 
     def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
-        """From any thread. `message` is strict JSON already."""
+        """Queue a message; thread-safe. `message` must be strict JSON."""
         self._waiting.append(pack(message, buffers) if buffers else json.dumps(message, ensure_ascii=False))
         self._loop.call_soon_threadsafe(self._some.set)
 
@@ -277,7 +279,9 @@ def pack(message: Mapping[str, Json], buffers: Sequence[bytes]) -> bytes:
 
 
 def unpack(frame: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """A message and its binary parts. Raises `WebSocketDisconnect` at the end, `ValueError` for anything else."""
+    """Parse a frame into a message and its binary parts. Raises `WebSocketDisconnect` at the end, `ValueError` for an
+    invalid frame.
+    """
     if frame["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(frame.get("code", 1000))
     buffers: list[bytes] = []
@@ -308,8 +312,8 @@ ALIVE_S = 15.0
 async def detached(
     source: AsyncIterator[bytes], on_fault: Callable[[Exception], bytes], *, alive: bytes | None = None
 ) -> AsyncIterator[bytes]:
-    """What `source` gives, once its first piece is there. Raises what it raises before that; what it raises later is logged, and the
-    reader is told what `on_fault` makes of it. `alive` is sent when nothing else was for 15 s."""
+    """The pieces of `source`, from when the first is available. Raises what it raises before that; a later error is
+    logged, and `on_fault` converts it to a final piece. `alive` is sent after 15 s of silence."""
     pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
 
     async def pump() -> None:

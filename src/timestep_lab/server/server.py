@@ -1,4 +1,6 @@
-"""One process, one port: the API, the ChatKit endpoint, the OpenAI-compatible layer and the Panel pages, behind one gate."""
+"""The served lab as one ASGI app: API, ChatKit endpoint, OpenAI-compatible API and Panel pages, behind one gate; and
+`serve`.
+"""
 
 from __future__ import annotations
 
@@ -60,15 +62,17 @@ ROUTERS = (
     health.router, auth.router, traces.router, *operations.ROUTERS, trace_files.mine, trace_files.router, trace_files.shared,
     trace_files.comparisons, sql.router, changes.router, chatkit.router, openai_api.router,
 )  # fmt: skip
-"""In the order in which their paths are tried: `/traces/suggest` and `/traces/score` before `/traces/{trace_id}`."""
+"""In the order in which paths are matched: `/traces/suggest` and `/traces/score` before `/traces/{trace_id}`."""
 IMPORT_S = 90.0
-"""For traces that somebody sends, reading and storing together."""
+"""Timeout in seconds for importing traces, including parsing and storing."""
 LINK_HOURS = 12
-"""How long the sign-in link in the terminal works. Later `/?key=` takes what `timestep-lab token` prints."""
+"""Validity in hours of the sign-in link in the terminal. After that, `/?key=` accepts the output of `timestep-lab
+token`.
+"""
 
 
 class Served:
-    """The ASGI app of a lab, and the key that signs its owner in."""
+    """The ASGI app of a lab, and the key of its owner's sign-in link."""
 
     def __init__(
         self, lab: UserLab, *, loopback: bool, pages: bool = True, limits: RateLimits | None = None, worker: Worker | None = None
@@ -95,7 +99,9 @@ class Served:
         )
 
     def _owner_of(self, key: str) -> str | None:
-        """The lab's own user, for who holds the link printed in the terminal, or a token of theirs (`timestep-lab token`)."""
+        """The lab's own user, for the key of the sign-in link or for a token of theirs (`timestep-lab token`); else
+        None.
+        """
         owner: str = self.labs.root.store.user_id
         if secrets.compare_digest(key.encode(), self.owner_key.encode()):
             return owner if time.time() < self._key_until else None
@@ -140,7 +146,7 @@ class Served:
         return api
 
     async def _prepare(self, api: FastAPI, pages: bool) -> None:
-        """What takes seconds to import comes after the first answers: the pages, then the Agents SDK for the first message."""
+        """Slow imports, after the server has started: the pages, then the Agents SDK for the first message."""
         if pages:
             await asyncio.to_thread(importlib.import_module, "panel.io.fastapi")
             from timestep_lab.server.pages import add_pages
@@ -154,14 +160,14 @@ class Served:
 
 
 SESSION_ARGUMENTS = (b"bokeh_session_id", b"bokeh-session-id")
-"""By which Panel lets an address choose the session of its page."""
+"""Query parameters by which Panel lets an address choose the session of its page."""
 
 
 class PagesWait:
-    """Holds a request for a page until the pages are there. The API does not wait.
+    """Delays requests for pages until the pages are available. The API does not wait.
 
-    The session of a page is always a new one, whatever the address asks for, and is made without the browser's cookies: those of other
-    programs at the same host may have names that Panel does not take.
+    Every page gets a new session, regardless of its address, and is created without the browser's cookies: those of
+    other programs on the same host may have names that Panel does not accept.
     """
 
     def __init__(self, app: ASGIApp, api: FastAPI) -> None:
@@ -182,36 +188,39 @@ class PagesWait:
         await self.app(scope, receive, send)
 
 
-# --- Serve a lab until told to stop
+# --- Serving until told to stop
 
 
 log = logging.getLogger("timestep_lab.server")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 HEAD_S = 20.0
-"""How long a request's head may take, from the beginning of its connection or from its first byte."""
+"""Timeout in seconds for a request's head, from the start of the connection or from its first byte."""
 BACKLOG = 256
-"""Connections that wait to be accepted; asyncio tries as many in one go."""
+"""Length of the queue of pending connections; asyncio accepts as many at once."""
 NO_MORE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 SAY_AGAIN_S = 60.0
 GRACE_S = 10
-"""How long requests may take to end when the server is told to stop."""
+"""Time in seconds that requests have to finish on shutdown."""
 NEW_OBJECTS = 20_000
 """After so many the garbage collector looks at them."""
 SWITCH_S = 0.001
-"""How long a thread keeps Python to itself while others want it; the event loop, which answers everybody, waits that long for work in threads."""
+"""Interpreter switch interval in seconds: the event loop waits at most this long for a busy thread."""
 STOPPED_S = 30
-"""When all has long been kept and the process is still there, something holds it up: it says what on stderr, and ends."""
+"""If the process has not exited after this many seconds, it prints the stacks of its threads to stderr and exits."""
 RUNS_S = 7
-"""How much of that runs have to come to their own end; then they are cancelled, so that their readers hear of it before the connection goes."""
+"""The part of `GRACE_S` that runs have to finish on their own; then they are cancelled, so that their readers are told
+before the connection closes.
+"""
 
 
 def serve(
     lab: UserLab, *, host: str, port: int, announce: Callable[[str], None], ends_process: bool = False, workers: int = 1
 ) -> None:
-    """Answer until SIGTERM or SIGINT, then let requests and runs end (at most 10 s), keep what unfinished runs said, and return.
+    """Serve until SIGTERM or SIGINT, then let requests and runs finish (at most 10 s), store the partial output of
+    unfinished runs, and return.
 
-    `ends_process`: the program is over after this, at most STOPPED_S later. `workers`: so many processes answer. Raises `UsageError` when the
-    port is taken, and for several workers on a lab that has one owner.
+    `ends_process`: the process exits afterwards, at most STOPPED_S seconds later. `workers`: number of worker
+    processes. Raises `UsageError` if the port is in use, or for several workers on a lab that only one process can own.
     """
     if worker := Worker.of_environment():
         _answer(lab, Served(lab, loopback=host in LOOPBACK, worker=worker), host, ends_process, worker)
@@ -222,20 +231,22 @@ def serve(
     owner_key = served.owner_key if served else secrets.token_urlsafe(24)
     listening = _listen(lab, host, port)
     _own_the_file(lab.store.db)
-    # From here on a connection waits for the server instead of being refused: the address is about to be printed.
+    # From now on connections wait for the server instead of being refused: the address is about to be printed.
     listening.listen(BACKLOG)
     actual = listening.getsockname()[1]
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{actual}"
-    # The bare address first: programs take the first one that they see.
-    announce(f"Timestep Lab is at {url} (for guests, who see only what they do themselves).")
-    announce(f"Open it as yourself, with all of {lab.store.db.url}: {url}/?key={owner_key}")
-    announce(f"It works for {LINK_HOURS} hours; then put what `timestep-lab token` prints in the place of its key.")
-    announce(f'From a notebook elsewhere: Lab("{url}", token=…); `timestep-lab token` prints one.')
+    # The bare address first, since programs take the first one they see.
+    announce(f"Timestep Lab is at {url} (for guests, who see only their own data).")
+    announce(f"Sign in as the owner of {lab.store.db.url}: {url}/?key={owner_key}")
+    announce(
+        f"The link is valid for {LINK_HOURS} hours; after that, use the output of `timestep-lab token` as its key."
+    )
+    announce(f'From a notebook elsewhere: Lab("{url}", token=…); `timestep-lab token` prints a token.')
     if served:
         _answer(lab, served, host, ends_process, listening)
     else:
-        secret_of(lab.store.db, lab.settings.secret)  # Made once, before each worker looks for it.
+        secret_of(lab.store.db, lab.settings.secret)  # Create it once, before each worker looks for it.
         with listening:
             watch(listening, workers, owner_key=owner_key, link_s=LINK_HOURS * 3600.0)
 
@@ -246,18 +257,18 @@ def _listen(lab: UserLab, host: str, port: int) -> socket.socket:
         with _unsaid("uvicorn.error"):
             listening = config.bind_socket()
     except SystemExit:
-        # uvicorn logs the reason and leaves the program; ours is to say it in one line.
+        # uvicorn logs the reason and exits; print it as one line instead.
         raise UsageError(
-            f"Port {port} on {host} cannot be had; another program may use it.", "Choose another with --port."
+            f"Port {port} on {host} is not available; another program may be using it.", "Choose another with --port."
         ) from None
-    # Connections inherit it. uvicorn's socket names no protocol, and so asyncio would leave Nagle's algorithm on: every answer, which is
-    # written as head and body, would wait up to 44 ms for the client's delayed acknowledgement of its head.
+    # Accepted connections inherit this option. uvicorn's socket names no protocol, so asyncio would leave Nagle's algorithm on: every
+    # response, written as head and body, would wait up to 44 ms for the client's delayed acknowledgement of its head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 def _answer(lab: UserLab, served: Served, host: str, ends_process: bool, at: socket.socket | Worker) -> None:
-    """`at`: the socket that takes connections, or which of several workers this process is."""
+    """Serve in this process. `at`: the listening socket, or the worker that this process is."""
     _take_many_files()
     config = config_of(served.app, lab.settings, host=host, port=0)
     switched_s = sys.getswitchinterval()
@@ -275,7 +286,7 @@ def _answer(lab: UserLab, served: Served, host: str, ends_process: bool, at: soc
 
 
 class Impatient(H11Protocol):
-    """A connection on which a request's head does not come to its end is closed: it would hold a file descriptor for ever."""
+    """Closes a connection whose request head does not arrive in time; it would hold a file descriptor forever."""
 
     _hurry: asyncio.TimerHandle | None = None
     _is_websocket = False
@@ -289,12 +300,12 @@ class Impatient(H11Protocol):
         was_new, self._is_new = self._is_new, False
         worker = is_elsewhere(data) if was_new else None
         if worker and hand_over(self.transport.get_extra_info("socket").fileno(), data, worker):
-            self.transport.abort()  # Closes the descriptor of this process alone.
+            self.transport.abort()  # Closes only the descriptor of this process.
             return
         super().data_received(data)
         cycle: RequestResponseCycle | None = (
             self.cycle
-        )  # None before the first request, which uvicorn's types do not say.
+        )  # None before the first request, which uvicorn's types do not express.
         if self._is_websocket or not (cycle is None or cycle.response_complete):
             self._unwait()
         elif self._hurry is None:
@@ -318,20 +329,20 @@ class Impatient(H11Protocol):
 
 
 def _take_many_files() -> None:
-    """As many open files as the system allows: each connection is one."""
+    """Raise the limit of open files to the maximum allowed: each connection is one."""
     try:
         import resource
-    except ImportError:  # Windows counts them otherwise.
+    except ImportError:  # Windows has a different mechanism.
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(ValueError, OSError):  # macOS names a limit that it does not allow.
+        with suppress(ValueError, OSError):  # macOS reports a limit that it does not allow.
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _SaysOnce:
-    """The event loop's handler of faults. When no connection can be accepted asyncio tells so for each place in the backlog, again every
-    second: it is said once a minute."""
+    """An exception handler for the event loop. When no connection can be accepted, asyncio reports it for each place in
+    the backlog, every second; this reports it once a minute."""
 
     def __init__(self) -> None:
         self._said = float("-inf")
@@ -343,7 +354,8 @@ class _SaysOnce:
         elif loop.time() - self._said > SAY_AGAIN_S:
             self._said = loop.time()
             log.error(
-                "No connection can be accepted now: %s. Those that wait are taken when others end.", error.strerror
+                "No connection can be accepted now: %s. Pending connections are accepted when others close.",
+                error.strerror,
             )
 
 
@@ -351,9 +363,9 @@ def config_of(app: Any, settings: Settings, *, host: str, port: int) -> uvicorn.
     return uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=120, ws="websockets-sansio", server_header=False, http=Impatient, backlog=BACKLOG,
-        # Tokens are too short to gain, and packing a trace of 100,000 spans takes longer than sending it.
+        # Tokens are too short to gain from compression, and compressing a trace of 100,000 spans takes longer than sending it.
         ws_per_message_deflate=False,
-        # Whoever is not named as a proxy may write what he likes into these headers.
+        # Clients that are not trusted proxies can put anything into these headers.
         proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=list(settings.trusted_proxies),
     )  # fmt: skip
 
@@ -369,7 +381,9 @@ def _unsaid(logger: str) -> Iterator[None]:
 
 
 def _own_the_file(db: Database) -> None:
-    """A lab in a file that a notebook has open: the server takes it over and serves it to the notebook, whose kernel may be busy for seconds."""
+    """Take over a lab file that a notebook has open, and serve it to the notebook, whose kernel may be busy for
+    seconds.
+    """
     if db.dialect == "duckdb":
         from timestep_lab.store.duckdb.database import DuckDatabase
 
@@ -399,7 +413,7 @@ async def _until_stopped(
     for name in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(name, stop)
-        except NotImplementedError:  # Windows has no signal handlers on its loop; uvicorn's own are used there.
+        except NotImplementedError:  # Windows has no signal handlers on its event loop; uvicorn's own are used there.
             break
     sparing = loop.create_task(_spare_what_is_loaded(served))
     with taking_over(worker, partial(_protocol, server)) if worker else nullcontext():
@@ -409,32 +423,33 @@ async def _until_stopped(
 
 
 class _WorkerServer(uvicorn.Server):
-    """Takes few connections in one go, so that others take theirs."""
+    """Accepts only a few connections at once, so that other workers get their share."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.config.backlog = AT_ONCE
         await super().startup(sockets)
         for one in sockets or ():
-            one.listen(BACKLOG)  # The kernel's, for all workers: asyncio asked for as many as it takes.
+            one.listen(
+                BACKLOG
+            )  # The kernel's backlog, shared by all workers: asyncio would use the number of connections accepted at once.
 
 
 def _protocol(server: uvicorn.Server) -> asyncio.Protocol:
-    """For a connection that was accepted elsewhere, as `uvicorn.Server.startup` makes them."""
+    """The protocol for a connection accepted elsewhere, created as in `uvicorn.Server.startup`."""
     return Impatient(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
 
 
 async def _spare_what_is_loaded(served: Served) -> None:
-    """Modules stay for good: the garbage collector, which Panel calls whenever a page is closed, need not walk through them each time.
+    """Freeze loaded modules in the garbage collector, which Panel calls whenever a page is closed.
 
-    With some 280,000 objects of theirs it stopped every answer for 200 ms. Nor need it look at every 700 new objects: traces that come in
-    make tens of thousands, of which none refer to each other in a circle.
+    Scanning their roughly 280,000 objects stopped every response for 200 ms.
     """
     await served.api.state.prepared.wait()
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS)
 
 
-# --- Pages that stand alone, without the lab's navigation: for who is not signed in, and for shared links that open nothing
+# --- Standalone pages without navigation: sign-in, expired links, and invalid shared links
 
 
 _FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · Timestep Lab</title>
@@ -452,30 +467,30 @@ border:1px solid var(--line);color:var(--ink);background:none;text-decoration:no
 
 
 def sign_in() -> bytes:
-    """What a browser sees on a server that does not sign it in by itself."""
+    """The sign-in page, for a server that does not sign browsers in automatically."""
     return _page(
         "Sign in",
-        "<p>You are not signed in. Go on without an account: a signed cookie keeps your threads and traces yours.</p>"
+        "<p>You are not signed in. Continue without an account: a signed cookie keeps your threads and traces private.</p>"
         '<form method="post" action="/api/v1/auth/anonymous?then=/"><button class="do first">Continue without an account</button></form>',
     )
 
 
 def expired_link(path: str) -> bytes:
-    """For a sign-in link whose key is not that of the server that runs now."""
+    """The page for a sign-in link whose key is not that of the running server."""
     return _page(
         "This link has expired",
-        "<p>It signed in to an earlier start of the lab, is older than 12 hours, or was not copied whole. The link that the running server "
-        "printed in its terminal signs you in; later, put what <code>timestep-lab token</code> prints behind <code>/?key=</code>.</p>"
-        "<p>As a guest you see only what you do here, none of the lab's own chats and traces.</p>"
-        f'<p><a class="do" href="{html.escape(path)}">Go on as a guest</a></p>',
+        "<p>It is from an earlier start of the lab, is older than 12 hours, or was copied incompletely. The link that the running server "
+        "printed in its terminal signs you in; later, append the output of <code>timestep-lab token</code> to <code>/?key=</code>.</p>"
+        "<p>As a guest you see only your own data, not the lab's chats and traces.</p>"
+        f'<p><a class="do" href="{html.escape(path)}">Continue as a guest</a></p>',
     )
 
 
 def no_shared_trace() -> bytes:
-    """For a shared link that opens nothing. It does not say why: whether there ever was such a trace is nobody else's business."""
+    """The page for an invalid shared link. It gives no reason, so it does not reveal whether such a trace ever existed."""
     return _page(
-        "This link opens nothing",
-        "<p>It has expired, was revoked, or was not copied whole. Ask whoever sent it for another.</p>",
+        "This link does not work",
+        "<p>It has expired, was revoked, or was copied incompletely. Ask the sender for a new one.</p>",
     )
 
 

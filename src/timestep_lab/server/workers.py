@@ -1,12 +1,12 @@
-"""`timestep-lab serve --workers N`: one address, N processes that answer at it, on a lab in Postgres.
+"""`timestep-lab serve --workers N`: one address, served by N processes, for a lab in Postgres.
 
-The first process only watches: it holds the address, starts the workers, starts another where one ended, and ends them all when it is told
-to stop. The workers take connections from one listening socket, whoever is free first. They know of each other through the store alone:
-what changes is heard through NOTIFY, a run is stopped where it goes on, and the runs of a worker that was killed are marked as interrupted by
-the one that takes its place. Limits of requests are counted by each worker.
+The parent process only supervises: it holds the listening socket, starts the workers, replaces those that end, and
+stops them on shutdown. Workers accept connections from the shared socket. They communicate only through the store:
+changes by NOTIFY, cancellation of runs, and the runs of a killed worker are marked as interrupted by its replacement.
+Request limits are counted per worker.
 
-What a page shows lives in the worker that made it. Its websocket may arrive at another one, which then hands the connection itself
-over (the descriptor, by SCM_RIGHTS, with what was read from it), before it has answered anything.
+The state of a page lives in the worker that created it. If its websocket connects to another worker, that worker passes
+the connection on (the descriptor, by SCM_RIGHTS, with the bytes read from it) before responding.
 """
 
 from __future__ import annotations
@@ -37,63 +37,65 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("timestep_lab.server")
 ENV = "TIMESTEP_LAB_WORKER"
-"""Tells a process that it is a worker, and what it needs to know. Set by the process that watches, for its workers alone."""
+"""Environment variable that configures a worker. Set by the parent process for its workers only."""
 AT_ONCE = 4
-"""Connections that a worker takes in one go: the rest is for the others."""
+"""Number of connections that a worker accepts at once, leaving the rest to others."""
 FIRST_BYTES = 65_536
 LOOK_S = 0.1
 SHORT_LIFE_S, SHORT_LIVES = 10.0, 3
-"""A worker that ends so soon, so many times in a row, would always do so."""
+"""A worker that ends this quickly, this many times in a row, will not start successfully."""
 ENDED_S = 40.0
-"""How long workers may take to end. A worker itself gives up sooner."""
+"""Time in seconds that workers have to end; a worker itself gives up earlier."""
 VIEWS = b"GET /views/"
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What one of several is told."""
+    """The configuration of a worker."""
 
     place: int
     listens: int
-    """Descriptor of the socket that all take connections from."""
+    """Descriptor of the shared listening socket."""
     folder: str
-    """Where each has a socket by which connections are handed to it."""
+    """Folder with a socket for each worker, for passing connections."""
     owner_key: str
     key_until: float
-    """`time.time` at which the sign-in link stops working."""
+    """`time.time` at which the sign-in link expires."""
 
     @classmethod
     def of_environment(cls) -> Worker | None:
-        text = os.environ.pop(ENV, None)  # Not for processes that this one starts.
+        text = os.environ.pop(ENV, None)  # Not inherited by child processes of the worker.
         return None if text is None else cls(**json.loads(text))
 
     @property
     def name(self) -> str:
-        """Unlike that of any worker before it in the same place."""
+        """A name that differs from that of any earlier worker in the same place."""
         return f"{self.place}-{os.getpid()}"
 
 
 def check(db: Database, workers: int) -> None:
-    """Raises `UsageError` for a store that has one owner, and for a system without what workers need."""
+    """Raises `UsageError` for a store that only one process can own, and for a system without the needed features."""
     if db.dialect != "postgres":
         raise UsageError(
-            f"{workers} workers cannot serve {db.url}: a lab in a DuckDB file belongs to one process.",
-            "Serve it without --workers, or a lab in Postgres: --store postgresql://…",
+            f"{workers} workers cannot serve {db.url}: only one process can open a lab in a DuckDB file.",
+            "Serve it without --workers, or use a lab in Postgres: --store postgresql://…",
             param="workers",
         )
     if not hasattr(socket, "send_fds"):
         raise UsageError(
-            "Several workers need a system that hands open connections from process to process, such as Linux or macOS.",
+            "Several workers need a system that can pass open connections between processes, such as Linux or macOS.",
             "Serve without --workers.",
             param="workers",
         )
 
 
-# --- The process that watches
+# --- The supervising process
 
 
 def watch(listening: socket.socket, workers: int, *, owner_key: str, link_s: float) -> None:
-    """Keep so many workers at it until SIGTERM or SIGINT; return when all have ended. Raises `StoreError` when they end as soon as they begin."""
+    """Keep this number of workers running until SIGTERM or SIGINT; return when all have ended. Raises `StoreError` if
+    they end immediately after starting.
+    """
     stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -114,9 +116,9 @@ def watch(listening: socket.socket, workers: int, *, owner_key: str, link_s: flo
                     if short_lives[place] >= SHORT_LIVES:
                         raise StoreError(
                             f"A worker ended {SHORT_LIVES} times within {SHORT_LIFE_S:.0f} s of its start.",
-                            "What it said is above; serve without --workers to see it alone.",
+                            "See its output above, or serve without --workers.",
                         )
-                    log.warning("Worker %d ended (%d); another takes its place.", place, process.returncode)
+                    log.warning("Worker %d ended (%d); starting a replacement.", place, process.returncode)
                     running[place], begun[place] = _start(configs[place]), time.monotonic()
                 time.sleep(LOOK_S)
         finally:
@@ -134,7 +136,9 @@ def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 def _start(worker: Worker) -> subprocess.Popen[bytes]:
-    """With the command line of this process. Its standard input ends when this process does, however that ends, and the worker with it."""
+    """Start a worker with the command line of this process. Its standard input closes when this process ends, for any
+    reason, and so the worker ends, too.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "timestep_lab", *sys.argv[1:], "--with-input"],
         stdin=subprocess.PIPE,
@@ -156,7 +160,7 @@ def _end(running: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-# --- Pages stay with the worker that made them
+# --- Passing the connections of pages to the worker that created them
 
 
 _name = ""
@@ -165,13 +169,13 @@ _way_out: socket.socket | None = None
 
 
 def view_key() -> str:
-    """A new key for a view of this worker's. It names the worker."""
+    """A new key for a view of this worker; it contains the worker's name."""
     key = secrets.token_urlsafe(24)
     return f"{_name}.{key}" if _name else key
 
 
 def is_elsewhere(data: bytes) -> str | None:
-    """The worker whose view a connection asks for by its first bytes, if it is another one."""
+    """The worker of the view that a connection requests in its first bytes, if it is another one."""
     if not _name or not data.startswith(VIEWS):
         return None
     place, dot, _ = data[len(VIEWS) : len(VIEWS) + 40].partition(b".")
@@ -180,11 +184,11 @@ def is_elsewhere(data: bytes) -> str | None:
 
 
 def hand_over(connection: int, data: bytes, worker: str) -> bool:
-    """Give another worker the connection (its descriptor), and what was read from it. False: that worker is gone."""
+    """Pass a connection (its descriptor, and the bytes read from it) to another worker. False if that worker has ended."""
     assert _folder is not None
     assert _way_out is not None
     try:
-        # `socket.send_fds` takes an address and forgets it.
+        # `socket.send_fds` accepts an address but ignores it.
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [connection]))
         _way_out.sendmsg([data], [rights], 0, str(_folder / worker))
     except OSError as error:  # It has ended, or is so far behind that its socket is full.
@@ -195,7 +199,7 @@ def hand_over(connection: int, data: bytes, worker: str) -> bool:
 
 @contextlib.contextmanager
 def taking_over(worker: Worker, protocol: Callable[[], asyncio.Protocol]) -> Iterator[None]:
-    """In the event loop of a worker: takes the connections that others hand over."""
+    """Accepts connections passed by other workers, on the event loop of this one."""
     global _name, _folder, _way_out
     _name, _folder = worker.name, Path(worker.folder)
     loop, taken = asyncio.get_running_loop(), set[asyncio.Task[None]]()

@@ -1,4 +1,4 @@
-"""`ArenaView`: two answers without their names, a vote, and then who it was."""
+"""`ArenaView`: blind pairwise voting on two answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RevealedLike(Protocol):
 
 
 class ArenaLike(Protocol):
-    """Where duels come from and votes go. Methods block."""
+    """A source of duels that stores votes. Methods block."""
 
     @property
     def votes(self) -> list[VoteRecord]: ...
@@ -54,13 +54,8 @@ class ArenaLike(Protocol):
 
 
 class ArenaView(View):
-    """Vote with the buttons or with the keys 1 to 4. `ranking()` and `votes` are what came of it, also in Python; `duel`, `vote(…)` and
-    `next()` are the buttons.
-
-    Example:
-        grid = await lab.compare(["Say 4.", "Say 5."], models=["demo/echo", "demo/assistant"], scorers=["contains:4"])
-        view = lab.arena(grid)
-        assert isinstance(view, ArenaView) and not view.votes
+    """Blind voting, with buttons or the keys 1 to 4. `ranking()` and `votes` return the results; `duel`, `vote(…)` and
+    `next()` correspond to the buttons.
     """
 
     stem = "arena"
@@ -79,28 +74,28 @@ class ArenaView(View):
         return self._arena.votes
 
     def ranking(self) -> Any:
-        """Ratings of all votes so far, best first, with 95 % intervals."""
+        """Ratings from all votes so far, best first, with 95 % intervals."""
         return self._ranking
 
     @property
     def duel(self) -> DuelRecord | None:
-        """The two answers shown, without names; None when no two are left."""
+        """The two answers shown, without names; None if there are none left."""
         return self._duel
 
     def next(self) -> DuelRecord | None:
-        """Show the next duel, once the open one was voted on; None when no two are left."""
+        """Show the next duel, after a vote on the current one; None if there are none left."""
         self._next()
         self._tell()
         return self._duel
 
     def vote(self, outcome: VoteOutcome, duel_id: str | None = None) -> None:
-        """Vote on the open duel, as the buttons do. Raises `NotFoundError` when there is none, or another than `duel_id`, `UsageError` for
-        an unknown outcome."""
+        """Vote on the current duel, as the buttons do. Raises `NotFoundError` if there is none or it is not `duel_id`,
+        `UsageError` for an unknown outcome."""
         self._vote(duel_id or ("" if self._duel is None else self._duel.id), outcome)
         self._tell()
 
     def snapshot(self) -> Json:
-        # Who fights is in here only after the vote.
+        # The names are included only after the vote.
         return {
             "duel": None if self._duel is None else asdict(self._duel),
             "revealed": None if self._revealed is None else _revealed(self._revealed),
@@ -132,7 +127,7 @@ class ArenaView(View):
             self._ranking = self._arena.ranking()
 
     def _next(self) -> None:
-        """The next duel; an open one that nobody voted on stays."""
+        """The next duel; an open one without a vote is kept."""
         with self._one_at_a_time:
             if self._revealed is not None:
                 self._duel, self._revealed = self._arena.next(), None

@@ -1,15 +1,15 @@
-"""Turn the sources in `static/` into the one ES module that a host runs.
+"""Bundles the sources in `static/` into the single ES module that a host runs.
 
-Sources are ordinary ES modules with relative `import { a, b } from "./shared/dom.js";` lines, so an editor follows them and
-a browser can load them as they are. A notebook output cannot: it gets one text with no imports. `build` follows the imports,
-puts each file into a scope of its own, in order of need, and adds the stylesheets (`static/<name>.css` beside each used
-`<name>.js`, after the tokens) as one string that the module puts inside its own element: in Panel that is a shadow root,
-where a style in the document's head does not reach.
+The sources are ordinary ES modules with relative imports such as `import { a, b } from "./shared/dom.js";`, so editors
+understand them and browsers can load them directly. A notebook output needs one text without imports. `build` follows
+the imports, wraps each file in its own scope in dependency order, and adds the stylesheets (`static/<name>.css` for
+each used `<name>.js`, after the tokens) as one string that the module inserts into its own element: in Panel that is a
+shadow root, which styles in the document's head do not reach.
 
-Three things a source may not do: `export default` anywhere but in a component's own file, `export { a, b }` lists, and imports
-of anything outside `static/`.
+Not supported are `export default` except in a component's own file, `export { a, b }` lists, and imports from outside
+of `static/`.
 
-In a wheel all sources are one file, `static/sources.json`, path to text (`.ci/pack_sources.py`).
+In a wheel all sources are one file, `static/sources.json`, which maps paths to texts (`.ci/pack_sources.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ALWAYS = ("tokens.css", "base.css")
 
 @cache
 def sources() -> Mapping[Path, str]:
-    """Every script and style by its place, whichever form `static/` has."""
+    """All scripts and stylesheets by path, in either form of `static/`."""
     packed = STATIC / "sources.json"
     if packed.exists():
         return {STATIC.resolve() / name: text for name, text in json.loads(packed.read_text("utf-8")).items()}
@@ -41,15 +41,15 @@ def sources() -> Mapping[Path, str]:
 
 
 def _read(path: Path) -> str:
-    """A source, or one kept elsewhere. Raises `FileNotFoundError`."""
+    """The text of a source, in `static/` or elsewhere. Raises `FileNotFoundError`."""
     return sources().get(path) or path.read_text("utf-8")
 
 
 @cache
 def build(stem: str, host: HostKind = "notebook") -> str:
-    """The module of the component `static/<stem>.js` for a host. An absolute `stem` names a component kept elsewhere.
+    """The module of the component `static/<stem>.js` for a host. An absolute `stem` is a component stored elsewhere.
 
-    Raises `FileNotFoundError` for a component that is not there, `ValueError` for a source that cannot be joined.
+    Raises `FileNotFoundError` for an unknown component, `ValueError` for a source that cannot be bundled.
     """
     names: dict[Path, str] = {}
     parts: list[str] = []
@@ -73,7 +73,7 @@ _WITH_STYLE = """function $withStyle(component, context) {
 
 
 def _collect(path: Path, names: dict[Path, str], parts: list[str], pending: tuple[Path, ...] = ()) -> str:
-    """Append `path` as a scoped module after all that it imports; its name in the joined text."""
+    """Append `path` as a scoped module after its imports; returns its name in the bundle."""
     if path in names:
         return names[path]
     if path in pending:
@@ -92,7 +92,7 @@ def _collect(path: Path, names: dict[Path, str], parts: list[str], pending: tupl
         exported.append("default: $default")
     if (leftover := _FOREIGN.search(source)) is not None:
         raise ValueError(
-            f"{path.name}: {leftover.group(0).strip()!r} is a form of import or export that build() does not read."
+            f"{path.name}: {leftover.group(0).strip()!r} is a form of import or export that build() does not support."
         )
     name = f"$m{len(names)}"
     names[path] = name

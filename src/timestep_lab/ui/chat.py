@@ -1,8 +1,8 @@
-"""`Chat`: one conversation with the agents of a lab, live in a cell or in a served page.
+"""`Chat`: a conversation with an agent, live in a notebook cell or a served page.
 
-The truth is the store. What a reader sees is a copy of the thread's items, kept in step by the events of a run that was started here
-and, for all that happens elsewhere (a second tab, another process, an approval given on another page), by reading the
-thread again when the store says that it changed. So nothing is lost by a reload or a restarted kernel.
+The store is the source of truth. A view shows a copy of the thread's items, updated by the events of a run that was
+started here and, for everything else (a second tab, another process, an approval on another page), by reading the
+thread again when the store announces a change. So nothing is lost by a reload or a kernel restart.
 """
 
 from __future__ import annotations
@@ -22,25 +22,21 @@ if TYPE_CHECKING:
 
 
 ASKED_S = 10.0
-"""How long a decision may wait for the turn that asked for it to pause."""
+"""Time in seconds that a decision waits for the turn that requested it to pause."""
 
 
 class Chat(Conversation):
-    """A chat to show as the last line of a cell, or with `.panel()` in a served page.
+    """A chat, shown as the last line of a cell or with `.panel()` in a served page.
 
-    `on_trace(trace_id)` is called when a reader asks for an answer's trace; `trace_base` makes it a link instead. `on_thread(id)`
-    tells which conversation is open, `on_theme(name)` that an agent switched the theme.
-
-    Example:
-        chat = lab.chat(agent="Weather Assistant", model="demo/assistant")
-        assert isinstance(chat, Chat)
+    `on_trace(trace_id)` is called when a reader asks for an answer's trace; `trace_base` makes it a link instead.
+    `on_thread(id)` is called with the open conversation, `on_theme(name)` when an agent switches the theme.
     """
 
-    # -- for people in Python
+    # -- Python API
 
     @property
     def thread_id(self) -> str | None:
-        """Id of the conversation shown; None for one that has not begun."""
+        """Id of the conversation shown; None if it has not started."""
         return self._thread_id
 
     def transcript(self) -> str:
@@ -48,7 +44,7 @@ class Chat(Conversation):
         return transcript(self._items.values(), self._thread.title if self._thread else None)
 
     def df(self) -> pandas.DataFrame:
-        """One row an item: item_index, type, agent, text, created_at, trace_id, item_id."""
+        """One row per item: item_index, type, agent, text, created_at, trace_id, item_id."""
         import pandas
 
         columns = ["item_index", "type", "agent", "text", "created_at", "trace_id", "item_id"]
@@ -59,7 +55,7 @@ class Chat(Conversation):
         return pandas.DataFrame.from_records(rows, columns=columns)
 
     async def ask(self, text: str) -> str:
-        """Send a message as if it had been typed, wait for the end of the turn, and return the answer's text."""
+        """Send a message, wait for the end of the turn, and return the text of the answer."""
         await self._ensure_loaded()
         await self._send(text=text, attachments=[])
         if self._turn is not None:
@@ -67,13 +63,13 @@ class Chat(Conversation):
         answers = [i for i in self._items.values() if i.type == "assistant_message"]
         return str(answers[-1].data.get("text", "")) if answers else ""
 
-    # -- what people do
+    # -- user actions
 
     @handles("send")
     async def _send(self, text: str, attachments: list[dict[str, Json]]) -> None:
-        """Answers once the message is stored. Raises `ConflictError` while a run goes on in the conversation."""
+        """Send a message; returns once it is stored. Raises `ConflictError` while a run is active in the conversation."""
         self._refuse_while_following()
-        await self._ensure_loaded()  # It goes to the agent that the conversation has.
+        await self._ensure_loaded()  # It is sent to the conversation's agent.
         text = text.strip()
         if text or attachments:
             await self._start(
@@ -91,7 +87,9 @@ class Chat(Conversation):
     async def _decide(
         self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False, answer: Mapping[str, Json] | None = None
     ) -> None:  # fmt: skip
-        if self._turn is not None and not self._turn.done():  # It has just asked, and what is left of it ends now.
+        if (
+            self._turn is not None and not self._turn.done()
+        ):  # The turn has just asked for the decision and is about to end.
             await asyncio.wait({self._turn}, timeout=ASKED_S)
         self._refuse_while_following()
         chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
@@ -104,17 +102,17 @@ class Chat(Conversation):
 
     @handles("edit")
     async def _edit(self, item_id: str, text: str, attachments: list[dict[str, Json]]) -> None:
-        """The edited message begins a branch, so that what was said stays as it was."""
+        """Edit a message. The edited message starts a branch, so the original is kept."""
         await self._say_in_branch(item_id, text, attachments, title_of=text)
 
     @handles("retry")
     async def _retry(self, item_id: str) -> None:
-        """Ask the message that led to `item_id`, or is it, again, in a branch."""
+        """Repeat the user message before (or at) `item_id`, in a branch."""
         items = list(self._items.values())
         at = next((n for n, item in enumerate(items) if item.id == item_id), len(items))
         asked = next((item for item in reversed(items[: at + 1]) if item.type == "user_message"), None)
         if asked is None:
-            raise ConflictError("There is no message before this answer.", "Write the message again.")
+            raise ConflictError("There is no message before this answer.", "Send the message again.")
         text, attachments = str(asked.data.get("text", "")), list(asked.data.get("attachments", []))
         await self._say_in_branch(asked.id, text, attachments)
 
@@ -155,7 +153,7 @@ class Chat(Conversation):
 
     @handles("rename")
     async def _rename(self, thread_id: str, title: str) -> None:
-        """An empty title changes nothing: a conversation without a name is not to be found again."""
+        """Rename a conversation. An empty title changes nothing: an unnamed conversation would be hard to find."""
         if title.strip():
             await self._source.rename(thread_id, title)
         await self._tell_threads()
@@ -169,7 +167,7 @@ class Chat(Conversation):
 
     @handles("list")
     async def _show_list(self, shown: bool) -> None:
-        """The list of conversations is followed while the browser shows it."""
+        """Follow the list of conversations while the browser shows it."""
         self._shows_list = shown
         if shown:
             self._search = ""
@@ -199,4 +197,4 @@ class Chat(Conversation):
 
     @handles("act")
     async def _act(self, item_id: str, action: dict[str, Json]) -> None:
-        raise ConflictError("This button is for ChatKit clients.", "Write what you want to the agent instead.")
+        raise ConflictError("This button is for ChatKit clients.", "Send the agent a message instead.")

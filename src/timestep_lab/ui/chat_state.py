@@ -1,4 +1,6 @@
-"""The state of a conversation on show, and how the store and a running turn change it. `ui/chat.py` adds what people do."""
+"""The state of a displayed conversation, and how the store and a running turn change it. `ui/chat.py` adds user
+actions.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from timestep_lab.ui.view import Theme
 
 
-# --- A conversation as rows: for the browser's copy, and for the static copy that needs no JavaScript
+# --- A conversation as rows, for the browser and for the static copy
 
 
 Widget = Mapping[str, Json]
@@ -52,13 +54,13 @@ def item_json(item: ThreadItem, widget: Widget | None = None) -> dict[str, Json]
 
 
 def thread_row(thread: ThreadRecord, run: RunRecord | None = None) -> dict[str, Json]:
-    """`run`: the newest of the thread."""
+    """A thread as a list row. `run`: the newest run of the thread."""
     state = {"agent": run.agent, "status": run.status} if run else {"agent": None, "status": None}
     return {"id": thread.id, "title": thread.title, "at": thread.updated_at.timestamp() * 1000, **state}
 
 
 def run_json(run: RunRecord) -> dict[str, Json]:
-    tokens = run.usage.input_tokens + run.usage.output_tokens or None  # A stopped run was never told what it took.
+    tokens = run.usage.input_tokens + run.usage.output_tokens or None  # Usage of a stopped run was never reported.
     duration = (run.ended_at - run.started_at).total_seconds() * 1000 if run.ended_at else None
     return {
         "id": run.id, "status": run.status, "model": run.model, "duration_ms": duration, "ttft_ms": run.ttft_ms,
@@ -67,7 +69,7 @@ def run_json(run: RunRecord) -> dict[str, Json]:
 
 
 def run_facts(run: RunRecord) -> str:
-    """The line under an answer, for the static copy."""
+    """The line of facts under an answer, for the static copy."""
     facts = run_json(run)
     return " · ".join(
         part
@@ -105,7 +107,7 @@ def static_copy(thread: ThreadRecord | None, items: Iterable[ThreadItem]) -> str
     return f"<h4>{title}</h4><table><tbody>{rows or '<tr><td>Nothing was said yet.</td></tr>'}</tbody></table>"
 
 
-# --- What a chat needs from the lab behind it. `lab/chat_source.py` answers for a lab in this process, `lab/remote…` for a served one
+# --- The data source of a chat; see `lab/chat_source.py`
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,31 +119,37 @@ class AgentChoice:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An agent as it might be saved: fields as in `agents.draft`."""
+    """An unsaved agent; fields as in `agents.draft`."""
 
     fields: dict[str, Json]
     is_new: bool = False
-    """It is none of those that are saved, with other fields."""
+    """Whether it is a new agent, not a saved one with changes."""
 
 
 class ChatSource(Protocol):
-    """Every method raises the errors of `model.errors`; the chat shows their message and next step."""
+    """The data source of a chat. Methods raise the errors of `model.errors`; the chat shows their message and next
+    step.
+    """
 
     async def agents(self) -> Sequence[AgentChoice]: ...
 
     async def models(self) -> Sequence[str]:
-        """Models a person may want to choose: of providers that are ready."""
+        """Models to choose from: those of providers that are ready."""
         ...
 
     async def check_model(self, name: str) -> str:
-        """The full name of a model that the list may not have. Raises what is wrong with it, as far as can be known unasked."""
+        """The full name of a model that may not be in the list. Raises an error if it is known to be invalid, without
+        calling the provider.
+        """
         ...
 
     @property
     def default_model(self) -> str: ...
 
     async def threads(self, search: str = "", limit: int = 50) -> ThreadPage:
-        """Newest first, with the newest run of each; with `search`, those whose title or messages hold the text."""
+        """Threads, newest first, with the newest run of each; with `search`, those whose title or messages contain the
+        text.
+        """
         ...
 
     async def thread(self, thread_id: str) -> ThreadRecord: ...
@@ -163,7 +171,7 @@ class ChatSource(Protocol):
     def decide(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> AsyncIterator[Event]: ...
 
     def answer_client_tool(self, thread_id: str, call_id: str, output: Json) -> AsyncIterator[Event]:
-        """Tell the agent what the view did for it, and run on."""
+        """Return the result of a client tool to the agent and continue the run."""
         ...
 
     async def cancel(self, run_id: str) -> None: ...
@@ -171,40 +179,41 @@ class ChatSource(Protocol):
     async def delete(self, thread_id: str) -> None: ...
 
     async def attach(self, name: str, mime_type: str, content: bytes) -> Mapping[str, Json]:
-        """Keep a file and describe it: `{"id", "name", "mime_type", "size"}`."""
+        """Store a file and describe it: `{"id", "name", "mime_type", "size"}`."""
         ...
 
     async def branch(self, thread_id: str, before_item_id: str, goes_on: str = "") -> ThreadRecord:
-        """A new thread that holds what came before that item, for the reader and for the model. It has the title of the old one, or,
-        as a thread has that of its first message, that of the message which it goes on with."""
+        """A new thread with everything before that item, for the reader and for the model. Its title is that of the old
+        thread, or if the old title came from its first message, that of the message it continues with."""
         ...
 
     def widget(self, output: Json) -> Mapping[str, Json] | None:
-        """How a tool's result looks, for those that have a look: `{"root": widget JSON, "copy_text": str}`."""
+        """The widget for a tool's result, if it has one: `{"root": widget JSON, "copy_text": str}`."""
         ...
 
     def subscribe(self, callback: Callable[[str], None], listed: Callable[[], None]) -> Callable[[], None]:
-        """Call back with a thread's id after something in it changed, from any process, and `listed` after something did that a list of
-        threads shows. Returns what ends it."""
+        """Call `callback` with a thread's id after it changed, in any process, and `listed` after a change to what a
+        list of threads shows. Returns a function that unsubscribes."""
         ...
 
 
 KEYLESS = "demo/assistant"
 FOLLOW_S = 1.0
-"""How often a run of another page or process is looked at while it goes on, beside the changes that the store announces."""
+"""Polling interval in seconds for a run of another page or process, in addition to change notifications."""
 WEATHER = ("What's the weather in Oakland?", "What's the weather in Berkeley, and do I need an umbrella?")
 STARTERS = {
     "Personal Assistant": (*WEATHER, "Switch to the dark theme, please."),
     "Weather Assistant": (*WEATHER, "What's the temperature in Paris?"),
 }
-"""First questions that an agent is made for."""
+"""Suggested first questions for an agent."""
 OTHER_STARTERS = ("What can you help me with?", "Which tools do you have, and what is each for?")
 
 
 class Conversation(View):
-    """`on_trace(trace_id)` is called when a reader asks for an answer's trace; `trace_base` makes it a link instead.
+    """The state of a chat. `on_trace(trace_id)` is called when a reader asks for an answer's trace; `trace_base` makes
+    it a link instead.
 
-    Without `agent` and `model`, a conversation that exists goes on with those of its last run.
+    Without `agent` and `model`, an existing conversation continues with those of its last run.
     """
 
     stem: ClassVar[str] = "chat"
@@ -234,7 +243,7 @@ class Conversation(View):
         self._items: dict[str, ThreadItem] = {}
         self._runs: dict[str, RunRecord] = {}
         self.draft: Draft | None = None
-        """Who answers in place of the agent that is saved."""
+        """An unsaved agent that answers instead of the saved one."""
         self._agents: Sequence[AgentChoice] = ()
         self._models: Sequence[str] = ()
         self._model_choices = LatestOnly()
@@ -252,19 +261,19 @@ class Conversation(View):
 
     _thread: ThreadRecord | None
 
-    # -- what a browser is given
+    # -- state sent to browsers
 
     @property
     def busy(self) -> bool:
-        """Whether a run goes on in this conversation, whichever page or process began it."""
+        """Whether a run is active in this conversation, started by any page or process."""
         return self._is_following() or self._running is not None
 
     def _is_following(self) -> bool:
-        """Whether this view takes the events of a run, and so needs not read the thread again."""
+        """Whether this view receives the events of a run, so it need not read the thread again."""
         return self._turn is not None and not self._turn.done()
 
     def _running_json(self) -> Json:
-        """Of the run that goes on: who answers, with what model, since when (ms since 1970)."""
+        """The active run: its agent, model, and start time (ms since 1970)."""
         run = self._running
         if run is None:
             return None
@@ -303,14 +312,14 @@ class Conversation(View):
         }
 
     def _chosen_model(self) -> str | None:
-        """The one that was chosen here or for the agent; None: the default answers."""
+        """The model chosen here or for the agent; None for the default."""
         return self._model or next((agent.model for agent in self._agents if agent.name == self._agent), None)
 
     def _hint(self) -> str:
         model = self._chosen_model()
         if model is None and self._source.default_model == KEYLESS:
             return (
-                f"No key is set, so {KEYLESS} answers: it follows simple rules, really calls the tools, and is no "
+                f"No key is set, so {KEYLESS} answers: it follows simple rules and calls the tools, but is not a "
                 "language model. Set a provider's key, or start Ollama, for a real one."
             )
         model = model or self._source.default_model
@@ -350,7 +359,7 @@ class Conversation(View):
             self._agents = [
                 *self._agents,
                 AgentChoice(self._agent, None),
-            ]  # One version of an agent, or one named by its id.
+            ]  # A specific version of an agent, or an agent given by id.
         self._models = await self._source.models()
         self._threads = await self._source.threads()
         if self._thread_id is not None:
@@ -363,7 +372,7 @@ class Conversation(View):
     def _loading_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, LabError):
-            self._loaded = None  # Tried again with the next change, or the next look.
+            self._loaded = None  # Tried again on the next change or poll.
             self.emit({"kind": "notice", "message": error.message, "next_step": error.next_step})
         else:
             self._finished(task)
@@ -381,31 +390,31 @@ class Conversation(View):
         self._note_running()
 
     def _note_running(self) -> None:
-        """Take from the thread's runs which one goes on, and look again while it is not one that this view follows."""
+        """Determine the active run from the thread's runs, and poll while this view does not receive its events."""
         running = [run for run in self._runs.values() if run.status == "running"]
         self._running = running[-1] if running else None
         if self._running is not None and not self._is_following() and self._loop is not None:
             self._loop.call_later(FOLLOW_S, self._changed_elsewhere, self._running.thread_id)
 
     def _go_on_with_agent(self) -> None:
-        """Choose the agent and the model that the conversation's last run had."""
+        """Select the agent and model of the conversation's last run."""
         last = next(reversed(self._runs.values()), None)
         agent = next((agent for agent in self._agents if last is not None and agent.name == last.agent), None)
-        if last is None or agent is None:  # Nothing was said, or by an agent that is not one of the lab's.
+        if last is None or agent is None:  # No messages, or the agent is not one of the lab's.
             return
         self._agent = agent.name
         self._model = None if last.model in (agent.model, self._source.default_model) else last.model
 
     def _redraw(self) -> None:
-        """Give every browser a new snapshot: for a change that is more than an item."""
+        """Send every browser a new snapshot, after a change of more than one item."""
         with self._lock:
             self._ops.clear()
-            self._seq += 2  # A gap in the numbers makes browsers pull.
+            self._seq += 2  # A gap in the sequence numbers makes browsers request a snapshot.
         self._tell_activity()
         self.refresh_static()
 
     def _changed_elsewhere(self, thread_id: str) -> None:
-        """On the store's thread. Changes come in bursts: one reading answers them all."""
+        """Called on the store's thread. Changes come in bursts, and one read covers them all."""
         if self._loop is None or self._stale or thread_id not in ("", self._thread_id):
             return
         self._stale = True
@@ -429,7 +438,7 @@ class Conversation(View):
         for run in runs:
             if self._runs.get(run.id) != run:
                 self._put_run(run)
-        if self._is_following():  # A turn was begun here while the thread was read.
+        if self._is_following():  # A turn was started here while the thread was being read.
             return
         self._note_running()
         if self._running != was_running:
@@ -442,7 +451,9 @@ class Conversation(View):
             raise ConflictError("The agent is still answering.", "Wait, or press Stop.")
 
     async def _start(self, events: AsyncIterator[Event]) -> None:
-        """Follow a run in the background. Returns once it has begun, and what it was asked is stored; raises why it did not begin."""
+        """Follow a run in the background. Returns once it has started and its message is stored; raises if it did not
+        start.
+        """
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turn = asyncio.ensure_future(self._follow(events, begun))
         self._tell_activity()
@@ -475,7 +486,7 @@ class Conversation(View):
         self._background(self._tell_threads())
 
     def _apply(self, event: Event) -> ThreadItem | None:
-        """Bring this copy in step with one event; the item it was about, if any."""
+        """Apply an event to this copy; returns the affected item, if any."""
         if isinstance(event, ThreadCreated):
             self._thread, self._thread_id = event.thread, event.thread.id
             self.emit({"kind": "head", **self._head()})
@@ -515,7 +526,7 @@ class Conversation(View):
         self.emit({"kind": "delta", "id": event.item_id, "field": event.field, "delta": event.delta})
 
     async def _do_for_agent(self, item: ThreadItem) -> None:
-        """A client tool: something only a view can do. `switch_theme` is the one there is."""
+        """Execute a client tool in the view. The only one is `switch_theme`."""
         output: dict[str, Json] = {"error": f"This view has no tool {item.data.get('name')!r}."}
         if item.data.get("name") == "switch_theme":
             theme = dict(item.data.get("arguments") or {}).get("theme")
@@ -529,7 +540,7 @@ class Conversation(View):
         await self._start(self._source.answer_client_tool(self._thread_id, str(item.data["call_id"]), output))
 
     async def _read_threads(self) -> bool:
-        """False when something else was searched meanwhile: then the list of that is on its way."""
+        """Read the list of threads. False if the search changed meanwhile; its result follows."""
         search = self._search
         threads = await self._source.threads(search)
         if search != self._search:
@@ -554,7 +565,7 @@ class Conversation(View):
         self.emit({"kind": "threads", "threads": self._told_rows, "thread_id": self._thread_id})
 
     def _list_changed(self) -> None:
-        """On the store's thread."""
+        """Called on the store's thread."""
         if self._shows_list:
             self._lists.soon()
 

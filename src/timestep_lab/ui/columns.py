@@ -1,12 +1,13 @@
-"""Spans as binary columns: 100,000 of them are four megabytes and milliseconds, where JSON is seconds.
+"""Binary encoding of spans by column: 100,000 spans are four megabytes and take milliseconds, where JSON takes seconds.
 
     u32 length of the header | header, JSON, padded to 8 bytes | columns, little-endian, each padded to 8 bytes
 
-Header: `{n, t0, columns: [{name, type, offset}], words: {column: [text, …]}}`. `t0` is the first start, in milliseconds since 1970;
-`start` and `end` count from there: whole microseconds (`u4`, 2³² - 1 while pending) where the trace is shorter than an hour, else
-milliseconds (`f8`, NaN while pending). Text columns are indexes into `words`, counted from 1 (0 for none). `parent` is a row number (-1
-for a root or for a parent that is not there). Of numbers NaN is unknown; a column with none known is left out. A span's id is two u32
-halves, or an index into `words.id` where ids are not 16 hex digits. The reader is static/trace/columns.js.
+Header: `{n, t0, columns: [{name, type, offset}], words: {column: [text, …]}}`. `t0` is the first start, in milliseconds
+since 1970. `start` and `end` are relative to it: whole microseconds (`u4`, 2³² - 1 while pending) if the trace is
+shorter than an hour, else milliseconds (`f8`, NaN while pending). Text columns are indexes into `words`, starting at 1
+(0 for none). `parent` is a row number (-1 for a root or a missing parent). In numeric columns NaN is unknown; a column
+without values is left out. A span id is two u32 halves, or an index into `words.id` if ids are not 16 hex digits. The
+decoder is static/trace/columns.js.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ if TYPE_CHECKING:
     import numpy
 
 
-# --- Values that survive every way to a browser: strict JSON, valid UTF-8
+# --- Values that every transport can carry: strict JSON, valid UTF-8
 
 
 _DEEPEST = 200
 
 
 def json_safe(value: object, _depth: int = 0) -> Any:
-    """A copy of `value` that `json.dumps(..., allow_nan=False)` takes and UTF-8 can carry.
+    """A copy of `value` that can be encoded with `json.dumps(..., allow_nan=False)` and UTF-8.
 
-    Lone surrogates become U+FFFD, NaN and infinities None, datetimes ISO text, records dicts; what JSON has no word for becomes
-    its `str`. Deeper than 200 levels is replaced by a note: recursion must end on whatever a span may hold.
+    Lone surrogates become U+FFFD, NaN and infinities None, datetimes ISO text, records dicts; other types become their
+    `str`. Values nested deeper than 200 levels are replaced by a note.
     """
     if value is None or isinstance(value, bool | int):
         return value
@@ -77,13 +78,13 @@ def _valid(text: str) -> str:
 
 PENDING = 2**32 - 1
 NO_ID = "0" * 16
-"""Which OpenTelemetry gives to no span."""
+"""The invalid span id in OpenTelemetry."""
 
 
 def encode_spans(spans: SpanColumns, parents: numpy.ndarray[Any, Any] | None = None) -> bytes:
-    """Pack the columns. `parents`: their `parent_rows`, if they are at hand.
+    """Encode the columns. `parents`: their `parent_rows`, if already computed.
 
-    Raises `KeyError` without a needed column, `ValueError` when lengths differ.
+    Raises `KeyError` if a required column is missing, `ValueError` if lengths differ.
     """
     import numpy as np
 
@@ -127,11 +128,11 @@ def _pack(n: int, t0: float, columns: dict[str, numpy.ndarray[Any, Any]], words:
     return b"".join([struct.pack("<I", len(text)), text, *bodies])
 
 
-# 100,000 rows pass through each of these: the loops are in numpy or `map` over C functions, not Python's.
+# These handle 100,000 rows, so the loops are in numpy or `map` over C functions.
 
 
 def _times(starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any]) -> dict[str, numpy.ndarray[Any, Any]]:
-    """Microseconds after the first start, NaN while pending, as packed."""
+    """Encoded times in microseconds after the first start, NaN while pending."""
     import numpy as np
 
     latest = max(starts.max(initial=0.0), np.nan_to_num(ends).max(initial=0.0))
@@ -141,7 +142,7 @@ def _times(starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any]) -> di
 
 
 def numbers(values: Sequence[object], n: int | None = None) -> numpy.ndarray[Any, Any]:
-    """A column of numbers, NaN for the unknown; all of them where there are not `n`."""
+    """A numeric column with NaN for unknown; all NaN if it does not have `n` values."""
     import numpy as np
 
     if n is not None and len(values) != n:
@@ -155,7 +156,7 @@ def _codes(values: Sequence[object], known: Sequence[str], fallback: int) -> num
     text = CodedText.of(values)
     code = [known.index(word) if word in known else fallback for word in text.words]
     by_code = np.array([*code, fallback], dtype="u1")
-    return by_code.take(text.codes, mode="wrap")  # Of -1 the last.
+    return by_code.take(text.codes, mode="wrap")  # Index -1 is the last element.
 
 
 def _words(values: Sequence[object], n: int) -> tuple[numpy.ndarray[Any, Any], list[str]]:
@@ -164,16 +165,16 @@ def _words(values: Sequence[object], n: int) -> tuple[numpy.ndarray[Any, Any], l
     if len(values) != n:
         return np.zeros(n, dtype="u1"), []
     text = CodedText.of(values)
-    # In order of the alphabet: the same trace is then the same bytes, whoever coded it.
+    # Sorted, so that the same trace always has the same encoding.
     order = sorted(range(len(text.words)), key=text.words.__getitem__)
     narrow = "u1" if len(order) < 2**8 else "<u2" if len(order) < 2**16 else "<u4"
-    number = np.zeros(len(order) + 1, dtype=narrow)  # Of -1 the last: 0.
+    number = np.zeros(len(order) + 1, dtype=narrow)  # Index -1 is the last element: 0.
     number[order] = np.arange(1, len(order) + 1)
     return number[text.codes], [text.words[code] for code in order]
 
 
 def _hex16(ids: Sequence[str | None]) -> numpy.ndarray[Any, Any] | None:
-    """The ids as numbers (0 for None), if each is 16 hex digits."""
+    """The ids as numbers (0 for None), if all are 16 hex digits; else None."""
     import numpy as np
 
     try:
@@ -191,7 +192,7 @@ def _hex16(ids: Sequence[str | None]) -> numpy.ndarray[Any, Any] | None:
 
 
 def parent_rows(spans: SpanColumns) -> numpy.ndarray[Any, Any]:
-    """Of each span the row of its parent, -1 where there is none."""
+    """The row of each span's parent, -1 if there is none."""
     import numpy as np
 
     ids = spans["span_id"]

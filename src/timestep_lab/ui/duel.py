@@ -1,8 +1,9 @@
-"""`Duel`: each message is answered by two models side by side, as they write; then a vote, and who it was.
+"""`Duel`: two models answer each message side by side, followed by a vote.
 
-Blind, the sides change places from message to message, and nothing that a browser is given before the vote tells who answers: names are
-taken out of texts, and models, times and costs come with the vote. Each model goes on in a conversation of its own. Messages, answers
-and votes are rows of a comparison (`.comparison_id`): `lab.arena(duel.comparison_id)` ranks by them, `lab.comparison(…)` shows them.
+In blind mode the sides are swapped randomly, and nothing sent to the browser before the vote reveals the models: names
+are removed from texts, and models, times and costs are sent after the vote. Each model has its own conversation.
+Messages, answers and votes are rows of a comparison (`.comparison_id`): `lab.arena(duel.comparison_id)` ranks them,
+`lab.comparison(…)` shows them.
 """
 
 from __future__ import annotations
@@ -33,26 +34,26 @@ from timestep_lab.store.base import in_thread
 from timestep_lab.ui.chat_state import item_json, run_json
 from timestep_lab.ui.view import View, handles
 
-# -- A live duel: what it asks of the lab behind it. `lab/comparing.py` answers for a lab in this process
+# -- The data source of a live duel; `lab/comparing.py` implements it for a lab in this process
 
 
 class DuelSource(Protocol):
-    """Two candidates who are asked the same. Every method raises the errors of `model.errors`."""
+    """Two candidates that get the same messages. Methods raise the errors of `model.errors`."""
 
     @property
     def candidates(self) -> tuple[str, str]: ...
 
     @property
     def comparison_id(self) -> str | None:
-        """The comparison that holds messages, answers and votes; None before the first message."""
+        """The comparison with the messages, answers and votes; None before the first message."""
         ...
 
     async def begin(self, text: str) -> str:
-        """Keep a message as a case; its id."""
+        """Store a message as a case; returns its id."""
         ...
 
     def ask(self, candidate: str, text: str, attachments: Sequence[Mapping[str, Json]]) -> AsyncIterator[Event]:
-        """The answer of one candidate, in a conversation of its own that goes on from message to message."""
+        """The answer of one candidate, in its own conversation, which continues from message to message."""
         ...
 
     def decide(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> AsyncIterator[Event]: ...
@@ -60,36 +61,36 @@ class DuelSource(Protocol):
     async def cancel(self, run_id: str) -> None: ...
 
     async def finish(self, case_id: str, candidate: str, items: Sequence[ThreadItem], run: RunRecord) -> None:
-        """Keep an answer as a cell."""
+        """Store an answer as a cell."""
         ...
 
     async def vote(self, case_id: str, left: str, right: str, outcome: VoteOutcome) -> None:
-        """Keep a vote. Raises `UsageError` for an outcome that is none."""
+        """Store a vote. Raises `UsageError` for an unknown outcome."""
         ...
 
     def votes(self) -> list[VoteRecord]:
-        """Oldest first."""
+        """Votes, oldest first."""
         ...
 
     def scrub(self, value: Json) -> Json:
-        """The same without anything that tells who answered."""
+        """The value without anything that reveals who answered."""
         ...
 
     async def attach(self, name: str, mime_type: str, content: bytes) -> Mapping[str, Json]: ...
 
     def widget(self, output: Json) -> Mapping[str, Json] | None:
-        """How a tool's result looks, as in `ChatSource`."""
+        """The widget for a tool's result, as in `ChatSource`."""
         ...
 
 
 # --
 
-# -- One message of a live duel, and the two sides that answer it
+# -- One message of a live duel, and its two answers
 
 WORDS_BEHIND = 4
-"""The longest names of models and makers have fewer words."""
+"""The longest names of models and makers have fewer words than this."""
 LOOK_EVERY = 24
-"""Characters between two looks for names: each look reads the whole text."""
+"""Number of characters between two searches for names, since each search reads the whole text."""
 _WORD = re.compile(r"\S+\s*")
 
 
@@ -98,12 +99,12 @@ class Side:
     candidate: str
     items: dict[str, ThreadItem] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
-    """Item to the text of it that blind browsers have, while it grows."""
+    """Item id to the text that blind browsers have, while it grows."""
     _looked: dict[str, int] = field(default_factory=dict)
     run_id: str | None = None
-    """While it runs."""
+    """Set while it runs."""
     run: RunRecord | None = None
-    """When it ended, or paused."""
+    """Set when it has ended or paused."""
     done: bool = False
     problem: str | None = None
 
@@ -113,14 +114,14 @@ class Side:
         return texts[-1] if texts else ""
 
     def grow(self, event: ItemUpdated) -> ThreadItem:
-        """Append what an update brings; the item then."""
+        """Append the text of an update and return the item."""
         item = self.items[event.item_id]
         grown = str(item.data.get(event.field) or "") + event.delta
         self.items[item.id] = replace(item, data={**item.data, event.field: grown})
         return self.items[item.id]
 
     def settled(self, item: ThreadItem) -> str | None:
-        """The text without its last words, which may be the beginning of a name; None while that is hardly more than was told."""
+        """The text without its last words, which may be the start of a name; None if that adds little to what was sent."""
         text = str(item.data.get("text") or "")
         if len(text) - self._looked.get(item.id, 0) < LOOK_EVERY:
             return None
@@ -129,7 +130,7 @@ class Side:
         return text[: words[-1 - WORDS_BEHIND]] if len(words) > WORDS_BEHIND else None
 
     def forget(self, item_id: str) -> None:
-        """The item is told as a whole."""
+        """The item is sent in full."""
         self.told.pop(item_id, None)
         self._looked.pop(item_id, None)
 
@@ -137,7 +138,7 @@ class Side:
 @dataclass(slots=True, eq=False)
 class Round:
     id: str
-    """The case's."""
+    """The case id."""
     text: str
     sides: tuple[Side, Side]
     """Left and right, as shown."""
@@ -158,12 +159,8 @@ EXAMPLES = (
 
 
 class Duel(View):
-    """Show it as the last line of a cell, or with `.panel()`. `blind=False` names the models from the start. `questions` gives some to
-    ask, one after the other in an order by chance; it may block.
-
-    Example:
-        duel = lab.chat(models=["demo/assistant", "demo/echo"])
-        assert isinstance(duel, Duel)
+    """A live duel, shown as the last line of a cell or with `.panel()`. `blind=False` shows the models' names from the
+    start. `questions` returns questions to ask in random order; it may block.
     """
 
     stem: ClassVar[str] = "duel"
@@ -180,18 +177,18 @@ class Duel(View):
         self._votes: list[VoteRecord] = []
         self._read_questions = questions
         self._questions: list[str] = []
-        """That are left, the next one last."""
+        """Remaining questions, the next one last."""
 
-    # -- for people in Python
+    # -- Python API
 
     @property
     def comparison_id(self) -> str | None:
-        """The comparison that holds what was asked, answered and voted; None before the first message."""
+        """The comparison with the messages, answers and votes; None before the first message."""
         return self._source.comparison_id
 
     @property
     def votes(self) -> list[VoteRecord]:
-        """Oldest first."""
+        """Votes, oldest first."""
         return list(self._votes)
 
     @property
@@ -199,20 +196,20 @@ class Duel(View):
         return any(not task.done() for task in self._answering)
 
     async def ask(self, text: str) -> tuple[str, str]:
-        """Send a message as if it had been typed, wait for both answers, and return them: left, right, as they are shown."""
+        """Send a message, wait for both answers, and return them (left, right) as shown."""
         await self._send(text, [])
         await asyncio.gather(*self._answering)
         left, right = self._rounds[-1].sides
         return left.answer, right.answer
 
     async def vote(self, outcome: VoteOutcome) -> VoteRecord:
-        """Vote on the last message: `left`, `right`, `tie` or `both_bad`. The vote says who stood where."""
+        """Vote on the last message: `left`, `right`, `tie` or `both_bad`. The returned vote has the candidates' names."""
         if not self._rounds:
             raise NotFoundError("There is nothing to vote on.", "Send a message first.")
         await self._vote(self._rounds[-1].id, outcome)
         return self._votes[-1]
 
-    # -- what a browser is given
+    # -- state sent to browsers
 
     async def prepare(self) -> None:
         if self._read_questions is not None:
@@ -250,7 +247,7 @@ class Duel(View):
     def _item_json(self, item: ThreadItem, named: bool) -> dict[str, Json]:
         widget = self._source.widget(item.data.get("output")) if item.type == "tool_call" else None
         shown = item if named else replace(item, data=cast("Mapping[str, Json]", self._source.scrub(dict(item.data))))
-        # An approval is answered by the ids in it, whatever they look like.
+        # An approval is decided by its ids, even if they look like names.
         ids = {name: item.data[name] for name in ("run_id", "call_id") if name in item.data}
         return item_json(replace(shown, data={**shown.data, **ids}), widget)
 
@@ -284,18 +281,18 @@ class Duel(View):
                 f"<tr>{''.join(f'<th>{html.escape(head)}</th>' for head in heads)}</tr>"
                 f"<tr>{''.join(f'<td style=vertical-align:top;text-align:left>{cell}</td>' for cell in cells)}</tr>"
             )
-        return "".join([*parts, "</table>"]) if self._rounds else f"{parts[0]}</table><p>Nothing was asked yet.</p>"
+        return "".join([*parts, "</table>"]) if self._rounds else f"{parts[0]}</table><p>No messages yet.</p>"
 
     def _shown(self, side: Side, named: bool) -> str:
         return side.answer if named else str(self._source.scrub(side.answer))
 
-    # -- what people do
+    # -- user actions
 
     @handles("question")
     async def _question(self) -> Json:
-        """The next one that was given, and how many are left then."""
+        """The next suggested question, and the number remaining."""
         if not self._questions:
-            raise NotFoundError("Every question of the data set was asked.", "Write one of your own.")
+            raise NotFoundError("All questions of the data set have been asked.", "Write your own question.")
         text = self._questions.pop()
         return {"text": text, "left": len(self._questions)}
 
@@ -333,9 +330,9 @@ class Duel(View):
     async def _vote(self, round_id: str, outcome: VoteOutcome) -> None:
         one = self._round(round_id)
         if not one.finished:
-            raise ConflictError("Both answers must be there before a vote.", "Wait for them, or press Stop.")
+            raise ConflictError("Both answers must be complete before a vote.", "Wait for them, or press Stop.")
         if one.outcome is not None:
-            raise ConflictError("This message was voted on already.", "Send the next one.")
+            raise ConflictError("This message already has a vote.", "Send the next message.")
         left, right = one.sides
         await self._source.vote(one.id, left.candidate, right.candidate, outcome)
         one.outcome = outcome
@@ -356,10 +353,10 @@ class Duel(View):
     def _round(self, round_id: str) -> Round:
         match = next((one for one in self._rounds if one.id == round_id), None)
         if match is None:
-            raise NotFoundError("There is no such message in this duel.", "Reload the page.")
+            raise NotFoundError("This message is not in the duel.", "Reload the page.")
         return match
 
-    # -- two answers at once
+    # -- running two answers at once
 
     def _follow(self, one: Round, side: Side, events: AsyncIterator[Event]) -> None:
         side.done = False
@@ -407,11 +404,11 @@ class Duel(View):
             return
         item = side.grow(event)
         if not self._named(one) and event.field != "text":
-            return  # A tool's arguments are told when they are complete.
+            return  # A tool's arguments are sent when they are complete.
         if self._named(one):
             self._tell_delta(one, side, item.id, event.field, event.delta)
             return
-        # A name may come in pieces: what is told stays some words behind, and is taken back if a name shows itself later.
+        # A name may arrive in pieces: the sent text stays a few words behind, and is replaced if a name appears later.
         settled = side.settled(item)
         if settled is None:
             return

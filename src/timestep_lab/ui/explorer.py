@@ -1,4 +1,4 @@
-"""`TraceExplorer`: all traces of a lab, filtered and live, the opened one beside the list."""
+"""`TraceExplorer`: all traces of a lab, with filters and live updates, and the open trace beside the list."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     import pandas
 
     from timestep_lab.service.traces import (
-        Source,  # Here, since tab completion cannot read a property that is a Literal.
+        Source,  # Defined here, since tab completion cannot read a property that is a Literal.
     )
 
 
-# --- The list of traces as plain HTML, and below it the opened trace
+# --- The list of traces as plain HTML, with the open trace below
 
 
 MOST_ROWS = 50
 
 
 def explorer_html(source: Traces, page: TracePage, selected: str | None) -> str:
-    """The static copy of the explorer: a table, and the opened trace if there is one."""
+    """The static copy of the explorer: a table, and the open trace if there is one."""
     if not page.data:
         return "<p>No traces. Every run is traced: <code>await lab.run(&quot;Umbrella in Oakland?&quot;)</code></p>"
     heads = ("Started", "Asked", "Agents", "Model", "Status")
@@ -80,29 +80,30 @@ BUCKETS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shown:
-    """One answer: what was asked, and all that the list shows of it."""
+    """The current query and its results in the list."""
 
     query: TraceQuery
     last_s: float | None
-    """The query is "the last n seconds"; `query.since` then moves with the clock."""
+    """If set, the query is "the last n seconds", and `query.since` moves with the clock."""
     order: str
     range: str
-    """What the browser calls the time shown ("yesterday"), if it has a name."""
+    """The browser's name for the time range ("yesterday"), if it has one."""
     page: TracePage
     histogram: tuple[TimeBucket, ...]
     facets: tuple[Facet, ...]
     is_empty: bool
-    """There is no trace at all, whatever the query."""
+    """Whether there are no traces at all, for any query."""
 
 
 class TraceExplorer(TraceReader):
-    """The list of traces and the opened one.
+    """The list of traces and the open one.
 
-    `filter`, `search`, `of`, `since`, `until`, `order` and `selection` go both ways: set them here and the view redraws, use the view and they
-    change here. `sql` is the query behind the list and `df()` its rows. `explorer[trace_id]` is one trace alone.
+    `filter`, `search`, `of`, `since`, `until`, `order` and `selection` are synchronised with the view in both
+    directions. `sql` is the query behind the list and `df()` returns its rows. `explorer[trace_id]` is a view of one
+    trace.
 
-    It is a sequence of what matches, newest first and read anew each time: `for trace in explorer`, `explorer[0]`, `explorer[:3]`,
-    `len(explorer)`.
+    It is also a sequence of the matching traces, newest first, read on each access: `for trace in explorer`,
+    `explorer[0]`, `explorer[:3]`, `len(explorer)`.
 
     Example:
         await lab.run("Hello", model="demo/echo")
@@ -128,7 +129,7 @@ class TraceExplorer(TraceReader):
         unread: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        """`unread`: what was asked and is not shown, since it could not be read; it is told above the list."""
+        """`unread`: invalid parameters of the request; they are reported above the list."""
         super().__init__(source, **options)
         self._unread = [*unread]
         self._query = TraceQuery(filter=filter, search=search, source=of, since=since, until=until)
@@ -137,7 +138,7 @@ class TraceExplorer(TraceReader):
         self._queries = LatestOnly()
         self._shown: _Shown | None = None
         self._refused: dict[str, Json] | None = None
-        """The filter that the view was opened with and that cannot be read, and why."""
+        """The invalid filter that the view was opened with, and its error."""
         self._selected: str | None = None
         self._live = live
         self._updates = Updates(self, self._refresh)
@@ -145,11 +146,11 @@ class TraceExplorer(TraceReader):
         self._end: Callable[[], None] | None = None
         self._listeners: list[Callable[[TraceExplorer], None]] = []
 
-    # Python's side
+    # Python API
 
     def on_change(self, listener: Callable[[TraceExplorer], None]) -> Callable[[], None]:
-        """Call `listener(explorer)` whenever what is shown changes: the filter, the words, the time, the rows, or the opened trace; by Python
-        or by somebody in a browser. Returns what ends it."""
+        """Call `listener(explorer)` whenever the view changes: filter, search, time, rows or open trace; from Python or
+        a browser. Returns a function that removes the listener."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -159,17 +160,17 @@ class TraceExplorer(TraceReader):
 
     @property
     def filter(self) -> str:
-        """What the traces shown have in common, as typed. Setting it raises `FilterError` and leaves the view as it was."""
+        """The filter expression, as typed. Setting an invalid one raises `FilterError` and leaves the view unchanged."""
         return self._query.filter
 
     @filter.setter
     def filter(self, text: str) -> None:
-        """Raises `FilterError`; the view then stays as it was."""
+        """Raises `FilterError` and leaves the view unchanged if the filter is invalid."""
         self._ask(replace(self._query, filter=text), self._last_s)
 
     @property
     def search(self) -> str:
-        """Words that input or output must hold."""
+        """Words that the input or output must contain."""
         return self._query.search
 
     @search.setter
@@ -178,7 +179,7 @@ class TraceExplorer(TraceReader):
 
     @property
     def of(self) -> Source:
-        """Where the traces shown come from: `live`, `evaluation`, `imported`; empty for all."""
+        """The origin of the traces: `live`, `evaluation`, `imported`; empty for all."""
         return self._query.source
 
     @of.setter
@@ -187,17 +188,17 @@ class TraceExplorer(TraceReader):
 
     @property
     def order(self) -> str:
-        """What they are sorted by, such as `duration_ms desc`."""
+        """The sort order, such as `duration_ms desc`."""
         return self._order
 
     @order.setter
     def order(self, order: str) -> None:
-        """Raises `UsageError`; the view then stays as it was."""
+        """Raises `UsageError` and leaves the view unchanged if the order is invalid."""
         self._take(self._answer(self._query, self._last_s, order))
 
     @property
     def since(self) -> datetime | None:
-        """Start of the time shown, inclusive."""
+        """Start of the time range, inclusive."""
         return self._query.since
 
     @since.setter
@@ -206,7 +207,7 @@ class TraceExplorer(TraceReader):
 
     @property
     def until(self) -> datetime | None:
-        """End of the time shown, exclusive."""
+        """End of the time range, exclusive."""
         return self._query.until
 
     @until.setter
@@ -229,17 +230,17 @@ class TraceExplorer(TraceReader):
 
     @property
     def sql(self) -> str:
-        """The query whose rows the list shows."""
+        """The SQL query of the list."""
         return self._now_shown().page.sql
 
     def df(self) -> pandas.DataFrame:
-        """All rows that match, not only those on the screen; each by its trace id, which is a column, too."""
+        """All matching rows, not only those on screen, indexed by trace id, which is also a column."""
         frame = self.source.frame(**self._query.words())
         return frame.set_axis(frame["trace_id"].rename(None), axis="index")
 
     @property
     def selection(self) -> str | None:
-        """Id of the opened trace."""
+        """Id of the open trace."""
         return self._selected
 
     @selection.setter
@@ -256,7 +257,7 @@ class TraceExplorer(TraceReader):
     @overload
     def __getitem__(self, which: Any) -> TraceView: ...
     def __getitem__(self, which: object) -> TraceView | list[TraceView]:
-        """By trace id, by run, or by place among those that match; a list of a slice, and of several ids, runs or rows of a DataFrame.
+        """A trace by id, run, or position among the matches; a list for a slice, or for several ids, runs or DataFrame rows.
 
         Raises `NotFoundError`, `UsageError`."""
         if isinstance(which, slice):
@@ -273,7 +274,7 @@ class TraceExplorer(TraceReader):
         place = index(which)
         ids = list(islice(self._ids(), place + 1 if place >= 0 else None))
         if not -len(ids) <= place < len(ids):
-            raise NotFoundError(f"There is no trace {place}: {len(ids)} match.", "Count from 0, or name one by its id.")
+            raise NotFoundError(f"There is no trace {place}: {len(ids)} match.", "Count from 0, or use a trace id.")
         return TraceView(self.source, ids[place], datasets=self._datasets)
 
     def __iter__(self) -> Iterator[TraceView]:
@@ -284,7 +285,7 @@ class TraceExplorer(TraceReader):
         return len(self.df()) if total is None else total
 
     def _ids(self) -> Iterator[str]:
-        """Of all that match, newest first; page by page."""
+        """Ids of all matching traces, newest first, read page by page."""
         page = self.source.page(**self._query.words(), order=self._order, limit=PAGE)
         yield from (row["trace_id"] for row in page.data)
         while page.after is not None:
@@ -292,11 +293,11 @@ class TraceExplorer(TraceReader):
             yield from (row["trace_id"] for row in page.data)
 
     def forget(self) -> None:
-        """Read anew what is shown next, unless a browser watches: then it is up to date."""
+        """Read the list again on the next access, unless a browser is connected, which keeps it up to date."""
         if self._end is None:
             self._shown = None
 
-    # The view's side
+    # View
 
     async def prepare(self) -> None:
         if self._shown is None:
@@ -308,7 +309,7 @@ class TraceExplorer(TraceReader):
             self._show_first(shown)
 
     def _show_first(self, shown: _Shown) -> None:
-        """Unless a query was answered meanwhile."""
+        """Show the first result, unless another query was answered meanwhile."""
         if self._shown is None:
             self._shown = shown
 
@@ -327,7 +328,7 @@ class TraceExplorer(TraceReader):
         }
 
     def _refuse(self, error: LabError) -> None:
-        """As when the filter is typed: what is wrong with it is said beside it, and the list is what it is without."""
+        """Handle an invalid filter as if it were typed: show its error beside it, and the list without it."""
         self._refused = {"filter": self._query.filter, "message": error.message, "next_step": error.next_step}
         self._query = replace(self._query, filter="")
 
@@ -397,7 +398,7 @@ class TraceExplorer(TraceReader):
         self._selected = trace_id
         self._changed_shown()
 
-    # Asking
+    # Queries
 
     def _answer(self, query: TraceQuery, last_s: float | None, order: str, range: str = "") -> _Shown:
         if last_s is not None:
@@ -448,7 +449,7 @@ class TraceExplorer(TraceReader):
             "is_empty": shown.is_empty,
         }
 
-    # Following
+    # Live updates
 
     def _changed(self, trace_id: str) -> None:
         self._changed_ids.add(trace_id)
@@ -458,7 +459,9 @@ class TraceExplorer(TraceReader):
         changed, self._changed_ids = self._changed_ids, set()
         started, before = time.perf_counter(), self._shown
         shown = await self.in_turn(self._answer, self._query, self._last_s, self._order, self._range)
-        if self._shown is before and shown != before:  # Else a query was answered meanwhile, with what is new.
+        if (
+            self._shown is before and shown != before
+        ):  # Otherwise a later query has been answered, including the new traces.
             self._take(shown, live=True)
         if self._selected in changed and self._selected is not None:
             reply = await self.in_turn(read_trace, self.source, self._selected)

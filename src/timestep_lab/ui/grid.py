@@ -1,4 +1,4 @@
-"""`GridView`: candidates side by side on the same cases, while they are asked and afterwards."""
+"""`GridView`: a comparison as a matrix, during the run and afterwards."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.trace_reader import TraceReader
 from timestep_lab.ui.view import Reply, Updates, handles
 
-# --- What a comparison looks like now: begun from records, carried on by events
+# --- The state of a comparison: created from records, updated by events
 
 
 Key = tuple[str, str, int]
@@ -45,7 +45,7 @@ Key = tuple[str, str, int]
 
 @dataclass(slots=True)
 class GridState:
-    """A `GridLike` that changes. Cells come in whatever order they are answered; cases and candidates keep theirs."""
+    """A `GridLike` that changes. Cells arrive in any order; cases and candidates keep theirs."""
 
     record: ComparisonRecord
     cases: Sequence[CaseRecord] = ()
@@ -56,17 +56,19 @@ class GridState:
     judge_notes: Sequence[str] = ()
     progress: ProgressRow | None = None
     partial: dict[Key, str] = field(default_factory=dict)
-    """Text so far of the answers under way; "" before the first word."""
+    """Partial text of the answers in progress; "" before the first word."""
     _cells: dict[Key, CellRecord] = field(default_factory=dict)
     _places: dict[str, int] = field(default_factory=dict)
     _columns: dict[str, int] = field(default_factory=dict)
     _scorers: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
-    """Of the data, by which the cases can be cut into a few slices."""
+    """Columns of the data by which the cases can be sliced."""
 
     @classmethod
     def of(cls, grid: GridLike) -> GridState:
-        """A comparison as it stands. While it runs there is no verdict yet: half the cases would speak for all."""
+        """The current state of a comparison. While it runs there is no verdict: a part of the cases would be
+        misleading.
+        """
         state = cls(record=grid.record)
         if not state.is_running:
             state.candidate_rows, state.pair_rows = tuple(grid.candidate_rows), tuple(grid.pair_rows)
@@ -75,7 +77,7 @@ class GridState:
         state._begin(grid.cases, grid.cells)
         return state
 
-    # As a `GridLike`
+    # GridLike interface
 
     @property
     def cells(self) -> Sequence[CellRecord]:
@@ -93,7 +95,7 @@ class GridState:
 
     @property
     def deciding_scorer(self) -> str | None:
-        """The scorer that the verdict speaks of: `overall` where there is one, else the first."""
+        """The scorer used for the verdict: `overall` if it exists, else the first."""
         names = self.scorers
         return None if not names else names[-1] if names[-1] == "overall" else names[0]
 
@@ -111,13 +113,13 @@ class GridState:
         return self._cells.get(key)
 
     def case_at(self, place: int) -> CaseRecord:
-        """Raises `UsageError`."""
+        """A case by position. Raises `UsageError`."""
         if not 0 <= place < len(self.cases):
             raise UsageError(f"The comparison has no case {place}.", "Reload the view.")
         return self.cases[place]
 
     def place(self, key: Key) -> tuple[int, int, int] | None:
-        """Row, column and epoch; None for a cell of a case or candidate that is not shown."""
+        """Row, column and epoch; None if the case or candidate is not shown."""
         case_id, candidate, epoch = key
         if case_id not in self._places or candidate not in self._columns:
             return None
@@ -126,7 +128,7 @@ class GridState:
     # Events
 
     def apply(self, event: Event) -> None:
-        """Events that are none of a comparison's are left aside."""
+        """Apply an event; events of other kinds are ignored."""
         if isinstance(event, ComparisonStarted):
             self.record = event.comparison
             self._begin(event.cases, event.cells)
@@ -163,16 +165,16 @@ class GridState:
         return self.place(cell.key) or (len(self.cases), 0, 0)
 
 
-# --- A comparison in the short form that a browser draws the matrix from; whole answers are fetched when opened
+# --- A compact form of the comparison for the browser; complete answers are fetched when opened
 
 
 PREVIEW = 260
-"""Characters of an answer that three lines of a cell can show."""
+"""Maximum number of characters of an answer in a cell (three lines)."""
 _ASKED, _EXPECTED = 300, 120
 
 
 def head(state: GridState) -> dict[str, Json]:
-    """Everything but cases and cells."""
+    """Everything except cases and cells."""
     record = state.record
     return {
         "id": record.id, "name": record.name, "status": record.status, "headline": headline(state), "epochs": state.epochs,
@@ -189,7 +191,7 @@ def head(state: GridState) -> dict[str, Json]:
 def body(state: GridState) -> bytes:
     """Cases and cells as UTF-8 JSON: `{"cases": [[input, expected]], "cells": [[row, column, epoch, …cell_row]]}`.
 
-    One text instead of nested messages: 6,000 cells are encoded once and parsed once.
+    A single text, so that 6,000 cells are encoded once and parsed once.
     """
     cells = [
         [*place, *cell_row(cell)] for cell in state.cells if (place := state.place(cell.key)) is not None
@@ -200,7 +202,7 @@ def body(state: GridState) -> bytes:
     whole = {"cases": [_case_row(case) for case in state.cases], "cells": cells + growing}
     try:
         return _encoded(whole)
-    except ValueError:  # An answer with half a character, a score that is not a number: rare, and making sure takes longer than all else.
+    except ValueError:  # Lone surrogates or NaN are rare, and checking for them would take longer than everything else.
         return _encoded(json_safe(whole))
 
 
@@ -209,7 +211,9 @@ def _encoded(value: Json) -> bytes:
 
 
 def cell_row(cell: CellRecord) -> list[Json]:
-    """`[status, text, ms, tokens, usd, is_cached, text_hash, scores, has_trace]`; `text_hash` is equal for equal answers."""
+    """`[status, text, ms, tokens, usd, is_cached, text_hash, scores, has_trace]`; `text_hash` is equal for equal
+    answers.
+    """
     text = (cell.output or "") if cell.status == "done" else (cell.error or "failed")
     tokens = None if cell.input_tokens is None and cell.output_tokens is None else sum(_known(cell))
     return [
@@ -223,7 +227,7 @@ def partial_row(text: str) -> list[Json]:
 
 
 def opened_case(state: GridState, place: int) -> dict[str, Json]:
-    """One row of the matrix with all there is to know. Raises `UsageError`."""
+    """All details of one row of the matrix. Raises `UsageError`."""
     case = state.case_at(place)
     answers = []
     for column, name in enumerate(state.candidates):
@@ -261,20 +265,16 @@ def _round(ms: float | None) -> float | None:
 
 StaticCopy = Callable[[GridLike], str]
 Cut = Callable[[GridLike, str], Json]
-"""A comparison and a column of its data to its slices."""
+"""Maps a comparison and a column of its data to its slices."""
 
 
 class GridView(TraceReader):
-    """Verdict, differences with their intervals, quality against cost, and the matrix of answers.
+    """Verdict, differences with intervals, quality against cost, and the matrix of answers.
 
-    `grid`: a comparison as it stands. `apply(event)` carries one that is under way on. `stop` is called when the reader stops it;
-    without it there is no such button. `static_copy` draws it as plain HTML; `cut` cuts by a column of the data, without it nothing is offered. A comparison that runs elsewhere is followed: `subscribe` is given
-    what to call when it has changed, and returns how to end that; `read` then gives the comparison as it stands, and may block. With
-    `read`, `grid` may be without its cases yet.
-
-    Example:
-        view = await lab.start_comparison(["Say 4."], models=["demo/echo"], scorers=["contains:4"])
-        assert isinstance(view, GridView)  # it shows the answers as they come
+    `grid`: the comparison. `apply(event)` updates it while it runs. `stop`: called by the Stop button; without it there
+    is none. `static_copy`: renders plain HTML. `cut`: slices by a column of the data, if given. A comparison that runs
+    elsewhere is followed: `subscribe` is given a callback for changes and returns a function that unsubscribes; `read`
+    returns the current comparison and may block. With `read`, `grid` may initially be without cases.
     """
 
     stem = "grid"
@@ -299,22 +299,22 @@ class GridView(TraceReader):
 
     @property
     def record(self) -> ComparisonRecord:
-        """The comparison as it was last read."""
+        """The comparison as last read."""
         return self._state.record
 
     @property
     def verdict(self) -> str:
-        """What the first line says."""
+        """The verdict, as shown in the first line."""
         return headline(self._state)
 
     @property
     def is_running(self) -> bool:
         return self._state.is_running
 
-    # Following
+    # Live updates
 
     def apply(self, event: Event) -> None:
-        """Take an event of the comparison. From any thread."""
+        """Apply an event of the comparison; thread-safe."""
         with self._lock:
             self._state.apply(event)
             if isinstance(event, ComparisonStarted):
@@ -351,7 +351,7 @@ class GridView(TraceReader):
         self.refresh_static()
 
     def merge(self, last: dict[str, Json], op: dict[str, Json]) -> bool:
-        """All that happens to cells within one gathering is one change, a cell's words joined."""
+        """Merge changes to the same cell within one batch into one change, joining its text."""
         if last.get("kind") != "live" or op.get("kind") != "live":
             return False
         for place, change in op["cells"].items():
@@ -371,13 +371,13 @@ class GridView(TraceReader):
             self.emit({"kind": "live", "cells": cells, "progress": None, "scorers": scorers})
 
     def _tell_delta(self, event: CellDelta) -> None:
-        """Words beyond what a cell can show are not sent; an opened cell asks for them."""
+        """Text beyond what a cell can show is not sent; an open cell requests it."""
         key = (event.case_id, event.candidate, event.epoch)
         shown = PREVIEW - (len(self._state.partial[key]) - len(event.delta))
         if shown > 0:
             self._tell(key, {"more": event.delta[:shown]})
 
-    # The view's side
+    # View
 
     def snapshot(self) -> Reply:
         return Reply(self._head(), [body(self._state)])

@@ -1,4 +1,4 @@
-"""`HandoffGraph`: who hands off to whom, over one run or many; and the difference of two."""
+"""`HandoffGraph`: handoffs between agents, for one run or many; and the difference of two graphs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,10 @@ if TYPE_CHECKING:
 
 
 class HandoffGraph(View):
-    """Agents as cards, ways as curves: declared ones dashed, travelled ones as wide as they are frequent.
+    """Agents as cards, handoffs as curves: declared ones are dashed, observed ones as wide as they are frequent.
 
-    With `other`, both graphs are one picture: counts stand side by side, and a way has the colour of the one that travels it more.
-    `labels` name the two.
-
-    Example:
-        graph = lab.handoffs("Personal Assistant")
-        assert isinstance(graph, HandoffGraph)
+    With `other`, both graphs are combined: counts are shown side by side, and an edge has the colour of the graph in
+    which it is more frequent. `labels` are the names of the two.
     """
 
     stem = "handoff_graph"
@@ -57,21 +53,22 @@ class HandoffGraph(View):
             first = edge.count if way in own else 0
             times = f"{first:,} × / {counts.get(way, 0):,} ×" if self.other else f"{edge.count:,} ×"
             if not edge.count and not counts.get(way):
-                times = "declared, never travelled"
+                times = "declared, never observed"
             ends = f"{text(names.get(way[0], way[0]))} → {text(names.get(way[1], way[1]))}"
             rows.append(f"<tr><td align='left'>{ends}</td><td align='right'>{times}</td></tr>")
         agents = "".join(_agent(node) for node in self.graph.nodes)
         head = f"<p><strong>{text(self.title)}</strong></p>" if self.title else ""
         ways_table = (
-            f"<table><tr><th align='left'>Handoff</th><th align='right'>Travelled</th></tr>{''.join(rows)}</table>"
+            f"<table><tr><th align='left'>Handoff</th><th align='right'>Observed</th></tr>{''.join(rows)}</table>"
         )
         return f"{head}<ul>{agents}</ul>{ways_table if rows else ''}"
 
 
 def difference(a: AgentGraph, b: AgentGraph) -> dict[str, Json]:
-    """Both graphs as one: nodes and edges of `a` or `b`, with `calls_b` and `count_b` beside the counts of `a`.
+    """The union of both graphs: nodes and edges of `a` or `b`, with `calls_b` and `count_b` beside the counts of `a`.
 
-    `share_a` and `share_b` are an edge's part of all handoffs of its side: runs that are twice as many do not look twice as keen.
+    `share_a` and `share_b` are an edge's fraction of all handoffs of its graph, so graphs with different numbers of
+    runs are comparable.
     """
     nodes: dict[str, dict[str, Json]] = {node.path: {**asdict(node), "calls_b": 0} for node in a.nodes}
     for node in b.nodes:

@@ -1,4 +1,4 @@
-"""The served host: the same ES module as a Panel component. Panel is imported by the first call, not before."""
+"""Hosts of views: Jupyter widgets (anywidget) with a static copy, and Panel components. Panel is imported on first use."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ from timestep_lab.ui.view import View
 # --- The notebook host: a view as a Jupyter widget (anywidget), followed by its static copy
 
 
-# --- The static copy: the same view as plain HTML, a second output below the widget
+# --- The static copy: the view as plain HTML, a second output below the widget
 #
-# It is what remains in a saved notebook. While the widget lives it hides its static copy (by a style for `[data-tl-static="<id>"]`, removed
-# when the widget goes), and Python keeps the static copy fresh with `update_display`. After a page reload Jupyter no longer carries updates
-# into the saved output; running the cell again does.
+# It remains in a saved notebook. While the widget is alive it hides its static copy (by a style for `[data-tl-static="<id>"]`, removed
+# with the widget), and Python updates the static copy with `update_display`. After a page reload Jupyter no longer applies updates
+# to the saved output; running the cell again does.
 #
-# Where a kernel is gone, JupyterLab shows "Error displaying widget" in place of the widget; the static copy hides that, too. What hosts without
-# HTML show is the same static copy as text.
+# If the kernel is gone, JupyterLab shows "Error displaying widget" instead of the widget; the static copy hides that, too. Hosts without
+# HTML show the same static copy as text.
 
 
 REFRESH_S = 0.5
 MOST_CELL = 60
-"""Characters of a table's cell on a terminal."""
+"""Maximum number of characters of a table cell on a terminal."""
 _CELL = re.compile(r"<(t[dh])\b([^>]*)>")
 _TO_THE_RIGHT = re.compile(r"align=['\"]?right|class=['\"]n\b")
 _NO_ERROR_ABOVE = ".jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets):has(+ .jp-OutputArea-child [data-tl-static]){display:none}"
-"""JupyterLab's words in place of a widget that has no model, right above a static copy. Where styles are not trusted, widgets are not shown."""
+"""Hides JupyterLab's message for a widget without a model, directly above a static copy. Where styles are not trusted,
+widgets are not shown either.
+"""
 _displays: weakref.WeakKeyDictionary[View, list[str]] = weakref.WeakKeyDictionary()
 _due: weakref.WeakSet[View] = weakref.WeakSet()
 
 
 def static_block(view: View) -> str:
-    """The static copy as it stands in an output. What cannot be read, of a lab that was closed, is said in its place."""
+    """The static copy as an output; an error, such as a closed lab, is shown instead."""
     try:
         page = aligned(view.static_html())
     except LabError as error:
@@ -54,8 +56,8 @@ def static_block(view: View) -> str:
 
 
 def aligned(page: str) -> str:
-    """The same page, each cell of its tables with its alignment as a style: Jupyter's style sheet turns all others to the right, and an
-    attribute is not a match for it."""
+    """The page with the alignment of each table cell as an inline style: Jupyter's stylesheet right-aligns cells and
+    overrides the attribute."""
 
     def cell(found: re.Match[str]) -> str:
         attributes = found[2]
@@ -69,7 +71,7 @@ def aligned(page: str) -> str:
 
 
 def plain_text(page: str) -> str:
-    """A static copy as text for a terminal: a line a paragraph, tables with their columns under each other."""
+    """A static copy as text for a terminal: one line per paragraph, tables with aligned columns."""
     reader = _Reader()
     reader.feed(page)
     reader.close()
@@ -77,7 +79,7 @@ def plain_text(page: str) -> str:
 
 
 def display_static(view: View) -> None:
-    """The view as static HTML, an output of its own."""
+    """Display the view's static copy as a separate output."""
     from IPython.display import display as show
 
     handle = show(_bundle(view), raw=True, display_id=True)  # type: ignore[no-untyped-call]
@@ -86,7 +88,7 @@ def display_static(view: View) -> None:
 
 
 def refresh(view: View) -> None:
-    """Bring the view's static copies up to date in half a second; further calls until then cost nothing."""
+    """Update the view's static copies in half a second; further calls until then have no effect."""
     if view in _due or not _displays.get(view):
         return
     _due.add(view)
@@ -94,7 +96,7 @@ def refresh(view: View) -> None:
 
 
 def refresh_now(view: View) -> None:
-    """Bring the view's static copies up to date."""
+    """Update the view's static copies now."""
     if not _displays.get(view):
         return
     from IPython.display import update_display
@@ -110,7 +112,7 @@ def _bundle(view: View) -> dict[str, str]:
 
 
 class _Reader(HTMLParser):
-    """Collects the lines of a page as its tags end."""
+    """Collects the lines of an HTML page."""
 
     BLOCKS = ("p", "div", "li", "summary", "details", "pre", "caption", "h1", "h2", "h3", "h4")
 
@@ -202,7 +204,7 @@ def _widget_class(stem: str) -> type[Any]:
 
 
 def notebook_widget(view: View) -> Any:
-    """A widget that shows the view: `view.widget`, or another one."""
+    """A widget for the view: `view.widget`, or an additional one."""
     widget = _widget_class(view.stem)()
     widget.view = view
     view.attach(widget)
@@ -212,7 +214,9 @@ def notebook_widget(view: View) -> Any:
 
 @cache
 def also_a_widget(kind: type[View]) -> type:
-    """What `view.__class__` is where widgets are: the view's class, and a subclass of `AnyWidget` for those who ask. Never instantiated."""
+    """The value of `view.__class__` if ipywidgets is loaded: a subclass of the view's class and of `AnyWidget`, for
+    `isinstance` checks. Never instantiated.
+    """
     from anywidget import AnyWidget
 
     same = {name: getattr(kind, name) for name in ("__doc__", "__module__", "__qualname__")}
@@ -220,14 +224,15 @@ def also_a_widget(kind: type[View]) -> type:
 
 
 def bundle(widget: Any) -> dict[str, Any]:
-    """What a widget is displayed by."""
+    """The MIME bundle of a widget."""
     made = widget._repr_mimebundle_()
     return dict(made[0] if isinstance(made, tuple) else made)
 
 
 def _somebody_looks() -> bool:
-    """False in papermill, `nbconvert --execute` and the like: they say that nobody can be asked (`allow_stdin`, Jupyter's messaging protocol),
-    and would write each widget's module, 100 kB, into the notebook. Voila says so, too, and shows widgets."""
+    """Whether a user is likely to see widgets. False in papermill, `nbconvert --execute` and similar tools: they report
+    that no input is possible (`allow_stdin` in Jupyter's messaging protocol) and would write each widget's module, 100
+    kB, into the notebook. Voila reports the same but shows widgets."""
     from IPython import get_ipython
 
     kernel = getattr(get_ipython(), "kernel", None)
@@ -237,8 +242,8 @@ def _somebody_looks() -> bool:
 
 
 def display_in_notebook(view: View) -> None:
-    """Two outputs: the live widget, and the static copy that a saved notebook shows without kernel, network or JavaScript. On a terminal, text; where
-    nobody looks, the static copy alone."""
+    """Display two outputs: the live widget, and the static copy, which a saved notebook shows without kernel, network
+    or JavaScript. On a terminal, text; without a user, only the static copy."""
     from IPython import get_ipython
     from IPython.display import display
     from IPython.terminal.interactiveshell import TerminalInteractiveShell
@@ -253,10 +258,10 @@ def display_in_notebook(view: View) -> None:
     data = bundle(widget)
     data["text/plain"] = f"{type(view).__name__} (a static copy follows)"
     display(data, raw=True)  # type: ignore[no-untyped-call]
-    # The browser makes the component ready while the view reads what it shows first.
+    # The browser loads the component while the view reads its first data.
     try:
         first = view.first()
-    except LabError:  # Said by the static copy.
+    except LabError:  # Shown by the static copy.
         first = None
     if first:
         widget.first = {"state": json_safe(first.value), "config": view.config, "buffers": list(first.buffers)}
@@ -268,7 +273,7 @@ def _component_class(stem: str) -> type[Any]:
     from panel.custom import JSComponent
 
     module = build(stem, "panel")
-    # Panel caches a module in the browser by class name and length of text: the name must change with the text.
+    # Panel caches modules in the browser by class name and text length, so the name must change with the text.
     name = f"Lab_{Path(stem).name}_{hashlib.sha256(module.encode()).hexdigest()[:10]}"
 
     def post(self: Any, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
@@ -282,7 +287,7 @@ def _component_class(stem: str) -> type[Any]:
 
 
 def panel_component(view: View, **layout: object) -> Any:
-    """The view as a Panel component that leaves with its session."""
+    """The view as a Panel component that is removed with its session."""
     import panel
 
     component = _component_class(view.stem)(**{"sizing_mode": "stretch_width", **layout})

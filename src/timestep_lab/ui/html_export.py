@@ -1,4 +1,4 @@
-"""Traces as one `.html` file: explorer, data and drawing in it, opened by a double click, with no server and no network."""
+"""Traces as a single `.html` file with explorer and data, which opens without a server or network access."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from timestep_lab.ui.trace_view import trace_html
 
 MOST_TRACES = 1_000
 MOST_SPANS = 5_000
-"""Steps of one trace whose contents are taken along; the waterfall has all."""
+"""Maximum number of steps per trace whose contents are included; the waterfall has all steps."""
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -46,9 +46,10 @@ def export_html(
     query: TraceQuery | None = None,
     title: str = "Traces",
 ) -> Path:
-    """Write the given traces, or those that match, newest first; one trace alone becomes a page of that trace.
+    """Write the given traces, or those that match, newest first; a single trace becomes a page of that trace.
 
-    The file appears whole or not at all. Raises `UsageError` when nothing matches or there are more than 1,000 traces.
+    The file is written completely or not at all. Raises `UsageError` if nothing matches or there are more than 1,000
+    traces.
     """
     rows = _rows(source, trace_ids, query or TraceQuery())
     if len(rows) == 1:
@@ -65,8 +66,8 @@ def export_html(
 
 
 def trace_page(source: Traces, trace_id: str, *, title: str | None = None) -> str:
-    """One trace as the text of one HTML file: its steps, what they said, its annotations, and the agents that took part; nothing else of
-    the lab, and no ids of its user or conversation. Raises `NotFoundError`."""
+    """One trace as an HTML page: its steps with contents, its annotations, and the participating agents; nothing else
+    of the lab, and no user or conversation ids. Raises `NotFoundError`."""
     row = _own(source.read(trace_id))
     traces = {trace_id: _trace(source, trace_id)}
     data = {"single": trace_id, "rows": [row], "sql": "", "graph": None, "traces": traces}
@@ -75,7 +76,7 @@ def trace_page(source: Traces, trace_id: str, *, title: str | None = None) -> st
 
 
 def _own(row: Mapping[str, object]) -> dict[str, Any]:
-    """A row, an annotation or attributes without what they say of whose they are."""
+    """A row, an annotation or attributes without the fields that identify the owner."""
     return {name: value for name, value in row.items() if name not in ("user_id", "thread_id", GenAI.CONVERSATION_ID)}
 
 
@@ -94,7 +95,7 @@ def _rows(source: Traces, trace_ids: Sequence[str] | None, query: TraceQuery) ->
         rows = [dict(row) for row in page.data]
         too_many = page.has_more
     if not rows:
-        raise UsageError("No trace matches, so there is nothing to export.", "Loosen the filter.")
+        raise UsageError("No trace matches, so there is nothing to export.", "Use a less restrictive filter.")
     if too_many:
         raise UsageError(
             f"A page holds at most {MOST_TRACES:,} traces.", "Narrow the filter, or export Parquet or a .duckdb file."
@@ -134,7 +135,7 @@ def _packed(data: Mapping[str, object]) -> str:
 
 
 def _inline(module: str) -> str:
-    """A module inside a page must not end its own element."""
+    """Escape a module so that it cannot end its script element."""
     return module.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 

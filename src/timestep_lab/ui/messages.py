@@ -1,12 +1,13 @@
-"""Messages of any provider in one form, for reading: the same for the browser, the static copy and the export.
+"""Converts messages of any provider to a common format for display, used by the browser, the static copy and the
+export.
 
 A message is `{"role", "parts": [...], "name"?}`; a part is one of
 
     {"type": "text", "text"}      {"type": "call", "name", "arguments", "call_id"}     {"type": "result", "call_id", "text"}
     {"type": "reasoning", "text"} {"type": "media", "what"}                            {"type": "json", "value"}
 
-Read are: Responses items (Agents SDK), Chat Completions messages, Anthropic content blocks, OpenTelemetry GenAI `parts`, and
-OpenInference's `{"message": {...}}`. What is in none of these forms is not a conversation: `read_messages` says None.
+Supported formats: Responses items (Agents SDK), Chat Completions messages, Anthropic content blocks, OpenTelemetry
+GenAI `parts`, and OpenInference's `{"message": {...}}`. For other values `read_messages` returns None.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MEDIA = ("image", "audio", "file", "video", "document", "blob")
 
 
 def read_messages(value: object, *, role: str = "user") -> list[Message] | None:
-    """The messages in a span's input or output; `role` is that of plain text. None when it holds something else."""
+    """The messages in a span's input or output; `role` is used for plain text. None for other contents."""
     if isinstance(value, str):
         return [_message(role, [_text(value)])] if value else []
     if isinstance(value, Mapping):
@@ -48,7 +49,7 @@ def _item(item: object, role: str) -> Message | None:
         return _message(role, [_text(item)])
     if not isinstance(item, Mapping):
         return None
-    if isinstance(item.get("message"), Mapping):  # OpenInference, and choices of Chat Completions
+    if isinstance(item.get("message"), Mapping):  # OpenInference, and Chat Completions choices
         return _item(item["message"], role)
     kind = item.get("type")
     if kind in (None, "message") and item.get("role") in _ROLES:
@@ -88,7 +89,7 @@ def _chat_message(item: Mapping[str, Any]) -> Message:
 
 
 def _holds_results(content: object) -> bool:
-    """OpenTelemetry and Anthropic put results in as blocks that say whose result they are."""
+    """Whether the content contains tool results, as OpenTelemetry and Anthropic blocks do."""
     blocks = content if isinstance(content, list) else []
     return any((part := _part(block)) is not None and part["type"] == "result" for block in blocks)
 
@@ -142,7 +143,7 @@ def _message(role: str, parts: list[Part]) -> Message:
 
 
 def _joined(messages: list[Message]) -> list[Message]:
-    """Responses lists an answer's calls as items of their own; a reader sees one turn."""
+    """Merge an answer with its calls, which are separate items in the Responses API, into one message."""
     joined: list[Message] = []
     for message in messages:
         last = joined[-1] if joined else None
@@ -154,7 +155,7 @@ def _joined(messages: list[Message]) -> list[Message]:
 
 
 def as_text(value: object) -> str:
-    """Text as it is, blocks of text joined, anything else as JSON."""
+    """A text unchanged, text blocks joined, anything else as JSON."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -165,5 +166,5 @@ def as_text(value: object) -> str:
 
 
 def plain_text(messages: Sequence[Message]) -> str:
-    """Only the words, for one-line summaries."""
+    """Only the text, for one-line summaries."""
     return " ".join(part["text"] for message in messages for part in message["parts"] if part["type"] == "text").strip()

@@ -1,4 +1,4 @@
-"""What an opened trace asks of Python; shared by the trace view and the explorer, and by the page that an export makes."""
+"""`TraceReader`: the handlers of an open trace, shared by the trace view, the explorer and exported pages."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from timestep_lab.service.causes import Causes
     from timestep_lab.service.datasets import Datasets
 
-# --- The first rows of a trace's tree, as the waterfall and its static copy show them
+# --- The first rows of a trace's tree, for the waterfall and its static copy
 
 
 def tree_rows(spans: SpanColumns, most: int, parents: object = None) -> list[tuple[int, int]]:
-    """(row, depth) of the first `most` rows: depth first, siblings in order of start. What only a ring of parents leads to comes last.
+    """(row, depth) of the first `most` rows: depth first, siblings by start time. Rows that are only reachable through
+    a cycle of parents come last.
 
-    `parents`: the spans' `parent_rows`, if they are at hand.
+    `parents`: the spans' `parent_rows`, if already computed.
     """
     import numpy as np
 
@@ -55,25 +56,26 @@ def tree_rows(spans: SpanColumns, most: int, parents: object = None) -> list[tup
 
 
 def part_of(spans: SpanColumns, rows: list[int]) -> Mapping[str, list[Any]]:
-    """The same columns, of these rows only."""
+    """The columns restricted to these rows."""
     return {name: [values[row] for row in rows] if len(values) else [] for name, values in spans.items()}
 
 
-# -- A trace read as a conversation: who said what, which tools were called, who handed off to whom, in order of time
+# -- A trace as a conversation: messages, tool calls and handoffs in chronological order
 
 Entry = dict[str, Any]
 KINDS = frozenset({"generation", "tool", "handoff"})
 
 
 def conversation_of(spans: Sequence[Mapping[str, Any]], start: datetime) -> list[Entry]:
-    """Entries from whole spans (any order; only generations, tools and handoffs speak). `at` counts in ms from `start`.
+    """Conversation entries from complete spans (in any order; only generations, tools and handoffs are used). `at` is
+    in ms from `start`.
 
     | kind | fields beside `at, span_id, duration_ms` |
     |---|---|
     | `message` | `role, parts, agent, model, tokens, cost_usd` |
     | `tool` | `name, arguments, result, status, error, approval` |
     | `handoff` | `from, to` |
-    | `error` | `name, error` of a model that did not answer |
+    | `error` | `name, error` of a failed model call |
     """
     entries: list[Entry] = []
     seen: set[str] = set()
@@ -107,7 +109,7 @@ def _tool(span: Mapping[str, Any]) -> Entry:
 
 
 def _asked(span: Mapping[str, object], about: Entry, told: set[str]) -> list[Entry]:
-    """Instructions and users' words that no earlier generation was given. Each generation is given the whole history."""
+    """Instructions and user messages that are new in this generation. Each generation receives the whole history."""
     entries = []
     for message in read_messages(span.get("input")) or ():
         if message["role"] in ("assistant", "tool", "function"):
@@ -126,7 +128,7 @@ def _answered(span: Mapping[str, Any], about: Entry) -> list[Entry]:
     tokens = [n for n in (span.get("input_tokens"), span.get("output_tokens")) if n is not None]
     entries = []
     for message in read_messages(span.get("output"), role="assistant") or ():
-        # Calls are told by the tool spans and handoffs that follow, with what came of them.
+        # Calls are shown by the following tool spans and handoffs, with their results.
         parts = [part for part in message["parts"] if part["type"] != "call"]
         if parts:
             facts = {"role": "assistant", "parts": parts, "agent": span.get("agent"), "model": span.get("model")}
@@ -138,24 +140,24 @@ def _answered(span: Mapping[str, Any], about: Entry) -> list[Entry]:
 # --
 
 MOST_ENTRIES = 400
-"""Steps that a conversation is read from."""
+"""Maximum number of steps in a conversation."""
 MOST_SEARCHED = 2_000
-"""Steps whose contents are searched; beyond it only names are."""
+"""Maximum number of steps whose contents are searched; beyond it only names are."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TELL_S = 0.2
-"""Between two words of how far a search is."""
+"""Interval in seconds between progress messages of a search."""
 MOST_JSON = 1_000
-"""Steps that the JSON tab holds."""
+"""Maximum number of steps in the JSON tab."""
 
 
 class TraceReader(View):
-    """Base of views that open traces of `source`."""
+    """Base class of views that open traces of `source`."""
 
     def __init__(self, source: Traces, *, datasets: Datasets | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.source, self._datasets = source, datasets
         self._causes: dict[str, dict[str, Json]] = {}
-        """Trace to the search for why it went wrong, as far as it is."""
+        """Trace id to the state of its root-cause analysis."""
         self._searches: dict[str, asyncio.Task[None]] = {}
 
     @handles("trace")
@@ -210,7 +212,7 @@ class TraceReader(View):
         score = await in_thread(self.source.score, kind, target_id, name, value, label=label, note=note)
         return asdict(score)
 
-    # What is done with one trace: each an operation of `Traces` or `Datasets`
+    # Actions on one trace: each is an operation of `Traces` or `Datasets`
 
     @handles("waiting")
     async def _waiting(self, trace_id: str) -> Json:
@@ -246,7 +248,7 @@ class TraceReader(View):
     @handles("add_to_dataset")
     async def _add_to_dataset(self, trace_id: str, name: str, expected: str | None = None) -> Json:
         if self._datasets is None:
-            raise UsageError("This view knows no data sets.", "Show the trace with lab.traces or lab.trace(…).")
+            raise UsageError("This view has no access to data sets.", "Show the trace with lab.traces or lab.trace(…).")
         wanted = cast(Literal["output"] | None, expected)
         record = await in_thread(self._datasets.add_traces, name=name, trace_ids=[trace_id], expected=wanted)
         return {"name": record.name, "version": record.version, "n_cases": record.n_cases}
@@ -265,7 +267,7 @@ class TraceReader(View):
 
         return {"page": await self.in_turn(trace_page, self.source, trace_id)}
 
-    # -- why it went wrong
+    # -- root-cause analysis
 
     @handles("cause")
     async def _cause(self, trace_id: str) -> Json:
@@ -273,7 +275,7 @@ class TraceReader(View):
 
     @handles("cause_plan")
     async def _cause_plan(self, trace_id: str, asked: str, text: str = "", tools: str = "tape") -> Json:
-        """What a search would take at most; nothing is replayed."""
+        """The maximum cost of a search; nothing is replayed."""
         plan = await self._finder().plan(trace_id, tools=tools, **_said(asked, text))
         return {"words": repr(plan)}
 
@@ -300,7 +302,7 @@ class TraceReader(View):
 
     def _finder(self) -> Causes:
         if self.source.causes is None:
-            raise UsageError("These traces are not in a lab.", "Open the lab that they are of: lab.trace(…).")
+            raise UsageError("These traces are not in a lab.", "Open them through their lab: lab.trace(…).")
         return self.source.causes()
 
     async def _search(self, trace_id: str, events: AsyncIterator[Event]) -> None:
@@ -329,12 +331,12 @@ class TraceReader(View):
 
 
 def _said(asked: str, text: str) -> dict[str, Any]:
-    """What a person says of the answer, as `why` takes it."""
+    """The user's criterion as arguments of `why`."""
     return {"wrong": {"wrong": f"contains:{text}"}, "right": {"right": text}}.get(asked, {})
 
 
 def read_trace(source: Traces, trace_id: str) -> Reply:
-    """The answer to `trace`: row, annotations, the clock, and the spans as binary columns."""
+    """The reply to `trace`: row, annotations, the clock, and the spans as binary columns."""
     spans = source.columns(trace_id)
     return Reply(read_about(source, trace_id, spans), [encode_spans(spans)])
 
@@ -342,7 +344,7 @@ def read_trace(source: Traces, trace_id: str) -> Reply:
 def read_about(
     source: Traces, trace_id: str, spans: SpanColumns, trace: Mapping[str, object] | None = None
 ) -> dict[str, Json]:
-    """That answer without the spans. `trace`: its row, if it is at hand."""
+    """That reply without the spans. `trace`: its row, if already read."""
     trace = source.read(trace_id) if trace is None else trace
     return {
         "trace": dict(trace),
@@ -353,10 +355,11 @@ def read_about(
 
 
 def read_failure(source: Traces, trace_id: str, spans: SpanColumns) -> dict[str, Json] | None:
-    """Why a trace failed: the step that went wrong and what it said; None when no step says anything.
+    """Why a trace failed: the failed step and its error; None if no step has an error.
 
-    What goes wrong in a step goes wrong in all around it, in more and more words. So it is the latest failed step that says it best, if the
-    one that ended last says the same; a run that got over the failure of a tool and failed for another reason has that reason there.
+    An error propagates to all enclosing steps, with longer and longer messages. So the latest failed step is the most
+    specific, provided that the step that ended last has the same error; a run that recovered from a tool error and
+    failed for another reason has that reason there.
     """
     import numpy as np
 
@@ -376,10 +379,10 @@ def read_failure(source: Traces, trace_id: str, spans: SpanColumns) -> dict[str,
 
 
 def read_span(source: Traces, trace_id: str, span_id: str) -> dict[str, Json]:
-    """One span whole, its messages in one form, its annotations. Raises `NotFoundError`."""
+    """A complete span, with its messages in the common format and its annotations. Raises `NotFoundError`."""
     payloads = source.payloads(trace_id, [span_id])
     if not payloads:
-        raise NotFoundError(f"The step {span_id} is not in the trace any more.", "Open the trace again.")
+        raise NotFoundError(f"The step {span_id} is no longer in the trace.", "Open the trace again.")
     span = dict(payloads[0])
     speaks = span["kind"] in ("generation", "agent", "task", "turn", "other")
     return {
@@ -393,7 +396,7 @@ def read_span(source: Traces, trace_id: str, span_id: str) -> dict[str, Json]:
 def read_conversation(
     source: Traces, trace_id: str, spans: SpanColumns | None = None, most: int = MOST_ENTRIES
 ) -> dict[str, Json]:
-    """What was said in the first `most` steps that speak."""
+    """The conversation in the first `most` relevant steps."""
     import numpy as np
 
     spans = source.columns(trace_id) if spans is None else spans
@@ -409,7 +412,7 @@ def read_conversation(
 
 
 def _untold(failure: dict[str, Json] | None, entries: Sequence[Entry]) -> list[Entry]:
-    """Why the trace failed, if no step in the conversation says it."""
+    """The reason why the trace failed, if no entry of the conversation has it."""
     if failure is None or any(entry.get("error") == failure["error"] for entry in entries):
         return []
     end = max((entry["at"] for entry in entries), default=0.0)
@@ -429,7 +432,7 @@ def read_json(source: Traces, trace_id: str) -> dict[str, Json]:
 
 
 def find_in_trace(source: Traces, trace_id: str, text: str) -> list[str]:
-    """Ids of spans whose contents hold the text, letter case aside. Names are searched in the browser."""
+    """Ids of spans whose contents contain the text, case-insensitively. Names are searched in the browser."""
     ids = list(source.columns(trace_id)["span_id"])[:MOST_SEARCHED]
     wanted = text.casefold()
     return [str(span["span_id"]) for span in source.payloads(trace_id, ids) if wanted in _contents(span)]
@@ -441,7 +444,7 @@ def _contents(span: Mapping[str, object]) -> str:
 
 
 def comparable_traces(source: Traces, trace_id: str) -> list[dict[str, Json]]:
-    """Recent traces, those that were asked the same first."""
+    """Recent traces to compare with, those with the same input first."""
     asked = source.read(trace_id).get("input")
     rows = [dict(row) for row in source.page(limit=50).data if row["trace_id"] != trace_id]
     return sorted(rows, key=lambda row: row.get("input") != asked)

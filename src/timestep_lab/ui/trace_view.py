@@ -1,4 +1,4 @@
-"""`TraceView`: one trace alone, live while it runs."""
+"""`TraceView`: a single trace, live while it runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-# --- A trace as plain HTML: a table of steps with bars of block characters, and its messages. Reads without any style sheet
+# --- A trace as plain HTML: a table of steps with bars of block characters, and its messages. Readable without stylesheets
 
 
 MOST_ROWS = 120
@@ -40,7 +40,7 @@ OUTCOMES = {
 
 
 def outcome_text(trace: Mapping[str, object]) -> str:
-    """How a trace went, in words."""
+    """The outcome of a trace, in words."""
     if trace.get("outcome") == "steps_failed":
         failed = trace.get("n_errors") or 0
         return f"! done, {failed} {'step' if failed == 1 else 'steps'} failed"
@@ -55,7 +55,9 @@ def trace_html(
     spans: SpanColumns | None = None,
     rows: Sequence[tuple[int, int]] | None = None,
 ) -> str:
-    """The static copy of one trace. `trace`, `spans`, `rows`: its row, its columns and their `tree_rows`, if they are at hand."""
+    """The static copy of one trace. `trace`, `spans`, `rows`: its row, its columns and their `tree_rows`, if already
+    read.
+    """
     trace = source.read(trace_id) if trace is None else trace
     spans = source.columns(trace_id) if spans is None else spans
     entries = read_conversation(source, trace_id, spans, MOST_TWIN_ENTRIES)["entries"]
@@ -84,19 +86,21 @@ def facts_line(trace: Mapping[str, Any]) -> str:
 
 
 def moment(when: datetime | None) -> str:
-    """A time for people, in UTC."""
+    """A time for display, in UTC."""
     return to_aware_utc(when).strftime("%Y-%m-%d %H:%M:%S UTC") if when is not None else ""
 
 
 def text(value: object, most: int = MOST_TEXT) -> str:
-    """Escaped, shortened, and isolated, so that right-to-left marks end where the text ends."""
+    """A text escaped, shortened, and wrapped in `<bdi>`, so that right-to-left marks do not affect the surrounding
+    text.
+    """
     plain = str(json_safe(value)).replace("\0", "␀")
     shortened = plain if len(plain) <= most else f"{plain[:most]} … ({len(plain):,} characters)"
     return f'<bdi dir="auto">{escape(shortened)}</bdi>'
 
 
 def steps_table(spans: SpanColumns, rows: Sequence[tuple[int, int]] | None = None) -> str:
-    """The steps of a trace as an HTML table, nested as the tree is."""
+    """The steps of a trace as a nested HTML table."""
     import numpy as np
 
     starts = np.array(spans["started_us"], dtype="f8")  # None becomes NaN.
@@ -159,13 +163,13 @@ def _entry(entry: Mapping[str, Any]) -> str:
 
 
 MOST_PATH = 10_000
-"""Characters of an agent path beyond which it comes with the rest, not with the first screen."""
+"""Maximum number of characters of an agent path in the first screen."""
 OVER = ("completed", "stopped", "failed", "cancelled", "interrupted")
-"""Of a trace that is over, and whose row says what it said, the spans need not be read again."""
+"""Final statuses: the spans of such a trace need not be read again."""
 
 
 class _Read:
-    """A trace as it was when somebody first looked at the view. Its row may be older: who watches a view is told of what changed since."""
+    """A trace as first read. Its row may be outdated; a connected view receives later changes."""
 
     def __init__(self, source: Traces, trace_id: str, trace: Mapping[str, object]) -> None:
         self.spans = source.columns(trace_id)
@@ -174,7 +178,7 @@ class _Read:
         self.rows = tree_rows(self.spans, MOST_ROWS, self.parents)
 
     def first_screen(self) -> Reply:
-        """The rows that are seen first, as a trace of their own. `partial`: what is below them is still to come."""
+        """The first visible rows, as a trace. `partial`: the other rows follow."""
         part = part_of(self.spans, [row for row, _ in self.rows])
         partial = len(self.rows) < len(self.spans["span_id"])
         trace = self.about["trace"]
@@ -186,12 +190,7 @@ class _Read:
 class TraceView(TraceReader):
     """Waterfall, handoff graph, conversation, comparison and JSON of one trace. Raises `NotFoundError`.
 
-    `selection` is the id of the chosen span, both ways.
-
-    Example:
-        run = await lab.run("Say 4.", model="demo/echo")
-        assert isinstance(run.trace, TraceView)
-        print(run.trace.df()[["name", "duration_ms"]])
+    `selection` is the id of the selected span, synchronised with the view in both directions.
     """
 
     stem = "trace"
@@ -214,7 +213,7 @@ class TraceView(TraceReader):
 
     @property
     def sql(self) -> str:
-        """The query whose rows are the spans of this trace."""
+        """The SQL query of the spans of this trace."""
         return (
             f"select * from spans where trace_id = '{self.trace_id.replace(chr(39), chr(39) * 2)}' order by started_at"
         )
@@ -227,12 +226,12 @@ class TraceView(TraceReader):
         return pandas.DataFrame([dict(span) for span in self.source.payloads(self.trace_id, ids)])
 
     def diff(self, other: object) -> list[DiffRow]:
-        """This trace aligned with another: a run, a view of a trace, or a trace's id. Raises `UsageError`, `NotFoundError`."""
+        """Align this trace with another: a run, a trace view, or a trace id. Raises `UsageError`, `NotFoundError`."""
         return list(self.source.diff(self.trace_id, trace_id_of(other)))
 
     @property
     def selection(self) -> str | None:
-        """Id of the span that is selected; None for none."""
+        """Id of the selected span, or None."""
         return self._selection
 
     @selection.setter
@@ -255,7 +254,7 @@ class TraceView(TraceReader):
     async def prepare(self) -> None:
         if self._state is None:
             await self.in_turn(self.snapshot)
-            self._read = None  # A page has no static copy.
+            self._read = None  # A served page has no static copy.
 
     def static_html(self) -> str:
         self.snapshot()
@@ -267,7 +266,7 @@ class TraceView(TraceReader):
     def watched(self, now: bool) -> None:
         if now and self._end is None:
             self._end = self.source.subscribe(self._changed)
-            # What happened between construction and now was told to nobody.
+            # Changes between construction and now were not received.
             self._updates.soon()
         elif not now and self._end is not None:
             self._end()

@@ -1,9 +1,10 @@
-"""The state of a view, without any host: what is shown, who is looking, and how a change reaches them.
+"""`View`: the state of a view, independent of its host: what is shown, which browsers are connected, and how they are
+updated.
 
     class Counter(View):
         stem = "counter"                                  # static/counter.js, static/counter.css
 
-        def snapshot(self) -> Json:                       # all a browser needs to draw from nothing
+        def snapshot(self) -> Json:                       # everything a browser needs to draw the view
             return {"count": self.count}
 
         @handles("add")                                   # link.call("add", {by: 2}) in the browser
@@ -14,13 +15,14 @@
 
         def static_html(self) -> str: ...                   # the same without JavaScript
 
-A view is shown by the last line of a cell, as a child in a layout of ipywidgets, by `view.panel()` in a served page, as text by
-`print(view)`, or any number of times at once.
+A view is shown by the last line of a cell, as a child in a layout of ipywidgets, by `view.panel()` in a served page, as
+text by `print(view)`, or several times at once.
 
-How it stays right. A browser *pulls*: when it mounts it sends `sync` and is given a snapshot. From then on it gets batches of
-changes, gathered for 30 ms (Jupyter drops messages above 1,000 a second) and numbered; when a number is missing it syncs again.
-So a reload, a second tab, a cell that changes the view before it is painted and a dropped message all end in the same picture.
-A kernel answers only after its cell has ended: right behind the component of a cell therefore comes what `first` gives, to be drawn meanwhile.
+Synchronisation: a browser *pulls*. When it mounts it sends `sync` and gets a snapshot. After that it receives batches
+of changes, collected for 30 ms (Jupyter drops messages above 1,000 per second) and numbered; if a number is missing it
+syncs again. So a reload, a second tab, a change before the first paint and a dropped message all lead to the same
+state. A kernel responds only after its cell has finished, so the result of `first` is sent with the component, to be
+drawn until then.
 
 | browser to Python | Python to browser |
 |---|---|
@@ -67,7 +69,7 @@ T = TypeVar("T")
 
 
 class Host(Protocol):
-    """One connection to browsers: a Jupyter widget, a Panel component, or a test."""
+    """A connection to browsers: a Jupyter widget, a Panel component, or a test."""
 
     def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
         """Send a message and its binary parts to the host's browsers."""
@@ -75,7 +77,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a handler returns when its answer has binary parts."""
+    """The result of a handler with binary parts."""
 
     value: Json
     buffers: Sequence[bytes] = ()
@@ -88,8 +90,8 @@ class _Connection:
 
 
 def handles(name: str) -> Callable[[F], F]:
-    """Mark a method, plain or async, as the answer to `link.call(name, args)`. `args` are its keyword arguments; the
-    call's binary buffers, if any, come as `buffers: list[bytes]`."""
+    """Decorator for a sync or async method that handles `link.call(name, args)`. `args` are passed as keyword
+    arguments; binary buffers, if any, as `buffers: list[bytes]`."""
 
     def mark(method: F) -> F:
         method.__dict__["_handles"] = name
@@ -99,7 +101,7 @@ def handles(name: str) -> Callable[[F], F]:
 
 
 class View:
-    """Base of every view. See the module's text."""
+    """The base class of all views. See the module docstring."""
 
     stem: ClassVar[str]
     _handlers: ClassVar[dict[str, str]] = {}
@@ -121,33 +123,37 @@ class View:
         self._tasks: set[asyncio.Task[None]] = set()
         self._widget: Any = None
         self.turns: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None
-        """How a served page runs what reads, so that nobody's reads hold up those of others. None: each in a thread."""
+        """How a served page runs blocking reads, so that users do not delay each other. None: each in a thread."""
 
-    # What a view defines
+    # Overridden by a view
 
     async def prepare(self) -> None:
-        """Read, with `in_turn`, what `snapshot` shows and is not there yet. Called before a browser gets its snapshot."""
+        """Read the data for `snapshot` that is not there yet, with `in_turn`. Called before a browser gets its
+        snapshot.
+        """
 
     def snapshot(self) -> Json:
-        """All that a browser needs to draw the view from nothing. A `Reply` may carry binary parts."""
+        """Everything that a browser needs to draw the view. A `Reply` may have binary parts."""
         raise NotImplementedError
 
     def first(self) -> Reply | None:
-        """What a cell's browser draws until it has its snapshot, for which it waits as long as the cell runs. Small, or None."""
+        """What a cell's browser draws until it gets its snapshot, which waits for the end of the cell. Should be small;
+        may be None.
+        """
         return None
 
     def static_html(self) -> str:
-        """The view as plain HTML that reads well without JavaScript and without style sheets."""
+        """The view as plain HTML that is readable without JavaScript and stylesheets."""
         raise NotImplementedError
 
     def merge(self, last: dict[str, Json], op: dict[str, Json]) -> bool:
-        """Fold `op` into the waiting change `last`; False if they must stay apart. For streams of small additions."""
+        """Merge `op` into the pending change `last`; False if they must stay separate. For streams of small additions."""
         return False
 
     # Changes
 
     def emit(self, op: Mapping[str, Json], buffers: Sequence[bytes] = ()) -> None:
-        """Tell every browser of a change: `op["kind"]` names it. From any thread; gathered for 30 ms."""
+        """Send a change to every browser: `op["kind"]` is its name. Thread-safe; changes are collected for 30 ms."""
         with self._lock:
             new = dict(op)
             if not (self._ops and not buffers and self.merge(self._ops[-1][0], new)):
@@ -158,7 +164,7 @@ class View:
         self.in_loop(self.flush, GATHER_S)
 
     def flush(self) -> None:
-        """Send what waits now."""
+        """Send pending changes now."""
         with self._lock:
             self._armed = False
             ops, self._ops = self._ops, []
@@ -177,7 +183,7 @@ class View:
 
     @property
     def config(self) -> dict[str, Json]:
-        """What a browser is told of how to show the view."""
+        """Display settings sent to browsers."""
         return {**self._config, "static": self.id}
 
     @property
@@ -189,34 +195,36 @@ class View:
     @theme.setter
     def theme(self, theme: Theme) -> None:
         if theme not in ("auto", "light", "dark"):
-            raise UsageError(f"There is no theme {theme!r}.", 'Use "auto", "light" or "dark".')
+            raise UsageError(f"Unknown theme {theme!r}.", 'Use "auto", "light" or "dark".')
         self._config["theme"] = theme
         self.emit({"kind": "config", "config": dict(self._config)})
 
     # Browsers
 
     def attach(self, host: Host) -> None:
-        """A host shows the view from now on."""
+        """Add a host that shows the view."""
         self._remember_loop()
         with self._lock:
             self._connections[id(host)] = _Connection(host)
 
     def detach(self, host: Host) -> None:
-        """A host shows the view no longer."""
+        """Remove a host."""
         with self._lock:
             self._connections.pop(id(host), None)
         self.watched(self.is_watched)
 
     @property
     def is_watched(self) -> bool:
-        """Some browser shows the view."""
+        """Whether a browser shows the view."""
         return any(connection.mounts for connection in self._connections.values())
 
     def watched(self, now: bool) -> None:
-        """Called when browsers come or go; a view that follows something live may begin or stop."""
+        """Called when the first browser connects or the last one leaves; a view with live data may start or stop
+        following it.
+        """
 
     def receive(self, host: Host, content: Mapping[str, Json], buffers: Sequence[Any] = ()) -> None:
-        """A message from a browser. Hosts call this on the event loop's thread."""
+        """Handle a message from a browser. Hosts call this on the event loop's thread."""
         self._remember_loop()
         op = content.get("op")
         if op == "sync":
@@ -228,7 +236,7 @@ class View:
         elif op == "call":
             self._call(host, content, [bytes(buffer) for buffer in buffers])
         else:
-            log.warning("%s: a browser sent %r, which is not a message of ours.", type(self).__name__, op)
+            log.warning("%s: invalid message from a browser: %r", type(self).__name__, op)
 
     def _sync(self, host: Host, mount: str) -> None:
         if type(self).prepare is View.prepare:
@@ -241,7 +249,7 @@ class View:
             try:
                 await self.prepare()
                 break
-            except BusyError as error:  # Other pages of the same user read as much as they may.
+            except BusyError as error:  # Other pages of the same user have used up the read limit.
                 await asyncio.sleep(error.retry_after or 1.0)
         self._snap(host, mount)
 
@@ -270,7 +278,7 @@ class View:
         async def answer() -> None:
             try:
                 if name not in self._handlers:
-                    raise UsageError(f"{type(self).__name__} has no answer to {name!r}.", "Reload the page.")
+                    raise UsageError(f"{type(self).__name__} has no handler {name!r}.", "Reload the page.")
                 result = getattr(self, self._handlers[name])(**args)
                 if inspect.isawaitable(result):
                     result = await result
@@ -288,22 +296,24 @@ class View:
     def _post(self, host: Host, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
         host.post(json_safe(message), buffers)
 
-    # The event loop
+    # Event loop
 
     async def in_turn(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what blocks and only reads: in a thread, and in a served page when it is its user's turn."""
+        """Run a blocking read: in a thread, or in a served page in the user's queue."""
         if self.turns is None:
             return await in_thread(read, *args, **kwargs)
         result: T = await self.turns(partial(read, *args, **kwargs))
         return result
 
     def _remember_loop(self) -> None:
-        """The loop that serves the browsers is the one that runs where they attach and speak."""
+        """Remember the loop on which browsers attach and send messages."""
         with contextlib.suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
 
     def in_loop(self, function: Callable[[], None], delay_s: float = 0.0) -> None:
-        """Call on the loop's thread after a while, from any thread; at once where there is no loop (a plain script)."""
+        """Call a function on the loop's thread after a delay; thread-safe. Immediately if there is no loop (a plain
+        script).
+        """
         if self._loop is None or self._loop.is_closed():
             self._loop = None
             self._remember_loop()
@@ -313,7 +323,7 @@ class View:
             self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, function)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in the background, on the loop's thread; to its end where there is no loop."""
+        """Run a coroutine in the background on the loop's thread; without a loop, run it to completion."""
         if self._loop is None:
             asyncio.run(work)
             return
@@ -324,13 +334,13 @@ class View:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s: work in the background failed.", type(self).__name__, exc_info=error)
+            log.error("%s: background task failed.", type(self).__name__, exc_info=error)
 
-    # Showing
+    # Display
 
     @property
     def widget(self) -> Any:
-        """The view's own ipywidget (an `anywidget.AnyWidget`), the same one each time. Layouts take the view itself:
+        """The view's ipywidget (an `anywidget.AnyWidget`), always the same one. Layouts accept the view itself:
         `VBox([lab.chat(), lab.traces])`, `marimo.ui.anywidget(view)`."""
         if self._widget is None:
             from timestep_lab.ui.hosts import notebook_widget
@@ -338,12 +348,12 @@ class View:
             self._widget = notebook_widget(self)
         return self._widget
 
-    if not TYPE_CHECKING:  # For types a view is its own class alone.
+    if not TYPE_CHECKING:  # For type checkers, a view has only its own class.
 
         @property
         def __class__(self) -> type:
-            """Layouts of widgets ask `isinstance(view, Widget)` before they take a child. A view is one as soon as ipywidgets is loaded, and
-            `widget` answers for it what they ask next (`model_id`, `comm`, `get_state` …)."""
+            """Widget layouts check `isinstance(view, Widget)` for their children. If ipywidgets is loaded, a view
+            passes the check, and its `widget` provides the attributes they use (`model_id`, `comm`, `get_state` …)."""
             if not hasattr(sys.modules.get("ipywidgets"), "VBox"):
                 return type(self)
             from timestep_lab.ui.hosts import also_a_widget
@@ -351,7 +361,7 @@ class View:
             return also_a_widget(type(self))
 
     def __getattr__(self, name: str) -> Any:
-        """Only for names that the view has not."""
+        """Called only for attributes that the view does not have."""
         if name in _ASKED_OF_WIDGETS:
             return getattr(self.widget, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
@@ -362,7 +372,9 @@ class View:
         display_in_notebook(self)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        """For hosts that know widgets but not IPython's own way of showing. With it comes the static copy, for those that know neither."""
+        """For hosts that support widgets but not IPython's display hook; includes the static copy for hosts that
+        support neither.
+        """
         from timestep_lab.ui.hosts import bundle
 
         return {**bundle(self.widget), "text/html": self._repr_html_(), "text/plain": repr(self)}
@@ -373,13 +385,13 @@ class View:
         return static_block(self)
 
     def _mime_(self) -> tuple[str, str]:
-        """Asked by marimo, whose own widget then holds ours."""
+        """Used by marimo, whose own widget then contains ours."""
         marimo = importlib.import_module("marimo")
         shown: tuple[str, str] = marimo.ui.anywidget(self.widget)._mime_()
         return shown
 
     def __repr__(self) -> str:
-        """As text, for a terminal."""
+        """The view as text, for a terminal."""
         from timestep_lab.ui.hosts import plain_text
 
         try:
@@ -388,7 +400,7 @@ class View:
             return f"{type(self).__name__}: {error}"
 
     def panel(self, **layout: object) -> Viewable:
-        """The view as a Panel component. `layout`: Panel's own words (`sizing_mode`, `margin` …)."""
+        """The view as a Panel component. `layout`: Panel parameters (`sizing_mode`, `margin` …)."""
         from timestep_lab.ui.hosts import panel_component
 
         component: Viewable = panel_component(self, **layout)
@@ -397,7 +409,9 @@ class View:
     __panel__ = panel
 
     def refresh_static(self, *, now: bool = False) -> None:
-        """Bring the static copies in the notebook up to date, soon. Cheap to call often. `now`: before the cell ends, and the kernel with it."""
+        """Update the static copies in the notebook soon. Cheap to call often. `now`: before the cell, and possibly the
+        kernel, ends.
+        """
         from timestep_lab.ui.hosts import refresh, refresh_now
 
         if now:
@@ -424,16 +438,16 @@ def _refusal(call_id: Json, message: str, next_step: str) -> dict[str, Json]:
     return {"op": "reply", "id": call_id, "error": {"message": message, "next_step": next_step}}
 
 
-# --- Following something live without being overrun: many notices, few refreshes
+# --- Coalescing of change notifications
 
 
 LEAST_S = 0.15
 
 
 class Updates:
-    """Runs `refresh` soon after `soon()` was called, from any thread, one at a time, and never more than a fifth of the time.
+    """Runs `refresh` soon after `soon()` was called; thread-safe, one at a time, and using at most a fifth of the time.
 
-    `cost_s` is how long the last refresh took; the owner sets it. A notice that comes while a refresh runs leads to one more.
+    `cost_s` is the duration of the last refresh, set by the owner. A notification during a refresh causes one more.
     """
 
     def __init__(self, view: View, refresh: Callable[[], Awaitable[None]]) -> None:
@@ -444,7 +458,7 @@ class Updates:
         self.cost_s = 0.0
 
     def soon(self) -> None:
-        """Ask for a refresh; those asked for meanwhile become one."""
+        """Request a refresh; pending requests are combined."""
         if self._due:
             return
         self._due = True
@@ -462,7 +476,7 @@ class Updates:
                 try:
                     await self._refresh()
                 except LabError as error:
-                    log.warning("%s could not be brought up to date: %s", type(self._view).__name__, error)
+                    log.warning("%s could not be refreshed: %s", type(self._view).__name__, error)
                 if self._due:
                     await asyncio.sleep(max(LEAST_S, 4 * self.cost_s))
         finally:

@@ -1,1 +1,1 @@
-"""The lab's own HTTP interface, under `/api/v1`. One module a resource; each holds one `router`."""
+"""The lab's own HTTP API, under `/api/v1`. One module per resource, each with a `router`."""

@@ -1,4 +1,4 @@
-"""Sign-in without an account."""
+"""Anonymous sign-in."""
 
 from __future__ import annotations
 
@@ -19,23 +19,27 @@ router = APIRouter(prefix="/api/v1/auth", tags=["auth"], responses={429: ERRORS[
 class Me(BaseModel):
     user: dict[str, str]
     version: str
-    """Of the lab that serves."""
+    """Version of the server."""
     default_model: str
 
 
 @router.get("/me", response_model=Me, responses={401: ERRORS[401]})
 async def who_am_i(request: Request, lab: CurrentLab) -> Me:
-    """Whose token this is, and what answers."""
+    """The user of the token, and the server's version."""
     return Me(user={"id": caller_of(request).user_id}, version=__version__, default_model=lab.settings.default_model)
 
 
 @router.post(
-    "/anonymous", response_model=TokenBody, responses={303: {"description": "With `then`: there, with a cookie."}}
+    "/anonymous",
+    response_model=TokenBody,
+    responses={303: {"description": "With `then`: a redirect to that path, with a cookie."}},
 )
 async def sign_in_anonymously(
     request: Request, then: Annotated[str | None, Query(pattern=r"^/([^/\\].*)?$", max_length=2000)] = None
 ) -> Response | TokenBody:
-    """A new user and a token for it. With `then` (a path of this server): a browser is sent there with a cookie instead."""
+    """Create an anonymous user and a token for it. With `then` (a path on this server), a browser is redirected there
+    with a cookie.
+    """
     tokens: Tokens = request.app.state.tokens
     user_id, token = tokens.issue_anonymous()
     if then is None:
@@ -54,7 +58,7 @@ async def sign_in_anonymously(
 
 @router.post("/sign-out", status_code=204)
 async def sign_out(request: Request) -> Response:
-    """Take the browser's cookie away. A bearer token stays good until it expires."""
+    """Delete the browser's cookie. A bearer token remains valid until it expires."""
     tokens: Tokens = request.app.state.tokens
     answer = Response(status_code=204)
     answer.delete_cookie(tokens.cookie, httponly=True, samesite="lax", secure=request.url.scheme == "https")

@@ -1,8 +1,8 @@
-"""What changes, told as it happens: a websocket at `/api/v1/changes`.
+"""Change notifications: a websocket at `/api/v1/changes`, and server-sent events.
 
-After a transaction that changed rows of the caller, whichever process made it, comes one JSON text `[[topic, id], …]`. An empty id means
-that some changes went unheard: read again whatever of that topic you show. The client sends nothing. It signs in with a bearer token,
-or with the cookie of a page. With `?topic=…`, once or more, it hears of those topics only.
+After every transaction that changed rows of the caller, in any process, the server sends one JSON text `[[topic, id],
+…]`. An empty id means that notifications may have been lost: reload everything of that topic. The client sends nothing.
+It authenticates with a bearer token or with the cookie of a page. `?topic=…`, once or repeated, restricts the topics.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.panel import detached
 from timestep_lab.store.base import Change, Topic
 
-# --- Server-sent events of a run (WHATWG HTML, 9.2). One `data:` line an event, its `type` inside the JSON
+# --- Server-sent events of a run (WHATWG HTML, 9.2). Each event is one `data:` line, its `type` is in the JSON
 
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 SSE: dict[int | str, dict[str, object]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "How it ended; with `stream`, its events as they come."}
+    200: {"content": {"text/event-stream": {}}, "description": "The final result; with `stream`, server-sent events."}
 }
 ALIVE = b": alive\n\n"
-"""A comment, which readers pass over: it tells a slow answer from a server that is gone."""
+"""An SSE comment, ignored by clients, that shows that the connection is alive."""
 
 
 async def event_stream(events: AsyncIterator[Event]) -> StreamingResponse:
-    """Each event as JSON, then `data: [DONE]`. What goes wrong before the first is answered as an error; after it, as `{"type": "error"}`."""
+    """Each event as JSON, then `data: [DONE]`. An error before the first event is an HTTP error; a later one is the
+    event `{"type": "error"}`.
+    """
 
     async def lines() -> AsyncIterator[bytes]:
         async for event in events:
@@ -51,7 +53,7 @@ def encode(value: object) -> bytes:
 
 
 def _broken(error: Exception) -> bytes:
-    known = error if isinstance(error, LabError) else LabError("The lab met a fault of its own.", "Its log says more.")
+    known = error if isinstance(error, LabError) else LabError("Internal error.", "See the server's log.")
     return encode({"type": "error", **error_object(known)})
 
 
@@ -60,7 +62,7 @@ GATHER_S = 0.02
 
 
 @router.websocket("/api/v1/changes")
-async def changes(socket: WebSocket, lab: CurrentLab, topic: Annotated[list[Topic], Query()] = []) -> None:  # noqa: B006 - FastAPI copies it
+async def changes(socket: WebSocket, lab: CurrentLab, topic: Annotated[list[Topic], Query()] = []) -> None:  # noqa: B006 - FastAPI copies the default
     loop, waiting = asyncio.get_running_loop(), dict[tuple[str, str], None]()
     some = asyncio.Event()
 
@@ -71,7 +73,9 @@ async def changes(socket: WebSocket, lab: CurrentLab, topic: Annotated[list[Topi
     def changed(change: Change) -> None:
         if topic and change.topic not in topic:
             return
-        with contextlib.suppress(RuntimeError):  # The loop has closed: the server is gone, and so is the reader.
+        with contextlib.suppress(
+            RuntimeError
+        ):  # The loop is closed: the server has stopped, and its clients are disconnected.
             loop.call_soon_threadsafe(note, change)
 
     end = lab.store.subscribe(changed)
@@ -90,7 +94,7 @@ async def changes(socket: WebSocket, lab: CurrentLab, topic: Annotated[list[Topi
 
 
 async def _tell(socket: WebSocket, waiting: dict[tuple[str, str], None], some: asyncio.Event) -> None:
-    """Many changes of one thing, while the reader is busy, are told once: what waits cannot grow beyond what there is."""
+    """Queue changes without duplicates, so that the queue of a slow client stays bounded."""
     while True:
         await some.wait()
         await asyncio.sleep(GATHER_S)

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, and how is it doing."""
+"""Health checks and metrics."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-# --- Counters of the served lab, in Prometheus' text format. Small enough that a client library would be more code than this
+# --- Metrics in Prometheus' text format. A client library would be more code than this
 
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """Requests by method, route and status, and their time to the first byte. Of several workers each tells of itself; the pid says which."""
+    """Requests by method, route and status, and the time to first byte. Each worker reports its own metrics, with its
+    pid.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,7 +40,7 @@ class Metrics:
         self._sum, self._count = 0.0, 0
         self._started = time.time()
         self.page_sessions: Callable[[], int] = lambda: 0
-        """How many pages are open."""
+        """Number of open pages."""
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         with self._lock:
@@ -73,7 +75,9 @@ class Metrics:
 
 
 class Counting:
-    """ASGI middleware that feeds `Metrics`. The route's pattern is counted, not the path: ids would make a series each."""
+    """ASGI middleware that updates `Metrics`. It uses the route pattern, not the path: ids would create a time series
+    each.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -102,13 +106,13 @@ class Health(BaseModel):
 
 @router.get("/healthz", response_model=Health)
 async def is_alive() -> Health:
-    """The process answers."""
+    """Liveness: the process responds."""
     return Health(status="ok")
 
 
 @router.get("/readyz", response_model=Health, responses={503: ERRORS[503]})
 async def is_ready(request: Request) -> Health:
-    """The store answers too, and the server is not shutting down."""
+    """Readiness: the store responds, and the server is not shutting down."""
     labs: Labs = request.app.state.labs
     if request.app.state.stopping:
         raise StoreUnavailableError("The server is shutting down.", "Try again in a few seconds.")
@@ -118,6 +122,6 @@ async def is_ready(request: Request) -> Health:
 
 @router.get("/metrics", response_class=PlainTextResponse, responses={c: ERRORS[c] for c in (401, 429)})
 async def metrics(request: Request) -> Response:
-    """Prometheus text exposition format 0.0.4."""
+    """Metrics in the Prometheus text exposition format 0.0.4."""
     counted: Metrics = request.app.state.metrics
     return PlainTextResponse(counted.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,4 +1,6 @@
-"""The HTTP routes of a noun, made from its operations: path, validation, OpenAPI entry and answer follow from the signature."""
+"""HTTP routes of the services. Path, validation, OpenAPI schema and response are derived from the operations'
+signatures.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ from timestep_lab.store.base import in_thread
 BINARY: dict[str, object] = {"schema": {"type": "string", "format": "binary"}}
 BINARY_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}}
 BINARY_ANSWER: dict[int | str, dict[str, object]] = {
-    200: {"content": {"application/octet-stream": BINARY}, "description": "The bytes."}
+    200: {"content": {"application/octet-stream": BINARY}, "description": "The content."}
 }
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
@@ -63,7 +65,7 @@ def _routes(tag: str, noun: type, of: Callable[[UserLab], object]) -> APIRouter:
 
 
 def _endpoint(of: Callable[[UserLab], object], operation: Operation) -> Callable[..., Any]:
-    """A function whose signature FastAPI reads: what is in the path, then the query or one body, then the caller's lab."""
+    """A function with a signature for FastAPI: path parameters, then the query or one body, then the caller's lab."""
     parameters = operation.signature.parameters
     in_path = [
         inspect.Parameter(name, KEYWORD, annotation=Annotated[parameters[name].annotation, Path()])
@@ -129,4 +131,6 @@ ROUTERS = (
     _routes("datasets", Datasets, lambda lab: lab.datasets),
     _routes("my_data", MyData, lambda lab: lab.my_data),
 )
-"""One a noun. A path without a parameter must stand in its class before one with a parameter in that place."""
+"""One router per service. In a service class, a path without a parameter must come before one with a parameter in the
+same position.
+"""

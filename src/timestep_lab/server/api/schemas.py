@@ -1,4 +1,4 @@
-"""Bodies of requests and answers that are not records themselves."""
+"""Request and response bodies that are not records."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Strict(BaseModel):
-    """An unknown field is a mistake of the caller's, and is said."""
+    """Rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class ErrorObject(BaseModel):
-    """OpenAI's form, and what a remote `Lab` needs to raise the same error."""
+    """An error in OpenAI's format, with the fields that a remote `Lab` needs to raise the same exception."""
 
     type: str
     message: str
-    """What happened and the next step, as one line."""
+    """What happened and the next step, on one line."""
     param: str | None = None
     code: str | None = None
     name: str | None = None
-    """Class of the error, as in `timestep_lab.model.errors`."""
+    """Class name of the error, see `timestep_lab.model.errors`."""
     details: dict[str, str | float | bool | None] = {}
-    """What the error carries besides: `next_step`, and for some `retry_after`, `position`, `provider` …"""
+    """Additional fields of the error: `next_step`, and for some `retry_after`, `position`, `provider` …"""
 
 
 class ErrorBody(BaseModel):
@@ -34,16 +34,16 @@ class ErrorBody(BaseModel):
 ERRORS: dict[int | str, dict[str, object]] = {
     code: {"model": ErrorBody, "description": text}
     for code, text in {
-        400: "The request is wrong; nothing was changed.",
+        400: "Invalid request; nothing was changed.",
         401: "No valid token.",
-        403: "Not from a page of another site, by another host name, or for a guest.",
-        404: "There is no such thing, for this caller.",
-        409: "Somebody else changed or claimed it first, or the name is taken.",
+        403: "Not allowed from another site's page, by this host name, or for a guest.",
+        404: "Not found for this user.",
+        409: "Someone else changed or claimed it first, or the name is taken.",
         413: "Too large.",
-        422: "The body or a parameter has the wrong form.",
+        422: "The body or a parameter is invalid.",
         429: "Too many requests; `Retry-After` says when to try again.",
         502: "A model provider or a tool failed.",
-        503: "The store, or a provider, cannot be reached now; try again.",
+        503: "The store, or a provider, is temporarily unavailable; try again.",
         504: "A provider did not answer in time.",
     }.items()
 }

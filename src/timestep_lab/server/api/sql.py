@@ -1,4 +1,4 @@
-"""SQL over the caller's rows."""
+"""SQL queries over the caller's rows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ router = APIRouter(prefix="/api/v1", tags=["sql"], responses=ERRORS)
 ROWS_AT_ONCE = 500
 OBJECTS: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
 EXACT = "application/vnd.timestep-lab.rows+json"
-"""Asked for with `Accept`: rows as `store.duckdb.loopback` writes them, so that Python has each value back as the database gave it."""
+"""Media type for `Accept`: rows in the format of `store.duckdb.loopback`, which preserves Python types."""
 
 
 @router.post("/sql", response_model=SqlResult, responses={200: {"content": {EXACT: {}}}})
 async def run_sql(body: SqlBody, lab: CurrentLab, request: Request) -> Response:
-    """One read-only statement over the documented views. `truncated`: more rows existed than `limit`."""
+    """Run one read-only statement over the documented views. `truncated`: there were more rows than `limit`."""
     reads: FairReads = request.app.state.reads
     params = exactly(body.params)
     is_exact = request.headers.get("accept") == EXACT
@@ -41,7 +41,7 @@ async def run_sql(body: SqlBody, lab: CurrentLab, request: Request) -> Response:
 
 
 def as_json(rows: Rows) -> bytes:
-    """A `SqlResult`, written some rows at a time: whoever writes all at once keeps Python to himself meanwhile."""
+    """Encode a `SqlResult` in batches of rows, so that other threads can run in between."""
     names = unique_names(rows.columns)
     pieces = []
     for start in range(0, len(rows.rows), ROWS_AT_ONCE):
@@ -52,16 +52,16 @@ def as_json(rows: Rows) -> bytes:
 
 
 def exactly(params: list[Any]) -> list[object]:
-    """Parameters that JSON has no word for come as `wire` writes them: `{"$": "datetime", "v": "2026-11-22T16:00:00"}`."""
+    """Decode parameters that JSON cannot represent, such as `{"$": "datetime", "v": "2026-11-22T16:00:00"}`."""
     try:
         values: list[Any] = wire.loads(json.dumps(params).encode())
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise UsageError("A parameter is written in no form that is known.", "Send text and numbers.") from error
+        raise UsageError("A parameter has an unknown encoding.", "Send text and numbers.") from error
     return values
 
 
 def plain(value: object) -> Any:
-    """JSON has no NaN and no infinity: they go as null. What else it lacks goes as text."""
+    """A value as JSON: NaN and infinity become null, other unsupported types become text."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value.hex() if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""Traces as files, in and out; comparisons as files, out."""
+"""Trace files (upload, download, shared pages) and comparison files (download)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ mine = APIRouter(prefix="/api/v1/my-data", tags=["my_data"], responses=ERRORS)
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 IMPORT_S = 60.0
 DUCKDB = b"DUCK"
-"""In bytes 8 to 12 of a DuckDB file."""
+"""Bytes 8 to 12 of a DuckDB file."""
 
 
 class ExportBody(Strict):
@@ -37,7 +37,7 @@ class ExportBody(Strict):
 
 
 class ImportedView(BaseModel):
-    """`spans` could be read, `added` of them were new, `rejected` could not be read (`problem` says why)."""
+    """Result of an import: `spans` were read, `added` of them were new, `rejected` could not be read (see `problem`)."""
 
     traces: int
     spans: int
@@ -52,15 +52,16 @@ class ImportedView(BaseModel):
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}},
 )
 async def upload_traces(request: Request, lab: CurrentLab) -> ImportedView:
-    """A file of traces as the body, at most 50 MB: OTLP, Agents SDK and Phoenix exports, the lab's own JSONL and Parquet.
+    """Upload a trace file as the request body, at most 50 MB: OTLP, Agents SDK and Phoenix exports, the lab's own JSONL
+    and Parquet.
 
-    A DuckDB file is refused: its views are queries, which would run here.
+    DuckDB files are rejected: their views are queries, which would run on the server.
     """
     body = await request.body()
     if body[8:12] == DUCKDB:
         raise DataError(
-            "A served lab takes no .duckdb file of traces.",
-            'Export them in another form first: Lab(":memory:"), import_traces, export("traces.parquet").',
+            "A served lab does not accept .duckdb files.",
+            'Convert the file first: Lab(":memory:"), import_traces, export("traces.parquet").',
         )
     if lab.store.quota:
         lab.store.quota.take_sent(len(body))
@@ -75,7 +76,7 @@ async def upload_traces(request: Request, lab: CurrentLab) -> ImportedView:
     responses={200: {"content": {"application/octet-stream": BINARY}, "description": "The file."}},
 )
 async def export_traces(request: Request, body: ExportBody, lab: CurrentLab) -> FileResponse:
-    """`json` is OTLP, `jsonl` the lab's own; `duckdb` holds the documented views as tables."""
+    """Download traces: `json` is OTLP, `jsonl` the lab's own format, `duckdb` contains the documented views as tables."""
     from timestep_lab.runtime.interchange.export import export_file
 
     folder = tempfile.TemporaryDirectory(prefix="timestep-lab-")
@@ -97,7 +98,7 @@ async def export_traces(request: Request, body: ExportBody, lab: CurrentLab) -> 
     responses={200: {"content": {"application/zip": BINARY}, "description": "The file."}},
 )
 async def export_everything(request: Request, lab: CurrentLab) -> FileResponse:
-    """All that the caller has, as one .zip file. Credentials of tool servers stay out."""
+    """Download all data of the caller as a .zip file, without credentials of MCP servers."""
     folder = tempfile.TemporaryDirectory(prefix="timestep-lab-")
     path = Path(folder.name) / "my-data.zip"
     try:
@@ -110,10 +111,10 @@ async def export_everything(request: Request, lab: CurrentLab) -> FileResponse:
     )
 
 
-# --- A shared trace: one HTML file with that trace in it, for whoever has the link
+# --- Shared traces: a single HTML file with the trace, for anyone who has the link
 #
-# It holds its data and asks the server for nothing. The browser gives it an origin of its own (`sandbox`), so that nothing in it, whatever
-# the trace says, reaches the lab as the reader who may be signed in there.
+# The page contains its data and sends no requests. It is sandboxed into its own origin, so that nothing in it, whatever
+# the trace contains, can access the lab as the reader, who may be signed in there.
 
 
 shared = APIRouter(include_in_schema=False)
@@ -129,7 +130,9 @@ SHARED_HEADERS = {
 
 @shared.get(sharing.PATH + "{token}")
 async def shared_trace(token: Annotated[str, PathParameter(max_length=200)], request: Request) -> Response:
-    """The trace, or for a link that is forged, revoked, expired or was never made the same page that says so."""
+    """The page of a shared trace. For a link that is invalid, revoked or expired, a page that says so without giving
+    the reason.
+    """
     from timestep_lab.server.server import no_shared_trace
     from timestep_lab.ui.html_export import trace_page
 
@@ -138,7 +141,7 @@ async def shared_trace(token: Annotated[str, PathParameter(max_length=200)], req
     record = await in_thread(sharing.opened, labs.root.store.db, secret, token)
     page: str | None = None
     if record is not None:
-        with labs.held(record.user_id) as lab, suppress(NotFoundError):  # Deleted in this moment.
+        with labs.held(record.user_id) as lab, suppress(NotFoundError):  # Deleted concurrently.
             source: Any = lab
             page = await in_turn(request, lab, lambda: trace_page(source.trace_source, record.trace_id))
     if page is None:
@@ -163,7 +166,7 @@ def _import(body: bytes, lab: Any) -> Any:
 async def export_comparison(
     request: Request, comparison_id: ComparisonId, lab: CurrentLab, format: Annotated[GridFormat, Query()] = "csv"
 ) -> FileResponse:
-    """Every answer with its scores; `html` is a page that stands alone, `xml` is JUnit."""
+    """Download all answers with their scores; `html` is a self-contained page, `xml` is JUnit."""
     from timestep_lab.evals.exports import save
 
     folder = tempfile.TemporaryDirectory(prefix="timestep-lab-")

@@ -1,4 +1,4 @@
-"""OTLP/HTTP as it is specified for collectors."""
+"""OTLP/HTTP receivers, as specified for OpenTelemetry collectors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ PROTOBUF = "application/x-protobuf"
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}, PROTOBUF: {"schema": {"type": "string", "format": "binary"}}}}},
 )  # fmt: skip
 async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
-    """OTLP/HTTP (protobuf or JSON, gzip or deflate), up to 256 MB a request, compressed or not. Answered after the spans are durable;
-    the same span twice is kept once. A larger request is answered with 413: an exporter must send fewer spans at once."""
+    """Receive spans by OTLP/HTTP (protobuf or JSON, gzip or deflate), up to 256 MB per request, compressed or not.
+    Responds after the spans are durable; duplicate spans are stored once. Larger requests get status 413: configure the
+    exporter to send smaller batches."""
     kind, decoded = await _taken(request, lab, "read_otlp")
     return _answer(kind, decoded.rejected, decoded.problem, "rejectedSpans")
 
@@ -40,8 +41,8 @@ async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}, PROTOBUF: {"schema": {"type": "string", "format": "binary"}}}}},
 )  # fmt: skip
 async def receive_otlp_logs(request: Request, lab: CurrentLab) -> Response:
-    """Events of GenAI spans (`gen_ai.*`) as OTLP/HTTP log records, before their spans or after them; other records are refused in the
-    answer's partial success. Answered after the events are durable."""
+    """Receive events of GenAI spans (`gen_ai.*`) as OTLP/HTTP log records, before or after their spans. Other records
+    are reported in `partial_success`. Responds after the events are durable."""
     kind, decoded = await _taken(request, lab, "read_otlp_logs")
     return _answer(kind, decoded.rejected, decoded.problem, "rejectedLogRecords")
 
@@ -76,7 +77,7 @@ def _answer(kind: str, rejected: int, problem: str, counted_as: str) -> Response
 
 
 def _protobuf_answer(rejected: int, problem: str) -> bytes:
-    """The answers to spans and to log records have the same fields."""
+    """The response body; it has the same fields for spans and log records."""
     if not rejected:
         return b""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (

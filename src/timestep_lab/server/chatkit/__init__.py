@@ -1,4 +1,4 @@
-"""The ChatKit protocol of `openai-chatkit` over a lab: its store, its server, its routes.
+"""The ChatKit protocol of `openai-chatkit` on top of a lab: store, server and routes.
 
-Nothing here is imported before the first ChatKit request but `routes`: the SDK takes seconds to import.
+Only `routes` is imported before the first ChatKit request, because importing the SDK takes seconds.
 """

@@ -1,9 +1,9 @@
-"""Items of a thread as ChatKit shows them, and ChatKit's items as the store keeps them.
+"""Conversion between stored thread items and ChatKit items.
 
-An item that ChatKit wrote is kept as its whole JSON and comes back unchanged; messages carry the text besides, under the names
-that our other readers of a thread use. An item that a run wrote is shown as what comes closest:
+An item written by ChatKit is stored with its complete JSON and returned unchanged; messages also have their text, under
+the names used by other readers of a thread. An item written by a run is shown as the closest ChatKit item:
 
-    tool_call            its widget if the result has one, else a workflow of one task
+    tool_call            its widget if the result has one, else a workflow with one task
     handoff, error       a task
     reasoning            a workflow with a thought
     approval             a widget with buttons, without them once decided
@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from timestep_lab.model.records import Json, ThreadItem
 from timestep_lab.runtime.tools.weather import widget_of
 
-# --- ChatKit's datetimes are naive and local; the store's are aware and UTC
+# --- ChatKit's datetimes are naive local time; the store's are aware UTC
 
 
 def to_utc(value: datetime) -> datetime:
@@ -33,7 +33,7 @@ def to_local(value: datetime) -> datetime:
     return value.astimezone().replace(tzinfo=None)
 
 
-# --- The card that asks a person whether a tool may be called, as a ChatKit widget
+# --- The approval card for a tool call, as a ChatKit widget
 
 
 APPROVE, REJECT, ALWAYS = "approval.approve", "approval.reject", "approval.always"
@@ -42,11 +42,11 @@ DECISIONS: Mapping[str, Mapping[str, Json]] = {
     REJECT: {"decision": "rejected"},
     ALWAYS: {"decision": "approved", "always": True},
 }
-"""Action type to what `runner.resume` takes."""
+"""Action type to the decision passed to `runner.resume`."""
 
 
 def approval_card(data: Mapping[str, Json]) -> dict[str, Json]:
-    """`data` is that of an `approval` item. A decided card has no buttons."""
+    """The widget for the data of an `approval` item. A decided card has no buttons."""
     where = f" ({data['server']})" if data.get("server") else ""
     children: list[Json] = [
         {"type": "Title", "value": f"Call {data['name']}{where}?", "size": "sm"},
@@ -94,9 +94,9 @@ def _indented(arguments: str) -> str:
 
 ITEM: TypeAdapter[Any] = TypeAdapter(ck.ThreadItem)
 WRITTEN_BY_CHATKIT = "created_at"
-"""A key that only the JSON of a ChatKit item has."""
+"""A key that occurs only in the JSON of ChatKit items."""
 LONGEST = 4000
-"""Characters of a tool's arguments or result that a task shows."""
+"""Maximum number of characters of a tool's arguments or result in a task."""
 
 
 def to_record(item: Any, user_id: str) -> ThreadItem:
@@ -118,14 +118,14 @@ def to_item(record: ThreadItem) -> Any:
 
 
 def message_text(item: ck.UserMessageItem | ck.AssistantMessageItem) -> str:
-    """All text of a message. Tags read `@name`, quoted text stands first, marked as a quotation."""
+    """The text of a message. Tags become `@name`; quoted text comes first, marked as a quotation."""
     parts = [f"@{p.text}" if isinstance(p, ck.UserMessageTagContent) else p.text for p in item.content]
     quoted = item.quoted_text if isinstance(item, ck.UserMessageItem) else None
     quote = "\n".join(f"> {line}" for line in quoted.splitlines()) + "\n\n" if quoted else ""
     return quote + "".join(parts)
 
 
-# -- ours, as ChatKit's JSON
+# -- stored items as ChatKit's JSON
 
 
 def _user_message(record: ThreadItem) -> dict[str, Json]:
@@ -145,7 +145,7 @@ def _assistant_message(record: ThreadItem) -> dict[str, Json]:
 
 
 def citations(record: ThreadItem) -> list[Json]:
-    """Links that the model cites."""
+    """Links cited by the model."""
     return [
         {"type": "annotation", "source": {"type": "url", "url": a["url"], "title": a.get("title") or a["url"]}, "index": a.get("end_index")}
         for a in record.data.get("annotations", ())
@@ -173,7 +173,7 @@ def _tool_call(record: ThreadItem) -> dict[str, Json]:
 
 def _title(data: Mapping[str, Json]) -> str:
     where = f" ({data['server']})" if data.get("server") else ""
-    ended = {"failed": ": failed", "rejected": ": rejected", "needs_approval": ": waits for approval"}
+    ended = {"failed": ": failed", "rejected": ": rejected", "needs_approval": ": waiting for approval"}
     return f"{data['name']}{where}{ended.get(data['status'], '')}"
 
 

@@ -1,4 +1,4 @@
-"""The ChatKit server of a lab: every request ends in `lab.runner`, and its events are ChatKit's."""
+"""The ChatKit server of a lab: requests are executed by `lab.runner`, and its events are translated to ChatKit's."""
 
 from __future__ import annotations
 
@@ -45,11 +45,13 @@ if TYPE_CHECKING:
     from timestep_lab.server.labs import UserLab
 
 
-# -- Answering a message anew: the model forgets what it said and heard since
+# -- Retrying a message: later messages are removed from the model's session
 
 
 async def forget_runs(lab: UserLab, thread_id: str, run_ids: Iterable[str]) -> None:
-    """Take what these runs put into the thread's session log away; what waits for approval in them is withdrawn. Their traces stay."""
+    """Remove what these runs added to the thread's session; their pending approvals are withdrawn. Their traces are
+    kept.
+    """
     store = lab.store
     for run_id in run_ids:
         run = await in_thread(store.runs.get, run_id)
@@ -67,10 +69,10 @@ async def forget_runs(lab: UserLab, thread_id: str, run_ids: Iterable[str]) -> N
 
 # --
 
-# -- Attachments in two phases: announced here, their bytes taken at the upload path, kept as files under the attachment's own id
+# -- Attachments in two phases: announced here, then uploaded; stored as files under the attachment's id
 
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}")
-"""RFC 6838, 4.2."""
+"""RFC 6838, section 4.2."""
 UNKNOWN_TYPE = "application/octet-stream"
 PURPOSE = "user_data"
 
@@ -80,7 +82,9 @@ class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
         self._store = store
 
     async def create_attachment(self, input: ck.AttachmentCreateParams, context: ChatKitContext) -> Any:
-        """Announce a file. Its name is made harmless; what it is said to be is shown until its bytes have come and tell what it is."""
+        """Announce an attachment. The file name is sanitised; the declared type is used until the content has been
+        uploaded and its type detected.
+        """
         if input.size > MAX_BYTES:
             raise too_large(safe_name(input.name), input.size)
         file_id = new_id("file")
@@ -91,18 +95,20 @@ class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
         return ATTACHMENT.validate_python({**shown, "upload_descriptor": descriptor})
 
     async def delete_attachment(self, attachment_id: str, context: ChatKitContext) -> None:
-        await self._store.load_attachment(attachment_id, context)  # Raises for what was never an attachment.
+        await self._store.load_attachment(attachment_id, context)  # Raises if there is no such attachment.
         try:
             await in_thread(context.lab.files.delete, attachment_id)
         except NotFoundError:
-            return  # Its bytes never came.
+            return  # It was never uploaded.
 
     async def take(self, attachment_id: str | None, name: str, content: bytes, context: ChatKitContext) -> Any:
-        """The bytes have come: for an attachment that was announced, or for a new one. Raises `ConflictError` for a second upload."""
+        """Store the content of an announced attachment, or of a new one. Raises `ConflictError` for a second upload."""
         if attachment_id is not None:
             announced = await self._store.load_attachment(attachment_id, context)
             if announced.upload_descriptor is None:
-                raise ConflictError(f"The attachment {attachment_id!r} has its bytes already.", "Announce another.")
+                raise ConflictError(
+                    f"The attachment {attachment_id!r} has already been uploaded.", "Create a new attachment."
+                )
             name = announced.name
         file = await in_thread(context.lab.files.add_bytes, name, content, purpose=PURPOSE, file_id=attachment_id)
         attachment = described(file, context)
@@ -127,7 +133,7 @@ def _shown(file_id: str, name: str, media_type: str, context: ChatKitContext) ->
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackRecord:
     id: str
-    """The item's: who thinks again replaces what he thought."""
+    """The item id: a new thought replaces an earlier one with the same id."""
     user_id: str
     thread_id: str
     item_id: str
@@ -144,7 +150,7 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
     async def respond(
         self, thread: ck.ThreadMetadata, input_user_message: ck.UserMessageItem | None, context: ChatKitContext
     ) -> AsyncIterator[Any]:
-        """Without a message: a client's tool, or a form that was filled in, has given its answer."""
+        """Answer a message; without one, continue after a client tool result or a submitted form."""
         if input_user_message is not None:
             begin = self._say(thread, input_user_message, context)
         elif context.answer is not None:
@@ -158,7 +164,7 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
     async def action(
         self, thread: ck.ThreadMetadata, action: object, sender: ck.WidgetItem | None, context: ChatKitContext
     ) -> AsyncIterator[Any]:
-        """A button of an approval card. Its payload only names a call; what that call is stands in the store."""
+        """Handle a button of an approval card. The payload only names a call; the call itself is read from the store."""
         async for event in _told(self._decide(thread, action, context), context):
             yield event
 
@@ -170,7 +176,7 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
         )
 
     async def transcribe(self, audio_input: ck.AudioInput, context: ChatKitContext) -> Any:
-        raise UsageError("This lab has no model that writes down speech.", "Type the message.")
+        raise UsageError("This lab has no speech-to-text model.", "Type the message.")
 
     async def add_feedback(
         self, thread_id: str, item_ids: list[str], feedback: ck.FeedbackKind, context: ChatKitContext
@@ -188,9 +194,9 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
     async def handle_stream_cancelled(
         self, thread: ck.ThreadMetadata, pending_items: list[Any], context: ChatKitContext
     ) -> None:
-        """The reader left, or stopped it: the run was cancelled with its stream and has stored what was said."""
+        """The reader left or pressed stop: the run was cancelled with its stream and has stored its partial output."""
 
-    # -- what begins
+    # -- what a request starts
 
     async def _say(
         self, thread: ck.ThreadMetadata, message: ck.UserMessageItem, context: ChatKitContext
@@ -198,7 +204,7 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
         lab, options = context.lab, message.inference_options
         thread.title = thread.title or read_turn(message_text(message), _ids(message)).title
         item = await in_thread(lab.store.threads.get_item, message.id)
-        if item.run_id:  # Answered before: this is `threads.retry_after_item`.
+        if item.run_id:  # It was answered before: this is `threads.retry_after_item`.
             await forget_runs(lab, thread.id, {item.run_id, *context.forgotten_runs})
         attachments = await lab.attachments(_ids(message))
         settings = {"tool_choice": options.tool_choice.id} if options.tool_choice else None
@@ -209,11 +215,11 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
         return events
 
     async def _say_answers(self, thread: ck.ThreadMetadata, context: ChatKitContext) -> AsyncIterator[Event]:
-        """A form was filled in: the model reads its questions and answers as a message of the user's."""
+        """A submitted form: send its questions and answers to the model as a user message."""
         records = await in_thread(context.lab.store.threads.all_items, thread.id)
         filled = [r for r in records if r.type == "structured_input" and r.data["status"] != "pending"]
         if not filled:
-            raise UsageError("There is nothing to answer.", "Say something first.")
+            raise UsageError("There is no message to answer.", "Send a message first.")
         events: AsyncIterator[Event] = context.lab.runner.stream(
             answers_text(filled[-1].data), agent=context.agent, thread_id=thread.id, said=filled[-1]
         )
@@ -233,7 +239,7 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
 
 
 def answers_text(form: Mapping[str, Json]) -> str:
-    """`form` is the JSON of a structured input."""
+    """The text of a form, given as the JSON of a structured input."""
     assert WRITTEN_BY_CHATKIT in form
     lines = []
     for question in form["inputs"]:
@@ -244,7 +250,7 @@ def answers_text(form: Mapping[str, Json]) -> str:
 
 
 async def _told(begin: Any, context: ChatKitContext) -> AsyncIterator[Any]:
-    """The events of what begins; what is refused before it begins is told in the stream."""
+    """The events of an operation; an error before it starts becomes an event in the stream."""
     try:
         async for event in chatkit_events(await begin, context):
             yield event
@@ -260,23 +266,23 @@ def _ids(message: ck.UserMessageItem) -> list[dict[str, Json]]:
     return [{"id": attachment.id} for attachment in message.attachments]
 
 
-# --- One ChatKit request, with the SDK's errors as ours
+# --- One ChatKit request, with the SDK's errors translated
 
 
 MOST = 1000
-"""Entries of a page."""
+"""Maximum number of entries per page."""
 REQUEST: TypeAdapter[Any] = TypeAdapter(ck.ChatKitReq)
 
 
 @cache
 def server() -> LabChatKitServer:
-    """One for all users: whose rows are meant comes with each request."""
+    """The server, shared by all users; the user is part of each request's context."""
     return LabChatKitServer()
 
 
 async def process(body: bytes, context: ChatKitContext) -> bytes | AsyncIterator[bytes]:
-    """An answer, or a stream of events. What is refused is raised, by a stream before its first event: `UsageError`, `NotFoundError`,
-    and what the lab itself raises."""
+    """Process a request: a response, or a stream of events. Raises, for a stream before its first event, `UsageError`,
+    `NotFoundError`, and the lab's own errors."""
     with _refused():
         request: ck.ChatKitReq = REQUEST.validate_json(body)
         await _check(request, context)
@@ -286,13 +292,17 @@ async def process(body: bytes, context: ChatKitContext) -> bytes | AsyncIterator
 
 
 async def _check(request: ck.ChatKitReq, context: ChatKitContext) -> None:
-    """What the SDK answers as if there were nothing: pages of a size that is none, items of no thread, an answer to no message."""
+    """Reject requests that the SDK would answer with an empty result: invalid page sizes, items of an unknown thread,
+    an answer to an unknown message.
+    """
     match request:
         case ck.ThreadsListReq() | ck.ItemsListReq() if (
             request.params.limit is not None and not 1 <= request.params.limit <= MOST
         ):
             raise UsageError(
-                f"A page cannot have {request.params.limit} entries.", f"Ask for 1 to {MOST}.", param="params.limit"
+                f"A page cannot have {request.params.limit} entries.",
+                f"Use a limit from 1 to {MOST}.",
+                param="params.limit",
             )
         case ck.ItemsListReq():
             await server().lab_store.load_thread(request.params.thread_id, context)
@@ -307,7 +317,7 @@ async def _events(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def take(attachment_id: str | None, name: str, content: bytes, context: ChatKitContext) -> bytes:
-    """Keep an attachment's bytes; its JSON."""
+    """Store the content of an attachment; returns its JSON."""
     with _refused():
         attachment = await server().lab_attachments.take(attachment_id, name, content, context)
     json: str = attachment.model_dump_json(exclude_none=True, context={"exclude_metadata": True})
@@ -326,18 +336,21 @@ def _refused() -> Iterator[None]:
         raise UsageError(
             f"This is not a ChatKit request: {where or 'the body'}: {first['msg']}.", param=where
         ) from error
-    except ValueError as error:  # How the SDK says that a request does not fit its thread.
+    except ValueError as error:  # The SDK's error for a request that does not fit its thread.
         raise UsageError(f"{error}.") from error
 
 
-# --- The two ChatKit paths of an agent. The SDK is imported with the first request, on a thread: it takes seconds
+# --- The two ChatKit routes of an agent. The SDK is imported on the first request, in a thread, because that takes seconds
 
 
 router = APIRouter(prefix="/api/v1/agents", tags=["chatkit"], responses=ERRORS)
 AgentId = Annotated[str, Path(min_length=1, max_length=200)]
 BROKEN = {"type": "error", "code": "stream.error", "allow_retry": True}
 ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "ChatKit's answer: JSON, or events for what streams."}
+    200: {
+        "content": {"text/event-stream": {}},
+        "description": "The ChatKit response: JSON, or server-sent events for streaming requests.",
+    }
 }
 
 
@@ -350,7 +363,7 @@ async def context_of(agent_id: str, request: Request, lab: Any) -> ChatKitContex
 
 @router.post("/{agent_id}/chatkit", response_class=Response, responses=ANSWERS)
 async def chatkit(agent_id: AgentId, request: Request, lab: CurrentLab) -> Response:
-    """Every operation of the ChatKit protocol, by `type` in the body."""
+    """All operations of the ChatKit protocol, by the `type` in the body."""
     context = await context_of(agent_id, request, lab)
     body = await request.body()
     process = (await in_thread(importlib.import_module, "timestep_lab.server.chatkit.server")).process
@@ -369,8 +382,8 @@ async def upload(
     lab: CurrentLab,
     attachment_id: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
-    """The bytes of an attachment, as the body or as a form with one file. With `attachment_id` of one that was announced by
-    `attachments.create`, or without: then a new attachment is made. At most 50 MB."""
+    """Upload an attachment, as the raw body or as a form with one file, at most 50 MB. `attachment_id`: of an
+    attachment announced with `attachments.create`; without it, a new one is created."""
     context = await context_of(agent_id, request, lab)
     form = await read_upload(request)
     if form.filename is None:

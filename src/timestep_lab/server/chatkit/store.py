@@ -1,4 +1,4 @@
-"""`chatkit.store.Store` over a lab's store: threads and their items are the same rows that everything else reads."""
+"""`chatkit.store.Store` on top of a lab's store: threads and items are the same rows that everything else uses."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ if TYPE_CHECKING:
     from timestep_lab.server.labs import UserLab
 
 
-# --- What one ChatKit request is about. A new one is made for each
+# --- The context of one ChatKit request
 
 
 @dataclass(slots=True)
 class ChatKitContext:
     lab: UserLab
-    """The calling user's."""
+    """The lab of the calling user."""
     agent: AgentRecord
-    """Whom the request's path names."""
+    """The agent named in the request's path."""
     base_url: str
-    """Of this server as the caller sees it, without a slash at its end."""
+    """The server's address as seen by the client, without a trailing slash."""
     kept: set[str] = field(default_factory=set)
-    """Ids of items that a run has stored already; ChatKit must not store them again."""
+    """Ids of items that a run has already stored; ChatKit must not store them again."""
     answering: bool = False
-    """Whether this request brings what a client's tool gave."""
+    """Whether this request contains a client tool's result."""
     answer: tuple[str, Json] | None = None
-    """A client tool's call id and what it gave, as this request brought it."""
+    """Call id and result of a client tool, from this request."""
     forgotten_runs: set[str] = field(default_factory=set)
-    """Runs whose items this request takes back."""
+    """Runs whose items this request removes."""
 
 
 ATTACHMENT: TypeAdapter[Any] = TypeAdapter(ck.Attachment)
 IMAGE_DOMAINS = "allowed_image_domains"
-"""In a thread's metadata: ChatKit has a field of its own for it."""
+"""Key in a thread's metadata; in ChatKit it is a separate field."""
 OF_THE_RUNNER = ("approved_tools",)
-"""What runs write into a thread's metadata while ChatKit holds an older copy of it."""
+"""Keys that runs write into a thread's metadata while ChatKit holds an older copy of it."""
 PREFIXES = {
     "message": "msg", "tool_call": "tc", "task": "tsk", "workflow": "wf", "attachment": "atc", "sdk_hidden_context": "shcx",
 }  # fmt: skip
@@ -65,20 +65,20 @@ class AttachmentRecord:
     id: str
     user_id: str
     data: Mapping[str, Json]
-    """ChatKit's JSON."""
+    """The ChatKit JSON."""
     created_at: datetime = field(default_factory=utc_now)
 
 
 class ChatKitStore(ck_store.Store[Any]):
-    """A subclass says whose rows a request is about. Raises `chatkit.store.NotFoundError` for what that user does not have,
-    `ConflictError` for an item whose id is taken."""
+    """Subclasses determine the user of a request. Raises `chatkit.store.NotFoundError` for items the user does not
+    have, and `ConflictError` for an item id that is taken."""
 
     @abstractmethod
     def rows(self, context: Any) -> Store:
-        """The store of the user who asks."""
+        """The store of the calling user."""
 
     def first_metadata(self, context: Any) -> dict[str, Json]:
-        """What a new thread remembers."""
+        """The initial metadata of a new thread."""
         return {}
 
     def attachments(self, context: object) -> Table[AttachmentRecord]:
@@ -89,7 +89,7 @@ class ChatKitStore(ck_store.Store[Any]):
         return new_id("thread")
 
     def generate_item_id(self, item_type: Any, thread: ck.ThreadMetadata, context: Any) -> str:
-        # The SDK's own ids have 32 random bits, too few for ids that are never given twice.
+        # The SDK's own ids have 32 random bits, too few to be unique.
         return f"{PREFIXES[item_type]}_{secrets.token_hex(12)}"
 
     # -- threads
@@ -144,7 +144,7 @@ class ChatKitStore(ck_store.Store[Any]):
         return ck.Page(data=[to_item(record) for record in page.data], has_more=page.has_more, after=page.after)
 
     async def add_thread_item(self, thread_id: str, item: Any, context: Any) -> None:
-        """A workflow that goes on is added again by the SDK and replaces itself; anything else must be new."""
+        """Add an item. The SDK adds a workflow again on every update, which replaces it; any other item must be new."""
         if isinstance(item, ck.WorkflowItem):
             await self.save_item(thread_id, item, context)
             return
@@ -181,7 +181,7 @@ class ChatKitStore(ck_store.Store[Any]):
         return ATTACHMENT.validate_python(dict(record.data))
 
     async def delete_attachment(self, attachment_id: str, context: object) -> None:
-        """Nothing happens when it is gone already."""
+        """Delete an attachment; does nothing if it does not exist."""
         with suppress(NotFoundError):
             await in_thread(self.attachments(context).delete, attachment_id)
 
@@ -198,14 +198,14 @@ def _thread(record: ThreadRecord) -> ck.ThreadMetadata:
 
 @contextmanager
 def _found() -> Iterator[None]:
-    """ChatKit's own error for what is not there."""
+    """Translates errors into ChatKit's own NotFoundError."""
     try:
         yield
     except NotFoundError as error:
         raise ck_store.NotFoundError(str(error)) from error
 
 
-# --- The ChatKit store of a served lab: what a run has stored itself is not stored twice
+# --- The ChatKit store of a served lab: items that a run has stored itself are not stored twice
 
 
 class LabChatKitStore(ChatKitStore):
@@ -219,10 +219,12 @@ class LabChatKitStore(ChatKitStore):
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int, order: str, context: ChatKitContext
     ) -> ck.Page[Any]:
-        """The SDK looks for the call that a client answers in the last item; ours may stand before other calls of its turn."""
+        """A page of items. The SDK expects the call that a client tool answers in the last item; ours may be followed
+        by other calls of its turn.
+        """
         if context.answering:
             if context.answer is not None:
-                return ck.Page()  # It looks for calls left over, which are none of its business here.
+                return ck.Page()  # It looks for unfinished calls, which are handled elsewhere.
             items = await in_thread(self.rows(context).threads.all_items, thread_id)
             calls = [i for i in items if i.type == "client_tool_call" and i.data["status"] == "pending"]
             return ck.Page(data=[to_item(call) for call in reversed(calls)][:limit])
@@ -233,7 +235,9 @@ class LabChatKitStore(ChatKitStore):
             await super().add_thread_item(thread_id, item, context)
 
     async def save_item(self, thread_id: str, item: Any, context: ChatKitContext) -> None:
-        """What a client's tool gave is left to the run that waits for it: it stores the answer and goes on in one step."""
+        """Save an item. The result of a client tool is left to the waiting run, which stores it and continues in one
+        step.
+        """
         if item.id in context.kept:
             return
         if isinstance(item, ck.ClientToolCallItem) and item.status == "completed":
@@ -244,9 +248,9 @@ class LabChatKitStore(ChatKitStore):
         await super().save_item(thread_id, item, context)
 
     async def delete_thread_item(self, thread_id: str, item_id: str, context: ChatKitContext) -> None:
-        """Items are taken back when a message is answered anew; while the thread is being answered, that is refused.
+        """Delete an item when a message is retried; rejected while the thread is being answered.
 
-        With a client's answer the SDK deletes all calls still pending; the run that waits for them needs them.
+        With a client tool's result the SDK deletes all pending calls; those of a waiting run are kept.
         """
         if context.answering:
             return

@@ -1,4 +1,4 @@
-"""A run's events as ChatKit's. Items come already stored; their ids go into `context.kept`."""
+"""Translates a run's events into ChatKit events. Items are already stored; their ids are added to `context.kept`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from timestep_lab.server.chatkit.items import to_item
 from timestep_lab.server.chatkit.store import ChatKitContext
 
 THOUGHT_STEP = 80
-"""A thought is shown again when so many characters, or a quarter, have come: its update carries the whole text."""
+"""A thought is sent again after this many new characters, or a quarter more: each update contains the whole text."""
 
 
 async def chatkit_events(events: AsyncIterator[Event], context: ChatKitContext) -> AsyncIterator[Any]:
@@ -36,7 +36,7 @@ async def chatkit_events(events: AsyncIterator[Event], context: ChatKitContext) 
 
 
 class Translation:
-    """What was said so far, as far as the next event depends on it."""
+    """The state of the translation of one stream."""
 
     def __init__(self, context: ChatKitContext) -> None:
         self._kept = context.kept
@@ -44,7 +44,7 @@ class Translation:
         self._text: dict[str, str] = {}
         self._thought_shown: dict[str, int] = {}
         self._for_client: dict[str, ThreadItem] = {}
-        """Calls that the client carries out when the stream ends, so they come last."""
+        """Calls of client tools; they are executed when the stream ends, so they are sent last."""
 
     def of(self, event: Event) -> Iterator[Any]:
         if isinstance(event, ItemAdded):
@@ -101,7 +101,7 @@ class Translation:
 
     def _done(self, item: ThreadItem) -> Iterator[Any]:
         if item.type == "user_message":
-            return  # ChatKit told of it before the run began.
+            return  # ChatKit announced it before the run started.
         self._kept.add(item.id)
         if item.type == "client_tool_call":
             self._for_client[item.id] = item

@@ -1,8 +1,8 @@
-"""The OpenAI-compatible layer under `/openai/v1`: the official `openai` client works against it.
+"""The OpenAI-compatible API under `/openai/v1`, for use with the official `openai` client.
 
     client = openai.AsyncOpenAI(base_url="http://127.0.0.1:8765/openai/v1", api_key=<the lab's token>)
 
-Models are the router's (`prefix/name`); files, uploads and vector stores are the lab's own, of the caller alone.
+Models are those of the router (`prefix/name`); files, uploads and vector stores are those of the calling user.
 """
 
 from __future__ import annotations

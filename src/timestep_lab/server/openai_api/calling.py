@@ -1,4 +1,4 @@
-"""What every part of the OpenAI-compatible layer needs: ids and pages, parameters beside the question, one call of a model."""
+"""Shared parts of the OpenAI-compatible API: ids and pages, request parameters, and calling a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from timestep_lab.server.errors import error_object
 from timestep_lab.server.panel import detached
 from timestep_lab.service.model_call import ModelCall, stream
 
-# --- Ids in paths, pages as OpenAI lists them, Unix times
+# --- Ids in paths, pages in OpenAI's format, Unix times
 
 
 Id = Annotated[str, Path(min_length=1, max_length=200)]
@@ -31,9 +31,11 @@ PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 
 
 def checked_purpose(purpose: str) -> str:
-    """Raises `UsageError`."""
+    """Validate a file purpose. Raises `UsageError`."""
     if purpose not in PURPOSES:
-        raise UsageError(f"{purpose[:100]!r} is not a purpose.", f"There are: {', '.join(PURPOSES)}.", param="purpose")
+        raise UsageError(
+            f"{purpose[:100]!r} is not a valid purpose.", f"Use one of: {', '.join(PURPOSES)}.", param="purpose"
+        )
     return purpose
 
 
@@ -55,39 +57,41 @@ def deleted(id: str, kind: str) -> Object:
 
 
 def window(items: Iterable[Mapping[str, Json]], *, after: str | None, limit: int, order: Order) -> Object:
-    """One page of items that stand oldest first. An `after` that is not among them begins at the first."""
+    """One page of items, given oldest first. An unknown `after` starts at the first item."""
     ordered = list(items) if order == "asc" else list(items)[::-1]
     ids = [item["id"] for item in ordered]
     start = ids.index(after) + 1 if after in ids else 0
     return listed(ordered[start : start + limit], has_more=len(ordered) > start + limit)
 
 
-# --- What OpenAI's clients may send beside the question: passed on where the model's provider has a word for it, taken where it changes no
-# answer, and else refused by its name. Nothing that would change an answer is dropped in silence.
+# --- Parameters that OpenAI's clients may send: passed on if the model's provider supports them, accepted if they do not change the
+# answer, and otherwise rejected by name. Nothing that would change an answer is ignored silently.
 
 
 CHAT_COMPLETIONS = ("openai_compatible", "hf_inference_providers", "hf_inference_endpoints")
-"""Providers that speak it; `openai/` does too, where `OPENAI_BASE_URL` points elsewhere."""
+"""Providers that use Chat Completions; `openai/` does, too, if `OPENAI_BASE_URL` is set."""
 OF_CHAT = ("stop", "seed", "logit_bias")
 NEUTRAL: tuple[Any, ...] = (None, False, 0, {}, [])
-"""Asks for nothing."""
+"""Values without effect."""
 TEXT_ONLY: tuple[Any, ...] = (None, ["text"])
 
 
 ABOUT_THE_CALLER = ("user", "safety_identifier")
 HINTS = ("prompt_cache_key", "prompt_cache_retention", "prediction")
-"""They make an answer cheaper or faster, never another: a provider that has no word for them need not be told."""
+"""Hints that make an answer cheaper or faster but do not change it; ignored for providers that do not support them."""
 TIERS: tuple[Any, ...] = (None, "auto", "default")
 INCLUDABLE = (
     "file_search_call.results", "web_search_call.results", "web_search_call.action.sources", "message.input_image.image_url",
     "computer_call_output.output.image_url", "code_interpreter_call.outputs", "reasoning.encrypted_content",
 )  # fmt: skip
-"""OpenAI's own tools do not run here, so there is nothing of theirs to include; reasoning always comes with what sends it back."""
+"""Accepted values of `include`. OpenAI's hosted tools do not run here, so there are no results of theirs to include;
+reasoning is always included in a form that can be sent back.
+"""
 
 
 def beside(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -> Object:
-    """Model settings by which the provider of `model` hears of the caller, the service tier and hints. The call's trace has the former
-    whatever the provider. Raises `UsageError` for a tier that it does not have.
+    """Model settings that pass the end user, the service tier and hints to the provider of `model`. The end user is
+    also recorded in the call's trace. Raises `UsageError` for an unsupported service tier.
     """
     prefix = model.partition("/")[0]
     extra_args = {
@@ -95,7 +99,7 @@ def beside(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -
     }
     if prefix in CHAT_COMPLETIONS or prefix == "openai":
         if prefix == "openai" and not openai_elsewhere:
-            extra_args.pop("prediction", None)  # The Responses API has none.
+            extra_args.pop("prediction", None)  # The Responses API has no such field.
         return {"extra_args": extra_args} if extra_args else {}
     if extra_args.get("service_tier") not in TIERS:
         raise unsupported("service_tier", model)
@@ -104,14 +108,14 @@ def beside(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -
 
 
 def merged(*settings: Object) -> Object:
-    """One set of settings; what several give as `extra_args` comes together."""
+    """Merge settings; their `extra_args` are combined."""
     extra = {name: value for one in settings for name, value in (one.get("extra_args") or {}).items()}
     whole = {name: value for one in settings for name, value in one.items() if name != "extra_args"}
     return {**whole, "extra_args": extra} if extra else whole
 
 
 def refuse(given: Mapping[str, object], model: str, *, neutral: tuple[object, ...] = NEUTRAL) -> None:
-    """Raises `UsageError` for the first parameter that asks for something."""
+    """Raises `UsageError` for the first parameter that has an effect."""
     for name, value in given.items():
         if value not in neutral:
             raise unsupported(name, model)
@@ -119,15 +123,15 @@ def refuse(given: Mapping[str, object], model: str, *, neutral: tuple[object, ..
 
 def unsupported(name: str, model: str) -> UsageError:
     return UsageError(
-        f"The parameter {name} cannot be honoured for {model}.", "Leave it out, or ask another model.",
+        f"The parameter {name} is not supported for {model}.", "Omit it, or use another model.",
         param=name, code=UNSUPPORTED_PARAMETER,
     )  # fmt: skip
 
 
 def passed_on(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -> Object:
-    """Model settings by which the provider of `model` (`prefix/name`) hears of `stop`, `seed` and `logit_bias`.
+    """Model settings that pass `stop`, `seed` and `logit_bias` to the provider of `model` (`prefix/name`).
 
-    Raises `UsageError` for one that it has no word for.
+    Raises `UsageError` for an unsupported one.
     """
     prefix = model.partition("/")[0]
     wanted = {name: value for name, value in given.items() if value is not None and value not in ({}, [])}
@@ -141,7 +145,7 @@ def passed_on(given: Mapping[str, object], model: str, *, openai_elsewhere: bool
         wanted["stop"] = [wanted["stop"]]
     words = {"anthropic": {"stop": "stop_sequences"}, "ollama": {"stop": "stop", "seed": "seed"}}.get(prefix, {})
     if prefix == "demo":
-        wanted.pop("seed", None)  # Its answers are the same whatever the seed.
+        wanted.pop("seed", None)  # Deterministic, so a seed has no effect.
     for name in wanted:
         if name not in words:
             raise unsupported(name, model)
@@ -150,11 +154,11 @@ def passed_on(given: Mapping[str, object], model: str, *, openai_elsewhere: bool
 
 IN_CHAT = {"reasoning": "reasoning_effort"}
 IN_RESPONSES = {"max_tokens": "max_output_tokens", "verbosity": "text.verbosity", "response_format": "text.format"}
-"""The parameters of these APIs that become a setting of another name."""
+"""API parameters that are passed on as a setting with another name."""
 
 
 async def events_of(lab: Any, call: ModelCall, names: Mapping[str, str] = IN_CHAT) -> AsyncIterator[Any]:
-    """The response's events. A setting that the model does not take is refused by the name that the caller gave it."""
+    """Response events. An error about an unsupported setting uses the parameter name of the API."""
     try:
         async for event in stream(lab, call):
             yield event
@@ -165,7 +169,7 @@ async def events_of(lab: Any, call: ModelCall, names: Mapping[str, str] = IN_CHA
 
 
 async def whole(lab: Any, call: ModelCall) -> Any:
-    """The response when it is complete."""
+    """The complete response."""
     last: Any = None
     async for event in events_of(lab, call):
         last = event
@@ -173,11 +177,11 @@ async def whole(lab: Any, call: ModelCall) -> Any:
 
 
 async def event_stream(pieces: AsyncIterator[bytes]) -> StreamingResponse:
-    """Server-sent events. What is refused before the first one is raised, so that it is answered with its own status; what fails
-    later is an event with OpenAI's error object."""
+    """Server-sent events. An error before the first event is raised, to be sent with its own status; a later one
+    becomes an event with OpenAI's error object."""
     return StreamingResponse(await detached(pieces, _broken), media_type="text/event-stream", headers=HEADERS)
 
 
 def _broken(error: Exception) -> bytes:
-    known = error if isinstance(error, LabError) else LabError("The lab met a fault of its own.", "Ask again.")
+    known = error if isinstance(error, LabError) else LabError("Internal error.", "Try again.")
     return b"data: " + json.dumps(error_object(known)).encode() + b"\n\n"

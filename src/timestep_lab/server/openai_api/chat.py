@@ -1,4 +1,4 @@
-"""Chat Completions over the router."""
+"""Chat Completions, and legacy Completions, through the router."""
 
 from __future__ import annotations
 
@@ -39,15 +39,17 @@ def _piece(value: Object) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 
-# --- Chat Completions messages as Responses items, and an answer's way back. https://platform.openai.com/docs/api-reference/chat
+# --- Conversion between Chat Completions messages and Responses items. https://platform.openai.com/docs/api-reference/chat
 
 
 FINISH = {"length": "length", "incomplete": "length", "content_filter": "content_filter"}
-"""OpenAI has no word for an answer that its server closed without one; of those it has, `length` says that it is not whole."""
+"""OpenAI has no finish reason for an incomplete stream; `length` is the closest that says that the answer is not
+complete.
+"""
 
 
 def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str | None, list[Item]]:
-    """Instructions (system and developer messages) and items. Raises `UsageError` naming the message that cannot be read."""
+    """Instructions (system and developer messages) and items. Raises `UsageError` identifying an invalid message."""
     instructions: list[str] = []
     items: list[Item] = []
     for place, message in enumerate(messages):
@@ -60,8 +62,8 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str | None, li
             items += _assistant(message, place)
         elif role == "tool":
             if not message.get("tool_call_id"):
-                raise _unreadable(place, "a tool's message needs the tool_call_id of the call it answers")
-            # As a text where it is one, which is how every provider takes it.
+                raise _unreadable(place, "a tool message needs the tool_call_id of its call")
+            # As a string if possible, which every provider accepts.
             plain = isinstance(content, str) or all(part.get("type") == "text" for part in content or ())
             output: Json = _text(content) if plain else _parts(content, place)
             items.append({"type": "function_call_output", "call_id": message["tool_call_id"], "output": output})
@@ -71,7 +73,9 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str | None, li
 
 
 def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
-    """Each item with an id: that is how an assistant's message of the Responses API is told from a user's."""
+    """The items of an assistant message. Each has an id, which distinguishes it from a user message in the Responses
+    API.
+    """
     parts: list[Json] = []
     if text := _text(message.get("content")):
         parts.append({"type": "output_text", "text": text, "annotations": []})
@@ -85,7 +89,7 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
         if not call.get("id") or not function.get("name"):
-            raise _unreadable(place, "a tool call has no id or names no function")
+            raise _unreadable(place, "a tool call has no id or no function")
         arguments = function.get("arguments") or "{}"
         provider_data = {
             name: source[name]
@@ -104,7 +108,7 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
 
 
 def _thoughts(message: Mapping[str, object]) -> list[Item]:
-    """What the model had thought, in the form in which servers send it and callers send it back."""
+    """The model's reasoning, in the format in which servers send it and clients send it back."""
     content = message.get("content")
     parts = [part for part in content if part.get("type") == "thinking"] if isinstance(content, list) else []
     in_parts = "".join(_text(part.get("thinking")) for part in parts)
@@ -144,11 +148,11 @@ def _part(part: Mapping[str, Any], place: int) -> Json:
 
 
 def _unreadable(place: int, why: str) -> UsageError:
-    return UsageError(f"Message {place} cannot be read: {why}.", "See the API reference.", param=f"messages[{place}]")
+    return UsageError(f"Message {place} is invalid: {why}.", "See the API reference.", param=f"messages[{place}]")
 
 
 def answer_message(output: Sequence[Any]) -> dict[str, Json]:
-    """`output`: items of a Responses answer."""
+    """A Chat Completions message from the output items of a Responses response."""
     texts = [
         part.text for item in output if item.type == "message" for part in item.content if part.type == "output_text"
     ]
@@ -176,7 +180,7 @@ def tool_call(item: Any) -> dict[str, Json]:
 
 
 def told_again(item: Any) -> Mapping[str, Any]:
-    """What the model's server wants to hear again with a call."""
+    """Fields of a call that the model's server needs to get back (such as thought signatures)."""
     provider_data: Mapping[str, Any] = getattr(item, "provider_data", None) or {}
     return provider_data if item.type == "function_call" else {}
 
@@ -188,7 +192,7 @@ def finish_reason(response: Any) -> str:
 
 
 def usage(response: Any) -> dict[str, Json] | None:
-    """None when the provider counted nothing."""
+    """Token usage; None if the provider did not report it."""
     used = response.usage
     if used is None:
         return None
@@ -245,7 +249,7 @@ class ChatBody(Strict):
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
     web_search_options: dict[str, Any] | None = None
-    # None of these changes the answer; `parameters.py` says who hears of them.
+    # None of these changes the answer; see `calling.py` for which are passed on.
     store: bool | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
@@ -258,7 +262,7 @@ class ChatBody(Strict):
 
 @router.post("/chat/completions", response_class=Response)
 async def create_completion(body: ChatBody, lab: CurrentLab) -> Response:
-    """With `stream`, server-sent events and `data: [DONE]`."""
+    """Create a chat completion. With `stream`, server-sent events that end with `data: [DONE]`."""
     call = _call(body, lab.router.resolve(body.model).full, openai_elsewhere=lab.settings.openai_elsewhere)
     head: Object = {"id": f"chatcmpl-{new_id('response')}", "created": int(time.time()), "model": call.model}
     if body.stream:
@@ -283,7 +287,7 @@ def _call(body: ChatBody, model: str, *, openai_elsewhere: bool) -> ModelCall:
     )
     instructions, items = read_messages(body.messages)
     if not items:
-        raise UsageError("There is nothing to answer: no message is the user's.", "Add one.", param="messages")
+        raise UsageError("There is no user message to answer.", "Add one.", param="messages")
     return ModelCall(
         model=model, input=items, instructions=instructions, settings={**_settings(body), **more},
         functions=[tool.function.model_dump() for tool in body.tools], format=_format(body.response_format),
@@ -296,7 +300,7 @@ def _settings(body: ChatBody) -> Object:
     if isinstance(choice, dict):
         choice = (choice.get("function") or {}).get("name")
         if not isinstance(choice, str):
-            raise SettingsError(f"The tool choice {body.tool_choice!r} names no function.", param="tool_choice")
+            raise SettingsError(f"The tool choice {body.tool_choice!r} does not name a function.", param="tool_choice")
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return {
         "temperature": body.temperature, "top_p": body.top_p, "max_tokens": limit, "tool_choice": choice,
@@ -307,12 +311,12 @@ def _settings(body: ChatBody) -> Object:
 
 
 def about_the_call(metadata: Object | None, user: str | None) -> Object:
-    """What the call's trace keeps of the caller's own words."""
+    """Metadata from the caller that is recorded with the call's trace."""
     return {**(metadata or {}), **({"user": user} if user else {})}
 
 
 def _format(wanted: Object | None) -> Any:
-    """Chat Completions keep a schema one level deeper than the Responses API."""
+    """The response format for the Responses API; in Chat Completions, the schema is nested one level deeper."""
     inner = (wanted or {}).get("json_schema")
     flat = {"type": "json_schema", **inner} if wanted and isinstance(inner, dict) else wanted
     return read_format(flat, "response_format")
@@ -320,7 +324,7 @@ def _format(wanted: Object | None) -> Any:
 
 async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> AsyncIterator[bytes]:
     calls: dict[int, int] = {}
-    """Place of a call among the answer's items to its place among the calls."""
+    """Index of a call among the output items to its index among the tool calls."""
 
     def chunk(delta: Object, finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
@@ -361,7 +365,7 @@ async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> 
     yield b"data: [DONE]\n\n"
 
 
-# --- Completions, which older programs ask for: a prompt goes to the model as what its user says, and its answer is the text
+# --- Legacy Completions: the prompt is sent as a user message
 
 
 class CompletionBody(Strict):
@@ -387,10 +391,10 @@ class CompletionBody(Strict):
 
 @router.post("/completions", response_class=Response)
 async def create_text_completion(body: CompletionBody, lab: CurrentLab) -> Response:
-    """One choice a prompt. With `stream`, server-sent events and `data: [DONE]`."""
+    """Create completions, one choice per prompt. With `stream`, server-sent events that end with `data: [DONE]`."""
     prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
     if not all(prompt.strip() for prompt in prompts):
-        raise UsageError("A prompt is empty.", "Give a text.", param="prompt")
+        raise UsageError("A prompt is empty.", "Use a non-empty text.", param="prompt")
     model = lab.router.resolve(body.model).full
     calls = [
         _completions_call(body, prompt, model, openai_elsewhere=lab.settings.openai_elsewhere) for prompt in prompts
@@ -450,7 +454,7 @@ def _choice(index: int, text: str, finish: str | None) -> Object:
 
 
 def _total(counted: list[Object | None]) -> Object | None:
-    """None when a provider counted nothing."""
+    """Total usage; None if a provider did not report it."""
     known = [one for one in counted if one is not None]
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     return {name: sum(one[name] for one in known) for name in names} if len(known) == len(counted) else None

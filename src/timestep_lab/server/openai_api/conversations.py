@@ -1,4 +1,4 @@
-"""Conversations of the caller (items in the order they were added, with the ids they came with), and responses as rows."""
+"""Conversations (items in the order in which they were added, with their original ids) and stored responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-# --- Conversations and responses as rows. Everything here blocks
+# --- Conversations and responses in the store. Everything here blocks
 
 
 Item = Mapping[str, Json]
@@ -61,15 +61,15 @@ class ResponseRecord:
     previous_id: str | None
     conversation_id: str | None
     input: tuple[Item, ...]
-    """What this turn added, as Responses items."""
+    """The items that this turn added, as Responses items."""
     output: tuple[Item, ...]
     response: Mapping[str, Json]
-    """The answer as the caller got it."""
+    """The response as sent to the caller."""
     created_at: datetime = field(default_factory=utc_now)
 
 
 class Conversations:
-    """Items in the order of their writing, whatever the clocks said."""
+    """A user's conversations. Items are ordered by insertion, independent of clocks."""
 
     def __init__(self, store: Store) -> None:
         self._db, self._user_id = store.db, store.user_id
@@ -98,7 +98,7 @@ class Conversations:
         )
 
     def items(self, conversation_id: str) -> list[Item]:
-        """Oldest first. Raises `NotFoundError`."""
+        """The items, oldest first. Raises `NotFoundError`."""
         self.table.get(conversation_id)
         return [record.item for record in self._items.find(conversation_id=conversation_id)]
 
@@ -106,21 +106,22 @@ class Conversations:
         record = self._items.try_get(item_id)
         if record is None or record.conversation_id != conversation_id:
             raise NotFoundError(
-                f"The conversation {conversation_id!r} has no item {item_id!r}.", "List its items to see what it has."
+                f"The conversation {conversation_id!r} has no item {item_id!r}.",
+                "List the conversation's items to see its ids.",
             )
         return record.item
 
     def append(self, conversation_id: str, items: Sequence[Item]) -> None:
-        """All or none. Raises `NotFoundError`, `ConflictError` for an item whose id is taken."""
+        """Append items, atomically. Raises `NotFoundError`, and `ConflictError` if an item id is taken."""
         self.table.get(conversation_id)
         try:
             self._db.write(self._user_id, self.appending(conversation_id, items))
         except ConflictError as error:
-            self.table.get(conversation_id)  # Raises when it was deleted meanwhile.
+            self.table.get(conversation_id)  # Raises if it was deleted concurrently.
             raise _taken() from error
 
     def appending(self, conversation_id: str, items: Sequence[Item]) -> list[Statement]:
-        """What `append` writes, for a transaction with more in it."""
+        """The statements of `append`, for a larger transaction."""
         if not items:
             return []
         now, count = to_naive_utc(utc_now()), len(items)
@@ -132,7 +133,7 @@ class Conversations:
         return [taken, *(self._insert(conversation_id, item, n - count, now) for n, item in enumerate(items))]
 
     def _insert(self, conversation_id: str, item: Item, offset: int, now: datetime) -> Statement:
-        """`offset` counts back from the counter, which stands behind the last item already."""
+        """An insert statement. `offset` counts back from the counter, which is already past the last item."""
         return Statement(
             "insert into conversation_items (id, user_id, conversation_id, position, item, created_at) "
             f"select $3, $1, $2, next_item + {offset}, $4, $5 from conversations where user_id = $1 and id = $2",
@@ -151,7 +152,7 @@ class Responses:
         self._conversations = Conversations(store)
 
     def keep(self, record: ResponseRecord, *, store: bool) -> None:
-        """The response and, in the same transaction, what it adds to its conversation."""
+        """Store a response and, in the same transaction, add its items to its conversation."""
         statements = [self.table.insert_statement(record)] if store else []
         if record.conversation_id:
             input_items = [{**item, "id": _item_id(item)} for item in record.input]
@@ -162,17 +163,19 @@ class Responses:
             self._db.write(self._user_id, statements)
         except ConflictError as error:
             if record.conversation_id:
-                self._conversations.table.get(record.conversation_id)  # Raises when it was deleted meanwhile.
+                self._conversations.table.get(record.conversation_id)  # Raises if it was deleted concurrently.
                 raise _taken() from error
             raise
 
     def history(self, response_id: str) -> list[Item]:
-        """Everything said up to and with this response, oldest first. Raises `NotFoundError` when a link is missing."""
+        """All items up to and including this response, oldest first. Raises `NotFoundError` if one of the chain is
+        missing.
+        """
         turns: list[ResponseRecord] = []
         next_id: str | None = response_id
         while next_id is not None:
             if len(turns) == LONGEST_CHAIN:
-                raise UsageError(f"More than {LONGEST_CHAIN} responses hang together.", "Use a conversation.")
+                raise UsageError(f"The chain of responses is longer than {LONGEST_CHAIN}.", "Use a conversation.")
             turns.append(self.table.get(next_id))
             next_id = turns[-1].previous_id
         return [item for turn in reversed(turns) for item in (*turn.input, *turn.output)]
@@ -180,14 +183,14 @@ class Responses:
 
 def _taken() -> ConflictError:
     return ConflictError(
-        "An item of this id is in a conversation already.", "Leave the ids of copied items away.", param="items"
+        "An item with this id is already in a conversation.", "Omit the ids of copied items.", param="items"
     )
 
 
 def normal_items(given: str | Sequence[Mapping[str, object]]) -> list[Item]:
-    """Responses items with `type` and `id`; messages with their content in parts. An id that the caller gave is kept.
+    """Normalised Responses items, with `type` and `id`, and message content as parts. Ids given by the caller are kept.
 
-    Raises `UsageError` for an item that is none.
+    Raises `UsageError` for an invalid item.
     """
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     return [_normal(dict(item), n) for n, item in enumerate(items)]
@@ -197,7 +200,7 @@ def _normal(item: dict[str, Any], place: int) -> Item:
     kind = item.get("type", "message")
     if not isinstance(kind, str) or (kind == "message" and item.get("role") not in ROLES):
         raise UsageError(
-            f"Item {place} is neither a message nor names its type.", f"A message has a role: {', '.join(ROLES)}.",
+            f"Item {place} is not a message and has no type.", f"A message has a role: {', '.join(ROLES)}.",
             param=f"input[{place}]",
         )  # fmt: skip
     known = str(item["id"]) if item.get("id") else _item_id({**item, "type": kind})

@@ -1,4 +1,4 @@
-"""Files of the caller."""
+"""Files of the calling user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Purpose = Annotated[str | None, Query(max_length=100)]
 
 @router.post("/files", response_model=Object)
 async def create_file(request: Request, lab: CurrentLab) -> Object:
-    """A form with `file`, `purpose` and, if it is to go by itself, `expires_after[seconds]`. At most 50 MB."""
+    """Upload a file: a form with `file`, `purpose` and optionally `expires_after[seconds]`. At most 50 MB."""
     form = await read_upload(request)
     if form.filename is None or "purpose" not in form.fields:
         raise UsageError(
@@ -32,7 +32,7 @@ async def create_file(request: Request, lab: CurrentLab) -> Object:
         )
     seconds = form.fields.get("expires_after[seconds]")
     if seconds is not None and not seconds.isdigit():
-        raise UsageError(f"{seconds!r} is not a number of seconds.", "Give a whole number.", param="expires_after")
+        raise UsageError(f"{seconds!r} is not a number of seconds.", "Use a whole number.", param="expires_after")
     expires_at = utc_now() + timedelta(seconds=min(int(seconds), 2**31)) if seconds else None
     purpose = checked_purpose(form.fields["purpose"])
     file = await in_thread(lab.files.add_bytes, form.filename, form.content, purpose=purpose, expires_at=expires_at)
@@ -58,14 +58,14 @@ async def get_file(file_id: Id, lab: CurrentLab) -> Object:
 
 @router.delete("/files/{file_id}", response_model=Object)
 async def delete_file(file_id: Id, lab: CurrentLab) -> Object:
-    """Its passages in vector stores go too."""
+    """Delete a file, and its passages in vector stores."""
     await in_thread(lab.files.delete, file_id)
     return deleted(file_id, "file")
 
 
 @router.get("/files/{file_id}/content", response_class=Response)
 async def get_content(file_id: Id, lab: CurrentLab) -> Response:
-    """To be saved, never to be shown as a page of ours: it is somebody's file."""
+    """Download a file. The headers prevent browsers from rendering user content as a page of this origin."""
     file = await in_thread(lab.files.get, file_id)
     parts = await in_thread(lab.files.stream, file_id)
     headers = {

@@ -1,4 +1,4 @@
-"""The models that the router can reach."""
+"""The models of the router, and embeddings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from timestep_lab.server.openai_api.calling import Object, listed
 router = APIRouter()
 
 
-# --- Embeddings by any model that the lab can embed with; `local/wordllama` needs no key and no network
+# --- Embeddings with any embedding model of the lab; `local/wordllama` needs no key and no network
 
 
 Text = Annotated[str, Field(max_length=100_000)]
@@ -35,7 +35,7 @@ class EmbeddingsBody(Strict):
 
 @router.post("/embeddings", response_model=Object)
 async def create_embeddings(body: EmbeddingsBody, lab: CurrentLab) -> Object:
-    """`usage` is estimated from the texts' lengths: the models that embed here do not count."""
+    """Create embeddings. `usage` is estimated from the lengths of the texts, since these models do not report it."""
     texts = [body.input] if isinstance(body.input, str) else body.input
     vectors = await embed(lab.settings, body.model, texts, dimensions=body.dimensions)
     tokens = sum(-(-len(text) // CHARS_PER_TOKEN) for text in texts)
@@ -49,13 +49,13 @@ async def create_embeddings(body: EmbeddingsBody, lab: CurrentLab) -> Object:
 
 
 def _encoded(vector: list[float]) -> str:
-    """Little-endian 32-bit floats in base64, as the client reads them."""
+    """Little-endian 32-bit floats in base64, the format that the client decodes."""
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 @router.get("/models", response_model=Object)
 async def list_models(lab: CurrentLab) -> Object:
-    """Those of every provider that is ready and answers."""
+    """The models of all providers that are ready and respond."""
     return listed([_model(name) for name in await lab.router.list_models()])
 
 
@@ -63,12 +63,10 @@ async def list_models(lab: CurrentLab) -> Object:
 async def get_model(name: str, lab: CurrentLab) -> Object:
     ref = lab.router.resolve(name)
     if ref.full not in await lab.router.list_models(ref.prefix):
-        raise NotFoundError(
-            f"{ref.prefix}/ lists no model {ref.model!r}.", "GET /openai/v1/models lists what there is."
-        )
+        raise NotFoundError(f"{ref.prefix}/ has no model {ref.model!r}.", "GET /openai/v1/models lists the models.")
     return _model(ref.full)
 
 
 def _model(name: str) -> Object:
-    # No provider but OpenAI says when a model was made, and 0 is how others say that they do not know.
+    # Only OpenAI reports when a model was created; 0 is the convention for unknown.
     return {"id": name, "object": "model", "created": 0, "owned_by": name.partition("/")[0]}

@@ -1,4 +1,4 @@
-"""The Responses API over the router: one call of a model, kept, so that another can go on from it."""
+"""The Responses API through the router: one model call, stored so that it can be continued."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ResponseBody(Strict):
     background: bool | None = None
     top_logprobs: int | None = None
     prompt: dict[str, Any] | None = None
-    # None of these changes the answer; `parameters.py` says who hears of them. `max_tool_calls` counts calls of OpenAI's own tools, and there are none here.
+    # None of these changes the answer; see `calling.py` for which are passed on. `max_tool_calls` limits OpenAI's hosted tools, which do not exist here.
     user: str | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -84,7 +84,7 @@ class ResponseBody(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What was asked, with what came before it."""
+    """A request with its preceding conversation."""
 
     id: str
     call: ModelCall
@@ -93,7 +93,7 @@ class Turn:
     conversation_id: str | None
 
     def about(self) -> Object:
-        """What the answer says of its own making, beside what the model gave."""
+        """Response fields that describe the request."""
         conversation = {"id": self.conversation_id} if self.conversation_id else None
         return {
             "id": self.id, "model": self.call.model, "instructions": self.body.instructions, "conversation": conversation,
@@ -108,7 +108,9 @@ class Turn:
 
 @router.post("", response_class=Response)
 async def create_response(body: ResponseBody, lab: CurrentLab) -> Response:
-    """With `stream`, server-sent events. The answer is kept (unless `store` is false) before its end is told."""
+    """Create a response. With `stream`, server-sent events. The response is stored (unless `store` is false) before its
+    final event is sent.
+    """
     turn = await _turn(body, lab)
     if body.stream:
         return await event_stream(_pieces(turn, lab))
@@ -126,7 +128,7 @@ async def get_response(
     starting_after: Annotated[int, Query(ge=-1)] = -1,
     include: Annotated[list[str] | None, Query(alias="include[]")] = None,
 ) -> Any:
-    """With `stream`, the events of a kept answer, those after the sequence number `starting_after`."""
+    """A stored response. With `stream`, its events after the sequence number `starting_after`."""
     answer = dict((await in_thread(Responses(lab.store).table.get, response_id)).response)
     for asked in include or ():
         if asked not in INCLUDABLE:
@@ -136,10 +138,10 @@ async def get_response(
 
 @router.post("/{response_id}/cancel", response_model=Object)
 async def cancel_response(response_id: Id, lab: CurrentLab) -> Object:
-    """OpenAI cancels what runs in the background; here nothing does."""
+    """Cancel a background response. Always an error, since there are none here."""
     await in_thread(Responses(lab.store).table.get, response_id)
     raise UsageError(
-        f"The response {response_id} is complete, and only one in the background could be cancelled.",
+        f"The response {response_id} is complete; only background responses can be cancelled.",
         "Close the stream of a response to stop it.",
         param="response_id",
     )
@@ -147,7 +149,7 @@ async def cancel_response(response_id: Id, lab: CurrentLab) -> Object:
 
 @router.delete("/{response_id}", response_model=Object)
 async def delete_response(response_id: Id, lab: CurrentLab) -> Object:
-    """What goes on from it can no longer be continued."""
+    """Delete a response. Later responses of its chain can no longer be continued."""
     await in_thread(Responses(lab.store).table.delete, response_id)
     return deleted(response_id, "response")
 
@@ -165,13 +167,13 @@ async def _turn(body: ResponseBody, lab: Any) -> Turn:
     conversation_id = body.conversation.get("id") if isinstance(body.conversation, dict) else body.conversation
     before: Sequence[Item] = ()
     if conversation_id and body.previous_response_id:
-        raise UsageError("A response goes on from another or in a conversation, not both.", "Leave one of them out.")
+        raise UsageError("previous_response_id and conversation cannot be combined.", "Omit one of them.")
     if conversation_id:
         before = await in_thread(Conversations(lab.store).items, str(conversation_id))
     elif body.previous_response_id:
         before = await in_thread(Responses(lab.store).history, body.previous_response_id)
     if not new and not before:
-        raise UsageError("There is nothing to say: the input is empty.", "Give an input.", param="input")
+        raise UsageError("The input is empty.", "Pass a non-empty input.", param="input")
     before = await with_files(lab.files, before, deleted_too=True)
     model = lab.router.resolve(body.model).full
     refuse({name: getattr(body, name) for name in ("background", "top_logprobs", "prompt")}, model)
@@ -189,7 +191,9 @@ async def _turn(body: ResponseBody, lab: Any) -> Turn:
 
 
 def split_instructions(items: list[Item]) -> tuple[list[str], list[Item]]:
-    """System and developer messages, as every provider takes them; and the rest, in the form that the runner gives to models."""
+    """System and developer messages as instructions, which every provider supports; and the other items, in the
+    runner's format.
+    """
     instructions: list[str] = []
     rest: list[Item] = []
     for item in items:
@@ -198,14 +202,16 @@ def split_instructions(items: list[Item]) -> tuple[list[str], list[Item]]:
         elif item["type"] == "message" and item["role"] == "user":
             rest.append({"role": "user", "content": item["content"]})
         elif item["type"] == "item_reference":
-            raise UsageError("References to items are not followed.", "Send the items.", param="input")
+            raise UsageError("Item references are not supported.", "Send the items.", param="input")
         else:
             rest.append(dict(item))
     return instructions, rest
 
 
 def _of_responses(body: ResponseBody, model: str, openai_elsewhere: bool) -> Object:
-    """What only OpenAI's own Responses API has a word for. Raises `UsageError` where another would be needed."""
+    """Settings that only OpenAI's own Responses API supports. Raises `UsageError` if they are needed for another
+    provider.
+    """
     openai = model.startswith("openai/") and not openai_elsewhere
     if body.truncation not in (None, "disabled") and not openai:
         raise unsupported("truncation", model)
@@ -221,7 +227,7 @@ def _settings(body: ResponseBody) -> Object:
     choice: Any = body.tool_choice
     if isinstance(choice, dict):
         if choice.get("type") != "function" or not isinstance(choice.get("name"), str):
-            raise SettingsError(f"The tool choice {choice!r} is not known.", "Name a function.", param="tool_choice")
+            raise SettingsError(f"Unknown tool choice {choice!r}.", "Use the name of a function.", param="tool_choice")
         choice = choice["name"]
     return {
         "temperature": body.temperature, "top_p": body.top_p, "max_tokens": body.max_output_tokens, "tool_choice": choice,
@@ -255,7 +261,7 @@ def _say_cut_off(answer: Object, metadata: Any) -> None:
 
 
 async def _told_again(answer: Object, after: int) -> AsyncIterator[bytes]:
-    """The events that an answer would have been streamed as, each part in one piece."""
+    """The events of a stored response, with each part as a single delta."""
     begun = {**answer, "output": [], "status": "in_progress", "usage": None, "incomplete_details": None}
     events: list[Object] = [
         {"type": "response.created", "response": begun}, {"type": "response.in_progress", "response": begun},

@@ -1,4 +1,4 @@
-"""Files that arrive in parts."""
+"""Uploads in several parts."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class CompleteBody(Strict):
 
 @router.post("/uploads", response_model=Object)
 async def create_upload(body: UploadBody, lab: CurrentLab) -> Object:
-    """Announce a file; its parts must come within an hour."""
+    """Announce a file; its parts must be uploaded within an hour."""
     if body.expires_after is not None:
-        raise UsageError("A file that came in parts stays.", "Leave expires_after out.", param="expires_after")
+        raise UsageError("Files uploaded in parts cannot expire.", "Omit expires_after.", param="expires_after")
     create, purpose = Uploads(lab.store).create, checked_purpose(body.purpose)
     return shown(await in_thread(create, body.filename, body.bytes, purpose=purpose, content_type=body.mime_type))
 
 
 @router.post("/uploads/{upload_id}/parts", response_model=Object)
 async def add_part(upload_id: Id, request: Request, lab: CurrentLab) -> Object:
-    """A form with `data`."""
+    """Upload a part: a form with `data`."""
     await in_thread(Uploads(lab.store).get, upload_id)
     form = await read_upload(request)
     if form.filename is None:

@@ -1,4 +1,4 @@
-"""Vector stores of the caller, their files, and searching them."""
+"""Vector stores of the calling user, their files, and search."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StoreBody(Strict):
     metadata: dict[str, Any] | None = None
     expires_after: Expiry | None = None
     embedding_model: str | None = Field(None, max_length=500)
-    """`prefix/model`; the lab's own default without it."""
+    """`prefix/model`; default: the lab's embedding model."""
     chunking_strategy: dict[str, Any] | None = None
 
 
@@ -69,7 +69,7 @@ class Hybrid(Strict):
 
 class Ranking(Strict):
     ranker: Literal["auto", "none", "default-2024-11-15"] | None = None
-    """There is one way of ranking here; these leave the choice to the lab."""
+    """There is only one ranking method; these values leave the choice to the lab."""
     score_threshold: float = Field(0.0, ge=0, le=1)
     hybrid_search: Hybrid | None = None
 
@@ -84,7 +84,7 @@ class SearchBody(Strict):
 
 @router.post("", response_model=Object)
 async def create_store(body: StoreBody, lab: CurrentLab) -> Object:
-    """The files are in it, or failed, when this answers."""
+    """Create a vector store. Its files have been processed, or have failed, when this returns."""
     stores: VectorStores = lab.vector_stores
     for file_id in body.file_ids:
         await in_thread(lab.files.get, file_id)
@@ -130,25 +130,25 @@ async def update_store(store_id: Id, body: StorePatch, lab: CurrentLab) -> Objec
 
 @router.delete("/{store_id}", response_model=Object)
 async def delete_store(store_id: Id, lab: CurrentLab) -> Object:
-    """The files stay."""
+    """Delete a vector store; its files are kept."""
     await in_thread(lab.vector_stores.delete, store_id)
     return deleted(store_id, "vector_store.deleted")
 
 
 @router.post("/{store_id}/search", response_model=Object)
 async def search_store(store_id: Id, body: SearchBody, lab: CurrentLab) -> Object:
-    """Best first. Of several queries, each passage has its best score."""
+    """Search, best match first. With several queries, each passage has its best score."""
     queries = [body.query] if isinstance(body.query, str) else body.query
     ranking = body.ranking_options or Ranking(score_threshold=0.0)
     if body.rewrite_query:
         raise UsageError(
-            "The lab searches for what is asked, not for a model's rewording of it.", "Leave rewrite_query out.",
+            "Query rewriting is not supported.", "Omit rewrite_query.",
             param="rewrite_query", code="unsupported_parameter",
         )  # fmt: skip
     weight = VECTOR_WEIGHT
     if hybrid := ranking.hybrid_search:
         if not (total := hybrid.embedding_weight + hybrid.text_weight):
-            raise UsageError("Both weights are 0.", "Give at least one.", param="ranking_options.hybrid_search")
+            raise UsageError("Both weights are 0.", "Set at least one above 0.", param="ranking_options.hybrid_search")
         weight = hybrid.embedding_weight / total
     stores: VectorStores = lab.vector_stores
     await in_thread(stores.table.get, store_id)
@@ -176,7 +176,9 @@ async def search_store(store_id: Id, body: SearchBody, lab: CurrentLab) -> Objec
 
 @router.post("/{store_id}/files", response_model=Object)
 async def add_file(store_id: Id, body: FileBody, lab: CurrentLab) -> Object:
-    """Done when this answers. A file without text, or an embedding model that fails: `status` is `failed`, `last_error` says why."""
+    """Add a file. It has been processed when this returns; for a file without text, or an embedding error, `status` is
+    `failed` and `last_error` has the reason.
+    """
     await in_thread(lab.files.get, body.file_id)
     return _file(await _add(lab.vector_stores, store_id, body))
 
@@ -208,14 +210,14 @@ async def update_store_file(store_id: Id, file_id: Id, body: FilePatch, lab: Cur
 
 @router.delete("/{store_id}/files/{file_id}", response_model=Object)
 async def remove_store_file(store_id: Id, file_id: Id, lab: CurrentLab) -> Object:
-    """Out of the store; the file stays."""
+    """Remove a file from the store; the file itself is kept."""
     await in_thread(lab.vector_stores.remove_file, store_id, file_id)
     return deleted(file_id, "vector_store.file.deleted")
 
 
 @router.get("/{store_id}/files/{file_id}/content", response_model=Object)
 async def store_file_content(store_id: Id, file_id: Id, lab: CurrentLab) -> Object:
-    """The passages, in order."""
+    """The passages of a file, in order."""
     stores: VectorStores = lab.vector_stores
     await in_thread(stores.members.get, f"{store_id}/{file_id}")
     rows = await in_thread(
@@ -231,9 +233,9 @@ async def store_file_content(store_id: Id, file_id: Id, lab: CurrentLab) -> Obje
 
 @router.post("/{store_id}/file_batches", response_model=Object)
 async def create_batch(store_id: Id, body: BatchBody, lab: CurrentLab) -> Object:
-    """Many files at once; each is in the store, or failed, when this answers."""
+    """Add several files; each has been processed, or has failed, when this returns."""
     if bool(body.file_ids) == bool(body.files):
-        raise UsageError("A batch has file_ids or files.", "Give one of them.", param="file_ids")
+        raise UsageError("A batch needs either file_ids or files.", "Pass one of them.", param="file_ids")
     stores: VectorStores = lab.vector_stores
     await in_thread(stores.table.get, store_id)
     wanted = body.files or [
@@ -255,7 +257,7 @@ async def get_batch(store_id: Id, batch_id: Id, lab: CurrentLab) -> Object:
 
 @router.post("/{store_id}/file_batches/{batch_id}/cancel", response_model=Object)
 async def cancel_batch(store_id: Id, batch_id: Id, lab: CurrentLab) -> Object:
-    """What is in the store stays; a batch is done when its creation answers, so there is nothing left to cancel."""
+    """Cancel a batch. Has no effect, since batches are complete when they are created."""
     return await in_thread(_batch, lab.vector_stores, store_id, batch_id)
 
 
@@ -275,7 +277,7 @@ async def list_batch_files(
 
 
 def _batch_id(added_at: datetime) -> str:
-    """The files of a batch are those that were added in the same microsecond: a batch is not a row of its own."""
+    """The id of a batch: its files are those added in the same microsecond; batches are not stored themselves."""
     return f"vsfb_{round(added_at.timestamp() * 1_000_000):x}"
 
 
@@ -283,7 +285,7 @@ def _members_of(stores: VectorStores, store_id: str, batch_id: str) -> list[Vect
     members = [m for m in stores.store_files(store_id) if _batch_id(m.created_at) == batch_id]
     if not members:
         raise NotFoundError(
-            f"The vector store {store_id!r} has no file batch {batch_id!r}.", "Its files may have been taken out, or added anew."
+            f"The vector store {store_id!r} has no file batch {batch_id!r}.", "Its files may have been removed, or added again."
         )  # fmt: skip
     return members
 
@@ -337,7 +339,7 @@ def _file(member: VectorStoreFileRecord) -> Object:
 
 
 def _error(member: VectorStoreFileRecord) -> Object | None:
-    """OpenAI knows three codes; ours stands in front of the message."""
+    """The last error of a file: OpenAI has three codes, so ours is a prefix of the message."""
     if member.last_error is None:
         return None
     bad = member.last_error["code"] in ("DataError", "UsageError", "SettingsError")

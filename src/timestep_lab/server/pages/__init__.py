@@ -1,4 +1,4 @@
-"""The served app's pages. One function a page makes its view for one user; `shell` puts the navigation around it."""
+"""The pages of the served app. One function per page creates its view for one user; `shell` adds the navigation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("timestep_lab.server")
 
 
 def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) -> PanelPages:
-    """`loopback`: only this machine reaches the server, so that the lab's own user is who sits at it."""
+    """Add the pages to the app. `loopback`: only this machine can reach the server, so its user is the lab's owner."""
     api.include_router(assets.router)
     api.include_router(view_channel.router)
 
@@ -47,7 +47,7 @@ def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) 
 
 
 def _shown(entry: shell.Entry, lab: Any, *, is_owner: bool, guest: bool) -> Shown | Notice:
-    """The page, or why there is none. Panel would show a traceback."""
+    """The page, or a notice why it cannot be shown. Panel would show a traceback."""
     try:
         made = entry.make(lab, is_owner=is_owner)
     except NotHere:
@@ -55,6 +55,6 @@ def _shown(entry: shell.Entry, lab: Any, *, is_owner: bool, guest: bool) -> Show
     except LabError as error:
         return trouble(error, entry.path)
     except Exception as error:
-        logger.exception("fault while making the page %s", entry.path)
+        logger.exception("internal error in the page %s", entry.path)
         return trouble(error, entry.path)
     return made if isinstance(made, Shown) else Shown(made)

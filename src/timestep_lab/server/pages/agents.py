@@ -1,4 +1,4 @@
-"""Agents; `/agents/<agent id>` opens one."""
+"""The Agents page; `/agents/<agent id>` opens one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from timestep_lab.ui.chat import Chat
 from timestep_lab.ui.chat_state import Draft
 from timestep_lab.ui.view import LatestOnly, handles
 
-# --- The page of agents: cards, and for the one that is opened its fields, its versions, where it hands off to, and a chat to try it in
+# --- Cards of all agents; for the open one its fields, versions, handoffs, and a chat to try it
 
 
 class AgentsPage(PageView):
@@ -33,7 +33,7 @@ class AgentsPage(PageView):
         self._trials = LatestOnly()
 
     def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
-        """What the chat tells its browser goes with what the page tells: the page is the chat's host."""
+        """Messages of the embedded chat are sent through the page, which hosts it."""
         self.emit({"kind": "chat", "message": message}, buffers)
 
     def watched(self, now: bool) -> None:
@@ -58,13 +58,13 @@ class AgentsPage(PageView):
 
     @handles("models")
     async def _models(self) -> list[str]:
-        """Of every provider that is ready and answers. Asked apart, since a provider may take its time."""
+        """The models of all providers that respond. Requested separately, because a provider may be slow."""
         models: list[str] = await self.lab.router.list_models()
         return models
 
     @handles("versions")
     async def _versions(self, agent_id: str) -> list[Json]:
-        """The newest first, each with what it changed and what has changed since."""
+        """Versions, newest first, each with what it changed and how it differs from the current one."""
         versions: list[AgentRecord] = await in_thread(self.lab.agents.versions, agent_id)
         return [
             {
@@ -81,7 +81,7 @@ class AgentsPage(PageView):
 
     @handles("try")
     async def _try(self, agent_id: str | None = None) -> None:
-        """Begin a chat with the agent, or with a new one that has no id yet."""
+        """Start a chat with the agent, or with a new unsaved one."""
         if self._chat is not None:
             self._chat.detach(self)
         is_latest = self._trials.ask()
@@ -96,7 +96,7 @@ class AgentsPage(PageView):
     async def _tell_chat(
         self, content: dict[str, Json], draft: dict[str, Json] | None = None, buffers: Sequence[bytes] = ()
     ) -> None:
-        """A message of the browser's chat. `draft`: fields of the form that are not saved."""
+        """Forward a message from the browser's chat. `draft`: unsaved fields of the form."""
         assert self._chat is not None
         self._chat.draft = None if draft is None else Draft(draft, is_new=self._is_new)
         self._chat.receive(self, content, buffers)
@@ -119,7 +119,7 @@ class AgentsPage(PageView):
 
     @handles("save")
     async def _save(self, fields: dict[str, Json], agent_id: str | None = None) -> str:
-        """Nothing is changed when a field cannot be taken; the error says which and why."""
+        """Save the form. Nothing is changed if a field is invalid; the error says which and why."""
         try:
             if agent_id is None:
                 record: AgentRecord = await in_thread(self.lab.agents.create, **fields)
@@ -137,13 +137,13 @@ class AgentsPage(PageView):
         await self._show()
 
     async def _show(self) -> None:
-        """Tell the browser before it has its answer: it goes on with what there is then."""
+        """Send the new state before the handler's response, so that the browser continues with it."""
         await self.refresh()
         self.flush()
 
 
 def _field_of(error: LabError, fields: dict[str, Json]) -> str | None:
-    """The field of the form: a name is what is missing or taken already, and rules name the tool they are about."""
+    """The form field of an error: the name if it is missing or taken; for approval rules, the tool they name."""
     if isinstance(error, ConflictError) or not str(fields.get("name", "")).strip():
         return "name"
     if error.param is None or error.param.partition(".")[0] in fields:
@@ -177,7 +177,7 @@ def _tool(info: Any) -> dict[str, Json]:
 
 
 def _arguments(schema: Mapping[str, Json]) -> dict[str, Json]:
-    """The arguments of a tool with their types, where the schema says one."""
+    """A tool's arguments with their types, where the schema has them."""
     properties = schema.get("properties")
     given = properties if isinstance(properties, Mapping) else {}
     return {name: spec.get("type") if isinstance(spec, Mapping) else None for name, spec in given.items()}

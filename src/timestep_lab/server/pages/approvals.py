@@ -1,4 +1,4 @@
-"""Everything that waits for a person."""
+"""The Approvals page: all tool calls that wait for a person."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
 
-# --- Every tool call that waits for a person, as plain rows
+# --- Tool calls that wait for a person, as plain rows
 
 
 def waiting_calls(lab: Any) -> list[dict[str, Any]]:
-    """Oldest first, one row a call; started by whichever process. Blocks."""
+    """Pending calls, oldest first, one row per call, from all processes. Blocks."""
     rows = []
     for run in lab.approvals.list():
         record = run.record
@@ -37,7 +37,7 @@ def waiting_calls(lab: Any) -> list[dict[str, Any]]:
 
 
 def decided_calls(lab: Any, most: int) -> list[dict[str, Any]]:
-    """What was decided, wherever it was, newest question first. Blocks."""
+    """Decided calls, newest first, from all processes. Blocks."""
     store = lab.store
     result = store.db.query(
         store.user_id,
@@ -58,7 +58,7 @@ def decided_calls(lab: Any, most: int) -> list[dict[str, Any]]:
     return rows
 
 
-# -- The page of everything that waits for a person, from any process, and what became of what was decided here
+# -- The page: pending calls from all processes, and the results of decisions made here
 
 _KEPT = 20
 
@@ -86,12 +86,12 @@ class ApprovalsPage(PageView):
     async def _decide(
         self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False, answer: Mapping[str, Json] | None = None
     ) -> None:  # fmt: skip
-        """Answers when the decision is kept; the run then goes on, whether or not anybody looks."""
+        """Decide about a call. Returns when the decision is stored; the run continues in the background."""
         run = await in_thread(self.lab.approvals.__getitem__, run_id)
         call = next((c for c in run.interruptions if c.call_id == call_id), None)
         chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
         events = self.lab.runner.resume(run_id, chosen, keep_running=True)
-        first = await anext(aiter(events))  # Raises for what cannot be decided, such as what somebody else decided.
+        first = await anext(aiter(events))  # Raises if it cannot be decided, for example because someone else did.
         row: dict[str, Json] = {
             "run_id": run_id, "call_id": call_id, "agent": call.agent if call else "", "at": iso(utc_now()), "thread_id": run.record.thread_id, "trace_id": run.record.trace_id,
             "name": call.name if call else "", "arguments": call.arguments if call else "", "decision": decision,

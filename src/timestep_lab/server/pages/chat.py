@@ -1,4 +1,4 @@
-"""The chat; `/chat/<thread id>` opens a conversation, `/chat?agent=<agent id>` begins one with an agent."""
+"""The Chat page; `/chat/<thread id>` opens a conversation, `/chat?agent=<agent id>` starts one with an agent."""
 
 from __future__ import annotations
 

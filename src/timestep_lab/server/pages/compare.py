@@ -1,4 +1,4 @@
-"""Comparisons; `/compare/<comparison id>` opens one, `/compare?duel=<model>&duel=<model>` begins a live duel."""
+"""The Compare page; `/compare/<comparison id>` opens one, `/compare?duel=<model>&duel=<model>` starts a live duel."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.arena import ArenaView
 from timestep_lab.ui.view import LatestOnly, View, handles
 
-# --- The page of comparisons: those made so far, and a form for another. An opened one is the live matrix of `ui/grid.py`
+# --- A list of comparisons and a form for a new one. An open one is the live matrix of `ui/grid.py`
 
 
 NEED_MORE = frozenset({"function", "judge", "pairwise"})
-"""Scorers that need more than a word: a Python function, or a model to judge."""
+"""Scorers that need more than a word: a Python function, or a judge model."""
 UNNAMED = "list"
-"""What a comparison of plain cases is called when nobody names it."""
+"""Default name of a comparison of plain cases."""
 FAILURES = '(status in ("failed", "interrupted") or n_errors > 0) and started_at > ago("7d")'
 PREVIEWED = 5
 MOST = 200
-"""Comparisons and duels in the list."""
+"""Maximum number of comparisons and duels in the list."""
 CHOSEN_AT_FIRST = "Personal Assistant"
-"""The bare model has no tools, and most first questions need one."""
+"""The default agent: a bare model has no tools, and most first questions need one."""
 
 
 class ComparePage(PageView):
@@ -77,17 +77,19 @@ class ComparePage(PageView):
 
     @handles("models")
     async def _models(self) -> list[str]:
-        """Of every provider that is ready and answers. Asked apart, since a provider may take its time."""
+        """The models of all providers that respond. Requested separately, because a provider may be slow."""
         models: list[str] = await self.lab.router.list_models()
         return models
 
-    # -- data: typed, a file, a stored data set, or what failed lately
+    # -- data: typed, a file, a stored data set, or recent failures
 
     @handles("file_part")
     def _file_part(self, at: int, size: int, buffers: list[bytes]) -> None:
-        """The next part of a file; the first one begins it anew. Raises `TooLargeError` before the second is sent."""
+        """Receive the next part of a file; the first part starts a new one. Raises `TooLargeError` before the second is
+        sent.
+        """
         if size > MAX_UPLOAD:
-            raise TooLargeError(f"The file is larger than {MAX_UPLOAD >> 20} MB.", "Give a part of it.")
+            raise TooLargeError(f"The file is larger than {MAX_UPLOAD >> 20} MB.", "Split the file.")
         if at == 0:
             self._sent = bytearray()
         if at != len(self._sent) or at + len(buffers[0]) > size:
@@ -96,7 +98,7 @@ class ComparePage(PageView):
 
     @handles("read_file")
     async def _read_file(self, name: str) -> Json:
-        """The cases of the file that was sent, as they are understood."""
+        """The cases of the uploaded file."""
         content, self._sent = bytes(self._sent), bytearray()
         self._file = None
         is_latest = self._files.ask()
@@ -108,47 +110,47 @@ class ComparePage(PageView):
 
     @handles("preview")
     async def _preview(self, data: dict[str, Any]) -> Json:
-        """The first cases, and how many there are. Nothing is asked or written."""
+        """The first cases, and their total number. Nothing is run or stored."""
         is_table = data.get("kind") == "text" and has_header(str(data.get("text", "")))
         return _preview(await self._data(data), "the first line names the columns" if is_table else "")
 
     async def _data(self, data: dict[str, Any]) -> Dataset:
-        """Raises `UsageError` that names the line and the field."""
+        """The data of the form. Raises `UsageError` that names the line and the field."""
         match data:
             case {"kind": "text", "text": str(text)}:
                 if not text.strip():
                     raise UsageError(
-                        "There is no case.", "Write at least one, each on a line of its own.", param="cases"
+                        "There are no cases.", "Enter at least one, each on a separate line.", param="cases"
                     )
                 with _about("cases"):
                     return await in_thread(pasted, text)
             case {"kind": "file"}:
                 if self._file is None:
-                    raise UsageError("No file is read yet.", "Choose one.", param="file")
+                    raise UsageError("No file has been uploaded yet.", "Choose a file.", param="file")
                 return self._file
             case {"kind": "stored", "name": str(name)}:
                 dataset = await in_thread(self.lab.datasets.find, name)
                 if dataset is None:
                     raise UsageError(
-                        f"There is no data set {name!r}.", "Save one: lab.datasets.save(…).", param="stored"
+                        f"There is no data set {name!r}.", "Create one with: lab.datasets.save(…).", param="stored"
                     )
                 return cast("Dataset", dataset)
             case {"kind": "failures"}:
                 cases = await in_thread(self.lab.datasets.cases_of_traces, FAILURES)
                 if not cases:
                     raise UsageError("No trace of the last seven days failed.", "Choose other data.", param="data")
-                return Dataset.of(cases, "failures of last week")
-        raise UsageError("These data are not understood.", "Reload the page.", param="data")
+                return Dataset.of(cases, "failures of the last week")
+        raise UsageError("Unknown kind of data.", "Reload the page.", param="data")
 
     @handles("plan")
     async def _plan(self, **form: Any) -> str:
-        """What it would take, in words. Nothing is asked or written."""
+        """The estimated cost, in words. Nothing is run or stored."""
         cases, options = await self._understood(**form)
         return str(await self.lab.plan(cases, **options))
 
     @handles("start")
     async def _start(self, **form: Any) -> str:
-        """Begin, and answer with the id: it goes on when the page is left."""
+        """Start a comparison and return its id; it continues when the page is left."""
         cases, options = await self._understood(**form)
         view = await self.lab.start_comparison(cases, **options)
         comparison_id: str = view.id_of_comparison
@@ -166,7 +168,7 @@ class ComparePage(PageView):
 
 
 class ArenaPage(View):
-    """The arena over one comparison, which is read when a browser shows it."""
+    """The arena for one comparison, which is read when a browser shows it."""
 
     stem = "arena"
 
@@ -211,7 +213,7 @@ def _is_duel(record: ComparisonRecord) -> bool:
 
 
 def _duels(records: Sequence[ComparisonRecord], votes: Sequence[VoteRecord]) -> list[Json]:
-    """Live duels by who met in them, the newest first."""
+    """Live duels by pair of models, newest first."""
     wins: Counter[tuple[str, str]] = Counter()
     voted = Counter(vote.comparison_id for vote in votes)
     for vote in votes:
@@ -257,7 +259,7 @@ def _short(value: object) -> str | None:
 
 @contextmanager
 def _about(param: str) -> Iterator[None]:
-    """What cannot be read is told at the field of the form that it came from."""
+    """Attach the form field to an error."""
     try:
         yield
     except DataError as error:
@@ -265,7 +267,7 @@ def _about(param: str) -> Iterator[None]:
 
 
 def name_of(record: ComparisonRecord) -> str:
-    """Empty when nobody gave it one."""
+    """The name of a comparison; empty if it was not named."""
     return "" if record.name == UNNAMED else record.name
 
 
@@ -292,7 +294,7 @@ def page(lab: Any, *, is_owner: bool) -> Any:
 
 
 def _questions(lab: Any, name: str) -> list[str]:
-    """Of a stored data set; none where it is gone. Blocks."""
+    """The inputs of a stored data set; empty if it was deleted. Blocks."""
     dataset: Dataset | None = lab.datasets.find(name)
     return [] if dataset is None else [case.input for case in dataset if case.input.strip()]
 

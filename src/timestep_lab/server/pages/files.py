@@ -1,4 +1,4 @@
-"""Files and vector stores."""
+"""The Files page: files and vector stores."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
 
-# --- Whether texts can be turned into vectors here, before anything is asked of a model
+# --- Whether embeddings are available, without calling a model
 
 
 def default_embeddings(settings: Any) -> dict[str, Json]:
-    """The model of new vector stores, and why it cannot be had. A server that does not answer is not noticed here."""
+    """The default embedding model, and why it is unavailable, if it is. Does not detect a server that is down."""
     model = settings.default_embedding_model or OFFLINE_MODEL
     problem: dict[str, Json] | None = None
     try:
@@ -29,15 +29,17 @@ def default_embeddings(settings: Any) -> dict[str, Json]:
     return {"model": model, "problem": problem}
 
 
-# --- The page of files: upload, list, delete; vector stores to make, fill and search
+# --- The page: upload, list and delete files; create, fill and search vector stores
 
 
 PART_BYTES = 2**20
-"""What a browser sends at once: small enough for every websocket, and a step of the progress bar."""
+"""Size of an upload part: small enough for any websocket, and a step of the progress bar."""
 
 
 class FilesPage(PageView):
-    """A file comes in parts, each kept before the next is asked for; it exists when the last one is there."""
+    """The page. A file is uploaded in parts, each stored before the next is requested; it exists once the last part has
+    arrived.
+    """
 
     stem = "pages/files"
     title = "Files"
@@ -77,7 +79,7 @@ class FilesPage(PageView):
 
     @handles("begin")
     async def _begin(self, name: str, size: int) -> str:
-        """Raises `TooLargeError` before a byte is sent."""
+        """Start an upload. Raises `TooLargeError` before a byte is sent."""
         upload = await in_thread(self._uploads.create, name, size)
         return upload.id
 

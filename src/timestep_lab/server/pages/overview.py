@@ -1,4 +1,6 @@
-"""The landing page; `?period=` is 1h, 24h, 7d, 30d or all, `source=` live, evaluation, imported or all, `by=` model or agent."""
+"""The landing page; `?period=` is 1h, 24h, 7d, 30d or all, `source=` live, evaluation, imported or all, `by=` model or
+agent.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +26,18 @@ if TYPE_CHECKING:
 
 BUCKETS = 48
 _GROUPS = 6
-"""Lines of a split chart: those of the models or agents used most."""
+"""Maximum number of lines in a split chart: the most used models or agents."""
 _MODELS = 8
 
 
 def first_moment(store: Store) -> datetime | None:
-    """When the oldest trace began."""
+    """When the oldest trace started."""
     [earliest] = store.sql("select min(started_at) from traces").one() or (None,)
     return None if earliest is None else to_aware_utc(earliest)
 
 
 def over_time(store: Store, since: datetime, until: datetime, **words: Any) -> list[Step]:
-    """`BUCKETS` equal steps of time, those in which nothing ran included."""
+    """`BUCKETS` equal time intervals, including empty ones."""
     width = max(until - since, timedelta(milliseconds=1)) / BUCKETS
     steps = {
         round((step.start - since) / width): step
@@ -47,12 +49,12 @@ def over_time(store: Store, since: datetime, until: datetime, **words: Any) -> l
 
 
 def by_group(store: Store, by: str, since: datetime, until: datetime, **words: Any) -> list[Step]:
-    """One step for all of the time, of each model or agent, the one used most first."""
+    """The totals of each model or agent, most used first."""
     steps = store.traces.series(1, by, since=since, until=until, **words)
     return sorted((step for step in steps if step.group is not None), key=lambda step: (-step.runs, step.group or ""))
 
 
-# --- The landing page: what ran lately, what waits for approval, what failed, what it cost
+# --- The landing page: recent runs, pending approvals, failures, cost
 
 
 PERIODS: dict[str, timedelta | None] = {
@@ -81,7 +83,7 @@ _CLIP = 160
 
 
 class Overview(PageView):
-    """A stretch of time that a reader brushed in a chart narrows all of the page to it."""
+    """The page. Selecting a time range in a chart restricts the whole page to it."""
 
     stem = "pages/overview"
     title = "Overview"
@@ -97,14 +99,14 @@ class Overview(PageView):
     @handles("period")
     async def _choose(self, period: str) -> None:
         if period not in PERIODS:
-            raise UsageError(f"There is no period {period!r}.", f"Choose one of {', '.join(PERIODS)}.")
+            raise UsageError(f"Unknown period {period!r}.", f"Choose one of {', '.join(PERIODS)}.")
         self._period, self._brushed = period, None
         await self.refresh()
 
     @handles("look")
     async def _look(self, source: Source, by: str | None) -> None:
         if source not in get_args(Source) or by not in (None, *SPLITS):
-            raise UsageError(f"There is no source {source!r} split by {by!r}.", "Reload the page.")
+            raise UsageError(f"Unknown source {source!r}, or split by {by!r}.", "Reload the page.")
         self._source, self._by = source, by
         await self.refresh()
 
@@ -126,7 +128,7 @@ class Overview(PageView):
         first = first_moment(store)
         until = utc_now()
         length = PERIODS[self._period]
-        # A young lab is drawn from its first trace on: an empty stretch before it tells nothing.
+        # A new lab is drawn from its first trace on, without an empty range before it.
         begin = (first or until) - timedelta(seconds=1)
         since = max(until - length, begin) if length else begin
         if self._brushed:
@@ -165,7 +167,7 @@ class Overview(PageView):
         }
 
     def _panel(self, view: SavedView) -> dict[str, Any]:
-        """A saved query with its rows; or what the store said against it."""
+        """A saved query with its rows, or with its error."""
         panel = {"id": view.id, "name": view.name, "chart": view.body.get("chart"), "query": view.body.get("query")}
         try:
             return {**panel, **answer(self.lab, str(view.body.get("query")))}

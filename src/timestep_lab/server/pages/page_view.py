@@ -1,4 +1,4 @@
-"""What every page does: read from the lab when somebody looks, and again when what it shows has changed."""
+"""The base class of pages: reads from the lab when shown, and again when its data changes."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ if TYPE_CHECKING:
     from timestep_lab.server.labs import UserLab
 
 
-# --- What the function of a page gives: a view, and what is said of it around it
+# --- The result of a page function: a view and its surroundings
 
 
 NAME_LENGTH = 60
 
 
 class NotHere(Exception):
-    """What the page's address names is not there for this user."""
+    """The item named in the page's address does not exist for this user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """For a view that has none of its own: what it is, since when, the way back, and files to take along."""
+    """The heading of a view that has none of its own: title, time, back link, and downloads."""
 
     title: str
     facts: str
     at: datetime
     back: tuple[str, str]
-    """Address and words."""
+    """Address and text."""
     files: Sequence[tuple[str, str]] = ()
-    """Address and words of each."""
+    """Address and text of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
     view: Any
     name: str | None = None
-    """Of the one thing that is opened, for the title of the browser's tab."""
+    """The name of the open item, for the browser's title."""
     heading: Heading | None = None
     spoken: str | None = None
-    """The heading of a view that shows none: for who hears the page."""
+    """A heading for screen readers, if the view shows none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """In the place of a view that cannot be shown."""
+    """Replaces a view that cannot be shown."""
 
     title: str
     words: Sequence[str]
     link: tuple[str, str]
-    """Address and words."""
+    """Address and text."""
     status: int
-    """Of the answer."""
+    """HTTP status of the response."""
 
 
 @contextmanager
 def looked_up() -> Iterator[None]:
-    """Around looking for what the address names, so that its absence is told apart from any other failure."""
+    """Wraps the lookup of the item in the address, so that a missing item is distinguished from other errors."""
     try:
         yield
     except NotFoundError as error:
@@ -82,23 +82,25 @@ def clipped(text: str) -> str:
 
 
 def not_here(kind: str, many: str, path: str, *, guest: bool) -> Notice:
-    why = f"It may have been deleted, or you are signed in as somebody else: everybody sees only their own {many}."
+    why = f"It may have been deleted, or you are signed in as a different user: users see only their own {many}."
     hint = ["You are a guest here. The link in the terminal signs you in as the lab's owner."] if guest else []
-    return Notice(f"This {kind} is not here", [why, *hint], (path, f"All {many}"), 404)
+    return Notice(f"This {kind} does not exist", [why, *hint], (path, f"All {many}"), 404)
 
 
 def trouble(error: Exception, path: str) -> Notice:
-    """A `LabError` says itself what happened; of any other only the server's log tells."""
+    """The notice for an error. A `LabError` has its own message; for others, refer to the server's log."""
     if isinstance(error, LabError):
         return Notice(
-            "This page cannot be shown", [error.message, error.next_step], (path, "Open it anew"), error.http_status
+            "This page cannot be shown", [error.message, error.next_step], (path, "Reload"), error.http_status
         )
-    words = ["The lab met a fault of its own. Nothing was lost; the server's log says more."]
-    return Notice("Something went wrong", words, (path, "Open it anew"), 500)
+    words = ["Internal error. Nothing was lost; see the server's log."]
+    return Notice("Something went wrong", words, (path, "Reload"), 500)
 
 
 class PageView(View):
-    """A page defines `topics`, `read()` and handlers. Its module hears `page` for a new state and `trouble` when reading failed."""
+    """A page defines `topics`, `read()` and handlers. Its module receives `page` for a new state and `trouble` when
+    reading failed.
+    """
 
     topics: ClassVar[frozenset[Topic]] = frozenset()
     title: ClassVar[str] = ""
@@ -114,14 +116,14 @@ class PageView(View):
         self._unsubscribe: Callable[[], None] | None = None
 
     async def read(self) -> Json:
-        """All that the page shows."""
+        """The complete state of the page."""
         raise NotImplementedError
 
     def snapshot(self) -> Json:
         return {"page": self._page}
 
     def static_html(self) -> str:
-        return f"<p>{html.escape(self.title)}: open it in the served app.</p>"
+        return f"<p>{html.escape(self.title)}: open this page in the served app.</p>"
 
     def watched(self, now: bool) -> None:
         if now:
@@ -153,16 +155,16 @@ class PageView(View):
 
     @handles("submit")
     async def _submit(self, name: str, args: dict[str, Json]) -> Json:
-        """What a form asks of another handler: its answer, or a refusal that also names the field it is about."""
+        """Call another handler for a form: its result, or an error that names the form field."""
         try:
             if name not in self._handlers:
-                raise UsageError(f"{type(self).__name__} has no answer to {name!r}.", "Reload the page.")
+                raise UsageError(f"{type(self).__name__} has no handler {name!r}.", "Reload the page.")
             answer = getattr(self, self._handlers[name])(**args)
             return {"value": await answer if inspect.isawaitable(answer) else answer}
         except LabError as error:
             return {"refused": {"message": error.message, "next_step": error.next_step, "param": error.param}}
 
     def _changed(self, change: Change) -> None:
-        """On the store's thread."""
+        """Called on the store's thread."""
         if change.topic in self.topics:
             self._updates.soon()

@@ -1,5 +1,5 @@
-"""One request, asked of up to four models side by side; `?trace=<id>&step=<span id>` begins with what a model was asked there,
-`?model=<name>` names who is asked, as often as there are models."""
+"""The Playground: one request, sent to up to four models side by side. `?trace=<id>&step=<span id>` starts with the
+request of a recorded step; `?model=<name>`, once or repeated, selects the models."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ log = logging.getLogger("timestep_lab.server")
 MOST_MODELS = 4
 RECENT = 5
 AT_ONCE = 50
-"""Steps that are read at once in search of the tools that were offered."""
+"""Number of steps read at once when searching for the offered tools."""
 
 
-# --- A recorded step of a model as a request that can be changed and asked again
+# --- A recorded model step as a request that can be edited and sent again
 
 
 @dataclass(slots=True)
 class Recorded:
-    """What a model was asked. `notes`: what of it is not known, or cannot be sent again."""
+    """A recorded request. `notes`: what is unknown or cannot be sent again."""
 
     trace_id: str
     span_id: str
@@ -45,7 +45,7 @@ class Recorded:
     model: str | None
     instructions: str = ""
     items: list[dict[str, Json]] = field(default_factory=list)
-    """Responses input items."""
+    """Responses API input items."""
     tools: list[dict[str, Json]] = field(default_factory=list)
     response_format: Json = None
     model_settings: dict[str, Json] = field(default_factory=dict)
@@ -53,17 +53,13 @@ class Recorded:
 
 
 def recorded_request(traces: Traces, trace_id: str, span_id: str | None) -> Recorded:
-    """Of a step, or of the first in which a model was asked. Blocks. Raises `NotFoundError`."""
+    """The request of a step, or of the first model call of the trace. Blocks. Raises `NotFoundError`."""
     spans = traces.columns(trace_id)
     rows = CodedText.of(spans["kind"]).where("generation").nonzero()[0]
     order = sorted(rows.tolist(), key=lambda row: (spans["started_us"][row], spans["span_id"][row]))
     ids = [str(spans["span_id"][row]) for row in order]
     if not ids or (span_id is not None and span_id not in ids):
-        what = (
-            "In this trace no model was asked."
-            if span_id is None
-            else f"The step {span_id} is not one in which a model was asked."
-        )
+        what = "This trace contains no model call." if span_id is None else f"The step {span_id} is not a model call."
         raise NotFoundError(what, "Open the trace, and choose another step.")
     chosen = ids.index(span_id) if span_id is not None else 0
     [span] = traces.payloads(trace_id, [ids[chosen]])
@@ -82,7 +78,7 @@ _OWN_PARTS = (*_TEXTS, "input_image", "input_file")
 
 
 def _is_item(item: object) -> bool:
-    """A Responses input item, as the lab records them."""
+    """Whether it is a Responses API input item, as recorded by the lab."""
     if not isinstance(item, Mapping):
         return False
     if item.get("type") in ("function_call", "function_call_output", "reasoning"):
@@ -97,7 +93,7 @@ def _is_item(item: object) -> bool:
 
 
 def _messages(given: Json, notes: list[str]) -> tuple[str, list[dict[str, Json]]]:
-    """Instructions and items, from whichever form the input was recorded in."""
+    """Instructions and items, from any recorded format."""
     if isinstance(given, list) and given and all(map(_is_item, given)):
         items = [dict(item) for item in given]
     else:
@@ -114,7 +110,7 @@ def _messages(given: Json, notes: list[str]) -> tuple[str, list[dict[str, Json]]
 def _read(given: Json, notes: list[str]) -> list[dict[str, Json]]:
     messages = read_messages(given)
     if messages is None:
-        notes.append("What was asked was not recorded as messages, and is shown as it was recorded.")
+        notes.append("The input was not recorded as messages; it is shown as recorded.")
         return [{"role": "user", "content": json.dumps(given, ensure_ascii=False, default=str)}]
     items: list[dict[str, Json]] = []
     for message in messages:
@@ -130,9 +126,11 @@ def _read(given: Json, notes: list[str]) -> list[dict[str, Json]]:
                     call_id = part["call_id"] or next((i["call_id"] for i in reversed(items) if i.get("type") == "function_call"), "call_0")  # fmt: skip
                     items.append({"type": "function_call_output", "call_id": call_id, "output": part["text"]})
                 case "reasoning":
-                    notes.append("What the model had thought is left out: it cannot be sent again.")
+                    notes.append("The model's reasoning is left out: it cannot be sent again.")
                 case "media":
-                    notes.append(f"The {part['what']} of a message was not recorded in a form that can be sent again.")
+                    notes.append(
+                        f"The {part['what']} of a message was not recorded in a format that can be sent again."
+                    )
                 case _:
                     texts.append(json.dumps(part["value"], ensure_ascii=False, default=str))
         if texts:
@@ -150,11 +148,11 @@ _ASKED = {
     "max_completion_tokens": "max_tokens", "frequency_penalty": "frequency_penalty", "presence_penalty": "presence_penalty",
     "tool_choice": "tool_choice", "parallel_tool_calls": "parallel_tool_calls",
 }  # fmt: skip
-"""Settings as other programs call them."""
+"""Names of settings in other programs."""
 
 
 def _settings(attributes: Mapping[str, object]) -> tuple[dict[str, Json], Json]:
-    """Model settings, and what the answer must look like."""
+    """Model settings and response format."""
     own = attributes.get("model_config")
     if isinstance(own, Mapping):
         from timestep_lab.runtime.model_settings import known_settings
@@ -170,7 +168,7 @@ def _settings(attributes: Mapping[str, object]) -> tuple[dict[str, Json], Json]:
 def _tools(
     traces: Traces, trace_id: str, span: Mapping[str, Any], before: Sequence[str], notes: list[str]
 ) -> list[dict[str, Json]]:
-    """What the model was offered: said on the step, or on the latest one before it of the same agent."""
+    """The offered tools: from the step, or from the latest earlier step of the same agent."""
     attributes = span.get("attributes") or {}
     tools = _offered(attributes)
     rest = list(before)
@@ -180,7 +178,7 @@ def _tools(
         offers = (_offered(payloads[id].get("attributes") or {}) for id in reversed(part) if id in payloads)
         tools = next((offer for offer in offers if offer is not None), None)
     if tools is None and "model_config" not in attributes:
-        notes.append("Which tools it was offered was not recorded.")
+        notes.append("The offered tools were not recorded.")
     return tools or []
 
 
@@ -205,7 +203,7 @@ def _tool(said: Mapping[str, object]) -> dict[str, Json]:
 
 
 def _json(value: object) -> Any:
-    """Attributes hold structures as such or as JSON text."""
+    """The value of an attribute that may be a structure or JSON text."""
     if not isinstance(value, str):
         return value
     try:
@@ -230,7 +228,7 @@ class PlaygroundPage(PageView):
         self._recorded: Recorded | None = None
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._answers: dict[str, dict[str, Json]] = {}
-        """By column: `model, status, text, reasoning, calls`, then what it took or what went wrong."""
+        """By column: `model, status, text, reasoning, calls`, then usage or an error."""
 
     async def read(self) -> Json:
         return await self.in_turn(self._read)
@@ -255,7 +253,7 @@ class PlaygroundPage(PageView):
         }  # fmt: skip
 
     def _recent(self) -> list[Json]:
-        """The newest traces in which a model was asked, without those made here."""
+        """The newest traces with model calls, excluding those made here."""
         rows = [
             row
             for row in self.lab.trace_source.page(limit=4 * RECENT).data
@@ -271,7 +269,7 @@ class PlaygroundPage(PageView):
         return listed
 
     def _suggested(self, request: Recorded | None) -> tuple[list[str], list[str]]:
-        """Whom to ask first: those of the address, else the model that was asked then, if it can be asked here."""
+        """The models to select first: those of the address, else the recorded model, if it is available."""
         default = self.lab.settings.default_model
         if self._models:
             return [*self._models], []
@@ -280,9 +278,7 @@ class PlaygroundPage(PageView):
         try:
             return [self.lab.models.resolve(request.model).full], []
         except UsageError:
-            return [default], [
-                f"It was asked of {request.model}, which is not the name of a model here: {default} is asked instead."
-            ]
+            return [default], [f"The recorded model {request.model} is not available here; {default} is used instead."]
 
     def snapshot(self) -> Json:
         return {"page": self._page, "answers": self._answers}
@@ -302,18 +298,18 @@ class PlaygroundPage(PageView):
 
     @handles("models")
     async def _known_models(self) -> list[str]:
-        """Of every provider that is ready and answers. Asked apart, since a provider may take its time."""
+        """The models of all providers that respond. Requested separately, because a provider may be slow."""
         models: list[str] = await self.lab.models.list_models()
         return models
 
-    # -- asking
+    # -- sending requests
 
     @handles("ask")
     async def _ask(self, column: str, model: str, request: dict[str, Any]) -> None:
-        """Begin. What it says comes as it is said; what is wrong with the request is told in its column, too."""
+        """Send the request. The answer is streamed; an invalid request is reported in its column, too."""
         await self._stop(column)
         if len(self._asking) >= MOST_MODELS:
-            raise UsageError(f"{MOST_MODELS} models are being asked already.", "Stop one, or wait for it.")
+            raise UsageError(f"{MOST_MODELS} models are already answering.", "Stop one, or wait for it.")
         self._answers[column] = {"model": model, "status": "running", "text": "", "reasoning": "", "calls": []}
         self._tell(column)
         task = self._asking[column] = asyncio.create_task(self._answer(column, model, request))
@@ -323,7 +319,7 @@ class PlaygroundPage(PageView):
 
     @handles("stop")
     async def _stop(self, column: str) -> None:
-        """What it said until now stays."""
+        """Stop an answer; its partial output is kept."""
         if (task := self._asking.pop(column, None)) is not None:
             task.cancel()
             await asyncio.wait([task])
@@ -355,8 +351,8 @@ class PlaygroundPage(PageView):
         except LabError as error:
             answer |= {"status": "failed", "error": {"message": error.message, "next_step": error.next_step}}
         except Exception:
-            log.exception("fault while a model was asked in the playground")
-            words = {"message": "The lab met a fault of its own.", "next_step": "The server's log says more."}
+            log.exception("internal error in the playground")
+            words = {"message": "Internal error.", "next_step": "See the server's log."}
             answer |= {"status": "failed", "error": words}
         finally:
             if self._answers.get(column) is answer:
@@ -377,7 +373,7 @@ class PlaygroundPage(PageView):
     def _tell(self, column: str) -> None:
         self.emit({"kind": "answer", "column": column, "answer": {**self._answers[column]}})
 
-    # -- keeping
+    # -- saving
 
     @handles("keep")
     async def _keep(
@@ -388,7 +384,9 @@ class PlaygroundPage(PageView):
         model: str | None = None,
         model_settings: dict[str, Any] | None = None,
     ) -> Json:
-        """The instructions as the next version of an agent (its id), or as a new one; with `model`, that and its settings too."""
+        """Save the instructions as the next version of an agent (by id), or as a new agent; with `model`, also the
+        model and its settings.
+        """
         changes: dict[str, Any] = {"instructions": instructions}
         if model is not None:
             changes |= {"model": model, "model_settings": model_settings or {}}

@@ -1,4 +1,4 @@
-"""What is set up, and what is missing."""
+"""The Settings page: what is set up, and what is missing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import in_thread
 from timestep_lab.ui.view import handles
 
-# -- The page of settings: what is set up, and what to do about what is not; what there is of mine, and what others can see of it
+# -- The page: providers and how to set them up; the user's data, and what others can see of it
 
 
 class SettingsPage(PageView):
-    """`is_owner`: the lab's own user, who may read where the store is."""
+    """The page. `is_owner`: whether this is the lab's own user, who may see where the store is."""
 
     stem = "pages/settings"
     title = "Settings"
@@ -48,7 +48,7 @@ class SettingsPage(PageView):
         }
 
     def _place(self, url: str) -> str | None:
-        """Where the store is, never with its password; nothing for anybody but the owner."""
+        """The location of the store, without its password; None for other users."""
         if not self._is_owner:
             return None
         parts = urlsplit(url)
@@ -56,7 +56,7 @@ class SettingsPage(PageView):
 
     @handles("delete")
     async def _delete(self, kind: str) -> None:
-        """All of one kind, or everything."""
+        """Delete all data of one kind, or everything."""
         if kind == "everything":
             await in_thread(self.lab.my_data.delete_everything)
         else:
@@ -70,7 +70,7 @@ class SettingsPage(PageView):
 
     @handles("ask")
     async def _ask(self, prefix: str) -> Json:
-        """Whether a provider's server answers now: its models, or what it said."""
+        """Check whether a provider responds now: its models, or the error."""
         try:
             return {"models": await self.lab.router.list_models(prefix)}
         except LabError as error:

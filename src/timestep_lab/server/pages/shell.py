@@ -1,4 +1,4 @@
-"""What stands around every page: navigation, title, theme, and what makes the app installable."""
+"""The frame of every page: navigation, title, theme, and the web app manifest."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from timestep_lab.ui.assets import build
 STATIC = Path(__file__).parents[1] / "static"
 
 
-# --- What a browser needs besides the pages: manifest, service worker, icons, styles, and the module of each view. All of it is the package's own
+# --- Static assets: manifest, service worker, icons, styles, and the module of each view. All are part of the package.
 #
-# Scripts and styles are compressed once and kept; a page asks for each by the hash of its text (`?v=`), so that a browser may keep it for good.
+# Scripts and styles are compressed once and cached; pages refer to them by content hash (`?v=`), so browsers may cache them indefinitely.
 
 
 router = APIRouter(include_in_schema=False)
@@ -37,7 +37,7 @@ CACHED = {"Cache-Control": "public, max-age=3600"}
 CACHED_FOR_GOOD = {"Cache-Control": "public, max-age=31536000, immutable"}
 MEDIA = {".css": "text/css", ".js": "text/javascript"}
 VIEW = re.compile(r"[a-z_]+(?:/[a-z_]+)?")
-"""The stem of a view."""
+"""The name of a view's module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,14 @@ class Asset:
 
 @cache
 def asset_of(name: str) -> Asset:
-    """`shell.css`, `shell.js`, or `view/<stem>.js`: the module of a view. Raises `FileNotFoundError`."""
+    """`shell.css`, `shell.js`, or `view/<name>.js`, the module of a view. Raises `FileNotFoundError`."""
     stem = name.removeprefix("view/").removesuffix(".js")
     body = build(stem, "served").encode() if name.startswith("view/") else (STATIC / name).read_bytes()
     return Asset(body, gzip.compress(body, 9, mtime=0), hashlib.sha256(body).hexdigest()[:16])
 
 
 def address_of(name: str) -> str:
-    """The address under which a browser may keep it for good."""
+    """The address with a content hash, which a browser may cache indefinitely."""
     return f"/assets/{name}?v={asset_of(name).version}"
 
 
@@ -113,7 +113,7 @@ def _sent(request: Request, found: Asset) -> Response:
 
 @cache
 def draw_icon(size: int) -> bytes:
-    """The mark of the lab, a white zigzag on blue, as a PNG (W3C PNG, third edition) made here rather than shipped."""
+    """The lab's icon, a white zigzag on blue, as a generated PNG (W3C PNG, third edition)."""
     import numpy as np
 
     points = np.array([(0.12, 0.78), (0.34, 0.31), (0.53, 0.63), (0.66, 0.41), (0.88, 0.78)])
@@ -139,21 +139,21 @@ class Entry:
     path: str
     title: str
     icon: str
-    """Paths of a 16 × 16 line drawing."""
+    """SVG path data of a 16 × 16 icon."""
     things: tuple[str, str] = ("page", "pages")
-    """What `?id=` opens, one and many."""
+    """What `?id=` opens: singular and plural."""
     key: str = ""
-    """Pressed after `g`, it leads there."""
+    """Keyboard shortcut: `g`, then this key."""
 
     @property
     def make(self) -> Callable[..., Any]:
-        """`page(lab, is_owner=…)` of the module named after the page."""
+        """The function `page(lab, is_owner=…)` of the module named after the page."""
         function: Callable[..., Any] = importlib.import_module(f"timestep_lab.server.pages.{self.title.lower()}").page
         return function
 
 
 ON_A_PHONE = ("/", "/chat", "/traces", "/approvals")
-"""At the bottom of a small screen; all others are behind “More” there."""
+"""In the bottom bar of a small screen; the others are in its “More” menu."""
 
 
 @cache
@@ -174,7 +174,7 @@ def entries() -> tuple[Entry, ...]:
 
 
 def around(entry: Entry, shown: Shown | Notice, key: str, *, guest: bool = False) -> Any:
-    """The page as a Panel template. What comes from a user's data goes in as variables: the template itself is code."""
+    """The page as a Panel template. User data is passed as variables, since the template itself is code."""
     import panel
 
     template = panel.Template(_page(entry), nb_template="")
@@ -194,16 +194,16 @@ def around(entry: Entry, shown: Shown | Notice, key: str, *, guest: bool = False
 
 
 def nowhere(path: str, *, guest: bool) -> str:
-    """What a browser is told at an address at which nothing is, with the navigation around it."""
+    """The page for an unknown address, with the navigation around it."""
     from jinja2 import Template
 
     meant = closest(f"/{path.strip('/').partition('/')[0]}", [entry.path for entry in entries() if entry.path != "/"])
     to = next((entry for entry in entries() if entry.path == meant), entries()[0])
     words = [
-        f"Nothing is at {path}.",
-        "Choose a page of the navigation, or press Find and name an agent, a conversation or a trace.",
+        f"There is no page at {path}.",
+        "Choose a page in the navigation, or press Find to search agents, conversations and traces.",
     ]
-    notice = Notice("There is no such page", words, (to.path, f"Open {to.title}"), 404)
+    notice = Notice("Page not found", words, (to.path, f"Open {to.title}"), 404)
     rendered: str = Template(_page(None)).render(
         tab_title=f"{notice.title} · Timestep Lab", guest=guest, is_landing=False, notice=notice, heading=None, spoken=None, heading_at="", key="", module=""
     )  # fmt: skip
@@ -212,7 +212,7 @@ def nowhere(path: str, *, guest: bool) -> str:
 
 @cache
 def _page(entry: Entry | None) -> str:
-    """The template of a page; of none, for what only tells something."""
+    """The template of a page, or of a notice."""
     links = "".join(_link(other, current=other == entry) for other in entries())
     more = "".join(
         _link(other, current=other == entry).replace(" data-page=", " data-of=")

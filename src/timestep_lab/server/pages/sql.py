@@ -1,4 +1,4 @@
-"""A query over the views of the lab, its rows as a table or a chart; `?query=` is asked at once."""
+"""The SQL page: a query over the lab's views, as a table or a chart; `?query=` runs a query."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SqlPage(PageView):
     @handles("save")
     async def _save(self, name: str, query: str, chart: str = "table", panel: bool = False) -> None:
         if chart not in CHARTS:
-            raise UsageError(f"There is no chart {chart!r}.", f"Choose one of {', '.join(CHARTS)}.")
+            raise UsageError(f"Unknown chart {chart!r}.", f"Choose one of {', '.join(CHARTS)}.")
         body = {"query": query, "chart": chart, "panel": panel}
         await in_thread(self.lab.trace_source.save_view, "sql", name, body)
         await self.refresh()

@@ -1,4 +1,4 @@
-"""MCP servers and their tools."""
+"""The Tools page: MCP servers and their tools."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
 
-# -- The page of tools: MCP servers to add, test and remove, what they offer, and any tool called by hand
+# -- The page: add, test and remove MCP servers, list their tools, and call a tool manually
 
 
 class ToolsPage(PageView):
-    """`may_start_commands`: whether this user may have the server start programs. Only who owns the machine may."""
+    """The page. `may_start_commands`: whether this user may start programs on the server; only the machine's owner may."""
 
     stem = "pages/tools"
     title = "Tools"
@@ -44,10 +44,10 @@ class ToolsPage(PageView):
     async def _add(
         self, name: str, url: str = "", command: str = "", headers: dict[str, str] | None = None, ask: bool = False
     ) -> str:
-        """Keep a server, then connect to it: the page shows whether it answers."""
+        """Add a server, then connect to it to show whether it responds."""
         if command and not self._may_start_commands:
             raise ForbiddenError(
-                "Programs are started for the lab's own user on its own machine only.", "Add the server by its URL."
+                "Only the lab's own user, on the lab's own machine, may start programs.", "Add the server by its URL."
             )
         record: McpServerRecord = await in_thread(
             self.lab.mcp.add, name, command=command or None, url=url.strip() or None, headers=headers or None,
@@ -77,7 +77,7 @@ class ToolsPage(PageView):
 
 
 def _server(record: McpServerRecord, problem: Json) -> dict[str, Json]:
-    """Without the values of headers and environment."""
+    """A server without the values of headers and environment variables."""
     return {
         "id": record.id, "name": record.name, "place": record.url or " ".join(record.command), "builtin": False,
         "problem": problem, "headers": sorted(record.headers), "asks": bool(record.require_approval),

@@ -1,6 +1,8 @@
-"""The trace explorer; `/traces/<trace id>` opens one, `?filter=`, `search=`, `source=`, `order=`, `since=` … say which are listed and how.
+"""The Traces page; `/traces/<trace id>` opens one; `?filter=`, `search=`, `source=`, `order=`, `since=` … select and
+sort the list.
 
-What of it cannot be read is told above the list, with what to write instead."""
+Invalid parameters are reported above the list, with a correction.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,17 @@ LONGEST_S = 100 * 366 * 86_400.0
 
 
 def _asked() -> dict[str, Any]:
-    """What the address says of which traces, in what order; `unread`: what of it cannot be read, and what to do."""
+    """The selection and order in the page's address; `unread`: its invalid parameters and how to fix them."""
     arguments = {name: page_argument(name) or "" for name in KNOWN}
     asked: dict[str, Any] = {"filter": arguments["filter"], "search": arguments["search"], "of": "live"}
     unread = [
-        f"The address asks for {name!r}, which this page does not know.{did_you_mean(name, KNOWN)}"
+        f"Unknown URL parameter {name!r}.{did_you_mean(name, KNOWN)}"
         for name in page_argument_names()
         if name not in KNOWN
     ]
     if arguments["source"] and arguments["source"] not in SOURCES:
         unread.append(
-            f"There is no source {arguments['source']!r}.{did_you_mean(arguments['source'], SOURCES)} Choose one of: {', '.join(SOURCES)}."
+            f"Unknown source {arguments['source']!r}.{did_you_mean(arguments['source'], SOURCES)} Choose one of: {', '.join(SOURCES)}."
         )
     asked["of"] = SOURCES.get(arguments["source"], "live")
     if arguments["order"]:
@@ -49,30 +51,30 @@ def _asked() -> dict[str, Any]:
             Order.read(arguments["order"])
             asked["order"] = arguments["order"]
         except UsageError as error:
-            # Where it is clear what was meant, all that there is besides would only hide it.
+            # With a suggestion, the list of alternatives is not needed.
             unread.append(error.message if "Did you mean" in error.message else f"{error.message} {error.next_step}")
     for bound in ("since", "until"):
         try:
             asked[bound] = parse_iso(arguments[bound]) if arguments[bound] else None
         except ValueError:
             unread.append(
-                f"{bound}={arguments[bound]} is not a time. Write it like {bound}=2026-11-29T10:00:00Z, or choose it under Time."
+                f"{bound}={arguments[bound]} is not a valid time. Use a format like {bound}=2026-11-29T10:00:00Z, or choose it under Time."
             )
     if arguments["range"] in RANGES:
         asked["since"], asked["until"], asked["range"] = *RANGES[arguments["range"]](utc_now()), arguments["range"]
     elif arguments["range"]:
         unread.append(
-            f"There is no time called {arguments['range']!r}.{did_you_mean(arguments['range'], RANGES)} Choose one of: {', '.join(RANGES)}."
+            f"Unknown time range {arguments['range']!r}.{did_you_mean(arguments['range'], RANGES)} Choose one of: {', '.join(RANGES)}."
         )
     if arguments["since_s"]:
         if (seconds := _number(arguments["since_s"])) is not None and 0 < seconds <= LONGEST_S:
             asked["last_s"] = seconds
         else:
             unread.append(
-                f"since_s={arguments['since_s']} is not a number of seconds. Write it like since_s=3600 for the last hour."
+                f"since_s={arguments['since_s']} is not a number of seconds. For example, use since_s=3600 for the last hour."
             )
     if asked.get("since") and asked.get("until") and asked["until"] <= asked["since"]:
-        unread.append("The time ends before it begins, so no trace can be in it. Change it under Time.")
+        unread.append("The time range ends before it starts. Change it under Time.")
     return {**asked, "unread": unread}
 
 
@@ -84,7 +86,7 @@ def _number(text: str) -> float | None:
 
 
 def _days(first: int, last: int) -> Callable[[datetime], tuple[datetime, datetime]]:
-    """Whole days, counted from today; in UTC until the browser has said what its own are."""
+    """Whole days counted from today; in UTC until the browser has sent its time zone."""
 
     def between(now: datetime) -> tuple[datetime, datetime]:
         today = now.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -102,7 +104,7 @@ RANGES = {"today": _days(0, 1), "yesterday": _days(-1, 0), "last week": _last_we
 
 
 def _question(lab: Any, trace_id: str) -> str:
-    """Empty while nothing of it is stored yet."""
+    """The input of a trace; empty if nothing is stored yet."""
     try:
         trace = lab.store.traces.get(trace_id)
     except NotFoundError:
