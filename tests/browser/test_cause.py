@@ -125,7 +125,7 @@ def test_the_case_can_be_kept_as_a_test(show: Show, source: SampleSource, search
     ask(page)
     page.get_by_role("button", name="Replay").click()
     page.get_by_label("Data set").fill("regressions")
-    page.get_by_role("button", name="Keep as a test").click()
+    page.get_by_role("button", name="Save as a test").click()
     expect(page.locator(".tl-cause-keep")).to_contain_text("Kept in regressions@2: 5 cases")
     assert search.kept == [(search.why_found.trace_id, "regressions", {"wrong": "contains:°F"})]
 
@@ -137,7 +137,7 @@ def test_a_search_shows_how_far_it_is_and_can_be_stopped(show: Show, source: Sam
     page.get_by_role("button", name="Replay").click()
     expect(page.locator(".tl-cause-progress")).to_contain_text("20 of at most 352 replays")
     page.get_by_role("button", name="Stop").click()
-    expect(page.locator(".tl-cause-found")).to_contain_text("Stopped. What was replayed is kept")
+    expect(page.locator(".tl-cause-found")).to_contain_text("Stopped. Finished replays are kept")
 
 
 def test_what_cannot_be_asked_is_said(show: Show, source: SampleSource, search: Found) -> None:

@@ -436,7 +436,7 @@ def fill_in(card: Locator) -> None:
     """As somebody who overlooks things at first: nothing is sent until all of it fits."""
     expect(card).to_contain_text("What shall we prepare?")
     card.get_by_role("button", name="Send answer").click()
-    expect(card.get_by_role("alert").filter(has_text="Fill this in.")).to_have_count(2)
+    expect(card.get_by_role("alert").filter(has_text="This field is required.")).to_have_count(2)
     expect(card.get_by_label("Your name")).to_be_focused()
     card.get_by_label("Your name").fill("Ada")
     card.get_by_label("guests").fill("9")
@@ -495,5 +495,5 @@ def test_what_a_server_would_send_to_the_model_is_seen_before_it_is_allowed(show
     answered(page)
     expect(page.locator(".tl-chat-approval")).to_contain_text("consult was declined")
     say(page, "call consult {}")
-    question(page).get_by_role("button", name="Let it ask").click()
+    question(page).get_by_role("button", name="Allow").click()
     expect(page.locator(".tl-chat-answer").last).to_contain_text("it said I am demo/assistant")

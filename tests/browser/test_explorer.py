@@ -136,7 +136,7 @@ def test_one_letter_of_a_word_leaves_the_list_as_it_is(show: Show, source: Sampl
     assert explorer.search == ""
     words.press("Enter")
     until(lambda: explorer.search == "kyoto x")
-    expect(page.locator(".tl-list")).to_contain_text("the last one from its beginning")
+    expect(page.locator(".tl-list")).to_contain_text("the last one may be a prefix")
 
 
 def test_agents_that_did_not_run_in_these_traces_are_not_said_to_have_never_run(
@@ -146,7 +146,7 @@ def test_agents_that_did_not_run_in_these_traces_are_not_said_to_have_never_run(
     page.get_by_role("tab", name="Agents").click()
     expect(page.get_by_role("button", name="Calendar Assistant, not in these traces")).to_be_visible()
     expect(page.locator(".tl-graph-key")).to_contain_text("Line width: number of handoffs")
-    expect(page.locator(".tl-graph-key")).to_contain_text("declared, not travelled in these traces")
+    expect(page.locator(".tl-graph-key")).to_contain_text("declared, not observed in these traces")
 
 
 def test_brushing_the_histogram_chooses_a_time_and_one_click_takes_it_back(show: Show, source: SampleSource) -> None:

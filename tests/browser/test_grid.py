@@ -316,9 +316,9 @@ def test_what_comes_while_a_filter_is_on_waits_until_asked_for(show: Show) -> No
     expect(page.locator(".tl-mx-row")).to_have_count(1)
     view.apply(CellDone(cell=cell(3, 1)))
     view.apply(ComparisonProgress(progress=ProgressRow(total=24, done=2)))
-    expect(page.get_by_role("button", name="Look for more")).to_be_visible()
+    expect(page.get_by_role("button", name="Check for updates")).to_be_visible()
     expect(page.locator(".tl-mx-row")).to_have_count(1)
-    page.get_by_role("button", name="Look for more").click()
+    page.get_by_role("button", name="Check for updates").click()
     expect(page.locator(".tl-mx-row")).to_have_count(2)
 
 

@@ -180,7 +180,7 @@ def test_the_play_head_drives_graph_waterfall_and_conversation(show: Show, view:
     page = show(view)
     page.get_by_role("tab", name="Graph").click()
     page.get_by_role("button", name="Play the run").click()
-    slider = page.get_by_role("slider", name="Moment of the run")
+    slider = page.get_by_role("slider", name="Playback position")
     slider.fill("100")
     expect(page.locator(".tl-card.tl-is-active")).to_have_text("Personal Assistant1 ×659 ms$0.0020")
     slider.fill("900")

@@ -28,7 +28,7 @@ def test_a_comparison_is_planned_started_and_opened(lab: LabProcess, pages: Page
     page.get_by_label("Scorers", exact=True).fill("tool_used:get_weather")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Remove contains").click()
-    page.get_by_role("button", name="What would it take?").click()
+    page.get_by_role("button", name="Estimate cost").click()
     expect(page.get_by_role("status").filter(has_text="calls")).to_be_visible()
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page).to_have_url(re.compile(r"/compare\?id=cmp_\w+$"))
@@ -51,7 +51,7 @@ def test_on_a_phone_the_message_is_where_the_focus_is(lab: LabProcess, pages: Pa
     expect(cases).to_be_focused()
     expect(page.get_by_role("alert")).to_be_in_viewport(ratio=1)
     cases.fill("better")
-    page.get_by_role("button", name="What would it take?").click()
+    page.get_by_role("button", name="Estimate cost").click()
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
@@ -86,7 +86,7 @@ def test_an_own_csv_is_compared_on_two_models_in_six_clicks(lab: LabProcess, pag
     preview = page.get_by_role("status", name="Preview")
     for fact in ("2 cases", "asked", "expected", "topic", "What is the capital of Norway?", "Oslo", "places"):
         expect(preview).to_contain_text(fact)
-    expect(page.get_by_role("status", name="What it would take")).to_contain_text("4 calls")
+    expect(page.get_by_role("status", name="Estimated cost")).to_contain_text("4 calls")
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page).to_have_url(re.compile(r"/compare\?id=cmp_\w+$"))
     expect(page.locator(".tl-conclusion")).to_contain_text("No winner", timeout=40_000)
@@ -111,7 +111,7 @@ def test_prompts_and_settings_are_candidates(lab: LabProcess, pages: Pages) -> N
     page.get_by_text("Prompts and settings as candidates").click()
     page.get_by_label("Prompts", exact=True).fill("Briefly: {{input}}\n---\nAt length: {{input}}")
     page.get_by_label("Settings", exact=True).fill('{"temperature": 0}\n{"temperature": 1}')
-    expect(page.get_by_role("status", name="What it would take")).to_contain_text("4 calls")
+    expect(page.get_by_role("status", name="Estimated cost")).to_contain_text("4 calls")
     page.get_by_label("Settings", exact=True).fill('{"temperature": ')
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("Line 1 of the settings cannot be read")

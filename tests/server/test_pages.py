@@ -353,12 +353,12 @@ def test_when_a_tool_asks_is_chosen_in_a_form_and_a_version_shows_what_it_change
     page = ready(pages.open(f"{lab.url}/agents"))
     fields = page.get_by_role("region", name="Fields")
     page.get_by_role("navigation", name="Agents").get_by_role("button", name=re.compile("^Weather Assistant")).click()
-    asking = page.get_by_role("group", name="Ask a person before")
+    asking = page.get_by_role("group", name="Require approval for")
     expect(asking.get_by_label("Which calls")).to_have_value("contains")
     expect(asking.get_by_label("Argument")).to_have_value("location")
     asking.get_by_label("Value").fill("")
     fields.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("alert")).to_contain_text("lacks its argument or its value")
+    expect(page.get_by_role("alert")).to_contain_text("has no argument or no value")
     asking.get_by_label("Value").fill("Paris")
     page.get_by_label("Instructions").fill("Answer from the tool alone.")
     fields.get_by_role("button", name="Save").click()
@@ -579,9 +579,7 @@ def test_what_of_an_address_cannot_be_read_is_told_above_the_list_with_the_remed
         "since=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z": "The time range ends before it starts",
     }.items():
         go(page, f"{lab.url}/traces?{asked}")
-        expect(page.get_by_role("alert").filter(has_text="Not all of the address could be read.")).to_contain_text(
-            words
-        )
+        expect(page.get_by_role("alert").filter(has_text="Some URL parameters are invalid.")).to_contain_text(words)
     page.get_by_role("button", name="Dismiss").click()
     expect(page.get_by_role("alert").filter(has_text="address")).to_have_count(0)
 
@@ -590,7 +588,7 @@ def test_traces_come_in_out_of_a_file_by_a_button_and_what_is_none_is_told(
     lab: LabProcess, pages: Pages, tmp_path: Path
 ) -> None:
     page = ready(pages.open(f"{lab.url}/traces"))
-    expect(page.get_by_text("come in by Import, above")).to_be_visible()
+    expect(page.get_by_text("Import a file with Import, above")).to_be_visible()
 
     def give_file(name: str, content: str) -> None:
         (tmp_path / name).write_text(content)
@@ -603,7 +601,7 @@ def test_traces_come_in_out_of_a_file_by_a_button_and_what_is_none_is_told(
     expect(page.locator(".tl-list-row")).to_contain_text("Ask the shop")
     expect(page.get_by_label("Source")).to_have_value("imported")
     give_file("one.json", json.dumps(OTLP))
-    expect(page.get_by_text("1 trace of one.json were here already.")).to_be_visible()
+    expect(page.get_by_text("1 trace of one.json already existed.")).to_be_visible()
 
 
 OTLP = {
@@ -783,7 +781,7 @@ def test_a_trace_is_shared_in_two_clicks_approved_on_a_phone_in_three_and_all_of
     ready(page)
     assert serious(page) == []
     delete(page.get_by_role("button", name="Delete everything"), page.get_by_role("button", name="Delete everything"))
-    expect(page.get_by_text("No trace is shared.")).to_be_visible()
+    expect(page.get_by_text("No traces are shared.")).to_be_visible()
     assert delete.count <= 3
     assert page.evaluate("async () => (await (await fetch('/api/v1/traces')).json()).data") == []
     assert other.evaluate("location.href").startswith(f"{lab.url}/shared/")

@@ -50,13 +50,13 @@ def test_a_step_is_changed_asked_of_two_models_kept_as_a_version_and_compared(la
     assert [span["kind"] for span in spans] == ["generation"]
 
     page.get_by_label("Instructions").fill("Be kind and brief.")
-    page.get_by_role("button", name="Keep as a prompt version").click()
+    page.get_by_role("button", name="Save as a prompt version").click()
     page.get_by_role("button", name="Keep", exact=True).click()
     expect(page.get_by_role("status").filter(has_text="Front desk")).to_contain_text("is now version 2")
     now = page.evaluate("async (path) => (await fetch(path)).json()", f"/api/v1/agents/{agent['id']}")
     assert (now["version"], now["instructions"], now["model"]) == (2, "Be kind and brief.", "demo/assistant")
 
-    page.get_by_role("button", name="Make it a comparison").click()
+    page.get_by_role("button", name="Create a comparison").click()
     ready(page)
     case = json.loads(page.get_by_label("Cases", exact=True).input_value())
     assert case["input"] == "Say tea, please"
@@ -137,7 +137,7 @@ def test_an_answer_is_stopped_and_one_that_nobody_reads_any_more_ends(lab: LabPr
 
 def test_with_nothing_opened_it_says_how_to_begin_and_lists_recent_traces(lab: LabProcess, pages: Pages) -> None:
     page = ready(pages.open(f"{lab.url}/playground", width=390, height=844, has_touch=True))
-    expect(page.get_by_role("region", name="Begin with a recorded step")).to_contain_text("press “Open in playground”")
+    expect(page.get_by_role("region", name="Start from a recorded step")).to_contain_text("press “Open in playground”")
     expect(page.get_by_role("link", name="Chat with an agent")).to_be_visible()
     assert page.evaluate(TOO_SMALL) == []
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390

@@ -1,4 +1,4 @@
-// The keyboard of the served app: `?` help, `/` filter, `j` and `k` in lists, `g` and a letter to a page, Ctrl or ⌘ K to find anything.
+// Keyboard shortcuts of the served app: `?` help, `/` filter, `j` and `k` in lists, `g` and a letter for a page, Ctrl or ⌘ K to search.
 (() => {
   const make = (tag, props = {}, ...children) => {
     const node = Object.assign(document.createElement(tag), props);
@@ -8,7 +8,7 @@
   const MAC = /Mac|iP(hone|ad)/.test(navigator.platform);
   for (const kbd of document.querySelectorAll(".shell-find kbd")) kbd.textContent = MAC ? "⌘ K" : "Ctrl K";
 
-  /** Everything on the page that matches and is seen, through the roots that components keep their elements in. */
+  /** All visible elements that match, including those in the shadow roots of components. */
   function* all(selector, root = document) {
     for (const node of root.querySelectorAll("*")) {
       if (node.matches(selector) && node.getClientRects().length) yield node;
@@ -19,11 +19,11 @@
   const main = document.getElementById("main");
   const isTyped = (node) => node instanceof Element && (node.matches("input, textarea, select") || node.isContentEditable);
 
-  // -- finding: pages, actions, agents, conversations, traces
+  // -- search: pages, actions, agents, conversations, traces
 
   const pages = [...document.querySelectorAll(".shell-links > a")].map((link) => ({ words: link.textContent.trim(), kind: "page", key: link.dataset.key, go: () => location.assign(link.href) }));
   const actions = [
-    ["New conversation", "/chat"], ["Failed traces", `/traces?filter=${encodeURIComponent('status == "failed"')}`], ["What waits for approval", "/approvals"], ["New comparison", "/compare?new"], ["New agent", "/agents"],
+    ["New conversation", "/chat"], ["Failed traces", `/traces?filter=${encodeURIComponent('status == "failed"')}`], ["Waiting for approval", "/approvals"], ["New comparison", "/compare?new"], ["New agent", "/agents"],
     ["Shared links", "/settings"], ["My data: export, delete", "/settings"],
   ].map(([words, href]) => ({ words, kind: "action", go: () => location.assign(href) }));
   actions.push({ words: "Switch between light and dark", kind: "action", go: () => document.querySelector(".shell-theme").click() }, { words: "Keyboard shortcuts", kind: "action", go: () => help() });
@@ -104,7 +104,7 @@
 
   // -- help
 
-  const KEYS = [[MAC ? "⌘ K" : "Ctrl K", "Find pages, agents, conversations, traces and actions"], ["/", "To the filter or the search of the page"], ["j  k", "Down and up in a list"], ["Enter", "Open what is chosen"], ["Esc", "Close, or leave a field"],
+  const KEYS = [[MAC ? "⌘ K" : "Ctrl K", "Find pages, agents, conversations, traces and actions"], ["/", "Go to the page's filter or search"], ["j  k", "Move down and up in a list"], ["Enter", "Open the selected item"], ["Esc", "Close, or leave a field"],
     ...[...pages].map(({ key, words }) => [`g ${key}`, words]), ["?", "These shortcuts"]];
   const table = make("dl", {}, ...KEYS.flatMap(([keys, words]) => [make("dt", {}, make("kbd", {}, keys)), make("dd", {}, words)]));
   const card = make("dialog", { className: "shell-dialog" }, make("div", { className: "shell-keys" }, make("h2", {}, "Keyboard"), table, make("button", { type: "button", onclick: () => card.close() }, "Close")));
@@ -115,7 +115,7 @@
 
   // -- keys
 
-  /** A list says itself what its arrows do; in rows of links and buttons the focus goes from one to the next. */
+  /** A list with a role handles the arrow keys itself; in rows of links and buttons the focus moves from one to the next. */
   function move(by) {
     const list = first('[role="listbox"], [role="grid"], [role="treegrid"]', main);
     if (list) {

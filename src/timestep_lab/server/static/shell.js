@@ -1,18 +1,18 @@
-// The frame around every page: the theme, how much waits for approval, and the word when the connection is lost.
+// The frame of every page: the theme, the number of pending approvals, and the notice of a lost connection.
 (() => {
   const html = document.documentElement;
   const isDark = () => (html.dataset.tlTheme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   const choose = (theme) => { html.dataset.tlTheme = theme; localStorage.setItem("timestep-theme", theme); };
   for (const button of document.querySelectorAll(".shell-theme")) button.addEventListener("click", () => choose(isDark() ? "light" : "dark"));
-  // An agent switched the theme (the client tool `switch_theme`): the chat says so to the page around it.
+  // An agent switched the theme (the client tool `switch_theme`): the chat notifies the page.
   document.addEventListener("tl-theme", (event) => choose(event.detail.theme));
 
-  // The one thing that the page was opened with has given the tab its name.
+  // The item that the page was opened with has set the tab's title.
   const main = document.getElementById("main");
   const { title } = document;
   const named = new URL(location.href).searchParams.get("id");
 
-  // What is opened in a page is in its address, so that a reload, a bookmark and a shared link lead back to it.
+  // The open item is part of the address, so that reload, bookmarks and shared links return to it.
   document.addEventListener("tl-place", ({ detail: { id } }) => {
     const address = new URL(location.href);
     if (id) address.searchParams.set("id", id);
@@ -21,7 +21,7 @@
     document.title = id === named ? title : `${main.getAttribute("aria-label")} · Timestep Lab`;
   });
 
-  // The view draws itself in a shadow root, and speaks over a websocket of its own.
+  // The view renders in a shadow root and has its own websocket.
   const view = document.querySelector(".shell-view");
   if (view) {
     const el = document.createElement("div");
@@ -29,7 +29,7 @@
     import(view.dataset.module).then(({ default: open }) => open(el, view.dataset.key));
   }
 
-  // Until the view has drawn itself, its outline stands in its place.
+  // Show a skeleton until the view has rendered.
   document.addEventListener("tl-ready", () => document.querySelector(".shell-skeleton")?.remove(), { once: true });
 
   for (const time of document.querySelectorAll("main time[datetime]")) {
@@ -39,7 +39,7 @@
     time.textContent = min < 1 ? "just now" : min < 60 ? `${min} min ago` : min < 1440 ? `${Math.floor(min / 60)} h ago` : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
   }
 
-  // On a phone the pages that are needed less are behind one button.
+  // On a phone the less frequent pages are behind one button.
   const more = document.querySelector(".shell-more");
   const sheet = document.getElementById("shell-sheet");
   const unfold = (now) => { sheet.hidden = !now; more.setAttribute("aria-expanded", String(now)); if (now) sheet.querySelector("a").focus(); };
@@ -63,7 +63,7 @@
     }
   }
 
-  // Told of what begins or ends to wait, by whichever process or window; what was missed between two connections is counted anew.
+  // Notified of changes to pending approvals by any process; after a reconnect they are counted again.
   const lost = document.querySelector(".shell-lost");
   const tell = (words, canReload = false) => {
     lost.hidden = !words;
@@ -89,14 +89,14 @@
   // (data-tl-kept); where something else was typed, the reader says when.
   const written = new Set();
   addEventListener("input", (event) => { written.add(event.composedPath()[0]); }, { capture: true });
-  /** What was sent or closed since is not in need of being copied. */
+  /** Text that has been sent or closed since need not be copied. */
   const holdsText = (field) => field.isConnected && field.dataset?.tlKept === undefined && field.getClientRects().length > 0 && (field.type === "checkbox" || field.type === "radio" || field.value !== "");
   addEventListener("tl-gone", () => {
     isGone = true;
     const typed = [...written].some(holdsText);
     const last = Number(sessionStorage.getItem("timestep-reloaded"));
     if (typed || Date.now() - last < 5000) {
-      tell(typed ? "The server was started again. What you typed is still here: copy it, then reload." : "The server was started again.", true);
+      tell(typed ? "The server was restarted. Your text is still here: copy it, then reload." : "The server was restarted.", true);
       return;
     }
     sessionStorage.setItem("timestep-reloaded", Date.now());

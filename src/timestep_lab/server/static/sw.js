@@ -1,4 +1,4 @@
-// Keeps versioned scripts and styles; pages themselves are never kept: they hold a session of five minutes.
+// Caches versioned scripts and styles; pages are never cached, since they contain a session of five minutes.
 const CACHE = "timestep-lab-2";
 const OFFLINE = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Offline</title>
 <style>:root{color-scheme:light dark}body{font:15px/1.45 system-ui,sans-serif;display:grid;place-content:center;min-height:90vh;text-align:center}</style>
@@ -23,7 +23,7 @@ async function fromCache(request) {
   if (kept) return kept;
   const answer = await fetch(request);
   if (answer.ok) {
-    await cache.delete(request, { ignoreSearch: true });  // Of an earlier version.
+    await cache.delete(request, { ignoreSearch: true });  // From an earlier version.
     await cache.put(request, answer.clone());
   }
   return answer;

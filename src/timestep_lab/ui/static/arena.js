@@ -1,4 +1,4 @@
-// The component of ui/arena.py: two answers without names, a vote, and who it was.
+// The component of ui/arena.py: two answers without names, a vote, and then the names.
 
 import { data, h, put, svg } from "./shared/dom.js";
 import { count } from "./shared/format.js";
@@ -55,7 +55,7 @@ function render({ model, el }) {
       return;
     }
     if (!state.duel) {
-      put(duel, h("div", { class: "tl-empty" }, h("h2", {}, "Every pair is voted on"), h("p", {}, "The ranking below counts all votes. More cases or another epoch make new pairs.")));
+      put(duel, h("div", { class: "tl-empty" }, h("h2", {}, "Every pair is voted on"), h("p", {}, "The ranking below counts all votes. More cases or another epoch create new pairs.")));
       return;
     }
     put(duel, h("h2", {}, "Which answer is better?"), h("div", { class: "tl-asked", tabindex: 0, role: "group", "aria-label": "Asked" }, longText(state.duel.input)),
@@ -79,7 +79,7 @@ function render({ model, el }) {
     } else if (state.duel) {
       put(buttons, VOTES.map(([outcome, word, key]) => h("button", { class: "tl-button", type: "button", "aria-keyshortcuts": key, onclick: () => vote(outcome) }, word, h("kbd", { "aria-hidden": "true" }, key))));
     } else put(buttons);
-    // The buttons were replaced; whoever voted by keys goes on with keys.
+    // The buttons were replaced; keep the focus for keyboard users.
     if (held && !root.contains(root.getRootNode().activeElement)) (buttons.querySelector(".tl-primary") ?? duel).focus({ preventScroll: true });
   }
 
@@ -105,7 +105,7 @@ function side(name, answer, steps) {
     longText(answer, { markdown: true }));
 }
 
-/** Who is rated how, with intervals. `ranking`: rows best first. */
+/** The ratings with intervals. `ranking`: rows, best first. */
 export function ratingTable({ ranking, votes }) {
   const known = ranking.filter((row) => row.ci_low !== null && row.ci_high !== null);
   const low = Math.min(950, ...known.map((row) => row.ci_low));

@@ -1,4 +1,4 @@
-// The chat: one conversation, live. State comes from ui/chat.py; this file keeps the page in step with it.
+// The chat: a live conversation. The state comes from ui/chat.py; this file updates the page.
 
 import { h, put, perFrame, storage } from "./shared/dom.js";
 import { icon } from "./shared/icons.js";
@@ -13,11 +13,11 @@ import { working } from "./chat/working.js";
 import { writing } from "./chat/writing.js";
 
 const NEAR_END = 24;
-/** There the focus brings up a keyboard over half of the screen. */
+/** On touch screens, focusing the input opens a keyboard over half of the screen. */
 const TOUCH = window.matchMedia("(hover: none)");
 const WITHOUT_ANSWER = ["cancelled", "failed", "interrupted"];
 
-/** `context.within`: the chat is a part of another page, under this name, which says who answers. It then takes no focus by itself. */
+/** `context.within`: the chat is part of another page and is named after it. Then it does not take the focus by itself. */
 export function render(context) {
   const view = mount(context, "chat");
   const { root, link } = view;
@@ -32,7 +32,7 @@ export function render(context) {
   const edits = h("div", { class: "tl-chat-notices" });
   const pen = writing(root);
 
-  // -- the parts of the page
+  // -- page structure
 
   const list = threadList({
     open: (id) => { tell("open", { thread_id: id }); if (narrow()) showList(false); },
@@ -47,7 +47,7 @@ export function render(context) {
     send(text, attachments) {
       pinned = true;
       pen.done();
-      const edited = state?.editing; // Of a page that has just opened there may be no state yet.
+      const edited = state?.editing; // A page that has just opened may have no state yet.
       if (edited) state.editing = null;
       banner();
       return edited ? link.call("edit", { item_id: edited, text, attachments }) : link.call("send", { text, attachments });
@@ -55,8 +55,8 @@ export function render(context) {
     stop: () => tell("stop"),
     attach: async (file) => (await link.call("attach", { name: file.name, mime_type: file.type }, [await file.arrayBuffer()])).value,
     problem(error) {
-      // A view of a kernel that was restarted: the conversation is in the store, and goes on in a new view.
-      if (error.isDead && state.thread) Object.assign(error, { nextStep: `If the kernel was restarted, go on here with lab.chat(thread="${state.thread.id}"): what you wrote comes along.` });
+      // The view belongs to a restarted kernel: the conversation is in the store and continues in a new view.
+      if (error.isDead && state.thread) Object.assign(error, { nextStep: `If the kernel was restarted, continue with lab.chat(thread="${state.thread.id}"). Your text is kept.` });
       problem(error);
     },
   });
@@ -90,11 +90,11 @@ export function render(context) {
     const kept = JSON.parse(storage((tab) => tab.getItem("timestep-chosen")) ?? "null");
     if (kept && mayRestore && !state.thread_id) tell("choose", kept);
     if (!mayRestore || state.thread_id) storage((tab) => tab.removeItem("timestep-chosen"));
-    mayRestore = null; // Once a page.
+    mayRestore = null; // Once per page.
   }
 
   const narrow = () => root.clientWidth < 720;
-  /** On a wide page of the served app conversations stand beside; who closed them there has them closed. */
+  /** On a wide page of the served app the list of conversations is open, unless the reader has closed it. */
   const isWide = () => document.querySelector("main.shell-main") !== null && root.clientWidth >= 980 && localStorage.getItem("timestep-conversations") !== "closed";
   function showList(now) {
     list.show(now);
@@ -105,7 +105,7 @@ export function render(context) {
     if (!now) listButton.focus();
   }
 
-  // -- following the end, unless the reader has scrolled away from it
+  // -- following the end of the conversation, unless the reader has scrolled away
 
   let pinned = true;
   const follow = () => { log.scrollTop = log.scrollHeight; };
@@ -146,7 +146,7 @@ export function render(context) {
     drawn.set(item.id, made);
     if (isNew && item.type === "approval" && !item.data.decision) callTo(made, item);
   }
-  /** To an approval, with the focus if nobody needs it elsewhere: not in the middle of writing, nor at the card before. */
+  /** Move the focus to an approval, unless the reader is writing or using another card. */
   function callTo(card, item) {
     const at = pen.focused();
     if (at && !pen.isWriting() && !at.closest(".tl-chat-approval")) card.focus();
@@ -161,7 +161,7 @@ export function render(context) {
     const last = [...drawn.values()].findLast((made) => made.facts && made.runId === run.id) ?? endOf(run);
     last?.facts(run, traceLink);
   }
-  /** A turn that ended before anything was said has no item that tells of it. */
+  /** A turn that ended without output has no item. */
   function endOf(run) {
     const [after, before] = [...drawn].findLast(([, made]) => made.runId === run.id) ?? [];
     if (!before || !WITHOUT_ANSWER.includes(run.status)) return null;
@@ -191,7 +191,7 @@ export function render(context) {
     const id = state.thread?.id ?? null;
     if (id === place) return;
     place = id;
-    // A page around the chat may put the conversation into its address.
+    // The surrounding page may put the conversation into its address.
     root.dispatchEvent(new CustomEvent("tl-place", { detail: { page: "/chat", id }, bubbles: true, composed: true }));
   }
   function drawEmpty() {
@@ -199,7 +199,7 @@ export function render(context) {
     root.classList.toggle("tl-is-empty", empty);
     if (!empty) { inner.querySelector(".tl-chat-start")?.remove(); return; }
     if (!state.loaded && state.thread_id) return; // What was said is on its way.
-    put(inner, h("div", { class: "tl-chat-start" }, h("h2", {}, "What shall we find out?"), h("p", { class: "tl-soft" }, state.hint),
+    put(inner, h("div", { class: "tl-chat-start" }, h("h2", {}, "What would you like to know?"), h("p", { class: "tl-soft" }, state.hint),
       h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => begin(text) }, text)))));
   }
   function begin(text) {
@@ -207,14 +207,14 @@ export function render(context) {
     write.say(text);
     if (!TOUCH.matches) write.focus();
   }
-  /** In the served app's page the reader came to write; beside the cells of a notebook they may be anywhere. */
+  /** Focus the input in the served app's page; in a notebook the reader may be in another cell. */
   function welcome() {
     if (welcomed) return;
     welcomed = true;
     if (!context.within && document.querySelector("main.shell-main") && pen.isLost() && !TOUCH.matches) write.focus();
   }
   function banner() {
-    put(edits, state?.editing ? h("div", { class: "tl-notice" }, icon("branch"), h("span", {}, "Your edited message starts a branch; the conversation so far stays as it is."),
+    put(edits, state?.editing ? h("div", { class: "tl-notice" }, icon("branch"), h("span", {}, "Your edited message starts a branch; the original conversation is kept."),
       h("button", { type: "button", class: "tl-quiet", "aria-label": "Stop editing", onclick: () => { state.editing = null; write.fill(""); banner(); } }, icon("close"))) : null);
   }
   function showActivity(isBusy, run) {
@@ -222,7 +222,7 @@ export function render(context) {
     write.busy(isBusy, undecided.size > 0);
   }
 
-  // -- what Python tells
+  // -- messages from Python
 
   link.on("snap", (next) => {
     state = { ...next, editing: null };

@@ -1,4 +1,4 @@
-// The component of ui/duel.py: one message, two answers side by side as they are written, a vote, and who it was.
+// The component of ui/duel.py: one message, two answers side by side, a vote, and then the names.
 
 import { data, h, perFrame, put } from "./shared/dom.js";
 import { count } from "./shared/format.js";
@@ -32,7 +32,7 @@ function render(context) {
     attach: async (file) => (await link.call("attach", { name: file.name, mime_type: file.type }, [await file.arrayBuffer()])).value,
     problem,
   });
-  // Questions of a data set, if the duel has one: each is asked by a click, and another can be written at any time.
+  // Questions of a data set, if the duel has one: a click sends the next one; other questions can be written at any time.
   const more = h("button", { type: "button", class: "tl-button", onclick: async () => {
     const { text, left } = await ask("question");
     state.left = left;
@@ -81,8 +81,8 @@ function render(context) {
   function drawEmpty() {
     root.classList.toggle("tl-is-empty", rounds.size === 0);
     if (rounds.size) { inner.querySelector(".tl-chat-start")?.remove(); return; }
-    put(inner, h("div", { class: "tl-chat-start" }, h("h2", {}, "Ask both the same"),
-      h("p", { class: "tl-soft" }, state.blind ? "Two answers come side by side, without names. Your vote says who they were." : "Two answers come side by side. Your votes are counted."),
+    put(inner, h("div", { class: "tl-chat-start" }, h("h2", {}, "Ask both models"),
+      h("p", { class: "tl-soft" }, state.blind ? "Two answers appear side by side, without names. Vote to see the names." : "Two answers appear side by side. Your votes are counted."),
       state.left ? null : h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => { pinned = true; write.say(text); } }, text)))));
   }
   function show(round) {

@@ -1,4 +1,4 @@
-// The component of ui/explorer.py: the traces as a table with what they are counted by beside it, or with the opened one.
+// The component of ui/explorer.py: the table of traces, with facets or the open trace beside it.
 
 import { h, put } from "./shared/dom.js";
 import { icon } from "./shared/icons.js";
@@ -21,7 +21,7 @@ function render({ model, el }) {
   const view = mount({ model, el }, "explorer");
   const { root, link } = view;
   let query = { ...ALL, order: "started_at desc" };
-  /** What was asked last and is not answered yet: a second click builds on the first. */
+  /** The pending query: a second click builds on the first. */
   let asked = null;
   let opened = null;
   let face = "table";
@@ -158,10 +158,10 @@ function render({ model, el }) {
     bar.live(state.is_live);
     first = state.query;
     show(state);
-    if (state.unread?.length && !told) notice([h("strong", {}, "Not all of the address could be read."), h("ul", {}, state.unread.map((words) => h("li", {}, words)))], { isBad: true });
+    if (state.unread?.length && !told) notice([h("strong", {}, "Some URL parameters are invalid."), h("ul", {}, state.unread.map((words) => h("li", {}, words)))], { isBad: true });
     told = true;
     if (state.refused) bar.refuse({ message: state.refused.message, nextStep: state.refused.next_step }, state.refused.filter);
-    // Which day was yesterday depends on where the reader is.
+    // Which day was yesterday depends on the reader's time zone.
     const range = rangeOf(state.query.range);
     if (range && range.since !== new Date(state.query.since).toISOString()) ask(range, { isStep: false });
     if (state.selected && state.selected !== opened) { list.choose(state.selected); open(state.selected, { tell: false }); }
@@ -178,13 +178,13 @@ function render({ model, el }) {
 const pick = (from, names) => Object.fromEntries(names.map((name) => [name, from[name] ?? null]));
 const withRange = (query) => ({ ...query, ...(rangeOf(query.range) ?? {}) });
 
-/** How a reader likes the table, kept in this browser. */
+/** The reader's table settings, stored in this browser. */
 function kept() {
   const usual = { columns: USUAL, density: "close" };
   try {
     return { ...usual, ...JSON.parse(localStorage.getItem(KEPT) ?? "{}") };
   } catch {
-    return usual; // A page that may keep nothing: an exported file, a sandboxed frame.
+    return usual; // A page without storage: an exported file, a sandboxed frame.
   }
 }
 
@@ -192,22 +192,22 @@ function keep(looks) {
   try {
     localStorage.setItem(KEPT, JSON.stringify(looks));
   } catch {
-    // As above; the choice then lasts as long as the page.
+    // As above; the settings then last as long as the page.
   }
 }
 
 function nothingYet() {
   if (location.pathname === "/traces") {
     return h("div", { class: "tl-empty" }, h("h2", {}, "No traces yet"), h("p", {}, "Every run is traced. Start one in the chat; it needs no key."), h("a", { class: "tl-button tl-primary", href: "/chat" }, "Start a chat"),
-      h("p", {}, "Traces in a file of yours come in by Import, above. Programs that speak OpenTelemetry send theirs to:"), h("pre", {}, `${location.origin}/v1/traces`));
+      h("p", {}, "Import a file with Import, above, or send OpenTelemetry traces to:"), h("pre", {}, `${location.origin}/v1/traces`));
   }
   return h("div", { class: "tl-empty" }, h("h2", {}, "No traces yet"), h("p", {}, "Every run is traced. Start one in a cell:"), h("pre", {}, 'await lab.run("Umbrella in Oakland?")'),
-    h("p", {}, "or bring traces from elsewhere:"), h("pre", {}, 'lab.import_traces("traces.jsonl")'));
+    h("p", {}, "or import traces:"), h("pre", {}, 'lab.import_traces("traces.jsonl")'));
 }
 
 function nothingMatches({ search, source }, clear) {
   const words = { live: "No live trace matches", evaluation: "No trace of an evaluation matches", imported: "No imported trace matches" };
-  return h("div", { class: "tl-empty" }, h("h2", {}, words[source] ?? "No trace matches"), h("p", {}, source ? "Loosen the filter, the words or the time, or look at all sources." : "Loosen the filter, the words or the time."),
-    search ? h("p", {}, "All words must stand in one step. They are looked for whole, the last one from its beginning.") : null, h("button", { class: "tl-button", type: "button", onclick: clear }, "Show all traces"));
+  return h("div", { class: "tl-empty" }, h("h2", {}, words[source] ?? "No trace matches"), h("p", {}, source ? "Change the filter, the words or the time, or look at all sources." : "Change the filter, the words or the time."),
+    search ? h("p", {}, "All words must occur in the same step. Whole words are matched; the last one may be a prefix.") : null, h("button", { class: "tl-button", type: "button", onclick: clear }, "Show all traces"));
 }
 export default { render };

@@ -1,4 +1,4 @@
-// The component of ui/grid.py: verdict, its picture, quality against cost, and the matrix.
+// The component of ui/grid.py: verdict, chart of differences, quality against cost, and the matrix.
 
 import { h, perFrame, put } from "./shared/dom.js";
 import { count } from "./shared/format.js";
@@ -39,7 +39,7 @@ function render({ model: host, el }) {
   const chart = qualityChart();
   const trouble = h("div", { class: "tl-notice tl-is-bad", role: "alert", hidden: true });
   const rowsShown = h("span", { class: "tl-soft tl-num tl-small", role: "status" });
-  const again = h("button", { class: "tl-more", type: "button", hidden: true }, "Look for more");
+  const again = h("button", { class: "tl-more", type: "button", hidden: true }, "Check for updates");
   const toggle = (name, word, key) => h("button", { class: "tl-button", type: "button", "aria-pressed": "false", "aria-keyshortcuts": key, onclick: () => filter(name) }, word, h("kbd", {}, key));
   const buttons = { differ: toggle("differ", "Differ", "d"), fail: toggle("fail", "Failures", "f") };
   const traceKey = h("button", { class: "tl-button", type: "button", "aria-keyshortcuts": "t", onclick: () => traceOf(matrix.order[matrix.active.at], matrix.active.column) }, "Trace", h("kbd", {}, "t"));
@@ -78,7 +78,7 @@ function render({ model: host, el }) {
   function head(next, isNew) {
     model.setHead(next);
     root.toggleAttribute("data-tl-unread", Boolean(next.unread));
-    // Who saw it run has room for three lines, also when it ends, so that nothing below moves.
+    // Keeps room for three lines from the start, so that nothing below moves when it ends.
     if (model.isRunning) verdict.classList.add("tl-has-room");
     if (verdict.textContent !== next.headline) {
       verdict.textContent = next.headline;
@@ -119,7 +119,7 @@ function render({ model: host, el }) {
 
   function whole(next, buffers) {
     model.load(next, buffers[0]);
-    // What has ended is read for its failures; while it runs, nothing changes its place.
+    // Finished comparisons are sorted by failures; while one runs, rows keep their position.
     shown.failFirst = !model.isRunning;
     order.value = shown.failFirst ? "fail" : "";
     head(next, true);
@@ -127,7 +127,7 @@ function render({ model: host, el }) {
     filter();
   }
 
-  // One case, whole
+  // An open case
 
   function open(row, column) {
     fetchCase(row, column).then((isShown) => { if (isShown) opened.element.focus({ preventScroll: true }); });
@@ -136,7 +136,7 @@ function render({ model: host, el }) {
   function follow(row, column) {
     if (opened.element.hidden) return;
     clearTimeout(following);
-    // Holding an arrow key down passes over many rows; only the one it stops at is fetched.
+    // Holding an arrow key passes over many rows; only the last one is fetched.
     following = setTimeout(() => fetchCase(row, column), FOLLOW_MS);
   }
 
@@ -177,14 +177,14 @@ function render({ model: host, el }) {
 
   // A trace
 
-  /** The trace of a cell, of its failing epoch where there is one. */
+  /** The trace of a cell, of a failing epoch if there is one. */
   async function traceOf(row, column) {
     try {
       const answers = (await traces(link.call("case", { place: row }))).value.answers.filter((answer) => answer.column === column && answer.trace_id);
       const failed = answers.find((answer) => answer.status === "error" || answer.scores?.some(({ scorer: by, value }) => by === model.head.deciding && value !== null && value < 0.5));
       const found = failed ?? answers[0];
       if (found) await openTrace(found.trace_id);
-      else refuse({ message: "This answer has no trace.", nextStep: "Answers under way and those of functions may have none." });
+      else refuse({ message: "This answer has no trace.", nextStep: "Answers in progress and those of functions may not have one." });
     } catch (error) {
       refuse(error);
     }
@@ -224,7 +224,7 @@ function render({ model: host, el }) {
 
   link.on("snap", whole);
   link.on("grid", whole);
-  // The same comparison, read again: the rows that are shown stay.
+  // The same comparison, read again: the visible rows stay.
   link.on("cells", (next, buffers) => {
     if (next.n_cases !== model.cases.length) return whole(next, buffers);
     model.load(next, buffers[0]); head(next, false);
@@ -233,7 +233,7 @@ function render({ model: host, el }) {
   link.on("head", (op) => { head(op, false); matrix.forget(); if (wanted) fetchCase(wanted.row, wanted.column); });
   link.on("live", ({ cells, progress: now, scorers }) => {
     if (scorers && scorers.length > model.head.scorers.length) {
-      // The engine's own rule: `overall` decides where there is one, else the first.
+      // Same rule as in the engine: `overall` decides if it exists, else the first scorer.
       head({ ...model.head, scorers, deciding: scorers.includes("overall") ? "overall" : scorers[0], progress: null }, shown.scorer === null);
       matrix.forget();
     }
@@ -245,7 +245,7 @@ function render({ model: host, el }) {
     if (!now) return;
     progress.update(now);
     numbersSoon();
-    // Rows that have come to match a filter wait until the reader asks for them: nothing moves by itself.
+    // Rows that newly match a filter are shown only on request: nothing moves by itself.
     if (shown.differ || shown.fail) again.hidden = model.rows(shown).length === matrix.order.length;
   });
   view.onClose(() => { clearInterval(growing); clearTimeout(following); numbersSoon.cancel(); matrix.close(); panel?.close(); });

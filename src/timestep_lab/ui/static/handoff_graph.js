@@ -1,4 +1,4 @@
-// The component of ui/handoff_graph.py: one graph of handoffs, or two as one.
+// The component of ui/handoff_graph.py: one handoff graph, or two combined.
 
 import { h } from "./shared/dom.js";
 import { mount } from "./shared/mount.js";

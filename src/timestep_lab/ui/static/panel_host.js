@@ -1,4 +1,4 @@
-// Panel's component model, dressed as the model that anywidget hands to render(). Follows the component in one text.
+// Adapts Panel's component model to the model that anywidget passes to render(). Appended to the component in the bundle.
 function $hostOf(panelModel) {
   let waiting = {};
   const wrapped = new Map();

@@ -1,5 +1,5 @@
-// The host of a page of the served app: the view's own websocket (server/panel.py says what is in a frame). Follows the component in one text.
-// Told to the view beside the server's messages: `lost`, `found` (opened again), `gone` (the server no longer has this view).
+// The host of a page of the served app: the view's websocket (frames are described in server/panel.py). Appended to the component in the bundle.
+// Events for the view in addition to the server's messages: `lost`, `found` (reconnected), `gone` (the server no longer has this view).
 const $NO_SUCH_VIEW = 1008;
 const $FIRST_PAUSE_MS = 400;
 const $LONGEST_PAUSE_MS = 10000;
@@ -49,7 +49,7 @@ function $channelTo(key) {
     })($FIRST_PAUSE_MS);
   });
 }
-/** Draws the view in `el` once its websocket is open. */
+/** Render the view in `el` once its websocket is open. */
 export default async function open(el, key) {
   const channel = await $channelTo(key);
   const listens = (listener) => (event, callback) => { if (event === "msg:custom") listener(callback); };

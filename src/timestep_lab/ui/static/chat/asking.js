@@ -1,9 +1,9 @@
-// Questions to Python whose refusals are shown where the reader looks: chat and duel.
+// Calls to Python whose errors are shown near the reader's input; used by chat and duel.
 
 import { h } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 
-/** `{notices, problem(error), ask(name, args, buffers), tell(name, args)}`: `ask` gives the value or throws, `tell` only shows what went wrong. */
+/** `{notices, problem(error), ask(name, args, buffers), tell(name, args)}`: `ask` returns the value or throws, `tell` only shows errors. */
 export function asking(link) {
   const notices = h("div", { class: "tl-chat-notices" });
 

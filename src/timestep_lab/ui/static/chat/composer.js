@@ -1,5 +1,5 @@
-// Where a message is written: text that grows with its lines, files by button, drop and paste, Send or Stop. Nothing written here is
-// lost: a draft, what waits for the end of a turn, and what was on its way when the connection was lost outlive a reload of the page.
+// The message input: grows with its text, attaches files by button, drop and paste, and sends or stops. Nothing written is lost: a draft,
+// queued messages, and a message in transit when the connection was lost survive a reload of the page.
 
 import { h, put, storage } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -17,18 +17,18 @@ const AWAY = "Reconnecting to the server. What you write here is kept.";
 export function composer(name, on) {
   let attachments = [];
   let uploading = 0;
-  let shelving = 0; // Files on their way to the shelf, or the shelf being read: a message waits for them.
-  let unsent = []; // Files whose upload was broken off with the connection: taken again when it is back.
+  let shelving = 0; // Files being uploaded, or stored files being read: a message waits for them.
+  let unsent = []; // Files whose upload was interrupted; restarted after reconnecting.
   let isBusy = false;
-  let isHeld = false; // A decision is wanted first.
+  let isHeld = false; // An approval is pending.
   let isAway = false;
-  let queue = []; // Messages for after this turn.
-  let onWay = null; // One that was sent and is not yet known to be stored: `{text, attachments, after}`.
-  let isUnsure = false; // The connection was lost, or the page loaded anew, while it was on its way.
+  let queue = []; // Messages queued for after this turn.
+  let onWay = null; // A sent message that is not confirmed as stored: `{text, attachments, after}`.
+  let isUnsure = false; // The connection was lost, or the page reloaded, while it was in transit.
   let place = null; // Id of the conversation; "new" before it has one.
   const field = h("textarea", { rows: 1, placeholder: "Ask anything", "aria-label": "Message", class: "tl-chat-field", enterkeyhint: "send", "data-tl-kept": "" });
   const chips = h("div", { class: "tl-chat-files", hidden: true });
-  const waiting = h("ul", { class: "tl-chat-queue", "aria-label": "Messages that wait for the end of this turn", hidden: true });
+  const waiting = h("ul", { class: "tl-chat-queue", "aria-label": "Queued messages", hidden: true });
   const away = h("div", { class: "tl-chat-away", role: "status" });
   const picker = h("input", { type: "file", multiple: true, hidden: true, tabindex: "-1", "aria-hidden": "true", "data-tl-kept": "" });
   const clip = h("button", { type: "button", class: "tl-quiet tl-chat-clip", "aria-label": "Attach files", title: "Attach files", onclick: () => picker.click() }, icon("clip"));
@@ -41,7 +41,7 @@ export function composer(name, on) {
   const ready = () => {
     send.disabled = isAway || shelving + uploading + unsent.length > 0 || isEmpty();
     send.title = isAway ? AWAY : "";
-    // While a turn goes on there is Stop, and beside it a way to say what comes next once something is written.
+    // During a turn there is a Stop button, and once something is written, a button to queue it.
     send.hidden = isBusy && isEmpty();
     put(sendWord, isBusy ? "Send next" : "Send");
     send.setAttribute("aria-label", isBusy ? "Send next" : "Send");
@@ -68,7 +68,7 @@ export function composer(name, on) {
     try {
       await on.send(message.text, message.attachments);
     } catch (error) {
-      if (error.isLost || error.closed) { isUnsure = true; return; } // `settle` finds out, when the conversation is read again.
+      if (error.isLost || error.closed) { isUnsure = true; return; } // `settle` finds out when the conversation is read again.
       giveBack(message);
       on.problem(error);
     }
@@ -76,7 +76,7 @@ export function composer(name, on) {
     keep();
     next();
   }
-  /** Into the field again, before what was written since. */
+  /** Back into the input, before the text written since. */
   function giveBack(message) {
     field.value = [message.text, field.value].filter(Boolean).join("\n");
     attachments = [...message.attachments, ...attachments];
@@ -92,7 +92,7 @@ export function composer(name, on) {
     }, NEXT_AFTER_MS);
   }
 
-  // -- what outlives a reload
+  // -- state that survives a reload
 
   const keyOf = (where) => `timestep-${name}:${where}`;
   function keep() {
@@ -112,12 +112,12 @@ export function composer(name, on) {
   function draw() {
     waiting.hidden = !queue.length;
     put(waiting, queue.map((message) => h("li", { class: "tl-chip tl-chat-queued" }, icon("paused", "Waits"), h("span", { class: "tl-clip" }, message.text || message.attachments.map(nameOf).join(", ")),
-      h("button", { type: "button", class: "tl-quiet", "aria-label": `Write on: ${message.text.slice(0, 40)}`, title: "Back into the field", onclick: () => { queue = queue.filter((other) => other !== message); giveBack(message); keep(); field.focus(); } }, icon("edit")),
-      h("button", { type: "button", class: "tl-quiet", "aria-label": `Do not send: ${message.text.slice(0, 40)}`, title: "Do not send", onclick: () => { queue = queue.filter((other) => other !== message); draw(); keep(); field.focus(); } }, icon("close", undefined, 10)))));
+      h("button", { type: "button", class: "tl-quiet", "aria-label": `Edit: ${message.text.slice(0, 40)}`, title: "Edit again", onclick: () => { queue = queue.filter((other) => other !== message); giveBack(message); keep(); field.focus(); } }, icon("edit")),
+      h("button", { type: "button", class: "tl-quiet", "aria-label": `Discard: ${message.text.slice(0, 40)}`, title: "Discard", onclick: () => { queue = queue.filter((other) => other !== message); draw(); keep(); field.focus(); } }, icon("close", undefined, 10)))));
     chips.hidden = !attachments.length && !uploading && !unsent.length;
     put(chips, attachments.map((file) => h("span", { class: "tl-chip tl-chat-file" }, icon("clip"), h("span", { class: "tl-clip" }, nameOf(file)), file.size ? h("span", { class: "tl-soft" }, bytes(file.size)) : null,
       h("button", { type: "button", class: "tl-quiet", "aria-label": `Remove ${nameOf(file)}`, onclick: () => remove(file) }, icon("close", undefined, 10)))),
-      unsent.map((one) => h("span", { class: "tl-chip tl-chat-file" }, icon("paused", "Waits for the server"), h("span", { class: "tl-clip" }, one.file.name),
+      unsent.map((one) => h("span", { class: "tl-chip tl-chat-file" }, icon("paused", "Waiting for the server"), h("span", { class: "tl-clip" }, one.file.name),
         h("button", { type: "button", class: "tl-quiet", "aria-label": `Remove ${one.file.name}`, onclick: () => { unsent = unsent.filter((other) => other !== one); shelf.remove(one.kept); draw(); field.focus(); } }, icon("close", undefined, 10)))),
       uploading ? h("span", { class: "tl-chip", role: "status" }, icon("running"), `Uploading ${uploading}`) : null);
     ready();
@@ -143,13 +143,13 @@ export function composer(name, on) {
     draw();
     try {
       const attached = await on.attach(one.file);
-      attachments = [...attachments, attached]; // After the wait: other files may have come meanwhile.
+      attachments = [...attachments, attached]; // After the wait: other files may have been added meanwhile.
       keep();
       shelf.remove(one.kept);
     } catch (error) {
       if (error.isLost || error.closed) {
         unsent = [...unsent, one];
-        setTimeout(uploadAgain, AGAIN_AFTER_MS); // The connection may have been back before this was known.
+        setTimeout(uploadAgain, AGAIN_AFTER_MS); // The connection may already be back.
       } else {
         shelf.remove(one.kept);
         on.problem(Object.assign(error, { message: `${one.file.name} was not attached. ${error.message}` }));
@@ -191,7 +191,7 @@ export function composer(name, on) {
       draw();
       keep();
     },
-    /** `now`: a run goes on in the conversation. `held`: it waits for a decision, and so does what is queued. */
+    /** `now`: a run is active in the conversation. `held`: it waits for an approval, as do queued messages. */
     busy(now, held) {
       const hadFocus = [send, stop].includes(element.getRootNode().activeElement);
       isBusy = now;
@@ -209,14 +209,14 @@ export function composer(name, on) {
       ready();
       next();
     },
-    /** Which conversation is shown, null for a new one: what is written goes with the reader, what was kept for it comes back. */
+    /** The conversation shown, null for a new one. Its saved draft is restored. */
     at(id) {
       const before = place;
       place = id ?? "new";
       if (before === place) return;
       if (before !== null) storage((tab) => tab.removeItem(keyOf(before)));
       if (isEmpty() && !queue.length && !onWay) restore();
-      // Only of the page as it was loaded: what is being uploaded now is not in need of it.
+      // Only for a newly loaded page: current uploads need no restart.
       if (before === null) {
         shelving += 1;
         shelf.all(keyOf(place)).then((found) => { unsent = [...unsent, ...found]; }).finally(() => { shelving -= 1; draw(); uploadAgain(); });
@@ -235,7 +235,7 @@ export function composer(name, on) {
       keep();
       next();
     },
-    /** Write for the reader: a message to edit comes with the files it was sent with. */
+    /** Prefill the input: a message to edit keeps its attachments. */
     fill(text, files = []) {
       field.value = text;
       attachments = [...files];
@@ -248,11 +248,11 @@ export function composer(name, on) {
   };
 }
 
-// -- files on their way to the server, over a reload of the page
+// -- files being uploaded, kept over a reload of the page
 
 const DAY_MS = 86_400_000;
 
-/** This tab's files that are not attached yet, in the browser's database; nothing is kept where the page's frame may have none. */
+/** This tab's files that are not attached yet, in IndexedDB; nothing is stored in frames without access to it. */
 const shelf = {
   tab: () => storage((tab) => { if (!tab.getItem("timestep-tab")) tab.setItem("timestep-tab", Math.random().toString(36).slice(2)); return tab.getItem("timestep-tab"); }),
   async use(mode, work) {
@@ -264,7 +264,7 @@ const shelf = {
       return null;
     }
     opening.onupgradeneeded = () => opening.result.createObjectStore("files", { autoIncrement: true });
-    const database = await settled(opening).catch(() => null); // A private window may refuse.
+    const database = await settled(opening).catch(() => null); // A private window may deny access.
     if (!database) return null;
     try {
       return await work(database.transaction("files", mode).objectStore("files"));
@@ -275,7 +275,7 @@ const shelf = {
   /** Its key. */
   add: (where, file) => shelf.use("readwrite", (store) => settled(store.add({ where: `${shelf.tab()} ${where}`, at: Date.now(), file }))),
   remove: (key) => (key === null ? null : shelf.use("readwrite", (store) => settled(store.delete(key)))),
-  /** `{file, kept}` of this tab and conversation. What nobody came back for in a day is thrown away. */
+  /** `{file, kept}` of this tab and conversation. Files are deleted after a day. */
   async all(where) {
     const found = [];
     await shelf.use("readwrite", async (store) => {

@@ -1,4 +1,4 @@
-// One function a kind of item. Each gives `{element, update(item), push?(delta)}`; an item drawn once is changed in place after that.
+// One function per kind of item. Each returns `{element, update(item), push?(delta)}`; later changes are made in place.
 
 import { h, put, data, safeText, copy } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -79,7 +79,7 @@ function assistantMessage(item, on) {
   };
 }
 
-/** Under an answer, or what came instead of one: what the turn took, its trace, and what can be done about it. */
+/** Below an answer (or instead of one): the turn's usage, its trace, and actions. */
 function turnLine(before, ...buttons) {
   const facts = h("footer", { class: "tl-chat-facts" });
   return {
@@ -88,7 +88,7 @@ function turnLine(before, ...buttons) {
   };
 }
 
-/** Model, time, first token, tokens, cost. */
+/** Model, duration, time to first token, tokens, cost. */
 function factParts(run) {
   const parts = [run.model, duration(run.duration_ms)];
   if (run.ttft_ms !== null) parts.push(`first token ${duration(run.ttft_ms)}`);
@@ -141,7 +141,7 @@ function toolCall(item, on) {
   return { element, update, push(delta) { typed += delta; now = { ...now, data: { ...now.data, arguments: typed } }; update(now); return null; } };
 }
 
-/** What a tool's result looks like, where it has a look: the weather card. */
+/** The widget of a tool's result, if it has one: the weather card. */
 function drawCard(card, item, on) {
   card.hidden = !item.widget;
   if (!item.widget) return;
@@ -199,7 +199,7 @@ function approval(item, on) {
   return { element, update, focus() { cameAt = performance.now(); (element.querySelector(".tl-schema-form :is(input, select, textarea)") ?? element.querySelector(".tl-primary"))?.focus(); } };
 }
 
-/** A key that was on its way to another place presses no button that has just taken the focus: one held down, or before `settled()`. */
+/** Ignore a key press that was meant for another element: one held down, or before `settled()`. */
 function meant(button, settled) {
   let pressed = false;
   button.addEventListener("keydown", (event) => {
@@ -246,7 +246,7 @@ const ENDINGS = {
   failed: ["error", "Failed before an answer."],
 };
 
-/** The end of a turn of which nothing else tells: `data` is `{status, after}`, the id of the last item before it. */
+/** The end of a turn without items: `data` is `{status, after}`, the id of the last item before it. */
 function endedItem(item, on) {
   const [sign, words] = ENDINGS[item.data.status];
   const line = turnLine(null, quiet("Try again from here", "turn", () => on.retry({ id: item.data.after })));

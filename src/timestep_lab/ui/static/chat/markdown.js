@@ -97,7 +97,7 @@ function block(source) {
   return paragraph(text);
 }
 
-/** A paragraph, and a list or a fence that begins right below it without an empty line. */
+/** A paragraph, and a list or code fence that follows directly without an empty line. */
 function paragraph(text) {
   const lines = text.split("\n");
   const at = lines.findIndex((line, n) => n > 0 && (isItem(line) || /^ {0,3}(`{3,}|#{1,6} )/.test(line)));
@@ -177,7 +177,7 @@ function inline(node, text) {
   return node;
 }
 
-/** No picture is fetched because a model names it: the address could carry what was said. */
+/** Images are not loaded: a model could leak data through their address. */
 function picture(words, target) {
   const name = words || "image";
   if (!SAFE_LINK.test(target)) return h("span", { class: "tl-md-image tl-soft" }, `[${name}: an image that is not shown]`);

@@ -1,11 +1,11 @@
-// Which model answers: one of the list, or any other by its name.
+// Selects the model: from a list, or by name.
 
 import { h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 
 const OTHER = "?";
 
-/** `on.pick(name)` for one of the list, "" for the agent's own. `on.name(name)` for one that was written: its promise is refused with what is wrong. */
+/** `on.pick(name)` for a listed model, "" for the agent's own. `on.name(name)` for a typed one: its promise is rejected if the model is invalid. */
 export function modelPicker(on) {
   let chosen = "";
   const id = `tl-models-${Math.random().toString(36).slice(2, 10)}`;
@@ -18,7 +18,7 @@ export function modelPicker(on) {
   });
   const use = h("button", { class: "tl-button" }, "Use");
   const form = h("form", { class: "tl-chat-other", hidden: true, novalidate: true }, field, known, use,
-    h("button", { type: "button", class: "tl-quiet", "aria-label": "Keep the model", title: "Keep the model", onclick: () => close() }, icon("close")), problem);
+    h("button", { type: "button", class: "tl-quiet", "aria-label": "Keep the current model", title: "Keep the current model", onclick: () => close() }, icon("close")), problem);
 
   function say(error) {
     put(problem, error?.message ?? "", error?.nextStep ? h("span", { class: "tl-soft" }, ` ${error.nextStep}`) : null);
@@ -49,7 +49,7 @@ export function modelPicker(on) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const name = field.value.trim();
-    if (!name) { say({ message: "Write a model's name.", nextStep: "Its form is prefix/name, as in demo/echo." }); return; }
+    if (!name) { say({ message: "Enter a model's name.", nextStep: "Use the form prefix/name, for example demo/echo." }); return; }
     use.disabled = true;
     try {
       await on.name(name);
@@ -64,7 +64,7 @@ export function modelPicker(on) {
   return {
     select,
     form,
-    /** `own` says what answers when none is chosen. */
+    /** `own`: what answers if no model is selected. */
     draw(models, model, own) {
       chosen = model ?? "";
       const names = chosen && !models.includes(chosen) ? [chosen, ...models] : models;

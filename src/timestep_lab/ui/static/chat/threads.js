@@ -1,4 +1,4 @@
-// The list of conversations: search, open, rename in place, delete after asking once more.
+// The list of conversations: search, open, rename in place, delete with confirmation.
 
 import { h, put, debounce } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -13,7 +13,7 @@ const STATES = {
   interrupted: ["interrupted", "interrupted", "tl-bad"],
   stopped: ["paused", "stopped at a limit", "tl-warn"],
 };
-/** How the newest turn stands, where that is more than done. */
+/** The status of the newest turn, unless it is done. */
 const stateOf = (status) => (STATES[status] ? h("span", { class: `tl-chat-thread-state ${STATES[status][2]}` }, icon(STATES[status][0], null, 12), STATES[status][1]) : null);
 
 /** `on.open(id)`, `on.fresh()`, `on.search(text)`, `on.close()`; `on.rename(id, title)` and `on.remove(id)` give promises. */
@@ -44,10 +44,10 @@ export function threadList(on) {
     put(rows, threads.length ? threads.map(row) : !isLoaded ? null : h("li", { class: "tl-soft tl-small" }, search.value ? "No conversation matches." : "No conversations yet."));
     if (held) give(held);
   }
-  /** After an answer, or a click elsewhere: a title that is being written is left alone. */
+  /** Update the list, but not while a title is being edited. */
   const settle = () => { if (!editing) draw(); };
   const controls = (line) => [...line.querySelectorAll("button, input")];
-  /** Where in the rows the focus is: they are made anew, and whoever works in them goes on where they were. */
+  /** Restore the focus after the rows have been rebuilt. */
   function holding() {
     const active = rows.getRootNode().activeElement;
     const line = active?.closest("li");
@@ -75,7 +75,7 @@ export function threadList(on) {
         else on.rename(thread.id, wanted).catch(settle);
       };
       field.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing) keep(draw); });
-      // The click that took the focus away must still find the row it was meant for.
+      // The click that caused the blur must still find its row.
       field.addEventListener("blur", () => keep(() => setTimeout(settle, AFTER_CLICK_MS)));
       return line("edit", {}, field);
     }
@@ -95,7 +95,7 @@ export function threadList(on) {
     editing = mode === "edit" ? id : null;
     asking = mode === "ask" ? id : null;
     draw();
-    // A browser that gives no focus to a button which is clicked held none to give on.
+    // Some browsers do not focus a clicked button, so there is no focus to restore.
     rows.querySelector(`[data-mode=${mode}]`)?.querySelector("input, button")?.focus();
   }
 

@@ -1,4 +1,4 @@
-// Weather as line drawings, by the names of the Lucide icons that the weather card uses; other names are icons of the lab.
+// Weather icons, by the names of the Lucide icons that the weather card uses; other names are icons of the lab.
 
 import { svg } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";

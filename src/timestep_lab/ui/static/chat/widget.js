@@ -1,4 +1,4 @@
-// ChatKit widgets as DOM: the part of the vocabulary that cards are made of. An unknown component shows its children.
+// Renders ChatKit widgets as DOM: the components that cards use. For an unknown component, its children are rendered.
 
 import { h, setStyle } from "../shared/dom.js";
 import { Markdown } from "./markdown.js";

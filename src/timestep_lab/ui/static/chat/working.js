@@ -1,4 +1,4 @@
-// The row at the end of a conversation while a run goes on and nothing new is in sight: who is at what, and for how long.
+// The status row at the end of a conversation while a run is active without visible output: which agent is doing what, for how long.
 
 import { h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -6,12 +6,12 @@ import { duration } from "../shared/format.js";
 
 const SHOWN_AFTER_MS = 1000;
 
-/** `run({agent, model, since})` or `run(null)` at its end; `item(item)` and `grew(id)` tell what comes, `clear()` that all is read anew. */
+/** `run({agent, model, since})`, or `run(null)` at its end; `item(item)` and `grew(id)` report progress, `clear()` resets. */
 export function working() {
   const what = h("span");
   const time = h("span", { class: "tl-soft tl-num", "aria-hidden": "true" });
   const element = h("div", { class: "tl-chat-working", hidden: true }, icon("running"), h("span", { role: "status" }, what), time);
-  const steps = new Map(); // Items underway: id → what is done, or null for a text that is seen to grow.
+  const steps = new Map(); // Items in progress: id → description, or null for a visibly growing text.
   let now = null;
   let began = 0;
   let agent = null;
@@ -24,7 +24,7 @@ export function working() {
     clearTimeout(ticking);
     if (!isShown) return;
     const words = `${agent ?? now.agent} ${underway.at(-1) ?? `waits for ${now.model}`}`;
-    if (what.textContent !== words) put(what, words); // Read aloud when it changes, not with every second.
+    if (what.textContent !== words) put(what, words); // Announced when it changes, not every second.
     const passed = Math.max(0, Date.now() - began);
     put(time, passed < SHOWN_AFTER_MS ? null : duration(Math.floor(passed / 1000) * 1000).replace(/\.\d+/, ""));
     ticking = setTimeout(draw, 1000 - (passed % 1000));
@@ -50,7 +50,7 @@ export function working() {
       draw();
     },
     grew(id) {
-      if (steps.has(id)) return; // A tool's arguments, or a text that is known to grow.
+      if (steps.has(id)) return; // A tool's arguments, or a text that is known to be growing.
       steps.set(id, null);
       draw();
     },

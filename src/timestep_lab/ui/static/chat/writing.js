@@ -1,4 +1,4 @@
-// Who has the focus, and whether they are writing: then nothing may take it from under their fingers.
+// Tracks the focus and whether the reader is typing, so that updates do not take it away.
 
 const PAUSE_MS = 2000;
 const FIELDS = "textarea, select, input:not([type=checkbox], [type=radio], [type=file])";

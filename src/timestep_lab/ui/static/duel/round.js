@@ -1,4 +1,4 @@
-// One message of a duel: what was asked, two columns that fill as they are written, and the vote.
+// One message of a duel: the message, two columns with the answers, and the vote.
 
 import { data, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -37,7 +37,7 @@ export function duelRound(round, on) {
     item: (at, item) => sides[at].item(item),
     delta: (at, id, delta) => sides[at].delta(id, delta),
     problem: (at, message) => sides[at].problem(message),
-    /** Votes by key; whether the key meant something. */
+    /** Vote by key; returns whether the key was handled. */
     key(pressed) {
       const chosen = VOTES.find(([, , key]) => key === pressed);
       if (!chosen || !open()) return false;

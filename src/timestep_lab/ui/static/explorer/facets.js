@@ -1,4 +1,4 @@
-// Beside the table: what the traces shown are counted by. A click writes a condition into the filter, a second one takes it out.
+// The facets beside the table: counts of the traces shown. A click adds a condition to the filter, a second click removes it.
 
 import { data, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -10,7 +10,7 @@ const WORDS = {
 };
 const FIRST = 6;
 
-/** The conditions that a filter joins by `and` at its top; one alone where it is joined by `or`. */
+/** The conditions that a filter joins by `and` at the top level; only one if it is joined by `or`. */
 export function termsOf(filter) {
   const terms = [];
   let depth = 0;
@@ -30,13 +30,13 @@ export function termsOf(filter) {
   return [...terms, filter.slice(from).trim()].filter(Boolean);
 }
 
-/** The filter with the condition if it was without, and without if it was with. */
+/** The filter with the condition added or removed. */
 export function toggled(filter, term) {
   const terms = termsOf(filter);
   return (terms.includes(term) ? terms.filter((one) => one !== term) : [...terms, term]).join(" and ");
 }
 
-/** `{element, show(facets, filter)}`; `onChoose(filter)` with the whole filter as it is to be. */
+/** `{element, show(facets, filter)}`; `onChoose(filter)` receives the complete new filter. */
 export function facetPanel(onChoose) {
   const sections = h("div", { class: "tl-facet-list" });
   const element = h("aside", { class: "tl-facets", "aria-label": "Narrow by" }, sections);
@@ -49,7 +49,7 @@ export function facetPanel(onChoose) {
     const byName = new Map(latest.map((facet) => [facet.name, facet.values]));
     put(sections, Object.entries(TITLES).map(([name, title]) => {
       const values = byName.get(name) ?? [];
-      // A facet that all traces agree on tells nothing, unless that is so because it was chosen.
+      // A facet with the same value for all traces is not useful, unless it was selected.
       if (!values.length || (name === "source" && values.length < 2 && !terms.includes(values[0].filter))) return null;
       const most = Math.max(...values.map((one) => one.count));
       const shown = whole.has(name) ? values : values.slice(0, FIRST);

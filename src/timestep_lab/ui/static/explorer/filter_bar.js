@@ -1,5 +1,5 @@
-// The lines that say which traces: where they come from, a filter with suggestions, words to find, a time; then ready-made questions, what was
-// saved by name, the columns, and the query behind it all.
+// The controls above the list: source, filter with suggestions, search, time; ready-made questions, saved
+// views, columns, and the SQL query.
 
 import { debounce, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -13,7 +13,7 @@ const LONE_LETTER = /(^|[^\p{L}\p{N}])[\p{L}\p{N}]$/u;
 const TOOLS_FAILED = "failed_tools is not None";
 const USUAL_ORDER = "started_at desc";
 
-/** `{since, until}` in ISO 8601 of a day or a week of the reader's own calendar; null for what is none. */
+/** `{since, until}` in ISO 8601 for a day or week in the reader's time zone; null if unbounded. */
 export function rangeOf(name, now = new Date()) {
   const day = (offset) => new Date(now.getFullYear(), now.getMonth(), now.getDate() + offset).toISOString();
   const monday = -((now.getDay() + 6) % 7);
@@ -51,9 +51,9 @@ export function filterBar(on, { columns, narrow, tabs }) {
   const preset = (word, title, changes) => h("button", { class: "tl-button tl-small", type: "button", title, "aria-pressed": "false", onclick: () => on.query(changes()) }, word);
   const sortBy = (order) => () => ({ order: query.order === order ? USUAL_ORDER : order });
   const presets = {
-    slowest: preset("Slowest", "Those that took longest first", sortBy("duration_ms desc")),
-    dearest: preset("Dearest", "Those that cost most first", sortBy("cost_usd desc")),
-    failed: preset("Failed tools", "Those in which a tool failed", () => ({ filter: toggled(query.filter, TOOLS_FAILED) })),
+    slowest: preset("Slowest", "Slowest first", sortBy("duration_ms desc")),
+    dearest: preset("Dearest", "Most expensive first", sortBy("cost_usd desc")),
+    failed: preset("Failed tools", "Traces with a failed tool", () => ({ filter: toggled(query.filter, TOOLS_FAILED) })),
   };
   const saved = menu("Saved", "score", (box, close) => drawSaved(box, close));
   let query = { filter: "", search: "", source: "", order: USUAL_ORDER, range: "", since_s: null, since: null, until: null };
@@ -62,7 +62,7 @@ export function filterBar(on, { columns, narrow, tabs }) {
   let at = -1;
   let asked = 0;
 
-  // Suggestions that are on their way would lie over what is said about the filter.
+  // Late suggestions would cover the filter's error message.
   const apply = () => { ask.cancel(); asked += 1; close(); on.query({ filter: filter.value.trim(), search: search.value.trim() }); };
   const close = () => { shown = []; at = -1; choices.hidden = true; filter.setAttribute("aria-expanded", "false"); filter.removeAttribute("aria-activedescendant"); };
   const take = (choice) => {
@@ -109,7 +109,7 @@ export function filterBar(on, { columns, narrow, tabs }) {
     } else if (event.key === "Escape" && shown.length) { event.preventDefault(); close(); }
   });
   const searchLater = debounce(apply, 250);
-  // One letter is looked for as a word of its own, which it seldom is: what is listed stays until there is a second, or Enter.
+  // A single letter is rarely a useful search: the list stays until there is a second one, or Enter.
   search.addEventListener("input", () => { if (LONE_LETTER.test(search.value)) searchLater.cancel(); else searchLater(); });
   search.addEventListener("keydown", (event) => { event.stopPropagation(); if (event.key === "Enter") { searchLater.cancel(); apply(); } });
   source.addEventListener("change", () => on.query({ source: source.value }));
@@ -134,7 +134,7 @@ export function filterBar(on, { columns, narrow, tabs }) {
     const form = h("form", { class: "tl-saved-new" }, name, h("button", { class: "tl-button", type: "submit" }, "Save"));
     form.addEventListener("submit", (event) => { event.preventDefault(); tried(async () => { await on.save(name.value.trim()); closeMenu(); }); });
     name.addEventListener("keydown", (event) => { if (event.key !== "Escape") event.stopPropagation(); });
-    put(box, h("strong", {}, "Saved views"), list, h("p", { class: "tl-soft tl-small" }, "Keep the filter, the time, the order and the columns under a name:"), form, trouble);
+    put(box, h("strong", {}, "Saved views"), list, h("p", { class: "tl-soft tl-small" }, "Save the filter, the time, the order and the columns as:"), form, trouble);
     await tried(async () => {
       const views = await on.views();
       put(list, views.length ? views.map((view) => h("li", {},
@@ -151,7 +151,7 @@ export function filterBar(on, { columns, narrow, tabs }) {
       h("div", { class: "tl-filter-line tl-filter-more" }, tabs, h("span", { class: "tl-presets", role: "group", "aria-label": "Ready-made questions" }, narrow, Object.values(presets)),
         h("span", { class: "tl-filter-facts" }, dot, total), saved.element, columns, h("span", { class: "tl-filter-sql" }, sqlButton, copyButton(() => sql, "Copy the SQL"))),
       sqlText),
-    /** `live`: the same query again; what is typed meanwhile, and what is wrong with it, stays. */
+    /** `live`: a refresh of the same query; text being typed and its error are kept. */
     show(next, text, count, { live = false } = {}) {
       query = next;
       if (!live && (!filter.matches(":focus") || filter.value.trim() === query.filter)) filter.value = query.filter;
@@ -171,7 +171,7 @@ export function filterBar(on, { columns, narrow, tabs }) {
       problem.textContent = "";
       filter.removeAttribute("aria-invalid");
     },
-    /** `text`: the filter that was refused, where it is not in the box already. */
+    /** `text`: the invalid filter, if it is not in the input already. */
     refuse(error, text = null) {
       if (text !== null) filter.value = text;
       close();

@@ -1,10 +1,10 @@
-// How many traces when, failed ones below in vermilion, above them those that ended well with failed steps. A stretch that is brushed becomes
-// the time shown.
+// Number of traces over time: failed ones at the bottom, above them those that completed with failed steps. Selecting a range sets
+// the time filter.
 
 import { h, put } from "../shared/dom.js";
 import { count, exactTime } from "../shared/format.js";
 
-/** `{element, show(buckets, range)}`; `onBrush(from, to)` in milliseconds since 1970, `onBrush(null, null)` to see all again. */
+/** `{element, show(buckets, range)}`; `onBrush(from, to)` in milliseconds since 1970, `onBrush(null, null)` to reset. */
 export function histogram(onBrush) {
   const bars = h("div", { class: "tl-histo-bars", "aria-hidden": "true" });
   const brush = h("div", { class: "tl-histo-brush", hidden: true });
@@ -12,7 +12,7 @@ export function histogram(onBrush) {
   const last = h("span", {});
   const reset = h("button", { class: "tl-more", type: "button", hidden: true, onclick: () => onBrush(null, null) }, "Show all time");
   const summary = h("span", { class: "tl-sr" });
-  const field = h("div", { class: "tl-histo-field", title: "Drag to choose a time" }, bars, brush);
+  const field = h("div", { class: "tl-histo-field", title: "Drag to select a time range" }, bars, brush);
   const element = h("div", { class: "tl-histo" }, summary, field, h("div", { class: "tl-histo-ends tl-num" }, first, reset, last));
   let shown = [];
 

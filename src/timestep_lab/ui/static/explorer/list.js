@@ -1,5 +1,5 @@
-// The traces as a table, in the order asked for. What arrives while a reader is further down waits above, and is said.
-// Where there is no room for columns a trace takes two lines.
+// The table of traces. New traces wait above, with a notice, while the reader has scrolled down.
+// In narrow windows a trace takes two lines.
 
 import { data, h, put } from "../shared/dom.js";
 import { ago, cost, count, duration, exactTime, short, tokens } from "../shared/format.js";
@@ -13,7 +13,7 @@ const faint = (text) => h("span", { class: "tl-soft" }, text);
 const lines = (text) => (text ?? "").split("\n").filter(Boolean).join(", ");
 const SOURCES = { live: "live", evaluation: "evaluation", imported: "imported" };
 
-/** `order`: what the store sorts by; `width` in px, null takes what is left; `keep`: the higher, the longer it stays where room is short. */
+/** `order`: the store's sort column; `width` in px, null for the remaining space; `keep`: priority when space is short. */
 export const COLUMNS = [
   { id: "started", word: "Started", order: "started_at", width: 74, keep: 9, cell: (row) => h("time", { class: "tl-soft", datetime: row.started_at, title: exactTime(Date.parse(row.started_at)) }, ago(Date.parse(row.started_at))) },
   { id: "outcome", word: "Status", width: 100, keep: 10, cell: (row) => outcomeBadge(row) },
@@ -97,7 +97,7 @@ export function traceList(on) {
   const draw = () => {
     drawHead();
     const longest = Math.max(1, ...shown.map((row) => row.duration_ms ?? 0));
-    // A row that says the same as before keeps its element: nothing flickers, focus and scroll stay.
+    // Unchanged rows keep their elements, so there is no flicker, and focus and scroll position are kept.
     const kept = texts;
     texts = new Map();
     put(body, shown.map((row) => {
@@ -139,7 +139,7 @@ export function traceList(on) {
     event.stopPropagation();
     const at = shown.findIndex((row) => row.trace_id === chosen);
     const next = shown[Math.min(Math.max(0, at + by), shown.length - 1)];
-    // Beside an opened trace one walks from trace to trace, which is one step, however many it passes. In the table, Enter opens.
+    // Beside an open trace, the arrow keys move from trace to trace, as one history step. In the table, Enter opens.
     if (opened) open(next.trace_id, { isStep: false });
     else choose(next.trace_id, { isOpen: false });
     texts.get(next.trace_id).element.scrollIntoView({ block: "nearest" });
@@ -163,7 +163,7 @@ export function traceList(on) {
 
   return {
     element,
-    /** `live`: the same query again, with what is new; else a new query from the top. */
+    /** `live`: a refresh of the same query with new rows; otherwise a new query from the top. */
     show(page, { live = false, order: by = "started_at desc" } = {}) {
       order = by;
       if (!columns.length) fit();
@@ -180,7 +180,7 @@ export function traceList(on) {
       const fresh = new Map(page.rows.map((row) => [row.trace_id, row]));
       const before = new Set(shown.map((row) => row.trace_id));
       const added = page.rows.filter((row) => !before.has(row.trace_id));
-      // Rows beyond the page that was asked again stay as they were.
+      // Rows beyond the refreshed page are kept.
       const updated = shown.map((row) => fresh.get(row.trace_id) ?? row);
       if (!shown.length) after = page.after;
       const all = [...page.rows, ...updated.filter((row) => !fresh.has(row.trace_id))];
@@ -199,7 +199,7 @@ export function traceList(on) {
     choose,
     focus: () => rows.focus(),
     empty(node) { hint.hidden = !node; put(hint, node); },
-    /** Ids of the columns to show, as far as there is room. */
+    /** Ids of the columns that fit. */
     columns(ids) { wanted = ids; fit(); },
     refreshTimes() {
       const now = Date.now();

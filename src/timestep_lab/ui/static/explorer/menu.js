@@ -1,9 +1,9 @@
-// A button with a small panel under it, which a click elsewhere or Escape closes.
+// A button with a popup panel, closed by a click elsewhere or Escape.
 
 import { h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 
-/** `{element, close()}`; `draw(box, close)` fills the panel each time that it is opened. */
+/** `{element, close()}`; `draw(box, close)` fills the panel each time it is opened. */
 export function menu(label, name, draw) {
   const box = h("div", { class: "tl-menu-box", hidden: true });
   const button = h("button", { class: "tl-quiet", type: "button", "aria-expanded": "false", "aria-haspopup": "true" }, icon(name), label);
@@ -22,7 +22,7 @@ export function menu(label, name, draw) {
     button.setAttribute("aria-expanded", "true");
     document.addEventListener("pointerdown", outside, true);
     draw(box, () => { close(); button.focus(); });
-    // At the edge of the view the panel opens to the other side.
+    // At the edge of the view, the panel opens to the other side.
     box.classList.toggle("tl-opens-left", button.getBoundingClientRect().left > window.innerWidth / 2);
     box.querySelector("input, button")?.focus();
   });

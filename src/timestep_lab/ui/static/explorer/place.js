@@ -1,13 +1,13 @@
-// What is shown, as a place in the history of the served app's page: the address says which trace is opened, which are listed and how.
-// A notebook's history is not ours to lengthen.
+// Keeps the history of the served app's page in sync: the address contains the open trace and the query of the list.
+// Not used in notebooks.
 
 const PAGE = "/traces";
 const PLAIN = { source: "live", order: "started_at desc" };
-/** Of the query: what stands in the address as it is. */
+/** The parts of the query that are stored in the address unchanged. */
 const PARTS = ["filter", "search", "source", "order", "range", "since_s", "since", "until"];
 const RELATIVE = new Set(["today", "yesterday", "last week"]);
 
-/** What the address says of the query; null where it says nothing of one. */
+/** The query in the address; null if there is none. */
 export function queryOf(params) {
   if (!PARTS.some((name) => params.has(name))) return null;
   const query = { filter: params.get("filter") ?? "", search: params.get("search") ?? "", source: params.get("source") === "all" ? "" : params.get("source") ?? PLAIN.source, order: params.get("order") ?? PLAIN.order, range: params.get("range") ?? "" };
@@ -15,19 +15,19 @@ export function queryOf(params) {
   return { ...query, since_s, since: params.get("since"), until: params.get("until") };
 }
 
-/** The other way round: only what is not as usual. */
+/** The inverse: only values that differ from the defaults. */
 export function paramsOf(query) {
   const params = new URLSearchParams();
   for (const name of PARTS) {
     const value = query[name];
     if (value === null || value === undefined || (value === "" && name !== "source") || value === PLAIN[name]) continue;
-    if ((name === "since" || name === "until") && RELATIVE.has(query.range)) continue; // "yesterday" is another day tomorrow.
+    if ((name === "since" || name === "until") && RELATIVE.has(query.range)) continue; // Relative ranges such as "yesterday" change over time.
     params.set(name, value === "" ? "all" : value);
   }
   return params;
 }
 
-/** `{open(id, {isStep}), close(), query(query, {isStep}), end()}`; `on(id, query)` when Back or Forward lead elsewhere: `id` null is the list. */
+/** `{open(id, {isStep}), close(), query(query, {isStep}), end()}`; `on(id, query)` is called on Back and Forward: `id` null is the list. */
 export function places(root, on) {
   const isPage = () => location.pathname === PAGE;
   const steps = () => (isPage() ? history.state?.tlSteps ?? 0 : 0);
@@ -41,14 +41,14 @@ export function places(root, on) {
   };
   window.addEventListener("popstate", moved);
   return {
-    /** What the address says as the page is opened. */
+    /** The address when the page was opened. */
     first: () => (isPage() ? queryOf(new URL(location.href).searchParams) : null),
-    /** `isStep`: somebody went there, so Back leads to where they were before. */
+    /** `isStep`: the reader navigated, so Back returns to the previous place. */
     open(id, { isStep = false } = {}) {
       if (isStep && isPage()) history.pushState({ tlSteps: steps() + 1 }, "");
       tell(id);
     },
-    /** Other traces are listed. */
+    /** The query of the list has changed. */
     query(query, { isStep = false } = {}) {
       if (!isPage()) return;
       const address = new URL(location.href);
@@ -60,7 +60,7 @@ export function places(root, on) {
       if (isStep) history.pushState({ tlSteps: 0 }, "", next);
       else history.replaceState(history.state, "", next);
     },
-    /** To the list: back over all that was opened since, so that the next Back leads out of it. */
+    /** Return to the list, removing everything opened since from the history. */
     close() {
       if (steps()) history.go(-steps());
       else { tell(null); on(null, null); }

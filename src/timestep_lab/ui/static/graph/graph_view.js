@@ -1,4 +1,4 @@
-// The handoff graph: cards for agents over curves for ways. Declared ways dashed and grey, travelled ones as wide as they are frequent.
+// The handoff graph: agents as cards, handoffs as curves. Declared ones are dashed and grey, observed ones as wide as they are frequent.
 
 import { data, h, put, svg } from "../shared/dom.js";
 import { cost, count, duration } from "../shared/format.js";
@@ -12,7 +12,7 @@ const CARD = { width: 196, height: 74 };
  * `among`: where it was looked ("in these traces"), if not everywhere: what did not run there may well have run elsewhere.
  */
 export function graphView(onNode, { among = null } = {}) {
-  const untravelled = among ? `declared, not travelled ${among}` : "declared, never travelled";
+  const untravelled = among ? `declared, not observed ${among}` : "declared, never observed";
   const element = h("div", { class: "tl-graph", tabindex: 0, role: "region", "aria-label": "Handoff graph" });
   let cards = new Map();
   let curves = [];
@@ -32,7 +32,7 @@ export function graphView(onNode, { among = null } = {}) {
     const ran = new Set(nodes.filter((node) => node.calls || node.calls_b).map((node) => node.name));
     const boxes = nodes.map((node) => {
       const { x, y } = shape.nodes.get(node.path);
-      // An agent of that name did run, by another way: this place in the graph is what was not come to.
+      // An agent of that name did run, reached by another path: this position in the graph was not reached.
       const box = card(node, { labels, idle: idleWords(node, ran, among), onNode });
       Object.assign(box.style, { left: `${x}px`, top: `${y}px`, width: `${CARD.width}px`, height: `${CARD.height}px` });
       cards.set(node.path, { box, node });
@@ -45,7 +45,7 @@ export function graphView(onNode, { among = null } = {}) {
   return {
     element,
     show,
-    /** Light what is active now; `seen` are the agents that have been so far. null puts all back. */
+    /** Highlight the active agents; `seen` are those active so far. null resets. */
     setActive(names, seen) {
       for (const { box, node } of cards.values()) {
         box.classList.toggle("tl-is-active", names?.has(node.name) ?? false);
@@ -66,9 +66,9 @@ function append(into, children) {
   for (const child of children) into.append(child);
 }
 
-/** What to say of an agent that did not run. Where one of its name did, it is only this way to it that was not taken. */
+/** The text for an agent that did not run. If another one with its name did, only this path was not taken. */
 function idleWords(node, ran, among) {
-  if (ran.has(node.name)) return node.path.includes("/") ? "not reached this way" : "not started directly";
+  if (ran.has(node.name)) return node.path.includes("/") ? "not reached on this path" : "not started directly";
   return among ? `not ${among}` : "never ran";
 }
 
@@ -93,7 +93,7 @@ function curve({ edge, points, back, floor }, { most, labels, untravelled }) {
   const end = points[points.length - 1];
   const tip = `M${end.x - 9} ${end.y - 5}L${end.x - 1} ${end.y}L${end.x - 9} ${end.y + 5}`;
   if (edge.errors && total) {
-    // Near the arrow, where lines that begin together have parted.
+    // Near the arrow, where edges with the same start have separated.
     const part = Math.min(80, Math.max(8, (100 * edge.errors) / total));
     paths.push(svg("path", { d, class: "tl-edge tl-edge-errors", pathLength: 100, style: { ...style, strokeDasharray: `${part} 100`, strokeDashoffset: part - 94 } }));
   }
@@ -104,7 +104,7 @@ function curve({ edge, points, back, floor }, { most, labels, untravelled }) {
   return { edge, paths, pill };
 }
 
-/** −1 … 1: who travels it more, by share of their own runs where totals are known. */
+/** −1 … 1: in which graph the edge is more frequent, relative to the number of runs if known. */
 const share = (edge) => (edge.share_a ?? edge.count) - (edge.share_b ?? edge.count_b ?? 0);
 
 function through(points) {
@@ -118,7 +118,7 @@ function through(points) {
   return d;
 }
 
-/** Around: out to the right, down in the gap between columns, back under all cards, and up in the gap before the target. */
+/** A back edge: right, down between the columns, back below all cards, and up before the target. */
 function below([a, b], floor) {
   const right = a.x + 30;
   const left = b.x - 30;

@@ -1,5 +1,5 @@
-// Layered layout, left to right, in the manner of Sugiyama: cut cycles, give layers, order them by the middle of their
-// neighbours, place them. Pure: rows in, positions out, the same for the same rows.
+// Layered layout from left to right (Sugiyama): break cycles, assign layers, order by the barycentre of
+// neighbours, assign positions. A pure function: the same rows give the same positions.
 
 const GAP_X = 92;
 const GAP_Y = 22;
@@ -31,7 +31,7 @@ export function layout(all, edges, { width, height }) {
   return { width: x(columns.length - 1) + width, height: lowest + (lane ? 20 + lane * 16 : 0), nodes: at, edges: drawn };
 }
 
-/** Edges that close a cycle, met in depth-first order from the nodes nothing leads to. Loops of one node among them. */
+/** Edges that close a cycle, found depth-first from the nodes without incoming edges; including self-loops. */
 function backEdges(nodes, edges) {
   const out = group(edges, (edge) => edge.from_path);
   const entered = new Set(edges.filter((edge) => edge.from_path !== edge.to_path).map((edge) => edge.to_path));
@@ -51,7 +51,7 @@ function backEdges(nodes, edges) {
   return back;
 }
 
-/** Longest way from a start. */
+/** Longest path from a start node. */
 function layers(nodes, edges) {
   const into = group(edges, (edge) => edge.to_path);
   const layer = new Map();
@@ -66,7 +66,7 @@ function layers(nodes, edges) {
   return layer;
 }
 
-/** A long edge gets a place in each layer it crosses, so that it passes between cards and not through them. */
+/** A long edge gets a position in each layer it crosses, so that it passes between cards. */
 function withDummies(nodes, edges, layerOf) {
   const columns = Array.from({ length: Math.max(0, ...layerOf.values()) + 1 }, () => []);
   for (const node of nodes) columns[layerOf.get(node.path)].push(node.path);
@@ -113,7 +113,7 @@ function place(columns, links, height) {
     let top = (whole - sizes[k]) / 2;
     for (const id of column) { y.set(id, top); top += tall(id) + GAP_Y; }
   });
-  // Pull each towards the middle of its neighbours, as far as those above and below allow.
+  // Move each node towards the middle of its neighbours, as far as adjacent nodes allow.
   for (let round = 0; round < 8; round += 1) {
     for (const column of round % 2 ? [...columns].reverse() : columns) {
       column.forEach((id, k) => {

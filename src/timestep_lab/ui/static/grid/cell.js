@@ -1,4 +1,4 @@
-// What stands in one cell of the matrix: three lines of the answer, its scores, its time and tokens.
+// The contents of one cell of the matrix: three lines of the answer, scores, time and tokens.
 
 import { h, safeText } from "../shared/dom.js";
 import { cost, duration, tokens } from "../shared/format.js";
@@ -15,7 +15,7 @@ export function badge(column) {
 
 export const number = (value) => (Number.isInteger(value) ? String(value) : Math.abs(value) < 10 ? value.toFixed(2) : value.toFixed(1)).replace("-", "−");
 
-/** A scorer's say: sign, name, value. `score` as of `GridModel.score`. */
+/** One score: sign, name, value. `score` as in `GridModel.score`. */
 export function scoreChip(model, scorer, score) {
   const judged = model.judge(scorer, score.value);
   const [sign, word] = SIGNS[judged] ?? ["", ""];
@@ -24,7 +24,7 @@ export function scoreChip(model, scorer, score) {
     sign ? h("span", { "aria-hidden": "true" }, sign) : null, word ? h("span", { class: "tl-sr" }, `${word}, `) : null, h("span", { class: "tl-clip" }, scorer), h("b", {}, value));
 }
 
-/** The contents of a cell. `reference`: the column whose words the others are held against, or -1. */
+/** The contents of a cell. `reference`: the column that the others are compared with, or -1. */
 export function cellContents(model, row, column, reference) {
   const epochs = (model.at(row, column) ?? []).filter(Boolean);
   const cell = epochs[0];
@@ -37,18 +37,18 @@ export function cellContents(model, row, column, reference) {
 function marked(model, row, column, reference, cell) {
   const other = otherColumn(model, column, reference);
   const against = other < 0 ? null : model.at(row, other)?.[0];
-  // Marks come with the whole answer: on words still arriving they would only flicker.
+  // Differences are marked only in complete answers; marks on streaming text would flicker.
   if (cell.status !== "done" || against?.status !== "done" || cell.hash === against.hash) return h("bdi", { dir: "auto" }, safeText(cell.text));
   return changedWords(against.text, cell.text);
 }
 
-/** `own` with the words marked that `other` does not have; none where less than half is alike: then nearly all of it would be. */
+/** `own` with the words marked that `other` does not have; none if less than half is alike. */
 export function changedWords(other, own) {
   const [, marked, alike] = wordDiff(other, own);
   return alike < 0.5 ? h("bdi", { dir: "auto" }, safeText(own)) : marked;
 }
 
-/** With two candidates each is held against the other; with more, each against the reference. */
+/** With two candidates each is compared with the other; with more, each with the reference. */
 export function otherColumn(model, column, reference) {
   if (model.width === 2) return 1 - column;
   return column === reference ? -1 : reference;

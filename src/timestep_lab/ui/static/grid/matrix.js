@@ -1,4 +1,4 @@
-// Cases down, candidates across. Only rows near the window are in the document; every row has the same height, so nothing moves.
+// Cases as rows, candidates as columns. Only rows near the viewport are in the document; all rows have the same height.
 
 import { debounce, h, perFrame, put, safeText } from "../shared/dom.js";
 import { badge, cellContents } from "./cell.js";
@@ -10,7 +10,7 @@ const SETTLED_MS = 90;
 const FIRST = 0;
 
 export class Matrix {
-  /** `on.open(row, column)` when a cell is opened, `on.move(row, column)` when the reader goes to another. */
+  /** `on.open(row, column)` when a cell is opened, `on.move(row, column)` when the active cell changes. */
   constructor(model, on) {
     this.model = model;
     this.on = on;
@@ -36,7 +36,7 @@ export class Matrix {
     this.sizes.observe(this.grid);
   }
 
-  /** The columns, anew. */
+  /** Rebuild the columns. */
   columns() {
     const { candidates, n_cases: cases } = this.model.head;
     this.inner.style.setProperty("--tl-mx-columns", candidates.length);
@@ -59,7 +59,7 @@ export class Matrix {
     this.forget();
   }
 
-  /** Draw every row again. */
+  /** Redraw every row. */
   forget() {
     for (const { element } of this.drawn.values()) element.remove();
     this.drawn.clear();
@@ -75,7 +75,7 @@ export class Matrix {
   draw() {
     const top = Math.floor(this.grid.scrollTop / ROW);
     const end = Math.ceil((this.grid.scrollTop + this.grid.clientHeight) / ROW);
-    // Flung past whole pages: nobody reads now, so a row is its question alone until the matrix comes to rest.
+    // While scrolling fast, rows show only the question until the matrix comes to rest.
     const flung = this.drawn.size > 0 && !this.drawn.has(top) && !this.drawn.has(end - 1);
     const first = Math.max(0, top - (flung ? 0 : OVERSCAN));
     const last = Math.min(this.order.length, end + (flung ? 0 : OVERSCAN));
@@ -92,7 +92,7 @@ export class Matrix {
     this.mark();
   }
 
-  /** Come to rest: rows drawn in passing get the rest of what they hold. */
+  /** When scrolling stops, rows get the rest of their contents. */
   fill() {
     for (const [at, { element, isGlimpse }] of this.drawn) {
       if (isGlimpse) { element.remove(); this.drawn.delete(at); }
@@ -122,7 +122,7 @@ export class Matrix {
   redraw() {
     for (const { row, cells, isGlimpse } of this.drawn.values()) {
       if (!isGlimpse) cells.forEach((cell, column) => {
-        // A cell is marked against another one, so it changes with that too.
+        // A cell is marked relative to another one, so it changes with that, too.
         const changed = this.dirty.has(row * this.model.width + column);
         const other = this.model.width === 2 ? 1 - column : this.reference;
         if (changed || this.dirty.has(row * this.model.width + other)) put(cell, cellContents(this.model, row, column, this.reference));
@@ -146,7 +146,7 @@ export class Matrix {
     if (tell) this.on.move(this.order[this.active.at], this.active.column);
   }
 
-  /** Bring the active cell into sight, no further than needed. */
+  /** Scroll the active cell into view, no further than needed. */
   reveal() {
     const { grid } = this;
     const head = this.headRow.offsetHeight;

@@ -1,4 +1,4 @@
-// The matrix as data: what ui/grid.py sends, one small record a cell.
+// The data of the matrix, as sent by ui/grid.py: one small record per cell.
 
 const FIELDS = ["status", "text", "ms", "tokens", "usd", "isCached", "hash", "scores", "hasTrace"];
 const record = (row, at = 0) => Object.fromEntries(FIELDS.map((name, k) => [name, row[at + k] ?? null]));
@@ -9,11 +9,11 @@ export class GridModel {
     this.cases = [];
     this.cells = [];
     this.beyondUnit = new Set();
-    /** How many scores a cell has room for. */
+    /** How many scores fit into a cell. */
     this.chips = 2;
   }
 
-  /** A whole comparison; `buffer` holds cases and cells. */
+  /** A complete comparison; `buffer` contains cases and cells. */
   load(head, buffer) {
     const { cases, cells } = JSON.parse(new TextDecoder().decode(buffer));
     this.cases = cases;
@@ -38,7 +38,7 @@ export class GridModel {
     }
   }
 
-  /** A change of `live`: `{row}` replaces the cell, `{more}` adds to its text. */
+  /** A live change: `{row}` replaces a cell, `{more}` appends to its text. */
   change(row, column, epoch, { row: fresh, more }) {
     if (fresh) this.put(row, column, epoch, record(fresh));
     if (more) {
@@ -47,10 +47,10 @@ export class GridModel {
     }
   }
 
-  /** The epochs of a cell, or undefined before the first began. */
+  /** The epochs of a cell, or undefined before the first one started. */
   at(row, column) { return this.cells[row * this.width + column]; }
 
-  /** Mean over the epochs of what a scorer said, with how many said it; null if none did. */
+  /** Mean score over the epochs, with their number; null if there is none. */
   score(row, column, scorer) {
     let sum = 0;
     let n = 0;
@@ -65,7 +65,7 @@ export class GridModel {
     return n ? { value: sum / n, sum, n, isPassFail: whole } : null;
   }
 
-  /** `good`, `bad` or `part` where a score runs from 0 to 1; null for other scores. */
+  /** `good`, `bad` or `part` for scores from 0 to 1; null for other scores. */
   judge(scorer, value) {
     if (this.beyondUnit.has(scorer)) return null;
     return value >= 1 ? "good" : value < 0.5 ? "bad" : "part";
@@ -81,7 +81,7 @@ export class GridModel {
     return false;
   }
 
-  /** The candidates' scores differ; without scorers, their answers. */
+  /** Whether the candidates' scores differ; without scorers, their answers. */
   differs(row) {
     const seen = new Set();
     for (let column = 0; column < this.width; column += 1) {
@@ -94,7 +94,7 @@ export class GridModel {
     return seen.size > 1;
   }
 
-  /** The rows to show, in their own order; with `failFirst` those with a failure before the others. */
+  /** The rows to show, in their own order; with `failFirst`, those with a failure first. */
   rows({ differ, fail, failFirst }) {
     const rows = [];
     for (let row = 0; row < this.cases.length; row += 1) {
@@ -103,7 +103,7 @@ export class GridModel {
     return failFirst ? rows.sort((a, b) => this.hasFailed(b) - this.hasFailed(a) || a - b) : rows;
   }
 
-  /** One line a candidate while the comparison runs: means so far, without intervals. */
+  /** One line per candidate while the comparison runs: means so far, without intervals. */
   soFar() {
     return this.head.candidates.map(({ name }, column) => {
       const line = { name, n: 0, errors: 0, scores: {}, cost_usd: 0, latency_ms_p50: null, input_tokens: 0, output_tokens: 0 };
@@ -133,5 +133,5 @@ export class GridModel {
   }
 }
 
-/** A, B, C … after the 26th with a number. */
+/** A, B, C … with a number after the 26th. */
 export const letter = (column) => String.fromCharCode(65 + (column % 26)) + (column < 26 ? "" : String(Math.floor(column / 26) + 1));

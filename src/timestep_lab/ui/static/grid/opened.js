@@ -1,4 +1,4 @@
-// One case opened: what was asked, and every candidate's whole answer beside the others, each with its trace.
+// An open case: the input, and every candidate's complete answer side by side, each with its trace.
 
 import { data, h, put, safeText } from "../shared/dom.js";
 import { cost, duration, tokens } from "../shared/format.js";
@@ -67,7 +67,7 @@ function text(answer, against) {
   return h("div", { class: "tl-text tl-plain", dir: "auto" }, changedWords(other, own));
 }
 
-/** One step of a trajectory in words. */
+/** A step of a trajectory in words. */
 export function stepText(step) {
   if (step.type === "handoff") return [icon("handoff", "handoff", 12), " ", data(step.from ?? ""), " to ", data(step.to ?? "")];
   return [icon("tool", "tool", 12), " ", data(step.name ?? step.type ?? "step"), " ", h("code", { dir: "ltr" }, safeText(short(step.arguments))), step.error ? h("span", { class: "tl-bad" }, " ✕ ", safeText(String(step.error))) : null];

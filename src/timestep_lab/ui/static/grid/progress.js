@@ -1,10 +1,10 @@
-// One line while a comparison runs: how far, what it has cost, what it will, and how to stop it.
+// A status line while a comparison runs: progress, cost so far and expected, and a Stop button.
 
 import { h, put } from "../shared/dom.js";
 import { cost, count, duration, short } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 
-/** `{element, show(head), update(progress)}`; `stop()` is called by the button. */
+/** `{element, show(head), update(progress)}`; the button calls `stop()`. */
 export function progressLine(stop) {
   const bar = h("div", { class: "tl-prog-bar", role: "progressbar", "aria-label": "Answers", "aria-valuemin": 0 }, h("i"), h("b"));
   const words = h("div", { class: "tl-prog-words tl-num tl-small" });
@@ -25,7 +25,7 @@ export function progressLine(stop) {
     element,
     update,
     show({ status, progress, can_stop: canStop }) {
-      // At the end its words stay where they are, so that what is below does not jump; a full bar would tell nothing.
+      // At the end the text keeps its space, so that nothing below moves.
       bar.style.visibility = status === "running" ? "" : "hidden";
       element.hidden = !progress && !bar.hasAttribute("aria-valuenow") && (status !== "running" || !canStop);
       button.hidden = !canStop || status !== "running";

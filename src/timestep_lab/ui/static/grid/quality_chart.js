@@ -1,4 +1,4 @@
-// Quality against what it takes: a point a candidate, its interval as a line. Up and to the left is better.
+// Quality against cost or time: a point per candidate, with its interval. Up and to the left is better.
 
 import { h, put, svg } from "../shared/dom.js";
 import { cost, duration } from "../shared/format.js";
@@ -9,7 +9,7 @@ const W = 248;
 const H = 178;
 const PAD = { left: 44, right: 22, top: 12, bottom: 44 };
 
-/** `{element, show(model, scorer)}`. Cost where it is known of all and not nothing, else time. */
+/** `{element, show(model, scorer)}`. Uses cost if it is known for all and not zero, else time. */
 export function qualityChart() {
   const element = h("figure", { class: "tl-quality", hidden: true });
   return {
@@ -20,7 +20,7 @@ export function qualityChart() {
       const byCost = perAnswer.every((value) => value !== null) && perAnswer.some((value) => value > 0);
       const points = rows.map((row, column) => ({ column, name: row.name, x: byCost ? perAnswer[column] : row.latency_ms_p50, ...(row.scores[scorer] ?? { mean: null }) }))
         .filter((point) => point.x !== null && point.mean !== null);
-      // While it runs its place is kept, so that what is below does not jump when it appears.
+      // The space is reserved while it runs, so that nothing below moves when the chart appears.
       element.hidden = points.length < 2 && !(model.isRunning && model.width > 1);
       element.classList.toggle("tl-is-waiting", points.length < 2);
       if (points.length < 2) put(element, h("figcaption", { class: "tl-small" }, "…"), svg("svg", { width: W, height: H, "aria-hidden": "true" }));
@@ -46,7 +46,7 @@ function drawing(points, say) {
       svg("circle", { class: "tl-dot", cx: x(point.x), cy: y(point.mean), r: 9 }), svg("text", { class: "tl-dot-letter", x: x(point.x), y: y(point.mean) + 4, "text-anchor": "middle" }, letter(point.column)))));
 }
 
-/** Ends that leave room around the data and never coincide. */
+/** Axis limits that leave room around the data and never coincide. */
 function spread(low, high) {
   const room = Math.max((high - low) * 0.12, 0.02);
   const within = low >= 0 && high <= 1;

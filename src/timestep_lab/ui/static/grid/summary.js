@@ -1,4 +1,4 @@
-// The candidates ranked with what decides about shipping, every number of each, and how they did in parts of the data.
+// The ranking of candidates with the facts for a decision, all numbers of each, and results by slice.
 
 import { data, h, put, svg } from "../shared/dom.js";
 import { cost, duration, short } from "../shared/format.js";
@@ -9,7 +9,7 @@ const WIDTH = 112;
 const HALF = 50;
 const HEIGHT = 22;
 
-/** `{element, show(model, scorer)}`: every number of every candidate, for whoever wants more than the ranking. */
+/** `{element, show(model, scorer)}`: every number of every candidate. */
 export function summary() {
   const element = h("div", { class: "tl-sum tl-sum-all" });
   return {
@@ -47,15 +47,15 @@ export function ranking() {
       put(element, h("table", {}, h("thead", {}, h("tr", {}, heads.map(([text]) => h("th", { scope: "col", title: text }, text)))),
         h("tbody", {}, rows.map(({ row, column }) => h("tr", {}, name(row, column),
           scorer ? h("td", { class: "tl-sum-mean" }, meanText(row.scores[scorer]), row.errors ? h("div", { class: "tl-bad tl-small" }, `✕ ${row.errors} failed`) : null) : null,
-          scorer && model.width > 1 ? h("td", { class: "tl-sum-diff" }, column === reference ? h("span", { class: "tl-soft tl-small" }, "the one compared with") : drawn(column)) : null,
+          scorer && model.width > 1 ? h("td", { class: "tl-sum-diff" }, column === reference ? h("span", { class: "tl-soft tl-small" }, "the reference") : drawn(column)) : null,
           h("td", { "data-label": "cost" }, h("div", {}, cost(row.cost_usd)), outcome(measured(column, "cost"))),
           h("td", { "data-label": "time" }, h("div", {}, duration(row.latency_ms_p50)), outcome(measured(column, "time"))))))),
-        model.width > 1 && scorer ? h("p", { class: "tl-small tl-soft" }, "● a difference that the test settles, ○ one that it does not; lines are 95 % intervals", model.head.pairs.some((pair) => pair.points && pair.scorer === scorer) ? ", in points of a hundred." : ".") : null);
+        model.width > 1 && scorer ? h("p", { class: "tl-small tl-soft" }, "● significant, ○ not significant; lines are 95 % intervals", model.head.pairs.some((pair) => pair.points && pair.scorer === scorer) ? ", in percentage points." : ".") : null);
     },
   };
 }
 
-/** Better, no worse, worse or not settled: a sign, a word, a colour, and how much. */
+/** Better, no worse, worse or not settled: a sign, a word, a colour, and the amount. */
 function outcome(row) {
   if (!row) return null;
   const [sign, tone] = SIGNS[row.outcome] ?? ["", "tl-soft"];
@@ -63,7 +63,7 @@ function outcome(row) {
   return h("div", { class: "tl-small", title: `${row.outcome} ${amount}` }, h("span", { class: tone }, h("span", { "aria-hidden": "true" }, `${sign} `), row.outcome), h("span", { class: "tl-soft" }, ` ${amount.split(",")[0]}`));
 }
 
-/** `{element, show(slices)}`: how each candidate did in each part of the data. */
+/** `{element, show(slices)}`: each candidate's results by slice of the data. */
 export function slices() {
   const element = h("div", { class: "tl-sum tl-slices", hidden: true });
   return {
@@ -74,7 +74,7 @@ export function slices() {
       const names = [...new Set(found.means.map((row) => row.slice))];
       const at = (slice, candidate) => found.means.find((row) => row.slice === slice && row.candidate === candidate);
       const apart = (slice) => found.apart.filter((row) => row.slice === slice).map((row) => h("div", { class: "tl-small" }, h("span", { class: "tl-good", "aria-hidden": "true" }, "▲ "), data(row.better), " better than ", data(row.worse)));
-      put(element, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, data(found.by)), h("th", { scope: "col", class: "n" }, "Cases"), model.head.candidates.map((candidate, column) => h("th", { scope: "col", title: candidate.name }, h("span", { class: "tl-sum-name" }, badge(column), h("bdi", { class: "tl-clip" }, candidate.name)))), h("th", { scope: "col" }, "Told apart"))),
+      put(element, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, data(found.by)), h("th", { scope: "col", class: "n" }, "Cases"), model.head.candidates.map((candidate, column) => h("th", { scope: "col", title: candidate.name }, h("span", { class: "tl-sum-name" }, badge(column), h("bdi", { class: "tl-clip" }, candidate.name)))), h("th", { scope: "col" }, "Differences"))),
         h("tbody", {}, names.map((slice) => h("tr", {}, h("th", { scope: "row" }, data(slice)), h("td", { class: "n", "data-label": "cases" }, Math.max(...found.means.filter((row) => row.slice === slice).map((row) => row.n))),
           model.head.candidates.map(({ name: candidate }) => h("td", { "data-label": candidate }, meanText(at(slice, candidate)))), h("td", {}, apart(slice).length ? apart(slice) : h("span", { class: "tl-soft tl-small" }, "not settled")))))),
         h("p", { class: "tl-small tl-soft" }, `${found.scorer}. Intervals and tests hold for all ${names.length} slices together.`));
@@ -99,7 +99,7 @@ function meanText(score) {
   return [h("strong", {}, score.mean.toFixed(3)), interval];
 }
 
-/** A function from a column to its picture; all pictures of one table share a scale. */
+/** A function from a column to its chart; all charts of one table share a scale. */
 function differences(model, scorer, reference) {
   const names = model.head.candidates.map((candidate) => candidate.name);
   const found = new Map();

@@ -1,15 +1,15 @@
-// What Python would answer, from the data inside an exported page.
+// Answers the calls that Python would, from the data in an exported page.
 
 import { compile } from "./filter.js";
 
 const READ_ONLY = "This page is a copy.";
 
-/** `{snapshot(), call(name, args)}` over the data of ui/html_export.py; answers are `{value, buffers?, ops?}`. */
+/** `{snapshot(), call(name, args)}` over the data of ui/html_export.py; replies are `{value, buffers?, ops?}`. */
 export function answers(data) {
   const rows = data.rows;
   let query = { filter: "", search: "", source: "", order: "started_at desc", range: "", since: null, until: null, since_s: null };
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
-  const trace = (id) => data.traces[id] ?? refuse("The trace is not in this page.", "Export it again from the lab.");
+  const trace = (id) => data.traces[id] ?? refuse("The trace is not included in this page.", "Export it again from the lab.");
 
   const state = () => {
     const found = sorted(rows.filter(matching(query)), query.order);
@@ -24,11 +24,11 @@ export function answers(data) {
     return (row) => (!wanted.source || row.source === wanted.source) && passes(row, () => spansOf(row.trace_id)) && Date.parse(row.started_at) >= since && Date.parse(row.started_at) < until && (!words || `${row.input ?? ""} ${row.output ?? ""}`.toLowerCase().includes(words));
   };
 
-  // A filter over spans must see all of them: an answer from a part would be a wrong one.
+  // A filter over spans needs all of them: with only some, the result would be wrong.
   const spansOf = (id) => {
     const { value, spans } = trace(id);
     const held = Object.values(spans).map(({ span }) => span);
-    return held.length < (value.trace.n_spans ?? 0) ? refuse("A trace here has more steps than the page holds.", "Ask the lab.") : held;
+    return held.length < (value.trace.n_spans ?? 0) ? refuse("A trace here has more steps than the page holds.", "Use the filter in the lab.") : held;
   };
 
   const known = {
@@ -39,7 +39,7 @@ export function answers(data) {
       return { value: null, ops: [{ kind: "list", ...state() }] };
     },
     trace: ({ trace_id: id }) => ({ value: trace(id).value, buffers: [new DataView(bytes(trace(id).columns))] }),
-    span: ({ trace_id: id, span_id: span }) => ({ value: trace(id).spans[span] ?? refuse("This step's contents are not in the page.", "Open it in the lab.") }),
+    span: ({ trace_id: id, span_id: span }) => ({ value: trace(id).spans[span] ?? refuse("This step's contents are not included in this page.", "Open it in the lab.") }),
     conversation: ({ trace_id: id }) => ({ value: trace(id).conversation }),
     graph: ({ trace_id: id }) => ({ value: trace(id).graph }),
     json: ({ trace_id: id }) => ({ value: { trace: trace(id).value.trace, spans: Object.values(trace(id).spans).map(({ span }) => span) } }),
@@ -54,7 +54,7 @@ export function answers(data) {
   };
   return {
     snapshot: () => (data.single ? { value: trace(data.single).value, buffers: [new DataView(bytes(trace(data.single).columns))] } : { value: { ...state(), selected: null, is_live: false } }),
-    call: (name, args) => (Object.hasOwn(known, name) ? known[name](args) : refuse(`This page has no answer to ${name}.`, "Open it in the lab.")),
+    call: (name, args) => (Object.hasOwn(known, name) ? known[name](args) : refuse(`This page does not support ${name}.`, "Open it in the lab.")),
   };
 }
 
@@ -73,7 +73,7 @@ const mean = (numbers) => (numbers.length ? numbers.reduce((a, b) => a + b, 0) /
 const MANY = { agent: ["agent_path", " → ", "agents"], failed_tool: ["failed_tools", "\n", "failed_tools"], error_type: ["error_types", "\n", "error_types"], tag: ["tags", "\n", "tags"] };
 const ONE = { outcome: "outcome", model: "model", user: "end_user", source: "source" };
 
-/** As store/trace_stats.py counts. */
+/** Counts as in store/trace_stats.py. */
 function facets(rows) {
   const counted = (valuesOf, condition) => {
     const counts = new Map();

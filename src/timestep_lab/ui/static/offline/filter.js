@@ -1,7 +1,7 @@
-// The filter language in an exported page: comparisons, `in`, `is None`, and, or, not, text methods, and any(…)/all(…) over spans,
-// their parents and children. It is parsed here and never evaluated as code. The lab itself understands more (store/filters).
+// The filter language in an exported page: comparisons, `in`, `is None`, and, or, not, string methods, and any(…)/all(…) over spans,
+// their parents and children. It is parsed and never evaluated as code. The lab itself supports more (store/filters).
 
-// What a field holds decides what it is compared with, as in store/filters/suggestions.py: a time with a time, never text with text.
+// The type of a field determines its comparisons, as in store/filters/suggestions.py: times with times, never text with text.
 export const TRACE_KINDS = kinds({
   text: "trace_id thread_id end_user workflow agent_path model status input output outcome source tags failed_tools error_types", time: "started_at ended_at",
   number: "duration_ms n_spans n_errors turns input_tokens output_tokens cost_usd ttft_ms",
@@ -29,7 +29,7 @@ const UNITS_US = { s: 1e6, m: 60e6, h: 3600e6, d: 86_400e6, w: 604_800e6 };
 const ESCAPES = { n: "\n", t: "\t", r: "\r", "\\": "\\", "'": "'", '"': '"' };
 const KIND_WORDS = { text: "text", number: "a number", time: "a time", none: "None", any: "an attribute" };
 const TOKEN = /\s*(?:(\d+(?:\.\d+)?(?:e[+-]?\d+)?)|("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(==|!=|<=|>=|[<>()[\].,-])|([A-Za-z_]\w*))/gy;
-const NEXT = "In the lab, every filter works; this page understands comparisons like model == \"x\" and cost > 0.01, and any(s.kind == \"tool\" for s in spans).";
+const NEXT = "In the lab, every filter works; this page supports comparisons like model == \"x\" and cost > 0.01, and any(s.kind == \"tool\" for s in spans).";
 const ISO = /^(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)?(?:(Z)|([+-])(\d\d)(?::?(\d\d))?)?)?$/;
 const WORDS = ["and", "or", "not", "in", "is", "for", "if", "None"];
 
@@ -50,14 +50,14 @@ export function compile(text, fields) {
   if (!tokens.length) return () => true;
   const reader = new Reader(tokens, fields);
   const test = reader.either();
-  if (reader.at < tokens.length) refuse(`${JSON.stringify(reader.peek())} is not understood at this place.`);
+  if (reader.at < tokens.length) refuse(`${JSON.stringify(reader.peek())} is not expected here.`);
   return (row, spans = () => []) => {
     let known = null;
     return test({ "": row }, { all: () => (known ??= new Spans(spans())) });
   };
 }
 
-/** The spans of one trace, and who belongs to whom. */
+/** The spans of one trace, with their parents and children. */
 class Spans {
   constructor(list) {
     this.list = list;
@@ -96,7 +96,7 @@ class Reader {
     if (left.isCondition) return left;
     const tests = [];
     for (let step = this.step(left); step; step = this.step(left)) { tests.push(step.test); left = step.right; }
-    if (!tests.length) refuse("A condition is missing after a value.");
+    if (!tests.length) refuse("A comparison is missing after the value.");
     return (...c) => tests.every((test) => test(...c));
   }
 
@@ -112,7 +112,7 @@ class Reader {
     if (this.take("in")) {
       const open = this.take("(") ?? this.take("[");
       if (!open) {
-        // Of a field that holds several words, a whole one.
+        // For a field with several words, a whole one.
         const between = this.isText() ? undefined : TRACE_LISTS[this.peek()];
         const right = needText(this.value());
         needText(left);
@@ -133,11 +133,11 @@ class Reader {
     if (left.kind !== "none" && right.kind !== "none") {
       [a, b] = [agreed(left, right), agreed(right, left)];
       if (equal) [a, b] = [chosen(a, b), chosen(b, a)];
-    } else if (!equal) refuse(`None cannot be compared by ${sign}.`);
+    } else if (!equal) refuse(`None cannot be compared with ${sign}.`);
     return { test: (...c) => TESTS[sign](a(...c), b(...c)), right };
   }
 
-  /** `any(… for s in spans if …)`: what stands first speaks of a name that comes later, so that is looked up before. */
+  /** `any(… for s in spans if …)`: the expression uses a name that is defined later, so that is looked up first. */
   overSpans() {
     const every = this.tokens[this.at].text === "all";
     this.at += 2;
@@ -165,7 +165,7 @@ class Reader {
       if (kind === "sign") depth += text === "(" ? 1 : text === ")" ? -1 : 0;
       else if (kind === "name" && text === "for" && depth === 0 && this.tokens[at + 1]?.kind === "name") return this.tokens[at + 1].text;
     }
-    return refuse("any() and all() look at each span.");
+    return refuse("any() and all() iterate over spans.");
   }
 
   spans() {
@@ -205,14 +205,14 @@ class Reader {
     return value;
   }
 
-  /** `now()`, `ago("24h")`: the moment at which the filter was read, or before it. */
+  /** `now()`, `ago("24h")`: relative to when the filter was parsed. */
   moment() {
     const name = this.tokens[this.at].text;
     this.at += 2;
     let before = 0;
     if (name === "ago") {
       const length = this.tokens[this.at++];
-      const [, n, unit] = (length?.kind === "string" && /^\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*$/.exec(length.value)) || refuse('ago() takes a length of time, for example "24h".');
+      const [, n, unit] = (length?.kind === "string" && /^\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*$/.exec(length.value)) || refuse('ago() takes a duration, for example "24h".');
       before = Number(n) * UNITS_US[unit];
     }
     this.need(")");
@@ -239,7 +239,7 @@ class Reader {
       return as("any", (...c) => { const found = row(...c)?.attributes?.[key.value]; return typeof found === "string" || typeof found === "number" ? found : null; });
     }
     const name = SPAN_ALIASES[field] ?? field;
-    if (!Object.hasOwn(SPAN_KINDS, name)) refuse(`There is no field ${JSON.stringify(field)} of a span.`);
+    if (!Object.hasOwn(SPAN_KINDS, name)) refuse(`A span has no field ${JSON.stringify(field)}.`);
     const read = (...c) => {
       const found = row(...c)?.[name] ?? null;
       if (SPAN_KINDS[name] === "time") return instant(found);
@@ -266,7 +266,7 @@ class Reader {
   }
 }
 
-/** Microseconds since 1970 of ISO 8601, UTC unless a zone is given; null for what is not a time. */
+/** Microseconds since 1970 for an ISO 8601 time, UTC unless a zone is given; null if it is not a time. */
 function instant(text) {
   const found = typeof text === "string" ? ISO.exec(text) : null;
   if (!found) return null;
@@ -278,7 +278,7 @@ function instant(text) {
   return (date.getTime() / 1000 - offset) * 1e6 + Number((found[7] ?? "").slice(0, 6).padEnd(6, "0"));
 }
 
-/** `value` in the kind of `other`, which text takes on beside a time. */
+/** `value` converted to the type of `other`: a text compared with a time is parsed as a time. */
 function agreed(value, other) {
   const pair = [value.kind, other.kind];
   if (pair.includes("any") ? pair.some((kind) => kind === "text" || kind === "number") : value.kind === other.kind) return value;
@@ -290,7 +290,7 @@ function agreed(value, other) {
   return refuse(`${KIND_WORDS[value.kind]} cannot be compared with ${KIND_WORDS[other.kind]}.`);
 }
 
-/** `value` as the field holds it. A word that the field never holds can only be a slip. */
+/** `value` as stored in the field. Raises an error for a value that the field never has. */
 function chosen(value, field) {
   if (value.literal === undefined || !field.choices || field.choices.includes(value.literal)) return value;
   const stored = field.words?.[value.literal.toLowerCase()] ?? refuse(`${field.field} is never ${JSON.stringify(value.literal)}. It is one of: ${field.choices.join(", ")}.`);
@@ -298,17 +298,17 @@ function chosen(value, field) {
 }
 
 function needText(value) {
-  return value.kind === "text" || value.kind === "any" ? value : refuse(`Text is needed here, not ${KIND_WORDS[value.kind]}.`);
+  return value.kind === "text" || value.kind === "any" ? value : refuse(`A text is expected here, not ${KIND_WORDS[value.kind]}.`);
 }
 
 function kinds(names) {
   return Object.fromEntries(Object.entries(names).flatMap(([kind, list]) => list.split(" ").map((name) => [name, kind])));
 }
 
-/** The contents of a text in quotes, as Python reads them. */
+/** The contents of a quoted string, as in Python. */
 function unquoted(text) {
   return text.slice(1, -1).replace(/\\(.)/g, (whole, sign) => {
-    if (/[xuUN0-7abfv]/.test(sign)) refuse(`${JSON.stringify(whole)} is not understood in a text.`);
+    if (/[xuUN0-7abfv]/.test(sign)) refuse(`${JSON.stringify(whole)} is not valid in a string.`);
     return ESCAPES[sign] ?? whole;
   });
 }
@@ -320,7 +320,7 @@ function tokenize(text) {
   while (TOKEN.lastIndex < source.length) {
     const begin = TOKEN.lastIndex;
     const match = TOKEN.exec(source);
-    if (!match) refuse(`${JSON.stringify(source.slice(begin, begin + 12))} is not understood.`);
+    if (!match) refuse(`${JSON.stringify(source.slice(begin, begin + 12))} is not valid.`);
     const [, number, string, sign, name] = match;
     tokens.push({ kind: number ? "number" : string ? "string" : sign ? "sign" : "name", text: number ?? string ?? sign ?? name, value: string === undefined ? undefined : unquoted(string) });
   }

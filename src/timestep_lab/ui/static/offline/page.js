@@ -1,8 +1,8 @@
-// A component on a page of its own, with the data in the page instead of a Python behind it.
+// A component on a standalone page, with the data in the page instead of Python.
 
 import { answers } from "./answers.js";
 
-/** Mount `component` in `el`, fed from the packed data in `source` (gzip, base64). */
+/** Mount `component` in `el`, with the packed data in `source` (gzip, base64). */
 export async function mountOffline(component, el, source) {
   const packed = Uint8Array.from(atob(source.textContent.trim()), (c) => c.charCodeAt(0));
   const text = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();

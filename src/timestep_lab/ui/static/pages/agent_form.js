@@ -1,4 +1,4 @@
-// The fields of an agent: its model from a list that is searched, settings, tools, handoffs and approval rules, each a field of its own.
+// The form of an agent: model (searchable list), settings, tools, handoffs and approval rules.
 
 import { data, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -18,16 +18,16 @@ export function agentForm(agent, known, models) {
   const instructions = h("textarea", { name: "instructions", class: "tl-input tl-instructions", rows: 8, value: agent.instructions });
   const model = modelField(agent.model, known.default_model, models);
   const settings = settingFields(agent.model_settings, known.efforts);
-  const tools = picks("Tools", toolChoices(agent, known), agent.tools, "No tools. Add an MCP server on the page Tools.");
-  const handoffs = picks("Hands off to", known.agents.filter((other) => other.id !== agent.id).map((other) => ({ id: other.id, name: other.name, note: other.description })), agent.handoffs, "There is no other agent yet.");
+  const tools = picks("Tools", toolChoices(agent, known), agent.tools, "No tools. Add an MCP server on the Tools page.");
+  const handoffs = picks("Hands off to", known.agents.filter((other) => other.id !== agent.id).map((other) => ({ id: other.id, name: other.name, note: other.description })), agent.handoffs, "There are no other agents yet.");
   const rules = ruleFields(agent.approvals, known.tools);
   const limits = LIMITS.map(([key, label]) => [label, input({ name: key, value: agent[key] ?? "", inputmode: "decimal", placeholder: "no limit" })]);
   const open = (isSet) => ({ class: "tl-more-fields", open: Boolean(isSet) });
   return {
     name,
     parts: [
-      field("Name", name), field("Description", description, "What another agent reads when it may hand off to this one."), field("Instructions", instructions),
-      field("Model", model.input, "Write to search. Empty: the lab's default."), model.list, tools.element, handoffs.element, rules.element,
+      field("Name", name), field("Description", description, "Description for other agents that may hand off to this one."), field("Instructions", instructions),
+      field("Model", model.input, "Type to search. Empty: the lab's default."), model.list, tools.element, handoffs.element, rules.element,
       h("details", open(Object.keys(agent.model_settings).length), h("summary", {}, "Model settings"), settings.element),
       h("details", open(LIMITS.some(([key]) => agent[key] !== null)), h("summary", {}, "Limits of a run"), h("div", { class: "tl-form tl-field-grid" }, limits.map(([label, box]) => field(label, box)))),
     ],
@@ -40,7 +40,7 @@ export function agentForm(agent, known, models) {
 
 // -- the model
 
-/** A field that is written into freely, over a list of what matches: every word somewhere in the name. */
+/** A text input with a list of matches: every word must occur in the name. */
 function modelField(value, fallback, models) {
   const id = `tl-models-${Math.random().toString(36).slice(2, 8)}`;
   const list = h("ul", { class: "tl-options", role: "listbox", id, "aria-label": "Models", hidden: true });
@@ -51,7 +51,7 @@ function modelField(value, fallback, models) {
     if (!names) {
       put(list, h("li", { class: "tl-soft tl-option" }, "Asking the providers …"));
       show(true);
-      try { names = await models(); } catch { show(false); return; } // Without the list a model can still be written.
+      try { names = await models(); } catch { show(false); return; } // Without the list, a model can still be typed.
       if (list.hidden) return;
     }
     const words = all ? [] : box.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -59,8 +59,8 @@ function modelField(value, fallback, models) {
     at = -1;
     box.removeAttribute("aria-activedescendant");
     put(list, found.slice(0, MOST_MODELS).map((each, n) => h("li", { class: "tl-option", role: "option", id: `${id}-${n}`, "aria-selected": "false", onpointerdown: (event) => { event.preventDefault(); take(each); } }, each)),
-      found.length > MOST_MODELS ? h("li", { class: "tl-soft tl-option" }, `${found.length - MOST_MODELS} more: write a part of the name`) : null,
-      found.length ? null : h("li", { class: "tl-soft tl-option" }, "No model of that name is listed. It is checked when you save."));
+      found.length > MOST_MODELS ? h("li", { class: "tl-soft tl-option" }, `${found.length - MOST_MODELS} more: type a part of the name`) : null,
+      found.length ? null : h("li", { class: "tl-soft tl-option" }, "This model is not listed. It is checked when you save."));
     show(true);
   }
   function show(now) {
@@ -104,17 +104,17 @@ function modelField(value, fallback, models) {
 const OWN = ["temperature", "top_p", "max_tokens", "reasoning", "tool_choice", "parallel_tool_calls"];
 
 function settingFields(settings, efforts) {
-  const numbers = [["temperature", "Temperature", "0 to 2"], ["top_p", "Top p", "0 to 1"], ["max_tokens", "Most tokens of an answer", "no limit"]].map(([key, label, placeholder]) => [key, label, input({ name: `model_settings.${key}`, value: settings[key] ?? "", inputmode: "decimal", placeholder })]);
+  const numbers = [["temperature", "Temperature", "0 to 2"], ["top_p", "Top p", "0 to 1"], ["max_tokens", "Maximum output tokens", "no limit"]].map(([key, label, placeholder]) => [key, label, input({ name: `model_settings.${key}`, value: settings[key] ?? "", inputmode: "decimal", placeholder })]);
   const effort = select("model_settings.reasoning", settings.reasoning?.effort ?? "", [["", "the model's own"], ...efforts.map((each) => [each, each])]);
   const choice = typeof settings.tool_choice === "string" || settings.tool_choice === undefined ? settings.tool_choice ?? "" : "";
-  const tool = select("model_settings.tool_choice", choice, [["", "the model's own"], ["auto", "when it wants to"], ["required", "always one"], ["none", "never"], ...(["", "auto", "required", "none"].includes(choice) ? [] : [[choice, choice]])]);
-  const parallel = select("model_settings.parallel_tool_calls", String(settings.parallel_tool_calls ?? ""), [["", "the model's own"], ["true", "several at once"], ["false", "one after the other"]]);
+  const tool = select("model_settings.tool_choice", choice, [["", "the model's own"], ["auto", "automatically"], ["required", "always one"], ["none", "never"], ...(["", "auto", "required", "none"].includes(choice) ? [] : [[choice, choice]])]);
+  const parallel = select("model_settings.parallel_tool_calls", String(settings.parallel_tool_calls ?? ""), [["", "the model's own"], ["true", "several at once"], ["false", "sequentially"]]);
   const isWritten = (key) => !OWN.includes(key) || (key === "tool_choice" && typeof settings[key] !== "string");
   const others = Object.fromEntries(Object.entries(settings).filter(([key]) => isWritten(key)));
   const rest = h("textarea", { name: "model_settings", class: "tl-input tl-mono", rows: 2, value: Object.keys(others).length ? JSON.stringify(others, null, 2) : "", placeholder: '{"frequency_penalty": 0.2}', spellcheck: "false" });
   return {
     element: h("div", { class: "tl-form" }, h("div", { class: "tl-form tl-field-grid" }, numbers.map(([, label, box]) => field(label, box)), field("Reasoning effort", effort), field("Calls tools", tool), field("Parallel calls", parallel)),
-      field("Other settings", rest, "A JSON object, for what has no field here.")),
+      field("Other settings", rest, "A JSON object, for settings without a field here.")),
     read() {
       const given = parsed(rest.value, "Other settings", "model_settings");
       for (const [key, label, box] of numbers) {
@@ -137,29 +137,29 @@ function select(name, value, options, props = {}) {
   return box;
 }
 
-/** A number as it was written; null where nothing is. */
+/** A typed number; null if empty. */
 function number(text, label, name, empty) {
   if (!text.trim()) return null;
   const value = Number(text.trim());
-  if (!Number.isFinite(value)) throw wrong(`${label}: ${text.trim()} is no number.`, `Write digits, or leave it empty for ${empty}.`, name);
+  if (!Number.isFinite(value)) throw wrong(`${label}: ${text.trim()} is not a number.`, `Enter a number, or leave it empty for ${empty}.`, name);
   return value;
 }
 
-// -- when a call of a tool waits for a person
+// -- approval rules
 
 const EVERY = "*";
 
 function ruleFields(rules, tools) {
   const rows = h("div", { class: "tl-rules" });
-  const none = h("p", { class: "tl-soft tl-none" }, "No rules: tools are called without asking, unless their server says otherwise.");
+  const none = h("p", { class: "tl-soft tl-none" }, "No rules: tools are called without approval, unless their server requires it.");
   const add = button("Add a rule", { name: "plus", onclick: () => { make(EVERY, "always"); changed(); rows.lastElementChild.querySelector("select").focus(); } });
-  const element = h("fieldset", { name: "approvals" }, h("legend", {}, "Ask a person before"), none, rows, h("div", {}, add));
+  const element = h("fieldset", { name: "approvals" }, h("legend", {}, "Require approval for"), none, rows, h("div", {}, add));
   const made = [];
   const changed = () => { none.hidden = made.length > 0; element.dispatchEvent(new Event("input", { bubbles: true, composed: true })); };
 
   function make(id, rule) {
     const known = tools.some((tool) => tool.id === id) || id === EVERY;
-    const which = select(null, id, [[EVERY, "every tool without a rule"], ...tools.map((tool) => [tool.id, tool.server === "lab" ? tool.name : `${tool.server}: ${tool.name}`]), ...(known ? [] : [[id, `${id} (not offered now)`]])], { "aria-label": "Tool" });
+    const which = select(null, id, [[EVERY, "all tools without a rule"], ...tools.map((tool) => [tool.id, tool.server === "lab" ? tool.name : `${tool.server}: ${tool.name}`]), ...(known ? [] : [[id, `${id} (not available)`]])], { "aria-label": "Tool" });
     const test = typeof rule === "string" ? rule : "contains" in rule ? "contains" : "equals";
     const when = select(null, test, [["always", "every call"], ["never", "no call"], ["contains", "if an argument contains"], ["equals", "if an argument is"]], { "aria-label": "Which calls" });
     const argument = input({ value: rule.argument ?? "", "aria-label": "Argument", placeholder: "argument", list: `tl-args-${Math.random().toString(36).slice(2, 8)}` });
@@ -172,20 +172,20 @@ function ruleFields(rules, tools) {
     const fit = () => { looks.hidden = ["always", "never"].includes(when.value); put(names, Object.keys(argumentsOf()).map((each) => h("option", { value: each }))); };
     for (const box of [which, when]) box.addEventListener("change", fit);
     fit();
-    /** The value in the type that the tool's argument has; where its schema says none, in that of the rule as it was kept, else text. */
+    /** The value in the type of the tool's argument; if its schema has none, in the type of the saved rule, else text. */
     function typed() {
       const type = argumentsOf()[argument.value.trim()] ?? (typeof first === "string" ? "string" : "json");
       if (type === "string" || when.value === "contains") return value.value;
       try {
         return JSON.parse(value.value);
       } catch {
-        throw wrong(`${argument.value.trim()} is of the type ${type}, and ${value.value || "nothing"} is not.`, "Write it as in JSON.", "approvals");
+        throw wrong(`${argument.value.trim()} has the type ${type}, but ${value.value || "nothing"} does not.`, "Use JSON syntax.", "approvals");
       }
     }
     const one = {
       read() {
         if (looks.hidden) return [which.value, when.value];
-        if (!argument.value.trim() || !value.value) throw wrong("An approval rule lacks its argument or its value.", "Fill in both, or let every call ask.", "approvals");
+        if (!argument.value.trim() || !value.value) throw wrong("An approval rule has no argument or no value.", "Enter both, or require approval for every call.", "approvals");
         return [which.value, { argument: argument.value.trim(), [when.value]: typed() }];
       },
     };
@@ -207,10 +207,10 @@ function ruleFields(rules, tools) {
 
 // -- tools and handoffs
 
-/** What can be had, and what the agent names though it cannot be had now. */
+/** What is available, and what the agent refers to although it is unavailable. */
 function toolChoices(agent, known) {
   const offered = known.tools.map((tool) => ({ id: tool.id, name: tool.name, group: tool.server, note: tool.description }));
-  const missing = agent.tools.filter((id) => !offered.some((tool) => tool.id === id)).map((id) => ({ id, name: id, group: "not offered now", note: id.endsWith(".*") ? "all tools of this server" : "not offered by any server now" }));
+  const missing = agent.tools.filter((id) => !offered.some((tool) => tool.id === id)).map((id) => ({ id, name: id, group: "not offered now", note: id.endsWith(".*") ? "all tools of this server" : "not available from any server" }));
   return [...offered, ...missing];
 }
 
@@ -223,7 +223,7 @@ function picks(legend, choices, chosen, none) {
   const lists = groups.length > 1 ? groups.map((group) => h("div", { class: "tl-pick-group" }, h("div", { class: "tl-soft tl-small" }, data(group)), boxes.filter((one) => one.group === group).map(({ row }) => row))) : boxes.map(({ row }) => row);
   const search = boxes.length > MANY ? input({ type: "search", placeholder: "Find", "aria-label": `${legend}: find` }) : null;
   search?.addEventListener("input", (event) => {
-    event.stopPropagation(); // Nothing of the agent is changed by looking.
+    event.stopPropagation(); // Viewing the form does not change the agent.
     const word = search.value.trim().toLowerCase();
     for (const { row, text } of boxes) row.hidden = !text.includes(word);
     for (const list of lists) if (list.matches(".tl-pick-group")) list.hidden = ![...list.querySelectorAll("label")].some((row) => !row.hidden);

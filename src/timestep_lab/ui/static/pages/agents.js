@@ -1,4 +1,4 @@
-// The component of server/pages/agents.py: a card for each agent, and a drawer with the fields, versions and handoffs of one, and a chat to try it.
+// The component of server/pages/agents.py: a card per agent, and a drawer with its fields, versions, handoffs and a chat to try it.
 
 import { data, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -15,11 +15,11 @@ const FEW = 4;
 /** Below it the drawer stands under the cards. */
 const NARROW = 860;
 const ALIKE = 0.5;
-/** Calls of the chat that begin a turn: they take the fields along as they stand. */
+/** Chat calls that start a turn: they include the current fields of the form. */
 const TURNS = ["send", "edit", "retry"];
 
 function render(context) {
-  const view = page(context, "agents", "Agents", "Who answers, with which model and tools, and to whom they hand off.");
+  const view = page(context, "agents", "Agents", "Your agents, with their models, tools and handoffs.");
   const { link, act, say, submit, root } = view;
   const add = button("New agent", { name: "plus", primary: true, onclick: () => choose(NEW) });
   view.actions.append(add);
@@ -55,11 +55,11 @@ function render(context) {
   panes.get("handoffs").append(graph.element);
 
   let state = null;
-  let chosen = null; // The agent as it was when its form was drawn.
+  let chosen = null; // The agent when its form was drawn.
   let form = null;
   let opened = "fields";
   let drawn = "";
-  let saved = null; // Whose fields are as they were kept just now, and the word for it.
+  let saved = null; // The agent whose fields were just saved, and the confirmation.
   const [graphs, histories, trials] = [latestOnly(), latestOnly(), latestOnly()];
   const isTouched = () => panes.get("fields").dataset.tlTouched !== undefined;
 
@@ -82,7 +82,7 @@ function render(context) {
 
   // -- the drawer
 
-  /** Open an agent, `NEW`, or with null close the drawer. What is written in a form stays until another is opened. */
+  /** Open an agent, `NEW`, or with null close the drawer. Unsaved input is kept until another agent is opened. */
   function choose(agent) {
     const before = chosen;
     if (agent?.id !== saved?.id) saved = null;
@@ -131,7 +131,7 @@ function render(context) {
     const element = h("form", { class: "tl-form", novalidate: true }, form.parts, h("div", { class: "tl-form-foot" }, save,
       agent.id ? h("a", { class: "tl-button", href: `/chat?agent=${agent.id}` }, icon("note"), h("span", {}, "Chat with it")) : button("Discard", { onclick: () => { choose(null); add.focus(); } }),
       agent.id ? h("a", { class: "tl-button", href: `/traces?filter=${encodeURIComponent(`any(s.agent == ${JSON.stringify(agent.name)} for s in spans)`)}` }, "Its traces") : null, kept,
-      agent.id ? h("span", { class: "tl-push" }, askFirst("Delete", `Delete ${agent.name}? Its threads and traces stay.`, "Delete", (box) => act(box, async () => { await link.call("delete", { agent_id: agent.id }); choose(null); }))) : null));
+      agent.id ? h("span", { class: "tl-push" }, askFirst("Delete", `Delete ${agent.name}? Its threads and traces are kept.`, "Delete", (box) => act(box, async () => { await link.call("delete", { agent_id: agent.id }); choose(null); }))) : null));
     element.addEventListener("input", () => { pane.dataset.tlTouched = ""; saved = null; kept.textContent = "Not saved yet"; });
     element.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -139,7 +139,7 @@ function render(context) {
         const id = await submit("save", { agent_id: agent.id, fields: form.fields() });
         saved = { id, word: agent.id ? "Saved" : "Created" };
         choose(state.agents.find((other) => other.id === id));
-        pane.querySelector("button[type=submit]").focus(); // The form was drawn anew, and with it the button that was pressed.
+        pane.querySelector("button[type=submit]").focus(); // The form was redrawn, including the pressed button.
       });
     });
     const held = pane.contains(focused()) ? focused() : null;
@@ -147,7 +147,7 @@ function render(context) {
     if (!agent.id) form.name.focus();
     else if (held) (held.name ? pane.querySelector(`[name="${held.name}"]`) : pane.querySelector("button[type=submit]"))?.focus();
   }
-  /** What of the page's state a form shows. */
+  /** The parts of the page's state that a form shows. */
   const marked = (agent) => JSON.stringify([{ ...agent, used_at: null }, state.tools, state.agents.map((other) => [other.id, other.name])]);
 
   async function drawGraph() {
@@ -170,14 +170,14 @@ function render(context) {
   }
 
   function versionRow({ version, at, by, changed, since }, isNewest) {
-    const words = changed === null ? "as it was made" : changed.map(({ part }) => partName(part)).join(", ");
+    const words = changed === null ? "first version" : changed.map(({ part }) => partName(part)).join(", ");
     const restore = isNewest ? h("span", { class: "tl-chip" }, "newest") : button("Restore", { "aria-label": `Restore version ${version}`, onclick: () => act(restore, async () => {
       await link.call("restore", { agent_id: chosen.id, version });
       saved = { id: chosen.id, word: `Restored version ${version}` };
       choose(state.agents.find((agent) => agent.id === chosen.id));
     }) });
     const diff = h("div", { class: "tl-version-diff" });
-    const sides = [["what it changed", changed], ["what has changed since", since]].filter(([, parts]) => parts?.length);
+    const sides = [["what it changed", changed], ["changes since then", since]].filter(([, parts]) => parts?.length);
     const more = sides.length ? h("details", {}, h("summary", {}, "Differences"), diff) : null;
     more?.addEventListener("toggle", () => { if (more.open && !diff.childElementCount) put(diff, sides.map(([heading, parts]) => [h("h3", {}, heading), table(parts)])); });
     return h("li", { class: "tl-version", "data-version": version }, h("div", { class: "tl-line" }, h("strong", { class: "tl-num" }, `Version ${version}`), h("span", { class: "tl-grow tl-soft tl-small" }, h("span", {}, words)), h("span", { class: "tl-soft tl-small" }, when(at), by ? [" by ", data(by)] : null), restore), more);
@@ -193,13 +193,13 @@ function render(context) {
   function table(parts) {
     return h("div", { class: "tl-scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["", "Before", "After"].map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, parts.map(({ part, before, after }) => {
       const [left, right, alike] = typeof before === "string" && typeof after === "string" ? wordDiff(before, after) : [null, null, 0];
-      const texts = alike >= ALIKE ? [left, right] : [shown(before), shown(after)]; // Of texts with little in common every word would be marked.
+      const texts = alike >= ALIKE ? [left, right] : [shown(before), shown(after)]; // For texts with little in common, every word would be marked.
       return h("tr", {}, h("th", { scope: "row" }, partName(part)), h("td", {}, texts[0]), h("td", {}, texts[1]));
     }))));
   }
   const shown = (value) => (value === null || value === undefined ? h("span", { class: "tl-soft" }, "none") : value === true ? "yes" : typeof value === "string" ? data(value) : h("code", {}, JSON.stringify(value)));
 
-  // -- trying it: a chat within this page, whose messages go and come with those of the page
+  // -- trying the agent: a chat within this page, which uses the page's connection
 
   let tried = null; // {hear, close}
 
@@ -207,9 +207,9 @@ function render(context) {
     leave();
     const { id } = chosen;
     const pane = h("div", { class: "tl-try" });
-    // Which conversation this is belongs to the pane, and not into the page's address.
+    // The conversation belongs to this pane, not to the page's address.
     pane.addEventListener("tl-place", (event) => event.stopPropagation());
-    put(panes.get("try"), h("p", { class: "tl-soft tl-small tl-none" }, "Answers with the fields as they stand, saved or not."), pane);
+    put(panes.get("try"), h("p", { class: "tl-soft tl-small tl-none" }, "Answers with the current fields, including unsaved changes."), pane);
     try { await trials(link.call("try", { agent_id: id })); } catch (error) { say(error); return; }
     const listeners = [];
     const mine = { hear: (message, buffers = []) => { for (const listener of listeners) listener(message, buffers); } };
@@ -232,7 +232,7 @@ function render(context) {
     };
     mine.close = chat({ model, el: pane, within: `try:${id ?? "new"}` });
   }
-  /** A new agent may be tried before it has a name. */
+  /** A new agent can be tried before it has a name. */
   const written = ({ name, ...fields }) => (name.trim() ? { name, ...fields } : fields);
 
   function leave() {
@@ -243,7 +243,7 @@ function render(context) {
   }
   link.on("chat", ({ message }, buffers) => tried?.hear(message, buffers));
   link.on("connection", ({ isLost }) => tried?.hear({ op: isLost ? "lost" : "found" }));
-  // The page was read anew, after messages that were missed: the chat reads itself anew, too.
+  // The page was reloaded after missed messages: the chat reloads, too.
   link.on("snap", () => { if (tried) { tried.hear({ op: "lost" }); tried.hear({ op: "found" }); } });
   view.onClose(leave);
 
@@ -264,7 +264,7 @@ function render(context) {
     if (!chosen?.id) return;
     const now = state.agents.find((agent) => agent.id === chosen.id);
     if (!now) { choose(null); return; }
-    // Drawn anew only when the stored one changed while nobody had edited it: what is being written stays.
+    // Redrawn only if the stored agent changed and the form has no edits.
     if (marked(now) !== drawn && !isTouched()) { chosen = now; drawForm(); }
     if (opened === "versions") drawVersions();
     if (opened === "handoffs") drawGraph();

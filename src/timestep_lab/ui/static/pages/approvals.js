@@ -1,4 +1,4 @@
-// The component of server/pages/approvals.py: every call that waits for a person, alike ones together, and what was decided.
+// The component of server/pages/approvals.py: all pending approvals, grouped by tool and agent, and past decisions.
 
 import { data, h, put } from "../shared/dom.js";
 import { count } from "../shared/format.js";
@@ -7,10 +7,10 @@ import { approvalCard, decidedWords } from "../shared/approval_card.js";
 import { button, card, empty, page, status, when } from "./parts.js";
 
 function render(context) {
-  const view = page(context, "approvals", "Approvals", "Tool calls and questions that wait for you, from the chat, a notebook or the command line.");
+  const view = page(context, "approvals", "Approvals", "Tool calls and questions that wait for your decision, from the chat, notebooks and the command line.");
   const { link, act } = view;
   const waiting = h("div", { class: "tl-waiting" });
-  const none = empty("Nothing waits for you", "A tool call that needs approval appears here, whichever program started it.", h("p", {}, "Which calls ask is set by the rules of an agent: ", h("a", { href: "/agents" }, "open the agents"), "."));
+  const none = empty("Nothing waits for you", "Tool calls that need approval appear here, from all programs.", h("p", {}, "Which calls need approval is set by the rules of an agent: ", h("a", { href: "/agents" }, "open the agents"), "."));
   const decided = h("div", { class: "tl-stack" });
   view.body.append(waiting, none, decided);
   const cards = new Map();
@@ -21,13 +21,13 @@ function render(context) {
   function make(call) {
     const foot = h("span", { class: "tl-push tl-approval-links" }, when(call.since), h("a", { href: `/chat/${call.thread_id}` }, "Chat"), h("a", { href: `/traces/${call.trace_id}` }, "Trace"));
     const element = h("li", { class: "tl-approval tl-ask-card", "aria-label": call.asks ? `${call.server} asks you` : `${call.name} waits for approval` });
-    // What went wrong is said in the card, whose buttons are then on again.
+    // Errors are shown in the card, whose buttons are enabled again.
     const answer = async (...said) => { let failed = false; await act(element, () => decide(call, ...said).catch((error) => { failed = true; throw error; })); if (failed) throw new Error("not decided"); };
     put(element, call.input ? h("p", { class: "tl-none tl-approval-asked tl-clip" }, h("span", { class: "tl-soft" }, "Asked: "), data(call.input)) : null, approvalCard(call, answer, { more: foot }));
     return element;
   }
 
-  /** Calls of one tool by one agent: a heading, and for several of them the two answers to all. */
+  /** Calls of one tool by one agent: a heading, and for several of them buttons for all. */
   function group(key, calls) {
     if (!groups.has(key)) {
       const [first] = calls;
@@ -43,7 +43,7 @@ function render(context) {
     const found = groups.get(key);
     found.calls = calls;
     put(found.words, count(calls.length, calls[0].asks ? "question" : "call"));
-    found.both.hidden = calls.length < 2 || Boolean(calls[0].asks); // Each question has an answer of its own.
+    found.both.hidden = calls.length < 2 || Boolean(calls[0].asks); // Each question needs its own answer.
     return found;
   }
 

@@ -1,4 +1,4 @@
-// A small chart over time: bars for every step, one scale, brushed by pointer or keyboard.
+// A small bar chart over time with one scale; a range can be selected by pointer or keyboard.
 
 import { h, put, svg } from "../shared/dom.js";
 import { ticks } from "./plot.js";
@@ -15,7 +15,7 @@ export function timeChart({ title, figure, value, bad = () => 0, partly = () => 
   const readout = h("p", { class: "tl-chart-readout tl-soft tl-small tl-num", "aria-live": "polite" });
   const drawing = svg("svg", { class: "tl-chart-bars", preserveAspectRatio: "none", "aria-hidden": "true" });
   const brush = h("div", { class: "tl-chart-brush", hidden: true });
-  const plot = h("div", { class: "tl-chart-plot", tabindex: 0, role: "group", "aria-label": `${title} over time. Arrow keys move, with Shift they widen, Enter narrows the page to what is marked.` }, drawing, brush);
+  const plot = h("div", { class: "tl-chart-plot", tabindex: 0, role: "group", "aria-label": `${title} over time. Arrow keys move the selection, with Shift they extend it, Enter applies it to the page.` }, drawing, brush);
   const first = h("span", {});
   const last = h("span", {});
   const ends = h("div", { class: "tl-chart-ends tl-soft tl-small tl-num" }, first, last);
@@ -102,7 +102,7 @@ export function timeChart({ title, figure, value, bad = () => 0, partly = () => 
     ];
   }
 
-  /** A time, as finely as the steps are. */
+  /** A time, as precise as the steps. */
   function moment(text) {
     const date = new Date(text);
     const today = new Date().toDateString() === date.toDateString();

@@ -1,4 +1,4 @@
-// The form for a new comparison: data, candidates and scorers; what it would take before anything is spent.
+// The form for a new comparison: data, candidates and scorers, and the estimated cost.
 
 import { data, h, put } from "../shared/dom.js";
 import { count } from "../shared/format.js";
@@ -27,23 +27,23 @@ export function compareForm({ link, act, submit }, on) {
   const settings = h("textarea", { name: "settings", class: "tl-input tl-mono", rows: 2, spellcheck: "false", placeholder: '{"temperature": 0}\n{"temperature": 1}' });
   const epochs = input({ name: "epochs", type: "number", min: 1, max: 100, value: 1, required: true });
   const approve = h("input", { type: "checkbox" });
-  const said = h("p", { class: "tl-soft", role: "status", "aria-label": "What it would take" });
+  const said = h("p", { class: "tl-soft", role: "status", "aria-label": "Estimated cost" });
   const start = button("Start", { name: "play", primary: true, type: "submit" });
-  const plan = button("What would it take?", { onclick: () => act(plan, async () => { said.textContent = "Counting …"; try { said.textContent = await looks(submit("plan", form())); } catch (error) { said.textContent = ""; throw error; } }) });
+  const plan = button("Estimate cost", { onclick: () => act(plan, async () => { said.textContent = "Counting …"; try { said.textContent = await looks(submit("plan", form())); } catch (error) { said.textContent = ""; throw error; } }) });
   const parts = {
-    text: field("Cases", cases, "Paste a table with a header (from a spreadsheet, CSV or TSV), JSON Lines, or write a question a line."),
-    file: field("File", file, "CSV, TSV, JSON Lines, JSON, Excel (.xlsx) or Parquet. It is read here and not kept."),
+    text: field("Cases", cases, "Paste a table with a header (from a spreadsheet, CSV or TSV), JSON Lines, or one question per line."),
+    file: field("File", file, "CSV, TSV, JSON Lines, JSON, Excel (.xlsx) or Parquet. It is read once and not stored."),
     stored: field("Data set", stored, "Named data sets of this lab: lab.datasets."),
-    failures: h("p", { class: "tl-soft" }, "What was asked in the traces of the last seven days that failed or have a failed step, with the corrected answer where somebody noted one."),
+    failures: h("p", { class: "tl-soft" }, "Inputs of the traces of the last seven days that failed or have a failed step, with the corrected answer if there is one."),
   };
   const element = h("form", { class: "tl-form tl-panel", novalidate: true, "aria-label": "New comparison" }, h("h2", {}, "New comparison"),
     source.element, Object.values(parts), preview,
     h("div", { class: "tl-columns" },
-      h("div", { class: "tl-stack" }, field("Models", models.input, "Every model answers every case."), models.chosen, field("Scorers", scorers.input, "How answers are judged: contains and exact look at what is expected; judge:correct and polite asks a model."), scorers.chosen),
-      h("div", { class: "tl-stack" }, agents, field("How often", epochs, "More than once shows how much an answer varies."),
-        h("label", { class: "tl-check" }, approve, h("span", {}, "Approve tool calls that ask")))),
+      h("div", { class: "tl-stack" }, field("Models", models.input, "Every model runs every case."), models.chosen, field("Scorers", scorers.input, "How answers are scored: contains and exact use the expected answer; judge:correct and polite calls a judge model."), scorers.chosen),
+      h("div", { class: "tl-stack" }, agents, field("Repeats", epochs, "Repeats show how much answers vary."),
+        h("label", { class: "tl-check" }, approve, h("span", {}, "Approve tool calls that need approval")))),
     h("details", { class: "tl-more-candidates" }, h("summary", {}, "Prompts and settings as candidates"), h("div", { class: "tl-columns" },
-      field("Prompts", prompts, "Templates that the data's columns fill, such as {{input}}; several are parted by a line of ---."), field("Settings", settings, "One JSON object a line, each a candidate."))),
+      field("Prompts", prompts, "Templates with the data's columns, such as {{input}}; separate several by a line of ---."), field("Settings", settings, "One JSON object per line; each is a candidate."))),
     h("div", { class: "tl-form-foot" }, start, plan, button("Cancel", { onclick: on.cancelled })), said);
 
   const given = () => {
@@ -63,7 +63,7 @@ export function compareForm({ link, act, submit }, on) {
     for (const [kind, part] of Object.entries(parts)) part.hidden = source.value() !== kind;
   }
 
-  // What the data are, and what it would take, as soon as the reader pauses. A form that is not finished says nothing yet.
+  // Update the preview and the estimate when the reader pauses. An incomplete form shows nothing yet.
   let waiting = 0;
   function soon() {
     clearTimeout(waiting);
@@ -117,7 +117,7 @@ export function compareForm({ link, act, submit }, on) {
   element.addEventListener("submit", (event) => {
     event.preventDefault();
     act(start, async () => {
-      if (source.value() === "file" && !preview.dataset.file) throw wrong("No file is read yet.", "Choose one.", "file");
+      if (source.value() === "file" && !preview.dataset.file) throw wrong("No file has been uploaded yet.", "Choose a file.", "file");
       const id = await submit("start", form());
       on.started();
       location.assign(`/compare/${id}`);
@@ -127,13 +127,13 @@ export function compareForm({ link, act, submit }, on) {
 
   let agentsMark = null;
   let first = true;
-  /** `begun`: `{cases, models, settings, note}` of another page, in the place of the examples. */
+  /** `begun`: `{cases, models, settings, note}` from another page, instead of the examples. */
   async function update(state, begun = null) {
     const mark = JSON.stringify(state.agents);
     if (mark !== agentsMark) {
       const kept = new Set(agentsMark === null ? state.chosen_agents : form().agents);
       agentsMark = mark;
-      put(agents, h("legend", {}, "Agents"), state.agents.map((name) => h("label", { class: "tl-check" }, h("input", { type: "checkbox", value: name, checked: kept.has(name) }), h("span", {}, data(name)))), h("p", { class: "tl-soft tl-small" }, "With none, the bare model answers."));
+      put(agents, h("legend", {}, "Agents"), state.agents.map((name) => h("label", { class: "tl-check" }, h("input", { type: "checkbox", value: name, checked: kept.has(name) }), h("span", {}, data(name)))), h("p", { class: "tl-soft tl-small" }, "Without an agent, the model answers directly."));
     }
     const before = stored.value;
     put(stored, state.datasets.length ? state.datasets.map(({ name, n_cases: n }) => h("option", { value: name }, `${name} (${count(n, "case")})`)) : h("option", { value: "" }, "none yet"));
@@ -146,12 +146,12 @@ export function compareForm({ link, act, submit }, on) {
       settings.value = begun.settings;
       settings.closest("details").open = Boolean(begun.settings);
       begun.models.forEach((name) => models.add(name));
-      for (const box of agents.querySelectorAll("input:checked")) box.checked = false; // It was a model that was asked, not an agent.
+      for (const box of agents.querySelectorAll("input:checked")) box.checked = false; // The request was for a model, not an agent.
       element.querySelector("h2").after(h("p", { class: "tl-soft" }, begun.note));
     } else {
       scorers.add("contains");
       models.add(state.default_model);
-      if (state.default_model.startsWith("demo/")) models.add("demo/echo"); // with no key, something to compare at once
+      if (state.default_model.startsWith("demo/")) models.add("demo/echo"); // Without a key, there is still something to compare.
     }
     models.offer((await link.call("models")).value);
   }
@@ -159,7 +159,7 @@ export function compareForm({ link, act, submit }, on) {
   return { element, update, look: soon };
 }
 
-/** Where the cases come from: one of a few, as buttons of which one is pressed. */
+/** The source of the cases, as a group of toggle buttons. */
 function source_(changed) {
   const name = `tl-source-${Math.random().toString(36).slice(2, 8)}`;
   const boxes = SOURCES.map(([value, word], n) => h("label", { class: "tl-source" }, h("input", { type: "radio", name, value, checked: n === 0, onchange: changed }), h("span", {}, word)));
@@ -171,14 +171,14 @@ function source_(changed) {
   };
 }
 
-/** The first cases as they were understood. */
+/** A preview of the first cases. */
 function table({ n, columns, rows, note }) {
   return [h("p", { class: "tl-small" }, h("strong", {}, count(n, "case")), note ? h("span", { class: "tl-soft" }, ` · ${note}`) : null),
     h("div", { class: "tl-preview-rows", tabindex: 0, role: "group", "aria-label": "First cases" }, h("table", {}, h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col" }, data(column))))),
       h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell === null ? h("span", { class: "tl-soft" }, "–") : data(cell))))))))];
 }
 
-/** Several words of free text, with suggestions (`isWhole`: with commas of their own): what is chosen stands under the field and can be taken away again. */
+/** An input for several texts, with suggestions (`isWhole`: texts may contain commas). Selected texts are listed below and can be removed. */
 function chooser(what, { isWhole = false, ...props }) {
   const options = h("datalist", { id: `tl-choices-${Math.random().toString(36).slice(2, 8)}` });
   const box = input({ ...props, list: options.id });

@@ -1,4 +1,4 @@
-// The arena of the Compare page: two models and who asks them, all ratings, and the duels so far. A duel has an address of its own.
+// The arena of the Compare page: a form for a new duel, all ratings, and past duels. A duel has its own address.
 
 import { ratingTable } from "../arena.js";
 import { data, h, put } from "../shared/dom.js";
@@ -33,7 +33,7 @@ export function arenaCard(link) {
     if ([...select.options].some(({ value }) => value === before)) select.value = before;
   }
   return {
-    element: card("Arena", h("p", { class: "tl-soft tl-none" }, "Two models answer the same question side by side, without their names, and you vote."), form, ranking, met),
+    element: card("Arena", h("p", { class: "tl-soft tl-none" }, "Two models answer the same question side by side, without names, and you vote."), form, ranking, met),
     update(state) {
       options(agent, null, state.agents.map((name) => h("option", { value: name }, name)));
       if (!agent.dataset.tlSet) { agent.value = state.chosen_agents[0]; agent.dataset.tlSet = "1"; }
@@ -47,7 +47,7 @@ export function arenaCard(link) {
   };
 }
 
-/** Everybody who met everybody: one line, with the single duels inside. */
+/** All duels of one pair of models: one line that expands to the single duels. */
 function pair({ names, n_cases: asked, votes, wins, duels }, open) {
   const key = names.join(" against ");
   return h("li", {}, h("details", { "data-names": key, open: open.has(key) }, h("summary", { class: "tl-line" }, icon("chevron", null, 12),

@@ -1,4 +1,4 @@
-// The component of server/pages/files.py: files that come in by button or drop, and vector stores to search them by.
+// The component of server/pages/files.py: files, uploaded by button or drop, and vector stores.
 
 import { data, h, put } from "../shared/dom.js";
 import { ago, bytes, count } from "../shared/format.js";
@@ -7,7 +7,7 @@ import { longText } from "../shared/long_text.js";
 import { askFirst, button, empty, field, input, page, when, worded, wrong } from "./parts.js";
 
 function render(context) {
-  const view = page(context, "files", "Files", "What agents may read, and stores to search it by meaning and words.");
+  const view = page(context, "files", "Files", "Files for your agents, and vector stores to search them.");
   const { link, act, say, submit, tell, root } = view;
   const chooser = h("input", { type: "file", multiple: true, hidden: true, onchange: () => { take([...chooser.files]); chooser.value = ""; } });
   view.actions.append(chooser, button("Upload", { name: "plus", primary: true, onclick: () => chooser.click() }));
@@ -68,17 +68,17 @@ function render(context) {
     const { problem } = state.embeddings;
     const name = input({ name: "name", placeholder: "handbook", required: true, disabled: Boolean(problem) });
     const save = button("Create", { type: "submit", disabled: Boolean(problem) });
-    const form = h("form", { class: "tl-form" }, field("New store", name, state.files.length ? "It begins with all files above; files that hold no text are named when it fails." : "Upload files first, or add them later."), h("div", { class: "tl-form-foot" }, save));
+    const form = h("form", { class: "tl-form" }, field("New store", name, state.files.length ? "It starts with all files above; files without text are reported." : "Upload files first, or add them later."), h("div", { class: "tl-form-foot" }, save));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       act(save, async () => {
-        if (!name.value.trim()) throw wrong("A store needs a name.", "Write at least one letter.", "name");
+        if (!name.value.trim()) throw wrong("A store needs a name.", "Enter a name.", "name");
         await submit("create_store", { name: name.value, file_ids: state.files.map((file) => file.id) });
         tell(save, `Created ${name.value.trim()}`);
         form.reset();
       });
     });
-    const why = problem ? h("p", { class: "tl-notice tl-none" }, icon("error"), h("span", {}, "A store needs embeddings, and they cannot be had: ", worded(`${problem.message} ${problem.next_step}`))) : null;
+    const why = problem ? h("p", { class: "tl-notice tl-none" }, icon("error"), h("span", {}, "A store needs embeddings, which are unavailable: ", worded(`${problem.message} ${problem.next_step}`))) : null;
     put(makeStore, h("div", { class: "tl-stack" }, why, form));
   }
 
@@ -101,14 +101,14 @@ function render(context) {
       event.preventDefault();
       act(go, async () => { const { value } = await link.call("search", { store_id: id, query: query.value }); put(hits, value.length ? value.map(hit) : h("li", { class: "tl-soft" }, "Nothing found.")); });
     });
-    const element = h("section", { class: "tl-panel", "aria-label": `Vector store ${name}` }, h("div", { class: "tl-panel-head" }, h("h2", {}, data(name)), askFirst(`Delete the store ${name}`, "Delete the store? Its files stay.", "Delete", (box) => act(box, () => link.call("delete_store", { store_id: id })), { quiet: true })),
+    const element = h("section", { class: "tl-panel", "aria-label": `Vector store ${name}` }, h("div", { class: "tl-panel-head" }, h("h2", {}, data(name)), askFirst(`Delete the store ${name}`, "Delete the store? Its files are kept.", "Delete", (box) => act(box, () => link.call("delete_store", { store_id: id })), { quiet: true })),
       h("p", { class: "tl-soft tl-small tl-none" }, `Embeddings: ${model}`), files, more, form, hits);
     return {
       element,
       show(store) {
         put(files, store.files.map((file) => h("li", {}, h("div", { class: "tl-line" }, h("span", { class: "tl-grow" }, data(file.name, { class: "tl-clip" }), whichOne(file.id), file.error ? h("span", { class: "tl-bad tl-small" }, data(file.error)) : null),
           h("span", { class: `tl-small ${file.status === "failed" ? "tl-bad" : "tl-soft"}` }, file.status === "completed" ? count(file.n_chunks, "passage") : file.status.replace("_", " ")),
-          h("button", { class: "tl-quiet", type: "button", title: "Take it out of this store", "aria-label": `Take ${file.name} out of ${store.name}`, onclick: (event) => act(event.currentTarget, () => link.call("take_from_store", { store_id: id, file_id: file.id })) }, icon("close", null, 12))))));
+          h("button", { class: "tl-quiet", type: "button", title: "Remove from this store", "aria-label": `Remove ${file.name} from ${store.name}`, onclick: (event) => act(event.currentTarget, () => link.call("take_from_store", { store_id: id, file_id: file.id })) }, icon("close", null, 12))))));
         const others = state.files.filter((file) => !store.files.some((inside) => inside.id === file.id));
         const choice = h("select", { class: "tl-input", "aria-label": `File to add to ${store.name}` }, others.map((file) => h("option", { value: file.id }, `${file.name} (${bytes(file.bytes)}, ${ago(Date.parse(file.created_at))})`)));
         const add = button("Add", { name: "plus", onclick: () => act(add, () => link.call("add_to_store", { store_id: id, file_id: choice.value })) });
@@ -117,7 +117,7 @@ function render(context) {
     };
   }
 
-  /** Size and time tell two files of one name apart. */
+  /** Size and date distinguish files with the same name. */
   function whichOne(id) {
     const file = state.files.find((other) => other.id === id);
     return file ? h("span", { class: "tl-soft tl-small tl-num" }, `${bytes(file.bytes)} · `, when(file.created_at)) : null;
@@ -134,6 +134,6 @@ function render(context) {
 
 function hit(found) {
   const share = (value) => `${Math.round(100 * value)} %`;
-  return h("li", {}, h("div", { class: "tl-hit-head" }, h("meter", { min: 0, max: 1, value: found.score, "aria-label": "Score" }), h("strong", { class: "tl-num" }, share(found.score)), h("span", { class: "tl-soft tl-small tl-num" }, `meaning ${share(found.vector_score)} · words ${share(found.keyword_score)}`), h("span", { class: "tl-soft tl-small tl-clip" }, data(`${found.filename}, passage ${found.position + 1}`))), longText(found.text));
+  return h("li", {}, h("div", { class: "tl-hit-head" }, h("meter", { min: 0, max: 1, value: found.score, "aria-label": "Score" }), h("strong", { class: "tl-num" }, share(found.score)), h("span", { class: "tl-soft tl-small tl-num" }, `semantic ${share(found.vector_score)} · keyword ${share(found.keyword_score)}`), h("span", { class: "tl-soft tl-small tl-clip" }, data(`${found.filename}, passage ${found.position + 1}`))), longText(found.text));
 }
 export default { render };

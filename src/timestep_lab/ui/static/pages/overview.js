@@ -1,4 +1,4 @@
-// The component of server/pages/overview.py: the landing page. Every figure is a link into the traces behind it.
+// The component of server/pages/overview.py: the landing page. Every number links to its traces.
 
 import { data, h, put } from "../shared/dom.js";
 import { cost, count, duration, short, tokens } from "../shared/format.js";
@@ -12,7 +12,7 @@ const SPLITS = [["", "Together"], ["model", "By model"], ["agent", "By agent"]];
 const PERIOD_WORDS = { "1h": "1 hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days", all: "All" };
 
 function render(context) {
-  const view = page(context, "overview", "Overview", "What ran lately, what waits for you, what failed, and what it cost.");
+  const view = page(context, "overview", "Overview", "Recent runs, pending approvals, failures, and cost.");
   const { link, act } = view;
   const brush = (since, until) => act(null, () => link.call("brush", { since, until }));
   const periods = h("div", { class: "tl-segments", role: "group", "aria-label": "Period" });
@@ -80,7 +80,7 @@ function links(state) {
   };
 }
 
-/** The same over time, a line each for the models or agents used most. */
+/** The same over time, with a line for each of the most used models or agents. */
 function splitChart({ title, field, axis, unit = 0 }, state) {
   const x = state.steps.map((step) => step.start);
   const at = new Map(x.map((start, k) => [start, k]));
@@ -91,7 +91,7 @@ function splitChart({ title, field, axis, unit = 0 }, state) {
     if (line && place >= 0) line.values[place] = step[field];
   }
   const known = series.filter(({ values }) => values.some((value) => value !== null));
-  return h("section", { class: "tl-panel tl-chart", "aria-label": title }, h("div", { class: "tl-panel-head" }, h("h2", {}, /_p50|p50_/.test(field) ? `${title}, median` : title)), known.length ? plot({ x, isTime: true, series: known, left: 0 }, "line", { format: axis, label: title, width: 380, height: 150, unit }) : h("p", { class: "tl-soft" }, "Nobody knows."));
+  return h("section", { class: "tl-panel tl-chart", "aria-label": title }, h("div", { class: "tl-panel-head" }, h("h2", {}, /_p50|p50_/.test(field) ? `${title}, median` : title)), known.length ? plot({ x, isTime: true, series: known, left: 0 }, "line", { format: axis, label: title, width: 380, height: 150, unit }) : h("p", { class: "tl-soft" }, "Unknown."));
 }
 
 function spent(rows) {
@@ -120,10 +120,10 @@ function tile(label, figure, href, hint, tone = "", note = null) {
 }
 
 function drawLists(into, state, to) {
-  const latest = card("Latest runs", state.latest.length ? h("ul", { class: "tl-rows" }, state.latest.map((row) => h("li", {}, runRow(row)))) : h("p", { class: "tl-soft tl-none" }, "Nothing ran in this time."), state.totals.runs > state.latest.length ? h("a", { class: "tl-more-link", href: to() }, `All ${count(state.totals.runs, "run")}`) : null);
+  const latest = card("Latest runs", state.latest.length ? h("ul", { class: "tl-rows" }, state.latest.map((row) => h("li", {}, runRow(row)))) : h("p", { class: "tl-soft tl-none" }, "No runs in this period."), state.totals.runs > state.latest.length ? h("a", { class: "tl-more-link", href: to() }, `All ${count(state.totals.runs, "run")}`) : null);
   const waiting = card("Waiting for approval", state.waiting.length ? h("ul", { class: "tl-rows" }, state.waiting.map((call) => h("li", {}, waitRow(call)))) : h("p", { class: "tl-soft tl-none" }, "Nothing waits for you."));
-  const failed = card("Failed", state.failed.length ? h("ul", { class: "tl-rows" }, state.failed.map((row) => h("li", {}, runRow(row)))) : h("p", { class: "tl-soft tl-none" }, "Nothing failed in this time."));
-  const models = card("Models", state.models.length ? modelTable(state.models, to) : h("p", { class: "tl-soft tl-none" }, "No model was asked in this time."));
+  const failed = card("Failed", state.failed.length ? h("ul", { class: "tl-rows" }, state.failed.map((row) => h("li", {}, runRow(row)))) : h("p", { class: "tl-soft tl-none" }, "No failures in this period."));
+  const models = card("Models", state.models.length ? modelTable(state.models, to) : h("p", { class: "tl-soft tl-none" }, "No model calls in this period."));
   put(into, h("div", { class: "tl-columns" }, latest, h("div", { class: "tl-stack" }, waiting, failed, models)));
 }
 
@@ -145,6 +145,6 @@ function modelTable(models, to) {
 }
 
 function nothing() {
-  return empty("Nothing has run yet", "Every run is kept here with its time, its cost and its trace.", h("p", {}, h("a", { class: "tl-button tl-primary", href: "/chat" }, icon("note"), "Start a chat")), h("p", {}, "It works without any key. ", h("a", { href: "/settings" }, "See which providers are ready.")));
+  return empty("Nothing has run yet", "Every run is recorded here with its time, cost and trace.", h("p", {}, h("a", { class: "tl-button tl-primary", href: "/chat" }, icon("note"), "Start a chat")), h("p", {}, "It works without any key. ", h("a", { href: "/settings" }, "See which providers are ready.")));
 }
 export default { render };

@@ -1,4 +1,4 @@
-// What the served app's pages share: a head, notices, fields, and buttons that ask once more.
+// Shared parts of the served app's pages: heading, notices, fields, and buttons with confirmation.
 
 import { data, h, put } from "../shared/dom.js";
 import { ago, exactTime } from "../shared/format.js";
@@ -14,13 +14,13 @@ export function page(context, name, title, about) {
   const view = mount(context, "page");
   view.root.classList.add(`tl-page-${name}`);
   const notices = h("div", { class: "tl-page-notices" });
-  let told = null; // what stands beside a button: one at a time
+  let told = null; // the message beside a button: one at a time
   const actions = h("div", { class: "tl-page-actions" });
   const head = h("header", { class: "tl-page-head" }, h("div", {}, h("h1", {}, title), h("p", { class: "tl-soft" }, about)), actions);
   const body = h("div", { class: "tl-page-body" });
   view.root.append(head, notices, body);
 
-  /** For what has no button of its own. It lies over the page, whose contents stay where they are. */
+  /** A notice for errors without a button. It overlays the page, so nothing moves. */
   function say(error) {
     unsay();
     if (!error || error.closed) return undefined;
@@ -43,7 +43,7 @@ export function page(context, name, title, about) {
     return told;
   }
 
-  /** A word that something was done, where it was asked for. */
+  /** A confirmation beside the button that was pressed. */
   function tell(element, words) {
     unsay();
     beside(element, "tl-soft", "status", words);
@@ -72,7 +72,7 @@ export function page(context, name, title, about) {
       return undefined;
     } finally {
       if (button) button.disabled = false;
-      // A button that is off loses the focus; it has it again unless that went elsewhere meanwhile.
+      // A disabled button loses the focus; it is restored unless the focus has moved.
       if (hadFocus && button.isConnected && !focused()) button.focus();
       if (failure) refuse(element, failure);
     }
@@ -97,23 +97,23 @@ export function page(context, name, title, about) {
   };
 }
 
-/** An error as a page says it: `param` names the field that it is about. */
+/** An error on a page: `param` is the field that it is about. */
 export const wrong = (message, nextStep, param = null) => Object.assign(new Error(message), { nextStep, param });
 
 const spoken = (error) => [worded(error.message), error.nextStep ? [" ", worded(error.nextStep)] : null];
 
-/** Text of ours from Python, in which what is to be typed stands between backticks. */
+/** A text from Python in which code is marked by backticks. */
 export function worded(text) {
   return String(text).split("`").map((part, n, parts) => (n % 2 && n < parts.length - 1 ? h("code", {}, part) : part ? data(part) : null));
 }
 
-/** `model_settings.temperature` is in the field `model_settings`, one of several models in `models`. */
+/** Maps a parameter to its form field: `model_settings.temperature` to `model_settings`, one of several models to `models`. */
 function fieldOf(form, param) {
   const [head] = param.split(".");
   return [...(form?.elements ?? [])].find(({ name }) => [param, head, `${head}s`].includes(name)) ?? null;
 }
 
-/** Where field and button are not in sight together, the words go to the field: that is where the focus is. */
+/** If field and button are not visible together, the message is shown at the field, which has the focus. */
 function mark(field, words) {
   const hidden = field.closest("details");
   if (hidden) hidden.open = true;
@@ -136,7 +136,7 @@ function unmark(field) {
 
 let fields = 0;
 
-/** A labelled control with a word of help under it. The control's `name` is what errors call it by. */
+/** A labelled control with a help text. The control's `name` is used in errors. */
 export function field(label, control, help) {
   const id = `tl-field-${(fields += 1)}-${Math.random().toString(36).slice(2, 6)}`;
   control.id = id;
@@ -150,7 +150,7 @@ export function button(label, { name, primary = false, ...props } = {}) {
   return h("button", { class: `tl-button${primary ? " tl-primary" : ""}`, type: "button", ...props }, name ? icon(name) : null, h("span", {}, label));
 }
 
-/** A button that puts its question in its place: the first press asks, the second one runs `work(box)`. */
+/** A button with confirmation in place: the first press asks, the second one runs `work(box)`. */
 export function askFirst(label, question, verb, work, { name = "trash", quiet = false } = {}) {
   const box = h("span", { class: "tl-ask" });
   const first = quiet
@@ -190,7 +190,7 @@ const STATES = {
   interrupted: ["interrupted", "interrupted", "tl-bad"], over_budget: ["paused", "budget used up", "tl-warn"],
 };
 
-/** How a trace went, as its `outcome` says. */
+/** The status of a trace, by its `outcome`. */
 export function outcome(row) {
   if (row.outcome !== "steps_failed") return status({ done: "completed", waiting: "needs_approval" }[row.outcome] ?? row.outcome);
   return h("span", { class: "tl-state tl-small tl-warn" }, icon("error", null, 13), `done, ${row.n_errors} ${row.n_errors === 1 ? "step" : "steps"} failed`);
@@ -202,7 +202,7 @@ export function status(name) {
   return h("span", { class: `tl-state tl-small ${tone}` }, icon(sign, null, 13), word);
 }
 
-/** A JSON text as its value, or an Error that says where it is wrong; `param` is the field's name. */
+/** Parse JSON, or throw an Error with its position; `param` is the field's name. */
 export function parsed(text, what, param = null) {
   if (!text.trim()) return {};
   try {
@@ -210,6 +210,6 @@ export function parsed(text, what, param = null) {
     if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("it is not an object");
     return value;
   } catch (error) {
-    throw wrong(`${what} cannot be read as a JSON object: ${error.message}.`, 'Write it like {"key": "value"}.', param);
+    throw wrong(`${what} cannot be read as a JSON object: ${error.message}.`, 'Use an object such as {"key": "value"}.', param);
   }
 }

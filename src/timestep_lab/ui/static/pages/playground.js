@@ -1,4 +1,4 @@
-// The component of server/pages/playground.py: one request to change, and what up to four models say to it, side by side.
+// The component of server/pages/playground.py: a request to edit, and the answers of up to four models side by side.
 
 import { data, debounce, h, perFrame, put, storage } from "../shared/dom.js";
 import { cost, count, duration, tokens } from "../shared/format.js";
@@ -19,7 +19,7 @@ const pretty = (value) => JSON.stringify(value, null, 2);
 const outputOf = (item) => (typeof item.output === "string" ? item.output : pretty(item.output));
 
 function render(context) {
-  const view = page(context, "playground", "Playground", "One request, asked of up to four models side by side. Change it, and ask again.");
+  const view = page(context, "playground", "Playground", "Send one request to up to four models side by side. Edit it and run it again.");
   const { link, act, submit, root } = view;
   let state = null;
   let columns = [];
@@ -29,7 +29,7 @@ function render(context) {
 
   const kept = { "data-tl-kept": "" };
   const origin = h("p", { class: "tl-soft tl-small tl-play-origin" });
-  const instructions = h("textarea", { class: "tl-input", name: "instructions", rows: 4, placeholder: "Who the model is and how it answers", ...kept });
+  const instructions = h("textarea", { class: "tl-input", name: "instructions", rows: 4, placeholder: "How the model should behave", ...kept });
   const messages = h("ol", { class: "tl-play-messages", "aria-label": "Messages" });
   const tools = h("textarea", { class: "tl-input tl-mono", name: "tools", rows: 6, spellcheck: "false", placeholder: '[{"name": "lookup", "description": "…", "parameters": {"type": "object", "properties": {}}}]', ...kept });
   const schema = h("textarea", { class: "tl-input tl-mono", name: "response_format", rows: 6, spellcheck: "false", placeholder: '{"type": "object", "properties": {"city": {"type": "string"}}}', ...kept });
@@ -37,14 +37,14 @@ function render(context) {
   const most = input({ name: "max_tokens", inputmode: "numeric", placeholder: "no limit", ...kept });
   const settings = h("textarea", { class: "tl-input tl-mono", name: "model_settings", rows: 3, spellcheck: "false", placeholder: '{"top_p": 0.9, "reasoning": {"effort": "low"}}', ...kept });
   const toolCount = h("span", { class: "tl-soft" });
-  const run = button("Run", { name: "play", primary: true, type: "submit", title: `Ask every model (${KEYS})` });
+  const run = button("Run", { name: "play", primary: true, type: "submit", title: `Run all models (${KEYS})` });
   const stop = button("Stop", { name: "stop", hidden: true, onclick: () => columns.forEach((column) => column.stop()) });
   const form = h("form", { class: "tl-form tl-panel tl-play-request", novalidate: true, "aria-label": "Request" }, h("h2", {}, "Request"), origin,
     field("Instructions", instructions), h("div", { class: "tl-field" }, h("span", { class: "tl-play-label" }, "Messages"), messages,
       button("Add message", { name: "plus", onclick: () => { addRow({ role: "user", content: "" }).querySelector("textarea").focus(); changed(); } })),
     h("div", { class: "tl-play-settings" }, field("Temperature", temperature), field("Max tokens", most)),
-    h("details", {}, h("summary", {}, "Tools ", toolCount), field("Functions as JSON", tools, "The model may ask for a call. Nothing is called: what it asks for is shown.")),
-    h("details", {}, h("summary", {}, "Form of the answer"), field("JSON schema", schema, "Left empty, the answer is text.")),
+    h("details", {}, h("summary", {}, "Tools ", toolCount), field("Functions as JSON", tools, "The model may request a call. Tools are not executed; the request is shown.")),
+    h("details", {}, h("summary", {}, "Response format"), field("JSON schema", schema, "Leave empty for plain text.")),
     h("details", {}, h("summary", {}, "More settings"), field("Settings as JSON", settings)),
     h("div", { class: "tl-form-foot" }, run, stop, h("kbd", { class: "tl-soft tl-small" }, KEYS)));
   form.addEventListener("submit", (event) => { event.preventDefault(); ask(); });
@@ -53,7 +53,7 @@ function render(context) {
   });
   form.addEventListener("input", () => changed());
 
-  /** One item of the conversation: a message, a call, its result, or what can only be changed as JSON. */
+  /** One item of the conversation: a message, a call, its result, or an item that can only be edited as JSON. */
   function addRow(item, before = null) {
     const row = h("li", { class: "tl-play-message" });
     const remove = h("button", { class: "tl-quiet", type: "button", "aria-label": "Remove this message", title: "Remove", onclick: () => { row.remove(); changed(); } }, icon("close", null, 12));
@@ -101,21 +101,21 @@ function render(context) {
   const number = (control, what, name) => {
     const text = control.value.trim();
     if (!text) return {};
-    if (!Number.isFinite(Number(text))) throw wrong(`${what} is not a number: ${text}.`, "Write it in digits, or leave it empty.", name);
+    if (!Number.isFinite(Number(text))) throw wrong(`${what} is not a number: ${text}.`, "Enter a number, or leave it empty.", name);
     return { [name]: Number(text) };
   };
   const modelSettings = () => ({ ...parsed(settings.value, "The settings", "model_settings"), ...number(temperature, "The temperature", "temperature"), ...number(most, "The limit of tokens", "max_tokens") });
   function toolList() {
     if (!tools.value.trim()) return [];
     let value;
-    try { value = JSON.parse(tools.value); } catch (error) { throw wrong(`The tools cannot be read as JSON: ${error.message}.`, 'Write a list: [{"name": "…", "parameters": {…}}].', "tools"); }
-    if (!Array.isArray(value)) throw wrong("The tools are not a list.", 'Write a list: [{"name": "…", "parameters": {…}}].', "tools");
+    try { value = JSON.parse(tools.value); } catch (error) { throw wrong(`The tools cannot be read as JSON: ${error.message}.`, 'Use a list: [{"name": "…", "parameters": {…}}].', "tools"); }
+    if (!Array.isArray(value)) throw wrong("The tools are not a list.", 'Use a list: [{"name": "…", "parameters": {…}}].', "tools");
     return value;
   }
   function request() {
     const items = [...messages.children].map((row) => row.item()).filter((item) => !isText(item) || textOf(item).trim());
-    if (!items.length) throw wrong("There is no message.", "Write what the model is asked.", "prompt");
-    const form_ = parsed(schema.value, "The form of the answer", "response_format");
+    if (!items.length) throw wrong("There are no messages.", "Add a message for the model.", "prompt");
+    const form_ = parsed(schema.value, "The response format", "response_format");
     const response_format = !schema.value.trim() ? null : form_.type === "json_object" ? form_ : { type: "json_schema", name: "answer", schema: form_ };
     return { prompt: items, instructions: instructions.value, tools: toolList(), response_format, model_settings: modelSettings() };
   }
@@ -125,7 +125,7 @@ function render(context) {
     put(toolCount, n === null ? "cannot be read" : n ? count(n, "function") : "none");
   }
 
-  // -- what is written here outlives a reload
+  // -- drafts that survive a reload
 
   const remember = debounce(() => {
     const draft = { address: place(), instructions: instructions.value, items: [...messages.children].map((row) => { try { return row.item(); } catch { return null; } }).filter(Boolean), tools: tools.value, schema: schema.value, temperature: temperature.value, most: most.value, settings: settings.value };
@@ -149,7 +149,7 @@ function render(context) {
     counted();
   }
 
-  // -- the models, and what each says
+  // -- the models and their answers
 
   const known = h("datalist", { id: `tl-models-${Math.random().toString(36).slice(2, 8)}` });
   const beside = h("div", { class: "tl-play-columns" });
@@ -221,7 +221,7 @@ function render(context) {
       put(sign, icon("running", null, 13), "answers");
       paint();
     };
-    put(body, h("p", { class: "tl-soft" }, "Not asked yet."));
+    put(body, h("p", { class: "tl-soft" }, "Not run yet."));
     columns.push(column);
     beside.append(element);
     return column;
@@ -246,7 +246,7 @@ function render(context) {
   const ask = () => act(run, async () => {
     const given = request();
     const empty = columns.find(({ model }) => !model.value.trim());
-    if (empty) { empty.model.focus(); throw wrong("A column has no model.", "Write its name as prefix/name, or remove the column."); }
+    if (empty) { empty.model.focus(); throw wrong("A column has no model.", "Enter its name as prefix/name, or remove the column."); }
     placed();
     await Promise.all(columns.map(async (column) => {
       column.show({ status: "running", text: "", reasoning: "", calls: [] });
@@ -261,17 +261,17 @@ function render(context) {
   link.on("delta", (op) => of(op.column)?.grow(op));
   link.on("snap", ({ answers: told }) => { for (const [id, answer] of Object.entries(told ?? {})) of(id)?.show(answer); });
 
-  // -- what becomes of it
+  // -- saving and further use
 
-  const keepButton = button("Keep as a prompt version", { name: "note", "aria-expanded": "false", onclick: () => toggle(keeping.hidden) });
+  const keepButton = button("Save as a prompt version", { name: "note", "aria-expanded": "false", onclick: () => toggle(keeping.hidden) });
   const agent = h("select", { class: "tl-input", name: "agent" });
   const name = input({ name: "name", maxlength: 200 });
   const nameField = field("Name of the new agent", name);
   const withModel = h("input", { type: "checkbox" });
   const withWords = h("span", {});
   const keep = button("Keep", { primary: true, type: "submit" });
-  const keeping = h("form", { class: "tl-form tl-panel tl-play-keep", hidden: true, novalidate: true, "aria-label": "Keep as a prompt version" },
-    h("h2", {}, "Keep as a prompt version"), h("p", { class: "tl-soft" }, "The instructions become the newest version of an agent; its earlier versions stay, and can be compared and restored."),
+  const keeping = h("form", { class: "tl-form tl-panel tl-play-keep", hidden: true, novalidate: true, "aria-label": "Save as a prompt version" },
+    h("h2", {}, "Save as a prompt version"), h("p", { class: "tl-soft" }, "The instructions become the newest version of an agent; earlier versions are kept and can be compared and restored."),
     h("div", { class: "tl-columns" }, field("Agent", agent), nameField), h("label", { class: "tl-check" }, withModel, withWords),
     h("div", { class: "tl-form-foot" }, keep, button("Cancel", { onclick: () => { toggle(false); keepButton.focus(); } })));
   const shownName = () => { nameField.hidden = agent.value !== ""; };
@@ -292,34 +292,34 @@ function render(context) {
       view.tell(keep, [data(record.name), record.version === before ? ` has these instructions already, as version ${before}. ` : ` is now version ${record.version}. `, h("a", { href: `/agents/${record.id}` }, "Open the agent")]);
     });
   });
-  const compare = button("Make it a comparison", { name: "table", onclick: () => act(compare, async () => {
+  const compare = button("Create a comparison", { name: "table", onclick: () => act(compare, async () => {
     const given = request();
-    if (!given.prompt.every(isText)) throw wrong("A case of a comparison has messages only, and this request has calls or files.", "Remove them here, or compare the agent itself on its question.");
+    if (!given.prompt.every(isText)) throw wrong("Cases of a comparison contain only messages, but this request has calls or files.", "Remove them here, or compare the agent itself on its question.");
     const said = given.prompt.map((item) => ({ role: item.role, content: textOf(item) }));
     const asked = said.filter(({ role }) => role === "user").at(-1)?.content ?? "";
     const isPlain = said.length === 1 && !given.instructions.trim();
     const messages_ = given.instructions.trim() ? [{ role: "system", content: given.instructions }, ...said] : said;
-    const left = [given.tools.length ? "tools" : null, given.response_format ? "the form of the answer" : null].filter(Boolean);
+    const left = [given.tools.length ? "tools" : null, given.response_format ? "the response format" : null].filter(Boolean);
     const draft = { cases: JSON.stringify(isPlain ? { input: asked } : { input: asked, messages: messages_ }), models: names(), settings: Object.keys(given.model_settings).length ? JSON.stringify(given.model_settings) : "",
-      note: left.length ? `From the playground, without its ${left.join(" and ")}: a comparison asks models as they are.` : "From the playground." };
+      note: left.length ? `From the playground, without its ${left.join(" and ")}: a comparison runs models directly.` : "From the playground." };
     sessionStorage.setItem(COMPARISON, JSON.stringify(draft));
     location.assign("/compare?new");
   }) });
   view.actions.append(keepButton, compare);
 
-  const recent = h("section", { class: "tl-panel", "aria-label": "Begin with a recorded step" });
+  const recent = h("section", { class: "tl-panel", "aria-label": "Start from a recorded step" });
   view.body.append(keeping, h("div", { class: "tl-play" }, form, h("div", { class: "tl-stack" }, answers, recent)));
 
   function drawOrigin() {
     const { request: from, problem, notes } = state;
-    const about = from ? [icon("generation", null, 13), " A step of ", h("a", { href: `/traces/${from.trace_id}` }, "this trace"), from.agent ? [", by ", data(from.agent)] : null, ". What you change here changes nothing there. ", h("button", { class: "tl-more", type: "button", onclick: () => { fill(state.request); remember(); } }, "As it was recorded")] : null;
+    const about = from ? [icon("generation", null, 13), " A step of ", h("a", { href: `/traces/${from.trace_id}` }, "this trace"), from.agent ? [", by ", data(from.agent)] : null, ". The recorded step is not changed. ", h("button", { class: "tl-more", type: "button", onclick: () => { fill(state.request); remember(); } }, "Reset to the recording")] : null;
     put(origin, problem ? h("span", { class: "tl-bad" }, problem.message, " ", problem.next_step) : about);
     origin.hidden = !problem && !from;
     for (const note of notes) { origin.hidden = false; origin.append(h("span", { class: "tl-play-note" }, icon("note", null, 12), " ", note)); }
   }
   function drawRecent() {
     recent.hidden = state.request !== null;
-    put(recent, h("h2", {}, "Begin with a recorded step"), h("p", { class: "tl-soft" }, "Open a trace, choose a step of a model, and press “Open in playground”: what it was asked is then here to change. Or take the first step of a recent trace:"),
+    put(recent, h("h2", {}, "Start from a recorded step"), h("p", { class: "tl-soft" }, "Open a trace, select a model step, and press “Open in playground” to edit its request here. Or start from a recent trace:"),
       state.recent.length ? h("ul", { class: "tl-rows" }, state.recent.map((row) => h("li", {}, h("a", { class: "tl-line", href: `/playground?trace=${encodeURIComponent(row.trace_id)}` }, h("span", { class: "tl-grow" }, data(row.words, { class: "tl-clip" }), h("span", { class: "tl-soft tl-small tl-clip" }, row.model ?? "")), when(row.started_at)))))
         : h("p", {}, "No trace yet. ", h("a", { href: "/chat" }, "Chat with an agent"), ", or write a request here and press Run."));
   }

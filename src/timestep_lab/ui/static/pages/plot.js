@@ -1,4 +1,4 @@
-// A drawing with axes of the rows of a query: lines or bars. Nothing is fetched for it, and a table of the same numbers stands beside it.
+// A line or bar chart of the rows of a query, with a table of the same numbers beside it.
 
 import { h, put, svg } from "../shared/dom.js";
 
@@ -10,7 +10,7 @@ const MOST_LINES = 8;
 const MOST_BARS = 60;
 const isTime = (value) => typeof value === "string" && /^\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)/.test(value) && !Number.isNaN(Date.parse(value));
 
-/** Round steps from 0 (or below) to what holds the greatest: `[0, 20, 40, 60]`; `unit` is the least step. */
+/** Axis ticks from 0 (or below) to at least the maximum: `[0, 20, 40, 60]`; `unit` is the smallest step. */
 export function ticks(least, most, about = 4, unit = 0) {
   const low = Math.min(0, least);
   const span = most - low || 1;
@@ -55,7 +55,7 @@ export function readable(columns, rows) {
   return { x, isTime: kind[across] === "time", series: [...series].slice(0, MOST_LINES).map(([label, values]) => ({ name: label, values })), left: Math.max(0, series.size - MOST_LINES) };
 }
 
-/** `kind` is `line` or `bar`; `format` writes a number; `width` and `height` are those of the drawing at its natural size. */
+/** `kind` is `line` or `bar`; `format` formats a number; `width` and `height` are the natural size. */
 export function plot(found, kind, { format = number, label = "Chart", width: WIDTH = 720, height: HEIGHT = 240, unit = 0 } = {}) {
   if (!found) return h("p", { class: "tl-soft" }, "There is no column of numbers to draw. A chart takes a column of times or names, and one or more of numbers.");
   const { series } = found;
@@ -80,10 +80,10 @@ export function plot(found, kind, { format = number, label = "Chart", width: WID
   const drawing = svg("svg", { class: "tl-plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${label}: ${series.map(({ name }) => name).join(", ")}` }, grid, words, marks);
   const left = found.left + (kind === "bar" && found.x.length > x.length ? found.x.length - x.length : 0);
   return h("figure", { class: "tl-figure-plot" }, drawing,
-    series.length > 1 || left ? h("figcaption", { class: "tl-small" }, series.length > 1 ? series.map(({ name }, s) => h("span", {}, h("i", { style: { background: colour(s) } }), h("bdi", {}, name))) : null, left ? h("span", { class: "tl-soft" }, `${left} more are not drawn`) : null) : null);
+    series.length > 1 || left ? h("figcaption", { class: "tl-small" }, series.length > 1 ? series.map(({ name }, s) => h("span", {}, h("i", { style: { background: colour(s) } }), h("bdi", {}, name))) : null, left ? h("span", { class: "tl-soft" }, `${left} more are not shown`) : null) : null);
 }
 
-/** Through all that is known, also over what is not in between. */
+/** A line through all known values, connecting over gaps. */
 function path(values, across, up) {
   const known = values.flatMap((value, k) => (value === null ? [] : [`${across(k).toFixed(1)} ${up(value).toFixed(1)}`]));
   return known.length ? `M${known.join("L")}` : "";
@@ -97,7 +97,7 @@ function across(value, found, x) {
   return at.toLocaleString(undefined, span > 172_800_000 ? { month: "short", day: "numeric" } : { hour: "2-digit", minute: "2-digit" });
 }
 
-/** The rows as a table; a trace's id leads to it. */
+/** The rows as a table; trace ids are links. */
 export function resultTable(columns, rows) {
   const isNumber = columns.map((_, k) => rows.some((row) => typeof row[k] === "number") && rows.every((row) => row[k] === null || typeof row[k] === "number"));
   return h("div", { class: "tl-scroll tl-rows-table", tabindex: 0, role: "region", "aria-label": "Rows" }, h("table", {},
@@ -112,7 +112,7 @@ function cell(column, value) {
   return h("bdi", { dir: "auto", title: text.length > 80 ? text.slice(0, 2000) : null }, text.length > 120 ? `${text.slice(0, 119)}…` : text);
 }
 
-/** A result as it was asked for: `table`, `line` or `bar`. */
+/** A result as `table`, `line` or `bar`. */
 export function resultView(result, kind, label) {
   const box = h("div", { class: "tl-shown-result" });
   if (!result.rows.length) return put(box, h("p", { class: "tl-soft" }, "No rows."));

@@ -25,7 +25,7 @@ function render(context) {
     const others = rows.filter((row) => !row.ready);
     const line = (row) => {
       const said = h("p", { class: "tl-small tl-none", role: "status" });
-      const ask = button("List models", { "aria-label": `List models of ${row.prefix}`, onclick: () => act(ask, async () => { said.className = "tl-small tl-none tl-soft"; put(said, "Asking …"); const { value } = await link.call("ask", { prefix: row.prefix }); said.classList.toggle("tl-bad", Boolean(value.problem)); put(said, value.problem ? worded(`${value.problem} ${value.next_step}`) : data(value.models.length ? `${count(value.models.length, "model")}: ${value.models.slice(0, 6).join(", ")}${value.models.length > 6 ? " …" : ""}` : "It answers, and offers no model.")); }) });
+      const ask = button("List models", { "aria-label": `List models of ${row.prefix}`, onclick: () => act(ask, async () => { said.className = "tl-small tl-none tl-soft"; put(said, "Asking …"); const { value } = await link.call("ask", { prefix: row.prefix }); said.classList.toggle("tl-bad", Boolean(value.problem)); put(said, value.problem ? worded(`${value.problem} ${value.next_step}`) : data(value.models.length ? `${count(value.models.length, "model")}: ${value.models.slice(0, 6).join(", ")}${value.models.length > 6 ? " …" : ""}` : "It responds but has no models.")); }) });
       return h("li", { class: "tl-provider" }, h("span", { class: row.ready ? "tl-good" : "tl-soft" }, icon(row.ready ? "ok" : "other", row.ready ? "ready" : "not set up")),
         h("div", { class: "tl-grow" }, h("span", { class: "tl-provider-name" }, h("strong", {}, h("code", {}, row.prefix)), row.badge ? h("span", { class: "tl-chip" }, row.badge) : null), h("p", { class: "tl-soft tl-none" }, worded(row.detail)), row.next_step ? h("p", { class: "tl-none" }, worded(row.next_step)) : null, said), row.ready ? ask : null);
     };
@@ -40,7 +40,7 @@ function render(context) {
     const group = h("div", { class: "tl-segments", role: "group", "aria-label": "Theme" });
     const show = () => {
       const kept = localStorage.getItem("timestep-theme") ?? "auto";
-      put(group, ["light", "dark", "auto"].map((name) => h("button", { type: "button", "aria-pressed": String(name === kept), onclick: () => choose(name) }, { light: "Light", dark: "Dark", auto: "As the system" }[name])));
+      put(group, ["light", "dark", "auto"].map((name) => h("button", { type: "button", "aria-pressed": String(name === kept), onclick: () => choose(name) }, { light: "Light", dark: "Dark", auto: "System" }[name])));
     };
     const choose = (name) => {
       if (name === "auto") { localStorage.removeItem("timestep-theme"); delete document.documentElement.dataset.tlTheme; }
@@ -62,12 +62,12 @@ function render(context) {
   function limits(state) {
     const words = { files: "Files", megabytes: "Megabytes of files", threads: "Threads", traces: "Traces", runs: "Runs at once", comparisons: "Comparisons", agents: "Agents", tool_servers: "MCP servers", vector_stores: "Vector stores" };
     const line = (row) => [h("dt", {}, words[row.name]), h("dd", { class: "tl-num" }, row.most === 0 ? "no limit" : row.kept === null ? row.most.toLocaleString("en") : `${row.kept.toLocaleString("en")} of ${row.most.toLocaleString("en")}`)];
-    return card("What a guest may keep", h("dl", { class: "tl-facts" }, state.guest_limits.map(line)), state.is_owner ? h("p", { class: "tl-soft tl-none" }, worded("They are not yours: you have no limits. Change them by `TIMESTEP_LAB_GUEST_FILES` and its like in the environment.")) : h("p", { class: "tl-soft tl-none" }, "The lab's owner can allow more."));
+    return card("Limits for guests", h("dl", { class: "tl-facts" }, state.guest_limits.map(line)), state.is_owner ? h("p", { class: "tl-soft tl-none" }, worded("These do not apply to you. Change them with `TIMESTEP_LAB_GUEST_FILES` and similar environment variables.")) : h("p", { class: "tl-soft tl-none" }, "The lab's owner can change them."));
   }
 
   function myData() {
     const kinds = [["conversations", "Conversations", "conversations with their runs and traces"], ["traces", "Traces", "traces, with annotations and shared links"], ["files", "Files", "files and vector stores"],
-      ["comparisons", "Comparisons", "comparisons and votes"], ["datasets", "Data sets", "data sets"], ["agents", "Agents", "agents and tool servers; the built-in ones come back"]];
+      ["comparisons", "Comparisons", "comparisons and votes"], ["datasets", "Data sets", "data sets"], ["agents", "Agents", "agents and MCP servers; the built-in ones are created again"]];
     const counts = new Map();
     const remove = (kind, box) => act(box, () => link.call("delete", { kind }));
     const line = ([kind, label, all]) => {
@@ -76,18 +76,18 @@ function render(context) {
     };
     const element = card("My data", h("ul", { class: "tl-rows" }, kinds.map(line)),
       h("div", { class: "tl-form-foot" }, h("a", { class: "tl-button", href: "/api/v1/my-data/export", download: "my-data.zip" }, "Export everything"),
-        askFirst("Delete everything", "Delete all of it, for good?", "Delete everything", (box) => remove("everything", box))));
+        askFirst("Delete everything", "Delete everything permanently?", "Delete everything", (box) => remove("everything", box))));
     return { element, show(now) { for (const [kind, cell] of counts) put(cell, (now[kind] ?? 0).toLocaleString("en")); } };
   }
 
   function sharedLinks() {
     const rows = h("ul", { class: "tl-rows" });
-    const none = h("p", { class: "tl-soft tl-none" }, "No trace is shared. Open a trace and press Share: the link shows that trace, and nothing else, to whoever has it.");
+    const none = h("p", { class: "tl-soft tl-none" }, "No traces are shared. Open a trace and press Share: anyone with the link can see that trace, and nothing else.");
     const element = card("Shared links", rows, none);
     const line = (share) => {
       const take = button("Copy", { name: "copy", "aria-label": `Copy the link to ${share.title || "the trace"}`, onclick: async () => { await copy(`${location.origin}${share.path}`); view.tell(take, "Copied."); } });
       return h("li", {}, h("div", { class: "tl-line" }, h("span", { class: "tl-grow" }, h("a", { class: "tl-clip", href: `/traces/${share.trace_id}` }, data(share.title || "Trace")), h("span", { class: "tl-soft tl-small" }, `until ${new Date(share.expires_at).toLocaleDateString([], { dateStyle: "medium" })}`)),
-        take, askFirst("Revoke", "It opens nothing then.", "Revoke", (box) => act(box, () => link.call("revoke", { share_id: share.id })), { name: "cancelled", quiet: true })));
+        take, askFirst("Revoke", "The link will stop working.", "Revoke", (box) => act(box, () => link.call("revoke", { share_id: share.id })), { name: "cancelled", quiet: true })));
     };
     return { element, show(links) { none.hidden = links.length > 0; put(rows, links.map(line)); } };
   }
@@ -98,7 +98,7 @@ function render(context) {
       if (!answer.ok) throw wrong(`Signing out failed (${answer.status}).`, "Reload the page and try again.");
       location.assign("/");
     };
-    const warning = state.is_owner ? "The link printed in the terminal signs you in again." : "Without an account there is no way back: your threads and traces stay behind.";
+    const warning = state.is_owner ? "The link printed in the terminal signs you in again." : "Without an account you cannot sign in again: your threads and traces become inaccessible.";
     return card("You", h("p", { class: "tl-none" }, state.is_owner ? "Signed in as the lab's own user." : ["Signed in without an account as ", h("code", {}, state.user_id), "."]), h("p", { class: "tl-soft tl-none" }, warning), h("div", {}, askFirst("Sign out", "Sign out of this browser?", "Sign out", (box) => act(box, leave), { name: "person" })));
   }
 }

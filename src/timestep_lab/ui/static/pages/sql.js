@@ -1,4 +1,4 @@
-// The component of server/pages/sql.py: a query over the views of the lab, its rows as a table or a chart, what was asked before, what was saved.
+// The component of server/pages/sql.py: a query over the lab's views, as a table or a chart, with history and saved queries.
 
 import { data, debounce, h, put, storage } from "../shared/dom.js";
 import { count } from "../shared/format.js";
@@ -13,14 +13,14 @@ const KEPT = 50;
 const KINDS = [["table", "Table"], ["line", "Lines"], ["bar", "Bars"]];
 const WORDS = ["select", "from", "where", "group by", "order by", "limit", "join", "left join", "on", "and", "or", "not", "is null", "is not null", "as", "case when", "count(*)", "sum(", "avg(", "min(", "max(", "with", "distinct", "desc", "asc", "date_trunc('hour', "];
 const EXAMPLES = [
-  ["Runs a day by how they went", "select date_trunc('day', started_at) as day, outcome, count(*) as runs\nfrom traces\ngroup by 1, 2\norder by 1", "bar"],
-  ["What each model costs", "select model, sum(cost_usd) as cost_usd\nfrom generations\ngroup by 1\norder by 2 desc", "bar"],
-  ["Tools that fail", "select tool, count(*) as calls, sum(case when status = 'error' then 1 else 0 end) as failed\nfrom tool_calls\ngroup by 1\norder by 3 desc", "table"],
-  ["The slowest calls of models", "select trace_id, model, duration_ms, ttft_ms, output_tokens\nfrom generations\norder by duration_ms desc nulls last\nlimit 50", "table"],
+  ["Runs per day by outcome", "select date_trunc('day', started_at) as day, outcome, count(*) as runs\nfrom traces\ngroup by 1, 2\norder by 1", "bar"],
+  ["Cost by model", "select model, sum(cost_usd) as cost_usd\nfrom generations\ngroup by 1\norder by 2 desc", "bar"],
+  ["Failing tools", "select tool, count(*) as calls, sum(case when status = 'error' then 1 else 0 end) as failed\nfrom tool_calls\ngroup by 1\norder by 3 desc", "table"],
+  ["Slowest model calls", "select trace_id, model, duration_ms, ttft_ms, output_tokens\nfrom generations\norder by duration_ms desc nulls last\nlimit 50", "table"],
 ];
 
 function render(context) {
-  const view = page(context, "sql", "SQL", "One read-only query over the views of your lab; you see your own rows only.");
+  const view = page(context, "sql", "SQL", "A read-only query over the views of your lab; you see only your own rows.");
   const { link, act, submit } = view;
   const editor = h("textarea", { class: "tl-input tl-mono tl-sql-editor", "aria-label": "Query", spellcheck: "false", autocapitalize: "off", autocomplete: "off", rows: 7, "aria-autocomplete": "list", "data-tl-kept": "" });
   const choices = h("ul", { class: "tl-sql-choices", role: "listbox", "aria-label": "Suggestions", hidden: true });
@@ -29,7 +29,7 @@ function render(context) {
   const facts = h("span", { class: "tl-soft tl-small tl-num", role: "status" });
   const kinds = h("div", { class: "tl-segments", role: "group", "aria-label": "Show as" });
   const open = h("a", { class: "tl-button", hidden: true });
-  const name = h("input", { class: "tl-input", name: "name", "aria-label": "Name", placeholder: "Name, to save it", maxlength: 100 });
+  const name = h("input", { class: "tl-input", name: "name", "aria-label": "Name", placeholder: "Name", maxlength: 100 });
   const onOverview = h("input", { type: "checkbox" });
   const save = button("Save", { onclick: () => keep() });
   const result = h("div", { class: "tl-sql-result" });
@@ -94,8 +94,8 @@ function render(context) {
     const line = (query, chart, label, more = null) => h("li", { class: "tl-sql-line" }, h("button", { type: "button", class: "tl-sql-use", title: query, onclick: () => use(query, chart) }, label), more);
     put(aside,
       card("Saved", state.saved.length ? h("ul", { class: "tl-rows" }, state.saved.map((one) => line(one.body.query, one.body.chart, [data(one.name, { class: "tl-clip" }), one.body.panel ? h("span", { class: "tl-chip" }, "overview") : null],
-        h("button", { type: "button", class: "tl-quiet", title: "Forget", "aria-label": `Forget ${one.name}`, onclick: (event) => act(event.currentTarget, () => submit("forget", { view_id: one.id })) }, icon("trash", null, 12))))) : h("p", { class: "tl-soft tl-none" }, "Give a result a name to keep it.")),
-      card("Asked before", past.length ? h("ul", { class: "tl-rows tl-sql-past" }, past.slice(0, 12).map((query) => line(query, kind, h("code", { class: "tl-clip" }, query.replace(/\s+/g, " "))))) : h("ul", { class: "tl-rows" }, EXAMPLES.map(([label, query, chart]) => line(query, chart, h("span", { class: "tl-clip" }, label))))),
+        h("button", { type: "button", class: "tl-quiet", title: "Forget", "aria-label": `Forget ${one.name}`, onclick: (event) => act(event.currentTarget, () => submit("forget", { view_id: one.id })) }, icon("trash", null, 12))))) : h("p", { class: "tl-soft tl-none" }, "Enter a name to save the query.")),
+      card("History", past.length ? h("ul", { class: "tl-rows tl-sql-past" }, past.slice(0, 12).map((query) => line(query, kind, h("code", { class: "tl-clip" }, query.replace(/\s+/g, " "))))) : h("ul", { class: "tl-rows" }, EXAMPLES.map(([label, query, chart]) => line(query, chart, h("span", { class: "tl-clip" }, label))))),
       card("Views", h("ul", { class: "tl-sql-views" }, Object.entries(state.views).map(([table, columns]) => h("li", {}, h("details", {}, h("summary", {}, h("code", {}, table)), h("p", { class: "tl-small" }, columns.map((column) => h("button", { type: "button", class: "tl-sql-column", onclick: () => insert(column) }, column)))))))));
   }
 
@@ -105,7 +105,7 @@ function render(context) {
     editor.focus();
   }
 
-  // Completion: after `view.` its columns; else views, columns of the views that the query names, and words of SQL.
+  // Completion: after `view.` its columns; otherwise views, columns of the views in the query, and SQL keywords.
   const word = () => /(?:(\w+)\.)?(\w*)$/.exec(editor.value.slice(0, editor.selectionStart));
   const close = () => { shown = []; choices.hidden = true; };
   const suggest = debounce(() => {
@@ -164,7 +164,7 @@ function asked() {
   try {
     return JSON.parse(localStorage.getItem(HISTORY) ?? "[]");
   } catch {
-    return []; // Kept by nobody, or not by this program.
+    return []; // Not stored, or not by this program.
   }
 }
 
@@ -173,7 +173,7 @@ function remember(query) {
   try {
     localStorage.setItem(HISTORY, JSON.stringify(all));
   } catch {
-    // A browser that keeps nothing has no history.
+    // Without browser storage there is no history.
   }
 }
 export default { render };

@@ -8,7 +8,7 @@ import { longText } from "../shared/long_text.js";
 import { askFirst, button, empty, field, input, page, parsed } from "./parts.js";
 
 function render(context) {
-  const view = page(context, "tools", "Tools", "MCP servers, what they offer, and any tool called by hand.");
+  const view = page(context, "tools", "Tools", "MCP servers and their tools. Any tool can be called manually.");
   const { link, act, submit, tell } = view;
   const servers = h("ul", { class: "tl-rows" });
   const adding = h("div", { hidden: true });
@@ -24,7 +24,7 @@ function render(context) {
   let chosen = null;
   let drawn = null;
 
-  /** What is being asked or pressed in a row stays while nothing about the servers has changed. */
+  /** A call or input in a row is kept while the servers have not changed. */
   function drawServers() {
     const mark = JSON.stringify([state.servers, state.tools.map((tool) => tool.id)]);
     if (servers.dataset.tlMark === mark) return;
@@ -35,7 +35,7 @@ function render(context) {
       const test = button("Test", { "aria-label": `Test ${server.name}`, onclick: () => act(test, async () => { said.textContent = "Asking …"; try { const { value } = await link.call("test", { server_id: server.id }); said.textContent = `answers in ${duration(value.took_ms)}, ${count(value.n_tools, "tool")}`; } catch (error) { said.textContent = ""; throw error; } }) });
       return h("li", {}, h("div", { class: "tl-line tl-server" },
         h("span", { class: server.problem ? "tl-bad" : "tl-good" }, icon(server.problem ? "error" : "ok", server.problem ? "does not answer" : "answers")),
-        h("span", { class: "tl-grow" }, h("strong", {}, data(server.name)), h("span", { class: "tl-soft tl-small tl-clip" }, data(server.place), server.headers.length ? ` · sends ${server.headers.join(", ")}` : "", server.asks ? " · asks before every call" : ""),
+        h("span", { class: "tl-grow" }, h("strong", {}, data(server.name)), h("span", { class: "tl-soft tl-small tl-clip" }, data(server.place), server.headers.length ? ` · sends ${server.headers.join(", ")}` : "", server.asks ? " · requires approval for every call" : ""),
           server.problem ? h("span", { class: "tl-bad tl-small tl-server-problem" }, data(`${server.problem.message} ${server.problem.next_step}`)) : null),
         said, test, server.builtin ? null : askFirst(`Remove ${server.name}`, `Remove ${server.name}?`, "Remove", (box) => act(box, () => link.call("remove", { server_id: server.id })), { quiet: true })));
     }));
@@ -54,11 +54,11 @@ function render(context) {
     const mark = JSON.stringify(tool ?? null);
     if (mark === drawn) return;
     drawn = mark;
-    if (!tool) return put(opened, empty("Choose a tool", "Its schema is shown here, and you can call it."));
+    if (!tool) return put(opened, empty("Select a tool", "Its schema is shown here, and you can call it."));
     const args = h("textarea", { name: "arguments", class: "tl-input tl-mono", rows: 5, value: JSON.stringify(example(tool.input_schema), null, 2), spellcheck: "false" });
     const call = button("Call", { name: "play", primary: true, type: "submit" });
     const result = h("div", { class: "tl-result", "aria-live": "polite" });
-    const form = h("form", { class: "tl-form" }, field("Arguments", args), h("div", { class: "tl-form-foot" }, call, h("span", { class: "tl-soft tl-small" }, "Called now, by you; no approval rule asks.")));
+    const form = h("form", { class: "tl-form" }, field("Arguments", args), h("div", { class: "tl-form-foot" }, call, h("span", { class: "tl-soft tl-small" }, "Called directly by you, without approval rules.")));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       act(call, async () => {
@@ -82,9 +82,9 @@ function render(context) {
     const headers = h("textarea", { name: "headers", class: "tl-input tl-mono", rows: 2, placeholder: '{"Authorization": "Bearer …"}', spellcheck: "false", autocomplete: "off", "data-tl-secret": "" });
     const ask = h("input", { type: "checkbox" });
     const save = button("Add", { primary: true, type: "submit" });
-    const form = h("form", { class: "tl-form", novalidate: true }, field("Name", name, "Its tools are then called name.tool."), field("Address", url, "Of a server that speaks streamable HTTP."),
-      state.may_start_commands ? field("or a command", command, "A program that is started here and speaks over its standard input and output.") : null,
-      field("Headers", headers, "Sent with every request, kept secret: they are never shown again."), h("label", { class: "tl-check" }, ask, h("span", {}, "Ask a person before every call")),
+    const form = h("form", { class: "tl-form", novalidate: true }, field("Name", name, "Its tools are named name.tool."), field("Address", url, "The address of a streamable HTTP server."),
+      state.may_start_commands ? field("or a command", command, "A program that is started on this machine and uses standard input and output.") : null,
+      field("Headers", headers, "Sent with every request. Secret: they are not shown again."), h("label", { class: "tl-check" }, ask, h("span", {}, "Require approval for every call")),
       h("div", { class: "tl-form-foot" }, save, button("Cancel", { onclick: () => { add.click(); add.focus(); } })));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -115,12 +115,12 @@ function answer(output) {
     const value = JSON.parse(output);
     if (value !== null && typeof value === "object") return jsonView(value);
   } catch {
-    // It is plain text, and shown as such.
+    // It is plain text and shown as such.
   }
   return longText(output, { mono: true });
 }
 
-/** Arguments to begin with: every required one, by its default, its first choice, or its type. */
+/** Initial arguments: every required one, by its default, its first choice, or its type. */
 function example(schema) {
   const names = schema.required ?? [];
   return Object.fromEntries(names.map((name) => {

@@ -6,8 +6,8 @@ import { icon } from "../shared/icons.js";
 
 /** A button and the field behind it: traces out of a file of one's own. */
 export function importing(done, failed) {
-  const file = h("input", { type: "file", hidden: true, "aria-label": "File of traces", accept: ".json,.jsonl,.ndjson,.parquet,.gz,.pb" });
-  const button = h("button", { class: "tl-quiet", type: "button", title: "Traces out of a file: OpenTelemetry, Agents SDK, Phoenix, or exported by a lab", onclick: () => file.click() }, icon("plus"), "Import");
+  const file = h("input", { type: "file", hidden: true, "aria-label": "Trace file", accept: ".json,.jsonl,.ndjson,.parquet,.gz,.pb" });
+  const button = h("button", { class: "tl-quiet", type: "button", title: "Import traces from a file: OpenTelemetry, Agents SDK, Phoenix, or exported by a lab", onclick: () => file.click() }, icon("plus"), "Import");
   file.addEventListener("change", async () => {
     const [chosen] = file.files;
     if (!chosen) return;
@@ -16,8 +16,8 @@ export function importing(done, failed) {
       const answer = await fetch("/api/v1/traces/upload", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: chosen });
       const told = await answer.json();
       if (!answer.ok) throw new Error(`${chosen.name}: ${told.error.message}`);
-      if (!told.traces) throw new Error(`${chosen.name} holds no trace that can be read. ${told.problem}`);
-      done(`${count(told.traces, "trace")} of ${chosen.name} ${told.added ? "imported" : "were here already"}${told.rejected ? `; ${count(told.rejected, "step")} could not be read: ${told.problem}` : ""}.`);
+      if (!told.traces) throw new Error(`${chosen.name} contains no readable traces. ${told.problem}`);
+      done(`${count(told.traces, "trace")} of ${chosen.name} ${told.added ? "imported" : "already existed"}${told.rejected ? `; ${count(told.rejected, "step")} could not be read: ${told.problem}` : ""}.`);
     } catch (error) {
       failed(error);
     } finally {

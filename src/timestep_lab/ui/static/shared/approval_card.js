@@ -1,4 +1,4 @@
-// What waits for a person, the same everywhere: a call that needs approval, or what a tool's server asks while it works.
+// The card for a pending decision, used everywhere: a call that needs approval, or a question from a tool's server (elicitation).
 
 import { data, h } from "./dom.js";
 import { icon } from "./icons.js";
@@ -12,10 +12,10 @@ export function approvalCard(call, decide, { more = null } = {}) {
   return call.asks ? questionCard(call, decide, more) : permissionCard(call, decide, more);
 }
 
-/** What a card is called where it is not seen whole. */
+/** The card's accessible name. */
 export const cardName = (call) => (call.asks ? `${call.server ?? call.name} asks you` : `Approval needed for ${call.name}`);
 
-/** What became of a call or a question, after its name. */
+/** The result of a decision, shown after the name. */
 export const decidedWords = (call) => (call.asks ? (call.decision === "approved" ? "was answered" : "was declined") : call.decision === "approved" ? "was approved" : "was rejected");
 
 function permissionCard(call, decide, more) {
@@ -39,7 +39,7 @@ function permissionCard(call, decide, more) {
   ];
 }
 
-/** What a tool's server asks while it works: a form, a page to visit, or to be let use the model. */
+/** A question from a tool's server: a form, a page to visit, or permission to use the model (sampling). */
 function questionCard(call, decide, more) {
   const form = call.form ? schemaForm(call.form, call.call_id) : null;
   const about = JSON.parse(call.arguments || "{}");
@@ -50,7 +50,7 @@ function questionCard(call, decide, more) {
     await decide(decision, "", false, filled);
     form?.done();
   });
-  buttons.push(h("button", { class: "tl-button tl-primary" }, icon("ok"), form ? "Send answer" : about.url ? "Done there" : "Let it ask"),
+  buttons.push(h("button", { class: "tl-button tl-primary" }, icon("ok"), form ? "Send answer" : about.url ? "Done there" : "Allow"),
     h("button", { type: "button", class: "tl-button", onclick: () => answer("rejected") }, icon("cancelled"), "Decline"));
   const whole = h("form", { class: "tl-ask-form", novalidate: true }, form?.element, about.url ? pageLink(about.url) : null, about.messages ? request(about) : null, h("div", { class: "tl-ask-buttons" }, buttons, more));
   whole.addEventListener("submit", (event) => { event.preventDefault(); answer("approved"); });
@@ -63,7 +63,7 @@ function questionCard(call, decide, more) {
   ];
 }
 
-/** The buttons are off while an answer is on its way, and on again when it was not taken. */
+/** The buttons are disabled while a decision is sent, and enabled again if it fails. */
 function once(buttons, work) {
   return async (...said) => {
     for (const button of buttons) button.disabled = true;
@@ -75,7 +75,7 @@ function once(buttons, work) {
   };
 }
 
-/** Where it leads is seen before it is opened. An address that is none of the web is text. */
+/** The address is shown before it is opened. Addresses other than http(s) are shown as text. */
 function pageLink(url) {
   return h("p", { class: "tl-ask-question" }, "Open ", /^https?:\/\//.test(url) ? h("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow" }, url) : h("code", {}, url), ", and say here when you are done.");
 }
@@ -88,7 +88,7 @@ function request({ messages, instructions, model, max_tokens: most }) {
     messages.map(({ role, content }) => line(role, content.map(words).join("\n"))), most ? [h("dt", {}, "at most"), h("dd", {}, `${most} tokens`)] : null);
 }
 
-/** Arguments that are a JSON object, one a line; anything else as it is. */
+/** The arguments of a JSON object, one per line; anything else unchanged. */
 export function argumentTable(text) {
   let value;
   try {

@@ -1,8 +1,8 @@
-// Building DOM. Data only ever becomes text nodes and attributes; nothing here or elsewhere parses markup.
+// DOM construction. Data only becomes text nodes and attributes; markup is never parsed.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** `h("button", {class: "tl-button", onclick: f, "aria-label": "Copy"}, "text", node, [more])`. null, undefined and false are left out. */
+/** `h("button", {class: "tl-button", onclick: f, "aria-label": "Copy"}, "text", node, [more])`. null, undefined and false are skipped. */
 export function h(tag, props, ...children) {
   return fill(document.createElement(tag), props, children);
 }
@@ -40,7 +40,7 @@ export function setStyle(node, style) {
   }
 }
 
-/** Replace what a node holds. */
+/** Replace the children of a node. */
 export function put(node, ...children) {
   node.replaceChildren();
   return append(node, children);
@@ -52,12 +52,12 @@ export function safeText(value) {
   return text.includes("\0") ? text.replaceAll("\0", "\u2400") : text;
 }
 
-/** Data of others, kept from changing the direction of the line around it. */
+/** Untrusted text, isolated so that it does not change the direction of the surrounding line. */
 export function data(text, props) {
   return h("bdi", { dir: "auto", ...props }, text);
 }
 
-/** Call `run` at most once a frame; `schedule.cancel()` ends it. */
+/** Call `run` at most once per frame; `schedule.cancel()` cancels it. */
 export function perFrame(run) {
   let frame = 0;
   const schedule = () => { frame ||= requestAnimationFrame(() => { frame = 0; run(); }); };
@@ -75,7 +75,7 @@ export function debounce(run, ms) {
   return later;
 }
 
-/** Copy text, also where the page is not a secure context (a notebook on a plain http host). */
+/** Copy text, also if the page is not a secure context (a notebook on plain http). */
 export async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
   const field = h("textarea", { style: { position: "fixed", opacity: "0" }, value: text });

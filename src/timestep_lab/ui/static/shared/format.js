@@ -1,4 +1,4 @@
-// Numbers and times for people, as model/display.py writes them. What is unknown is said to be, never shown as zero.
+// Numbers and times for display, as in model/display.py. Unknown values are shown as unknown, never as zero.
 
 export const UNKNOWN = "unknown";
 
@@ -45,7 +45,7 @@ export function bytes(n) {
   return n < 999_500 ? `${(n / 1000).toFixed(0)} kB` : `${(n / 1e6).toFixed(1)} MB`;
 }
 
-/** `3 min ago` for a day, then the date. `when` and `now` in milliseconds since 1970. */
+/** `3 min ago` within a day, then the date. `when` and `now` in milliseconds since 1970. */
 export function ago(when, now = Date.now()) {
   const s = (now - when) / 1000;
   if (s < 5) return "now";
@@ -57,7 +57,7 @@ export function ago(when, now = Date.now()) {
   return date.toLocaleDateString(undefined, { day: "numeric", month: "short", ...(sameYear ? {} : { year: "numeric" }) });
 }
 
-/** Local date and time with milliseconds and zone. */
+/** Local date and time with milliseconds and time zone. */
 export function exactTime(when) {
   return new Date(when).toLocaleString(undefined, {
     year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
@@ -65,7 +65,7 @@ export function exactTime(when) {
   });
 }
 
-/** A change with its sign: `+120 ms`, `−$0.0012`, `±0`. */
+/** A difference with its sign: `+120 ms`, `−$0.0012`, `±0`. */
 export function signed(value, format) {
   if (!known(value)) return UNKNOWN;
   if (value === 0) return "±0";

@@ -1,9 +1,9 @@
-// Icons as 16 x 16 line drawings. Each takes the colour of the text around it. A word goes with it wherever it carries meaning.
+// Icons as 16 x 16 line drawings in the colour of the surrounding text. Meaningful icons also have a text.
 
 import { svg } from "./dom.js";
 
 const PATHS = {
-  // kinds of span
+  // span kinds
   agent: ["M8 2.2v1.6", "M3.5 5.6a1.8 1.8 0 0 1 1.8-1.8h5.4a1.8 1.8 0 0 1 1.8 1.8v4.6a1.8 1.8 0 0 1-1.8 1.8H5.3a1.8 1.8 0 0 1-1.8-1.8z", "M6.2 7.4v.8M9.8 7.4v.8", "M1.8 7v2.4M14.2 7v2.4", "M6 14h4"],
   generation: ["M8 1.8 9.5 6.3 14 8l-4.5 1.6L8 14.2 6.5 9.6 2 8l4.5-1.7z"],
   tool: ["M9.9 2.3a3.4 3.4 0 0 0-3.6 4.6L2.2 11a1.6 1.6 0 0 0 0 2.3l.5.5a1.6 1.6 0 0 0 2.3 0l4.1-4.1a3.4 3.4 0 0 0 4.6-3.6l-2 2-2.3-.5-.5-2.3z"],
@@ -21,7 +21,7 @@ const PATHS = {
   paused: ["M5.5 3.5v9M10.5 3.5v9"],
   cancelled: ["M8 2a6 6 0 1 0 0 12A6 6 0 0 0 8 2z", "M4 12 12 4"],
   interrupted: ["M9 1.8 4 9h4l-1 5.2L12 7H8z"],
-  // things to do
+  // actions
   chevron: ["M6 3.5 10.5 8 6 12.5"],
   back: ["M10 3.5 5.5 8 10 12.5"],
   search: ["M7 2.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9z", "M10.4 10.4 14 14"],
@@ -52,14 +52,14 @@ const PATHS = {
   book: ["M3 2.5h7.5A2.5 2.5 0 0 1 13 5v8.5H5.5A2.5 2.5 0 0 1 3 11z", "M3 11a2.5 2.5 0 0 1 2.5-2.5H13"],
 };
 
-/** An icon. With a `label` it is an image for screen readers; without one it is decoration. */
+/** An icon. With a `label` it is an image for screen readers; without one it is decorative. */
 export function icon(name, label, size = 14) {
   const meaning = label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" };
   const paths = (PATHS[name] ?? PATHS.other).map((d) => svg("path", { d }));
   return svg("svg", { class: `tl-icon tl-icon-${name in PATHS ? name : "other"}`, viewBox: "0 0 16 16", width: size, height: size, ...meaning }, paths);
 }
 
-/** An icon that can become another without new elements: `turn(name, label)`. For rows that are filled anew each frame. */
+/** An icon that can change without new elements: `turn(name, label)`. For rows that are refilled every frame. */
 export function turningIcon(size = 14) {
   const line = svg("path", { d: "" });
   const element = svg("svg", { class: "tl-icon", viewBox: "0 0 16 16", width: size, height: size, role: "img" }, line);

@@ -1,4 +1,4 @@
-// JSON as a tree that opens. Children are built when opened, long lists in pages, long strings in parts.
+// A collapsible JSON tree. Children are created when opened, long lists page by page, long strings in parts.
 
 import { h, safeText } from "./dom.js";
 import { bytes } from "./format.js";
@@ -6,12 +6,12 @@ import { bytes } from "./format.js";
 const PAGE = 100;
 const STRING = 400;
 
-/** A tree of `value`; the first `open` levels stand open. */
+/** A tree of `value`; the first `open` levels are expanded. */
 export function jsonView(value, { open = 1 } = {}) {
   return h("div", { class: "tl-json", dir: "ltr" }, node(null, value, open));
 }
 
-/** Text that holds JSON becomes its value; other text stays text. */
+/** A text that contains JSON becomes its value; other text is unchanged. */
 export function parseJson(text) {
   if (typeof text !== "string" || !/^\s*[[{]/.test(text) || text.length > 2_000_000) return text;
   try {

@@ -19,7 +19,7 @@ export function connect(model) {
 
   function receive(message, buffers) {
     if (message.op === "lost") {
-      // Answers on their way went with the connection.
+      // Pending replies were lost with the connection.
       isLost = true;
       for (const { reject } of waiting.values()) reject(lost());
       waiting.clear();
@@ -27,11 +27,11 @@ export function connect(model) {
     } else if (message.op === "found") {
       isLost = false;
       tell("connection", { isLost });
-      sync(); // What changed meanwhile.
+      sync(); // Changes made in the meantime.
     } else if (message.op === "gone") {
       tell("gone");
     } else if (message.op === "snap") {
-      // A snapshot asked for by another browser on the same model tells nothing new.
+      // A snapshot requested by another browser on the same model contains nothing new.
       if (seq !== null && message.seq <= seq) return;
       seq = message.seq;
       tell("config", { config: message.config });
@@ -69,7 +69,7 @@ export function connect(model) {
     },
     open() {
       model.on("msg:custom", listener);
-      // A notebook's model has it: what to draw until the cell has ended and its kernel answers.
+      // A notebook's model contains what to draw until the cell has ended and the kernel responds.
       if (model.get?.("first") !== undefined) {
         model.on("change:first", early);
         early();
@@ -84,9 +84,9 @@ export function connect(model) {
         try {
           model.send({ op: "call", id, name, args }, undefined, buffers);
         } catch (error) {
-          // A kernel that was restarted has no end of this widget's connection; JupyterLab then says "Cannot send".
+          // A restarted kernel does not know this widget's connection; JupyterLab then throws "Cannot send".
           waiting.delete(id);
-          reject(Object.assign(new Error("Nobody answers behind this view."), { isDead: true, cause: error, nextStep: "If the kernel was restarted, run the cell again." }));
+          reject(Object.assign(new Error("This view has no connection to Python."), { isDead: true, cause: error, nextStep: "If the kernel was restarted, run the cell again." }));
         }
       });
     },
@@ -98,7 +98,7 @@ export function connect(model) {
       try {
         model.send({ op: "bye", mount });
       } catch {
-        // The kernel or the session is gone already; there is nobody left to tell.
+        // The kernel or session has already ended.
       }
     },
   };

@@ -1,4 +1,4 @@
-// Text of any length. The first part is shown at once; a megabyte becomes DOM only when asked for.
+// Text of any length. The beginning is shown at once; a megabyte is added to the DOM only on request.
 
 import { copy, h, safeText } from "./dom.js";
 import { bytes } from "./format.js";
@@ -7,7 +7,7 @@ import { Markdown } from "../chat/markdown.js";
 
 const SHOWN = 4000;
 
-/** A block of text; with `markdown`, formatted (and still only text: no markup of the text's own is parsed). */
+/** A block of text; with `markdown`, formatted (still without parsing HTML in the text). */
 export function longText(text, { markdown = false, mono = false } = {}) {
   const box = h("div", { class: `tl-text${mono ? " tl-mono" : ""}` });
   const show = (part) => {
@@ -22,7 +22,7 @@ export function longText(text, { markdown = false, mono = false } = {}) {
   show(text.slice(0, SHOWN));
   const more = h("button", { class: "tl-more", type: "button" }, `Show all (${bytes(text.length)})`);
   more.addEventListener("click", () => {
-    // Formatting a megabyte would freeze the page; beyond this, plain text reads as well.
+    // Formatting a megabyte would freeze the page; longer texts are shown unformatted.
     if (text.length > 200_000) { markdown = false; box.classList.add("tl-mono"); }
     show(text);
   });
@@ -30,7 +30,7 @@ export function longText(text, { markdown = false, mono = false } = {}) {
   return box;
 }
 
-/** A quiet button that copies what `text()` gives. */
+/** A button that copies the result of `text()`. */
 export function copyButton(text, label = "Copy") {
   const button = h("button", { class: "tl-quiet", type: "button", title: label, "aria-label": label }, icon("copy", null, 13));
   button.addEventListener("click", async (event) => {

@@ -1,4 +1,4 @@
-// What every component does first: a root element with the theme of the page, the link to Python, the static copy hidden.
+// Common setup of all components: a root element with the page's theme, the link to Python, and hiding of the static copy.
 
 import { h, storage } from "./dom.js";
 import { connect } from "./link.js";
@@ -22,7 +22,7 @@ export function mount({ model, el }, name) {
       document.head.append(hidden);
     }
   });
-  // A page of the served app has drawn itself when it was told its contents, which come after the snapshot.
+  // A served page is rendered when it has received its contents, after the snapshot.
   const drawn = () => root.dispatchEvent(new CustomEvent("tl-ready", { bubbles: true, composed: true }));
   link.on("snap", (state) => {
     root.dataset.tlState = "ready";

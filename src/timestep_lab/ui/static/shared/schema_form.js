@@ -1,4 +1,4 @@
-// A form made from a JSON schema of plain fields, as MCP servers ask for (elicitation): texts, numbers, yes or no, choices.
+// A form for a JSON Schema with primitive fields, as used by MCP elicitation: texts, numbers, booleans, choices.
 
 import { data, h, put, storage } from "./dom.js";
 
@@ -34,7 +34,7 @@ export function schemaForm(schema, key) {
   };
 }
 
-/** `[value, words]` of what can be chosen, null where a text is free. */
+/** `[value, label]` of the choices, null for free text. */
 function choices(spec) {
   const named = (options) => options.map((one) => [one.const, one.title ?? String(one.const)]);
   if (spec.oneOf ?? spec.anyOf) return named(spec.oneOf ?? spec.anyOf);
@@ -68,7 +68,7 @@ function makeField(name, spec, isRequired, id, typed) {
     read() {
       const found = value();
       if (found.wrong || found.value !== undefined) return found;
-      return isRequired ? { wrong: options ? "Choose one." : "Fill this in." } : {};
+      return isRequired ? { wrong: options ? "Select one." : "This field is required." } : {};
     },
   };
 }
@@ -83,8 +83,8 @@ function chosen(spec, options, isMany, start, id, isRequired) {
       text: picked,
       value() {
         const values = picked();
-        if (values.length < minItems) return { wrong: `Choose at least ${minItems}.` };
-        if (values.length > maxItems) return { wrong: `Choose at most ${maxItems}.` };
+        if (values.length < minItems) return { wrong: `Select at least ${minItems}.` };
+        if (values.length > maxItems) return { wrong: `Select at most ${maxItems}.` };
         return { value: values.length || isRequired ? values : undefined };
       },
     };
@@ -114,8 +114,8 @@ function written(spec, start, id, isRequired) {
 function numberOf(text, spec) {
   if (!text.trim()) return {};
   const value = Number(text.trim().replace(",", "."));
-  if (!Number.isFinite(value)) return { wrong: "Write a number." };
-  if (spec.type === "integer" && !Number.isInteger(value)) return { wrong: "Write a whole number." };
+  if (!Number.isFinite(value)) return { wrong: "Enter a number." };
+  if (spec.type === "integer" && !Number.isInteger(value)) return { wrong: "Enter a whole number." };
   if (value < (spec.minimum ?? -Infinity)) return { wrong: `At least ${spec.minimum}.` };
   if (value > (spec.maximum ?? Infinity)) return { wrong: `At most ${spec.maximum}.` };
   return { value };
@@ -135,11 +135,11 @@ function jsonOf(text) {
   try {
     return { value: JSON.parse(text) };
   } catch (error) {
-    return { wrong: `Write it as JSON: ${error.message}.` };
+    return { wrong: `Enter valid JSON: ${error.message}.` };
   }
 }
 
-/** What was typed, in this tab's storage where the page may have one (a sandboxed notebook output may not). */
+/** The input in sessionStorage, if available (not in a sandboxed notebook output). */
 function keptText(key) {
   const name = `timestep-form:${key}`;
   return {

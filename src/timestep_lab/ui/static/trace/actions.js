@@ -1,4 +1,4 @@
-// What can be done with an opened trace: a line of buttons, and one drawer below it for what needs a word more.
+// Actions on an open trace: a row of buttons, and a drawer for those that need input.
 
 import { copy, data, debounce, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -6,11 +6,11 @@ import { exported } from "../pages/trace_files.js";
 import { latestOnly } from "../shared/link.js";
 import { scoreBox } from "./scores.js";
 
-/** In the served app's page there are addresses to link to; a notebook has none. */
+/** The served app has addresses to link to; a notebook does not. */
 export const isServed = () => document.querySelector("main.shell-main") !== null;
 const isOurs = (threadId) => /^thr_/.test(threadId ?? "");
 const FILES = [["html", "One HTML file"], ["jsonl", "JSON Lines"], ["json", "OpenTelemetry JSON"], ["parquet", "Parquet"]];
-const TOOLS = [["ask", "Ask me before tools that may change the world"], ["live", "Call tools as the agents' own rules say"], ["tape", "Answer tools from recorded runs, call none"]];
+const TOOLS = [["ask", "Ask me before calling tools with side effects"], ["live", "Use the agents' own approval rules"], ["tape", "Answer tools from recorded runs"]];
 const date = (text) => new Date(text).toLocaleDateString([], { day: "numeric", month: "long" });
 
 /**
@@ -50,7 +50,7 @@ export function traceActions(api, on) {
   // -- share
 
   function share(button) {
-    const days = h("select", { class: "tl-input", "aria-label": "How long the link opens" }, [[1, "1 day"], [7, "7 days"], [30, "30 days"]].map(([value, word]) => h("option", { value, selected: value === 7 }, word)));
+    const days = h("select", { class: "tl-input", "aria-label": "How long the link is valid" }, [[1, "1 day"], [7, "7 days"], [30, "30 days"]].map(([value, word]) => h("option", { value, selected: value === 7 }, word)));
     const said = h("p", { class: "tl-drawer-said", role: "status" });
     const links = h("ul", { class: "tl-links" });
     const make = h("button", { class: "tl-button tl-primary", type: "button" }, "Create link");
@@ -58,7 +58,7 @@ export function traceActions(api, on) {
       const address = `${location.origin}${link.path}`;
       const item = h("li", {}, h("input", { class: "tl-input tl-mono", readonly: true, value: address, "aria-label": "The link", onfocus: (event) => event.target.select() }),
         h("button", { class: "tl-button", type: "button", onclick: async () => { await copy(address); put(said, "Copied."); } }, icon("copy"), "Copy"),
-        h("button", { class: "tl-button", type: "button", onclick: () => doing(said, async () => { await ask("revoke", { share_id: link.id }); item.remove(); put(said, "The link opens nothing any more."); }) }, "Revoke"),
+        h("button", { class: "tl-button", type: "button", onclick: () => doing(said, async () => { await ask("revoke", { share_id: link.id }); item.remove(); put(said, "The link no longer works."); }) }, "Revoke"),
         h("span", { class: "tl-soft tl-small" }, `until ${date(link.expires_at)}`));
       return item;
     };
@@ -68,7 +68,7 @@ export function traceActions(api, on) {
       await copy(`${location.origin}${link.path}`);
       put(said, `Copied. Whoever has this link can read this trace until ${date(link.expires_at)}, and nothing else.`);
     }, make));
-    open(button, "Share this trace", h("p", { class: "tl-soft" }, "A link that opens without an account, for reading only. Settings list all your links."),
+    open(button, "Share this trace", h("p", { class: "tl-soft" }, "A read-only link that works without an account. Settings lists all your links."),
       h("div", { class: "tl-drawer-line" }, days, make, h("button", { class: "tl-button", type: "button", onclick: () => save("html", said) }, "As one HTML file")), said, links);
     make.focus();
     doing(said, async () => { for (const link of await ask("shares")) links.append(line(link)); });
@@ -82,7 +82,7 @@ export function traceActions(api, on) {
     const expected = h("input", { type: "checkbox" });
     const said = h("p", { class: "tl-drawer-said", role: "status" });
     const add = h("button", { class: "tl-button tl-primary" }, "Add");
-    const form = h("form", { class: "tl-drawer-line" }, name, names, h("label", { class: "tl-drawer-check" }, expected, "its answer is what is expected"), add);
+    const form = h("form", { class: "tl-drawer-line" }, name, names, h("label", { class: "tl-drawer-check" }, expected, "use its answer as the expected answer"), add);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       doing(said, async () => {
@@ -91,7 +91,7 @@ export function traceActions(api, on) {
         put(said, `In “${record.name}”, version ${record.version}: ${record.n_cases} ${record.n_cases === 1 ? "case" : "cases"}.`);
       }, add);
     });
-    open(button, "Add to a data set", h("p", { class: "tl-soft" }, "What was asked becomes a case, with this trace beside it. A name that is not there yet makes a new data set."), form, said);
+    open(button, "Add to a data set", h("p", { class: "tl-soft" }, "The input becomes a case that refers to this trace. A new name creates a new data set."), form, said);
     name.focus();
     doing(said, async () => put(names, (await ask("datasets")).map((value) => h("option", { value }))));
   }
@@ -109,7 +109,7 @@ export function traceActions(api, on) {
     const system = span?.kind === "generation" ? textOfInstructions(span.input) : "";
     const prompt = h("textarea", { class: "tl-input", rows: 2, value: String(trace.input ?? "") });
     const model = h("input", { class: "tl-input", placeholder: trace.model ?? "prefix/name", autocomplete: "off", spellcheck: "false" });
-    const instructions = h("textarea", { class: "tl-input", rows: 3, value: system, placeholder: "As they were" });
+    const instructions = h("textarea", { class: "tl-input", rows: 3, value: system, placeholder: "Unchanged" });
     const output = typeof span?.output === "string" ? span.output : JSON.stringify(span?.output ?? "", null, 1);
     const result = h("textarea", { class: "tl-input tl-mono", rows: 3, value: output });
     const tools = h("select", { class: "tl-input" }, TOOLS.map(([value, word]) => h("option", { value }, word)));
@@ -137,9 +137,9 @@ export function traceActions(api, on) {
       }
     }, 250);
     const form = h("form", { class: "tl-again" },
-      span ? null : wide("What was asked", prompt),
-      isTool ? wide(`What ${span.name} answers instead`, result) : wide(`Instructions of ${agent || "the agent"}`, instructions, system ? null : "Leave empty to keep them."),
-      h("div", { class: "tl-again-row" }, wide("Model", model, "Leave empty to keep it."), wide("Tools that are live", tools)),
+      span ? null : wide("Input", prompt),
+      isTool ? wide(`Result of ${span.name} instead`, result) : wide(`Instructions of ${agent || "the agent"}`, instructions, system ? null : "Leave empty to keep them."),
+      h("div", { class: "tl-again-row" }, wide("Model", model, "Leave empty to keep it."), wide("Live tools", tools)),
       plan, h("div", { class: "tl-drawer-line" }, start), said);
     // What would run is said before it can be started.
     form.addEventListener("input", () => { plans.forget(); start.disabled = true; tell(); });
@@ -147,7 +147,7 @@ export function traceActions(api, on) {
       event.preventDefault();
       doing(said, async () => {
         const { trace_id: id } = await ask("run_again", { changes: changes() });
-        if (on.openTrace) { close({ focus: false }); on.openTrace(id); } else put(said, "It runs. Its trace is ", h("code", {}, id), ".");
+        if (on.openTrace) { close({ focus: false }); on.openTrace(id); } else put(said, "It is running. Its trace is ", h("code", {}, id), ".");
       }, start);
     });
     open(button, span ? `Run again from ${span.name || span.kind}` : "Run again with a change", form);
@@ -170,12 +170,12 @@ export function traceActions(api, on) {
   function more(button) {
     const said = h("p", { class: "tl-drawer-said", role: "status" });
     const sure = h("span", { class: "tl-drawer-line" });
-    const away = h("button", { class: "tl-button tl-danger", type: "button", onclick: () => { put(sure, h("span", {}, "Delete this trace? Its conversation stays."), yes, no); yes.focus(); } }, icon("trash"), "Delete");
+    const away = h("button", { class: "tl-button tl-danger", type: "button", onclick: () => { put(sure, h("span", {}, "Delete this trace? Its conversation is kept."), yes, no); yes.focus(); } }, icon("trash"), "Delete");
     const yes = h("button", { class: "tl-button tl-danger", type: "button", onclick: () => doing(said, async () => { await ask("delete"); close({ focus: false }); on.deleted?.(); }, yes) }, "Delete");
     const no = h("button", { class: "tl-button", type: "button", onclick: () => { put(sure, away); away.focus(); } }, "Keep");
     put(sure, away);
     const files = FILES.filter(([format]) => format === "html" || isServed()).map(([format, word]) => h("button", { class: "tl-button", type: "button", onclick: () => save(format, said) }, word));
-    open(button, "More", h("div", { class: "tl-drawer-line" }, isServed() ? h("button", { class: "tl-button", type: "button", onclick: async () => { await copy(`${location.origin}/traces/${trace.trace_id}`); put(said, "Copied. You alone can open it; Share makes a link for others."); } }, icon("copy"), "Copy link") : null,
+    open(button, "More", h("div", { class: "tl-drawer-line" }, isServed() ? h("button", { class: "tl-button", type: "button", onclick: async () => { await copy(`${location.origin}/traces/${trace.trace_id}`); put(said, "Copied. Only you can open it; use Share for a link for others."); } }, icon("copy"), "Copy link") : null,
       h("button", { class: "tl-button", type: "button", onclick: async () => { await copy(trace.trace_id); put(said, "Copied."); } }, icon("copy"), "Copy id")),
     h("div", { class: "tl-drawer-line" }, h("span", { class: "tl-soft" }, "Export"), files), sure, said);
     drawer.querySelector(".tl-drawer-line button").focus();
@@ -191,7 +191,7 @@ export function traceActions(api, on) {
     show(next, scores) {
       const isNew = trace?.trace_id !== next.trace_id;
       trace = next;
-      // What is being written in the drawer stays when the trace tells something new.
+      // Input in the drawer is kept when the trace is updated.
       if (!isNew && line.childElementCount && line.dataset.status === next.status) return;
       if (isNew) close({ focus: false });
       line.dataset.status = next.status;
@@ -201,12 +201,12 @@ export function traceActions(api, on) {
         isServed() ? shareButton : null, goesOn ? null : againButton, setButton, moreButton,
         scoreBox(api, { target: "trace", target_id: next.trace_id, trace_id: next.trace_id }, scores));
     },
-    /** From a step: `span` is the whole of it. */
+    /** Open from a step: `span` is the complete span. */
     runAgain: (span) => again(againButton, span),
   };
 }
 
-/** Run `work`; what went wrong is said in `said`. `button` is off meanwhile. */
+/** Run `work` with `button` disabled; errors are shown in `said`. */
 async function doing(said, work, button = null) {
   if (button) button.disabled = true;
   said.classList.remove("tl-bad");

@@ -1,14 +1,14 @@
-// Ticks above the bars, lines behind them, and marks where idle time is folded.
+// Ticks above the bars, grid lines behind them, and marks where idle time is folded.
 
 import { h, put } from "../shared/dom.js";
 import { duration } from "../shared/format.js";
 import { ticks } from "./time_scale.js";
 
 const LETTER = 7;
-/** Around the letters of a fold's label. */
+/** Padding of a fold's label. */
 const PADDING = 8;
 
-/** `{labels, lines, draw(scale, viewport, width, playHead)}`: two layers over the column of bars. */
+/** `{labels, lines, draw(scale, viewport, width, playHead)}`: two layers over the bars. */
 export function axis() {
   const labels = h("div", { class: "tl-axis", "aria-hidden": "true" });
   const lines = h("div", { class: "tl-lines", "aria-hidden": "true" });
@@ -20,7 +20,7 @@ export function axis() {
       const x = (place) => ((place - from) / (to - from)) * width;
       const folds = scale.folds.filter((f) => f.at + f.width >= from && f.at <= to);
       const wanted = Math.max(2, Math.floor(width / 96));
-      // The step fits what is shown unfolded; ticks that fall into a fold would only crowd its mark.
+      // The step fits the unfolded range; ticks inside a fold would only crowd its mark.
       const { step, at } = ticks(scale.from(from), scale.from(from) + (to - from), wanted);
       const last = scale.from(to);
       for (let next = at.length ? at[at.length - 1] + step : step; next <= last && at.length < 400; next += step) at.push(next);
@@ -32,7 +32,7 @@ export function axis() {
         const left = x(scale.to(ms));
         const text = ms === 0 ? "0" : tickText(ms, step);
         if (left - edge < 44 || left + LETTER * text.length > width) continue;
-        // A fold says how long it is, in the same line.
+        // A fold shows its duration in the same line.
         if (marks.some((mark) => left < mark.at + mark.half && left + LETTER * text.length > mark.at - mark.half)) continue;
         free.push([text, left]);
         edge = left;
@@ -49,7 +49,7 @@ export function axis() {
   };
 }
 
-/** What each fold says and where: over its middle, but within the axis, and in as many words as there is room for. */
+/** The text and position of each fold: above its middle, within the axis, and as long as space allows. */
 function foldLabels(folds, x, width) {
   const middles = folds.map((f) => x(f.at + f.width / 2));
   return folds.map((f, k) => {
@@ -59,7 +59,7 @@ function foldLabels(folds, x, width) {
     const wide = (text) => LETTER * text.length + 2 * PADDING;
     const text = words.find((one) => wide(one) <= room) ?? took;
     const half = wide(text) / 2;
-    const title = f.next < 0 ? `${took} so far` : f.wait ? `${took} until ${f.wait.tool ?? "the call"} was ${f.wait.decision}` : `${took} in which nothing ran`;
+    const title = f.next < 0 ? `${took} so far` : f.wait ? `${took} until ${f.wait.tool ?? "the call"} was ${f.wait.decision}` : `${took} idle`;
     return { at: Math.min(Math.max(middles[k], half), Math.max(half, width - half)), half, text, title };
   });
 }

@@ -1,4 +1,4 @@
-// Why a run went wrong: the outlook as a curve above the waterfall, suspects ranked, each beside the original.
+// Why a run went wrong: the outlook as a curve above the waterfall, and ranked suspects, each next to the original.
 
 import { data, h, put, svg } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -7,12 +7,12 @@ const ASKS = [["wrong", "A wrong answer contains"], ["right", "A right answer co
 const WORDS = { proven: "proven", chance: "chance", suspected: "suspected" };
 const percent = (share) => (share === null || share === undefined ? "not judged" : `${Math.round(share * 100)} %`);
 
-/** `{element, show(traceId, trace), apply(op)}`. `onStep(spanId)` chooses a step, `onBranch(traceId)` shows a branch beside the trace. */
+/** `{element, show(traceId, trace), apply(op)}`. `onStep(spanId)` selects a step, `onBranch(traceId)` shows a branch next to the trace. */
 export function causeView(api, { onStep, onBranch }) {
   const element = h("details", { class: "tl-cause" });
   const asked = h("select", { class: "tl-input", "aria-label": "What is wrong" }, ASKS.map(([value, word]) => h("option", { value }, word)));
   const text = h("input", { class: "tl-input", type: "text", "aria-label": "Text", placeholder: "a text", maxlength: 2000 });
-  const tools = h("select", { class: "tl-input", "aria-label": "What tools answer from" }, h("option", { value: "tape" }, "Tools answer from recorded runs"), h("option", { value: "live" }, "Tools that only read are called"));
+  const tools = h("select", { class: "tl-input", "aria-label": "How tools answer" }, h("option", { value: "tape" }, "Tools answer from recorded runs"), h("option", { value: "live" }, "Read-only tools are called"));
   const start = h("button", { class: "tl-button tl-primary", type: "submit" }, "Find the step …");
   const stop = h("button", { class: "tl-button", type: "button", onclick: () => api.call("cause_stop", { trace_id: traceId }).catch(() => {}) }, icon("stop"), "Stop");
   const form = h("form", { class: "tl-cause-form", onsubmit: (event) => { event.preventDefault(); find(); } }, asked, text, tools, start);
@@ -38,11 +38,11 @@ export function causeView(api, { onStep, onBranch }) {
       element.hidden = false;
       if (value.state) { element.open = true; draw(value.state); }
     } catch {
-      element.hidden = true; // A page without a lab behind it.
+      element.hidden = true; // A page without a lab.
     }
   }
 
-  /** What it would take is said first; a person then starts it. */
+  /** Show the cost first; the reader then starts the search. */
   async function find() {
     if (asked.value !== "failed" && !text.value.trim()) { text.focus(); return; }
     const id = traceId;
@@ -80,9 +80,9 @@ export function causeView(api, { onStep, onBranch }) {
       put(found, h("div", { class: "tl-cause-progress" }, bar, h("span", { class: "tl-soft" }, state.planned ? `${state.done} of at most ${state.planned} replays` : "Reading the run …"), stop));
       return;
     }
-    if (!state.verdict) { put(found, h("p", { class: "tl-soft" }, "Stopped. What was replayed is kept: it goes on from there.")); return; }
+    if (!state.verdict) { put(found, h("p", { class: "tl-soft" }, "Stopped. Finished replays are kept, and the search can continue from there.")); return; }
     form.hidden = true;
-    const again = h("button", { class: "tl-button", type: "button", onclick: () => { form.hidden = false; put(found); text.focus(); } }, "Ask again");
+    const again = h("button", { class: "tl-button", type: "button", onclick: () => { form.hidden = false; put(found); text.focus(); } }, "Start over");
     put(found, h("div", { class: "tl-cause-verdict" }, h("p", {}, data(state.verdict)), again), curve(state.outlook, state.right, onStep), suspects(state.suspects, onStep, onBranch), keep());
   }
 
@@ -97,13 +97,13 @@ export function causeView(api, { onStep, onBranch }) {
       } catch (error) {
         if (!error.closed) put(said, `${error.message} ${error.nextStep ?? ""}`);
       }
-    } }, h("button", { class: "tl-button", type: "submit" }, icon("plus"), "Keep as a test"), h("span", { class: "tl-soft" }, "in the data set"), name, said);
+    } }, h("button", { class: "tl-button", type: "submit" }, icon("plus"), "Save as a test"), h("span", { class: "tl-soft" }, "in the data set"), name, said);
   }
 
   return { element, show, apply: (op) => { if (op.trace_id === traceId) { element.hidden = false; element.open = true; draw(op.state); } } };
 }
 
-/** The share of continuations that come out right, before each decision and after the last, with its 95 % interval. */
+/** The success rate of continuations before each decision and after the last, with its 95 % interval. */
 function curve(rows, right, onStep) {
   const points = [...rows.map((row) => ({ ...row, at: row.share })), { share: right ? 1 : 0, ci_low: right ? 1 : 0, ci_high: right ? 1 : 0, at: right ? 1 : 0 }];
   const x = (k) => (points.length === 1 ? 50 : 2 + (96 * k) / (points.length - 1));
@@ -115,7 +115,7 @@ function curve(rows, right, onStep) {
   const steepest = Math.max(...falls) > 0 ? falls.indexOf(Math.max(...falls)) : -1;
   const fixed = { "vector-effect": "non-scaling-stroke" };
   return h("figure", { class: "tl-cause-curve" },
-    h("figcaption", { class: "tl-soft tl-small" }, "Outlook: the share of continuations from each step that come out right, with its 95 % interval"),
+    h("figcaption", { class: "tl-soft tl-small" }, "Outlook: the success rate of continuations from each step, with its 95 % interval"),
     h("div", { class: "tl-cause-plot" }, h("span", { class: "tl-cause-tick", style: { top: "0" } }, "100 %"), h("span", { class: "tl-cause-tick", style: { top: "100%" } }, "0 %"),
       svg("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" },
         svg("line", { class: "tl-cause-grid", x1: 0, x2: 100, y1: 0, y2: 0, ...fixed }), svg("line", { class: "tl-cause-grid", x1: 0, x2: 100, y1: 50, y2: 50, ...fixed }), svg("line", { class: "tl-cause-grid", x1: 0, x2: 100, y1: 100, y2: 100, ...fixed }),
@@ -127,7 +127,7 @@ function curve(rows, right, onStep) {
         return h("button", { class: `tl-cause-point${k === steepest ? " tl-is-fall" : ""}${point.at === null ? " tl-is-lost" : ""}`, type: "button", style, title: words, "aria-label": words, onclick: () => onStep(point.span_id) });
       })),
     h("div", { class: "tl-cause-steps", "aria-hidden": "true" }, points.map((point, k) => h("span", { style: { left: `${x(k)}%` } }, k === rows.length ? "end" : point.step))),
-    steepest >= 0 ? h("p", { class: "tl-small tl-cause-said" }, "It falls most at ", h("button", { class: "tl-link", type: "button", onclick: () => onStep(rows[steepest].span_id) }, `step ${rows[steepest].step} · `, data(rows[steepest].what)), `, by ${Math.round(falls[steepest] * 100)} points.`) : null);
+    steepest >= 0 ? h("p", { class: "tl-small tl-cause-said" }, "The largest drop is at ", h("button", { class: "tl-link", type: "button", onclick: () => onStep(rows[steepest].span_id) }, `step ${rows[steepest].step} · `, data(rows[steepest].what)), `, by ${Math.round(falls[steepest] * 100)} points.`) : null);
 }
 
 const MOST = 12;
@@ -136,7 +136,7 @@ function suspects(rows, onStep, onBranch) {
   if (!rows.length) return null;
   const body = h("tbody", {}, rows.slice(0, MOST).map((row) => line(row, onStep, onBranch)));
   const more = rows.length > MOST ? h("button", { class: "tl-more", type: "button", onclick: (event) => { event.target.remove(); body.append(...rows.slice(MOST).map((row) => line(row, onStep, onBranch))); } }, `${rows.length - MOST} more suspects`) : null;
-  const head = ["Suspect", "What was different", "Repaired", "As it was", "Taken anew", "Verdict", ""].map((word, k) => h("th", { scope: "col", class: k > 1 && k < 5 ? "tl-wf-number" : null }, word || h("span", { class: "tl-sr" }, "Branch")));
+  const head = ["Suspect", "Repair", "Repaired", "Unchanged", "Resampled", "Verdict", ""].map((word, k) => h("th", { scope: "col", class: k > 1 && k < 5 ? "tl-wf-number" : null }, word || h("span", { class: "tl-sr" }, "Branch")));
   return h("div", { class: "tl-table-box", tabindex: 0, role: "region", "aria-label": "Suspects" }, h("table", { class: "tl-steps tl-cause-suspects" }, h("thead", {}, h("tr", {}, head)), body), more);
 }
 

@@ -1,4 +1,4 @@
-// Reads what ui/columns.py packs.
+// Decodes the format of ui/columns.py.
 
 const TYPES = { f8: Float64Array, f4: Float32Array, i4: Int32Array, u4: Uint32Array, u2: Uint16Array, u1: Uint8Array };
 
@@ -16,7 +16,7 @@ export function decodeSpans(view) {
   const headerLength = view.getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(view.buffer, view.byteOffset + 4, headerLength)));
   const base = view.byteOffset + 4 + headerLength;
-  // Typed arrays want aligned memory; a buffer that came inside a larger message may lie anywhere.
+  // Typed arrays need aligned memory; a buffer from a larger message may have any offset.
   const [buffer, shift] = base % 8 === 0 ? [view.buffer, base] : [view.buffer.slice(base, view.byteOffset + view.byteLength), 0];
   const spans = { n: header.n, t0: header.t0, kinds: header.kinds, statuses: header.statuses };
   for (const { name, type, offset } of header.columns) {

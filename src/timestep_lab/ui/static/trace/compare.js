@@ -1,4 +1,4 @@
-// Two traces, step beside step: what is the same, what changed, and where they first went different ways.
+// Two traces side by side, aligned by step: what is the same, what changed, and the first difference.
 
 import { data, h, put } from "../shared/dom.js";
 import { ago, cost, duration, short, signed } from "../shared/format.js";
@@ -31,7 +31,7 @@ export function compareView(api, onSelect) {
       if (others.length && !other) put(result, h("p", { class: "tl-soft" }, "Choose another trace to see both step by step: what changed, and where they first went different ways. Those that were asked the same come first."));
       if (!others.length) put(result, h("div", { class: "tl-empty" }, h("h2", {}, "Nothing to compare with yet"), h("p", {}, "Run the same question again, with another model or other instructions. It will be offered here.")));
       if (other) {
-        if (!others.some((row) => row.trace_id === other)) choice.append(h("option", { value: other }, "The branch in which it was otherwise"));
+        if (!others.some((row) => row.trace_id === other)) choice.append(h("option", { value: other }, "The repaired branch"));
         choice.value = other;
         compare(traceId, other, result);
       }

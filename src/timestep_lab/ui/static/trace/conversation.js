@@ -1,4 +1,4 @@
-// A whole trace as one conversation, each line bound to the step it came from.
+// A trace as a conversation; each entry is linked to its step.
 
 import { data, h, put } from "../shared/dom.js";
 import { cost, duration, short } from "../shared/format.js";
@@ -13,14 +13,14 @@ export function conversation(onSelect) {
   return {
     element,
     show(entries, truncated) {
-      // A run that goes on gives most entries again: those keep their nodes, and what is open in them stays open.
+      // Updates mostly repeat existing entries: those keep their nodes and their open state.
       const before = new Map(shown.map(([, node, text]) => [text, node]));
       shown = entries.map((entry) => {
         const text = JSON.stringify(entry);
         return [entry.at, before.get(text) ?? entryView(entry, onSelect), text];
       });
       put(element, shown.map(([, node]) => node),
-        entries.length ? null : h("div", { class: "tl-empty" }, h("h2", {}, "No messages in this trace"), h("p", {}, "Its steps carry no inputs or outputs that read as messages. The waterfall shows what ran.")),
+        entries.length ? null : h("div", { class: "tl-empty" }, h("h2", {}, "No messages in this trace"), h("p", {}, "None of its steps has messages as input or output. See the waterfall.")),
         truncated ? h("p", { class: "tl-soft" }, "The conversation goes on; the waterfall has every step.") : null);
     },
     setPlayHead(ms) {

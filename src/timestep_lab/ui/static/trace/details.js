@@ -11,7 +11,7 @@ import { callView, messageList, valueView } from "./message_view.js";
 import { KIND_WORDS } from "./rows.js";
 import { scoreBox, scoreChips } from "./scores.js";
 
-/** Kinds of steps that a run can go live from. */
+/** Kinds of steps from which a run can continue live. */
 const AGAIN = ["generation", "tool", "agent", "handoff"];
 const STATUS = { ok: ["ok", "done"], error: ["error", "failed"], pending: ["running", "running"], rejected: ["cancelled", "rejected"] };
 
@@ -71,7 +71,7 @@ function facts(span) {
   ];
 }
 
-/** Where a generation's time went: queue, rate limit, first token, answer. Drawn to scale, each part said in words. */
+/** Where a generation's time went: queue, rate limit, first token, answer. Drawn to scale, with labels. */
 function phases(span) {
   if (!(span.duration_ms > 0) || !(span.ttft_ms > 0)) return null;
   const queue = span.queue_ms ?? 0;
@@ -111,6 +111,6 @@ function section(title, content, { closed = false, text = null } = {}) {
     h("summary", {}, icon("chevron", null, 10), h("span", { class: "tl-section-title" }, title), size > 4000 ? h("span", { class: "tl-soft tl-small" }, bytes(size)) : null));
   if (lazy) box.addEventListener("toggle", () => box.append(content()), { once: true });
   else box.append(content);
-  // The button stands beside the summary, not in it: one control inside another is none to a screen reader.
+  // The button is beside the summary, not inside it: nested controls are inaccessible to screen readers.
   return h("div", { class: "tl-section" }, box, text ? copyButton(text, `Copy: ${title.toLowerCase()}`) : null);
 }

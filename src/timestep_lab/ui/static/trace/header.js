@@ -1,4 +1,4 @@
-// The trace in three lines: what was asked, who answered, what it took.
+// The header of a trace: input, answer, agents, duration and cost.
 
 import { data, h, put } from "../shared/dom.js";
 import { ago, cost, count, duration, exactTime, tokens } from "../shared/format.js";
@@ -8,7 +8,7 @@ import { approvalCard, cardName } from "../shared/approval_card.js";
 import { traceActions } from "./actions.js";
 import { scoreChips } from "./scores.js";
 
-/** How a trace went (its `outcome`): icon, word, tone. */
+/** The status of a trace (its `outcome`): icon, word, tone. */
 export const OUTCOMES = {
   running: ["running", "running", ""], done: ["ok", "done", "tl-good"], steps_failed: ["error", "done", "tl-warn"], failed: ["error", "failed", "tl-bad"],
   stopped: ["paused", "stopped at a limit", "tl-warn"], cancelled: ["cancelled", "cancelled", "tl-soft"], interrupted: ["interrupted", "interrupted", "tl-warn"], waiting: ["paused", "waiting", "tl-warn"],
@@ -25,7 +25,7 @@ export function outcomeBadge(trace, { isShort = false, onStep = null } = {}) {
   return h("span", { class: `tl-badge ${tone}`, title: `${whole}: show the first`, "data-step": "failed" }, icon(sign, null, 13), steps);
 }
 
-/** What a trace took; of one that goes on, in what way it does. */
+/** The usage of a trace; for a running trace, its progress. */
 export function traceTime(trace) {
   if (trace.status === "running") return "running";
   return trace.status === "needs_approval" && (trace.duration_ms ?? null) === null ? "waiting" : duration(trace.duration_ms);
@@ -33,7 +33,7 @@ export function traceTime(trace) {
 
 const MOST_AGENTS = 6;
 
-/** The agents a trace went through, with arrows between; of a long way its beginning and its end. */
+/** The agents of a trace, with arrows; a long path is shortened in the middle. */
 export function agentPath(path) {
   const names = (path ?? "").split(/\s*(?:⇢|→|->|>)\s*/).filter(Boolean);
   if (!names.length) return null;
@@ -42,7 +42,7 @@ export function agentPath(path) {
   return h("span", { class: "tl-agent-path" }, shown.map((name, k) => [k ? icon("handoff", "then", 12) : null, name === null ? h("span", { class: "tl-soft" }, `${left.toLocaleString("en")} more`) : data(name)]));
 }
 
-/** Milliseconds from the start of the trace to the first token that a model said in it; null when no generation tells. */
+/** Milliseconds from the start of the trace to the first output token; null if unknown. */
 export function firstToken(spans) {
   let first = Infinity;
   for (let i = 0; i < spans.n; i += 1) first = Math.min(first, spans.ttft_ms[i] === spans.ttft_ms[i] ? spans.start[i] + spans.ttft_ms[i] : Infinity);
@@ -94,7 +94,7 @@ export function traceHeader(api, on) {
 
 const NO_ANSWER = { running: "It is still working.", needs_approval: "It waits for approval.", failed: "It failed before an answer.", cancelled: "It was cancelled before an answer." };
 
-/** A text in two lines; a click shows all of it, and the next two lines again. */
+/** A text shortened to two lines; a click expands or collapses it. */
 function glance(label) {
   let now = null;
   let card = null;
@@ -111,7 +111,7 @@ function glance(label) {
   };
 }
 
-/** Cards for the calls of a trace that wait; a call that is still asked about keeps its card and what is written in it. */
+/** Cards for the pending calls of a trace; existing cards keep their input. */
 function waiting(api) {
   const element = h("div", { class: "tl-waits" });
   let key = "";
@@ -149,7 +149,7 @@ function waiting(api) {
   };
 }
 
-/** Why it failed, in two lines; the whole on hover, and when it is clicked the step that says it. */
+/** Why it failed, in two lines; complete on hover, and a click selects the failed step. */
 function failureLine({ span_id: spanId, name, error }, onSelect) {
   return h("button", { class: "tl-trace-failure", type: "button", title: error.length > 120 ? error.slice(0, 2000) : "Show the step that failed", onclick: () => onSelect(spanId) },
     icon("error", "Failed", 13), h("span", {}, data(name), ": ", data(error.slice(0, 600))));

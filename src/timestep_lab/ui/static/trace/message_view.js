@@ -1,4 +1,4 @@
-// Messages as a conversation. They come in the one form that ui/messages.py gives them.
+// Renders messages in the format of ui/messages.py.
 
 import { h } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -9,7 +9,7 @@ const ROLES = { system: "System", developer: "Developer", user: "User", assistan
 const ICONS = { system: "book", developer: "book", user: "person", assistant: "generation", tool: "tool", function: "tool" };
 const LATEST = 2;
 
-/** All messages; of a long history only the newest two stand open, the rest is one line. */
+/** All messages; in a long history only the newest two are expanded. */
 export function messageList(messages, { all = false } = {}) {
   const box = h("div", { class: "tl-messages" });
   const hidden = all ? 0 : Math.max(0, messages.length - LATEST);
@@ -42,7 +42,7 @@ function partView(part, role) {
   }
 }
 
-/** A tool call in one line, its arguments as name = value where they are simple. */
+/** A tool call in one line, with simple arguments as name = value. */
 export function callView(name, args) {
   const value = parseJson(args);
   const simple = value && typeof value === "object" && !Array.isArray(value) && Object.values(value).every((v) => v === null || (typeof v !== "object" && String(v).length < 120));
@@ -52,7 +52,7 @@ export function callView(name, args) {
   return h("div", { class: "tl-call" }, head, pairs.length ? h("div", { class: "tl-args" }, pairs) : null);
 }
 
-/** Whatever a span holds: JSON as a tree, text as text. */
+/** Any span value: JSON as a tree, text as text. */
 export function valueView(value) {
   const parsed = parseJson(value);
   if (parsed === null || parsed === undefined || parsed === "") return h("span", { class: "tl-soft" }, "empty");

@@ -1,4 +1,4 @@
-// The whole trace in 40 pixels: a lane a depth, a window that can be dragged and drawn anew.
+// The whole trace in 40 pixels: a lane per depth, and a window that can be dragged or redrawn.
 
 import { h, perFrame } from "../shared/dom.js";
 import { endOf } from "./span_tree.js";
@@ -10,7 +10,7 @@ const HEIGHT = 40;
 export function minimap(viewport) {
   const canvas = h("canvas", { "aria-hidden": "true" });
   const brush = h("div", { class: "tl-map-brush" }, h("i", { class: "tl-map-edge" }), h("i", { class: "tl-map-edge tl-map-right" }));
-  const element = h("div", { class: "tl-map", title: "Drag to choose a stretch of time, double-click to see all" }, canvas, brush);
+  const element = h("div", { class: "tl-map", title: "Drag to select a time range, double-click to reset" }, canvas, brush);
   let shown = null;
 
   const place = () => {
@@ -58,7 +58,7 @@ export function minimap(viewport) {
   };
 }
 
-/** One cell a pixel and lane: 0, 1 + kind, or 255 for an error. Long rows of pixels are filled once, however many spans share them. */
+/** One cell per pixel and lane: 0, 1 + kind, or 255 for an error. Each pixel is filled once, however many spans cover it. */
 function rasterise(spans, tree, scale, now, width) {
   const cells = new Uint8Array(LANES * width);
   const failed = spans.statuses.indexOf("error");

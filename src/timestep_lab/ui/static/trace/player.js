@@ -1,4 +1,4 @@
-// A play head over the trace: the longest run takes ten seconds, and idle time is skipped.
+// Playback of a trace: the longest run takes ten seconds, and idle time is skipped.
 
 import { h } from "../shared/dom.js";
 import { duration } from "../shared/format.js";
@@ -6,16 +6,16 @@ import { icon } from "../shared/icons.js";
 
 const LONGEST_S = 10;
 
-/** `{button, bar, reset()}`; `on(ms)` with the head's time from t0, `on(null)` when put away; `scale()` gives the time scale. */
+/** `{button, bar, reset()}`; `on(ms)` with the play head's time from t0, `on(null)` when it is closed; `scale()` returns the time scale. */
 export function player(scale, on) {
   let at = 0;
   let frame = 0;
   let before = 0;
   const button = h("button", { class: "tl-quiet", type: "button", "aria-pressed": "false", title: "Play the run", "aria-label": "Play the run" }, icon("play"));
   const pause = h("button", { class: "tl-quiet", type: "button", "aria-label": "Pause" }, icon("pause"));
-  const range = h("input", { class: "tl-range", type: "range", min: 0, max: 1000, value: 0, "aria-label": "Moment of the run" });
+  const range = h("input", { class: "tl-range", type: "range", min: 0, max: 1000, value: 0, "aria-label": "Playback position" });
   const clock = h("span", { class: "tl-num tl-small" });
-  const away = h("button", { class: "tl-quiet", type: "button", "aria-label": "Put the play head away" }, icon("close"));
+  const away = h("button", { class: "tl-quiet", type: "button", "aria-label": "Close playback" }, icon("close"));
   const bar = h("div", { class: "tl-player", hidden: true }, pause, range, clock, away);
 
   const show = () => {

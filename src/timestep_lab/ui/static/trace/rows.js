@@ -1,4 +1,4 @@
-// The rows of a waterfall on the screen. There are only as many as fit; each is filled anew as the list moves below them.
+// The visible rows of a waterfall. Only as many as fit exist, and they are refilled while scrolling.
 
 import { h, safeText } from "../shared/dom.js";
 import { cost, duration, short } from "../shared/format.js";
@@ -12,16 +12,16 @@ export const KIND_WORDS = {
 
 export const ROW = 24;
 
-/** What a name needs beside its indent: toggle, icon and a word that can be read. */
+/** Space for a name in addition to its indent: toggle, icon and a readable word. */
 const NAME_ROOM = 132;
 
-/** Deep levels move in less and less, and from the eighth on no further; `room` is the width of the column of names, which keep theirs. */
+/** Indents shrink with depth and stop at eight levels; `room` is the width of the name column. */
 export function indent(depth, room) {
   const wanted = 14 * Math.min(depth, 4) + 8 * Math.min(Math.max(depth - 4, 0), 4);
   return Math.min(wanted, Math.max(0, room - NAME_ROOM) * (Math.min(depth, 8) / 8));
 }
 
-/** An empty row: its element, and its parts to fill. */
+/** An empty row: its element and the parts to fill. */
 export function makeRow(id) {
   const toggle = h("span", { class: "tl-wf-toggle" }, icon("chevron", null, 10));
   const turning = turningIcon();
@@ -37,12 +37,12 @@ export function makeRow(id) {
   const price = h("div", { role: "gridcell", class: "tl-num tl-wf-number tl-wf-cost" });
   const nameCell = h("div", { role: "rowheader", class: "tl-wf-name" }, toggle, kind, name, sign, more);
   const element = h("div", { role: "row", class: "tl-wf-row", id }, nameCell, h("div", { role: "gridcell", class: "tl-wf-bars" }, path, bar), time, tokens, price);
-  // Text nodes that stay: new text in one is cheaper than a new node.
+  // Persistent text nodes: changing their text is cheaper than creating new ones.
   const texts = Object.fromEntries(Object.entries({ name, more, time, tokens, price }).map(([key, cell]) => { const node = document.createTextNode(""); cell.append(node); return [key, node]; }));
   return { element, texts, nameCell, toggle, kind, name, sign, more, bar, tick, path, time, tokens, price, turning, shown: {} };
 }
 
-/** What a row says on hover: its whole name, and on whose behalf it ran. */
+/** The tooltip of a row: its full name and its agent. */
 export function rowTitle(spans, i) {
   const kind = spans.kinds[spans.kind[i]];
   const name = spans.word("name", i) ?? kind;
@@ -50,7 +50,7 @@ export function rowTitle(spans, i) {
   return safeText(`${KIND_WORDS[kind]}: ${name.slice(0, 300)}${agent && agent !== name ? ` (${agent.slice(0, 100)})` : ""}`);
 }
 
-/** What the numbers of a row are made of: its own, where what is inside it adds to them. */
+/** What the numbers of a row consist of: its own values, if its children add to them. */
 export function numbersTitle(spans, tree, i, now) {
   if (tree.first[i] < 0 && i !== tree.sole) return "";
   const known = (value) => value === value;
@@ -60,14 +60,14 @@ export function numbersTitle(spans, tree, i, now) {
   return `${i === tree.sole ? "The whole trace, from its start" : "With all inside it"}. Itself: ${said.join(", ")}`;
 }
 
-/** Write only what differs from what stands there: a frame of scrolling touches thirty rows, and styles follow attributes. */
+/** Write only changes: a scroll frame touches thirty rows, and attributes trigger style recalculation. */
 function write(row, key, value, apply) {
   if (row.shown[key] === value) return;
   row.shown[key] = value;
   apply(value);
 }
 
-/** Fill a row with span `i`. `view` is the waterfall's state; while its list is flung, a row is no more than a name and a bar. */
+/** Fill a row with span `i`. `view` is the waterfall's state; during fast scrolling only name and bar are filled. */
 export function fillRow(row, i, index, view) {
   const { spans, tree } = view;
   const { element } = row;
@@ -78,7 +78,7 @@ export function fillRow(row, i, index, view) {
   write(row, "top", index, () => { element.style.top = `${index * ROW}px`; });
   write(row, "selected", view.selected === i, (selected) => { element.setAttribute("aria-selected", selected); });
   write(row, "class", view.matches === null ? "" : view.matches.has(i) ? " tl-is-match" : " tl-is-dim", (marks) => { element.className = `tl-wf-row${marks}`; });
-  // Classes stand on the parts they change, not on the row: a row's class would have the styles of all its parts found anew.
+  // Classes are set on the affected parts: a class on the row would restyle all its parts.
   write(row, "label class", `${kind === "agent" ? " tl-is-agent" : ""}${status === "error" ? " tl-is-error" : ""}`, (more) => { row.name.className = `tl-clip tl-wf-label${more}`; });
   write(row, "indent", `${4 + indent(tree.depth[i], view.nameRoom)}px`, (left) => { row.nameCell.style.paddingLeft = left; });
   const name = safeText(spans.word("name", i) ?? kind);
@@ -124,7 +124,7 @@ function fillBar(row, i, { spans, scale, viewport, width, now, path, isFlung }) 
   const k = width / (viewport.to - viewport.from);
   const from = (scale.to(spans.start[i]) - viewport.from) * k;
   const to = (scale.to(end) - viewport.from) * k;
-  // Bars far outside would be millions of pixels long; their ends need not be where nobody sees them.
+  // Bars far outside would be millions of pixels wide, so they are clipped.
   const left = Math.max(from, -20);
   const size = Math.max(2, Math.min(to, width + 20) - left);
   const away = to < -1 || from > width + 1;

@@ -1,4 +1,4 @@
-// Annotations of a trace or a span: what is there, and a small form to add one.
+// Annotations of a trace or a span, and a form to add one.
 
 import { h } from "../shared/dom.js";
 import { ago } from "../shared/format.js";
@@ -21,7 +21,7 @@ export function scoreBox(api, target, scores) {
   return box;
 }
 
-/** The annotations alone. */
+/** Only the annotations. */
 export const scoreChips = (scores) => h("div", { class: "tl-scores" }, (scores ?? []).map(chip));
 
 function chip(score) {

@@ -1,4 +1,4 @@
-// The shape of a trace, computed from its columns: order, depth, sums of branches, the critical path. Pure functions of arrays.
+// The structure of a trace, computed from its columns: order, depth, branch totals, critical path. Pure functions of arrays.
 
 /** `{order, depth, last, place, first, next, parent, sums, end}`: rows in depth-first order of start; `last[row]` is the place of its branch's last row. */
 export function buildTree(spans, trace = null) {
@@ -31,7 +31,7 @@ export function buildTree(spans, trace = null) {
     }
   };
   for (let root = roots; root >= 0; root = next[root]) walk(root);
-  // Parents that form a ring are reachable from no root: cut the ring at its earliest span.
+  // Parents that form a cycle are unreachable from any root: cut the cycle at its earliest span.
   for (let k = 0; at < n && k < n; k += 1) {
     const i = byStart[k];
     if (place[i] >= 0) continue;
@@ -44,7 +44,7 @@ export function buildTree(spans, trace = null) {
   return { order, depth, place, last, first, parent, sole, children: (i) => children(i, first, next), roots: () => rootsOf(order, depth), sums };
 }
 
-/** The one row that all others are below; -1 where there are several. */
+/** The single root row; -1 if there are several. */
 function soleRoot(order, depth) {
   let found = -1;
   for (const i of order) {
@@ -55,7 +55,7 @@ function soleRoot(order, depth) {
   return found;
 }
 
-/** The row of the whole trace says what the trace says of itself: also what passed before the first step began. */
+/** The root row uses the trace's own times, including the time before the first step. */
 function sumsOfTrace(sums, root, { input_tokens: input, output_tokens: output, cost_usd: usd, duration_ms: took }) {
   const known = (value) => value !== null && value !== undefined;
   if (known(input) || known(output)) sums.tokens[root] = (input ?? 0) + (output ?? 0);
@@ -113,7 +113,7 @@ function sumBranches(spans, order, parent) {
     if (p < 0) continue;
     errors[p] += errors[i];
     if (from[i] < from[p]) from[p] = from[i];
-    // A step that goes on has no end yet, and neither has what it is in.
+    // A running step has no end yet, and neither do its ancestors.
     if (to[p] === to[p] && !(to[i] <= to[p])) to[p] = to[i];
   }
   return { tokens, cost: sums.cost, errors, from, to };
@@ -121,7 +121,7 @@ function sumBranches(spans, order, parent) {
 
 const plus = (a, b) => (a !== a ? b : b !== b ? a : a + b);
 
-/** Where the branch ends: a pending span reaches to `now` (milliseconds from t0). */
+/** The end of a branch; a pending span extends to `now` (milliseconds from t0). */
 export function endOf(spans, i, now) {
   const end = spans.end[i];
   return end === end ? end : Math.max(now, spans.start[i]);

@@ -1,4 +1,4 @@
-// Time to place. Long idle stretches (waiting for an approval, say) can be folded, so that what happened keeps its room.
+// Maps time to position. Long idle periods (such as waiting for an approval) can be folded to leave room for activity.
 
 import { endOf } from "./span_tree.js";
 
@@ -48,7 +48,7 @@ export function makeScale(spans, tree, { fold, now, end, isWaiting = false }) {
   };
 }
 
-/** Stretches in which no leaf of the tree runs, each with the leaf that ends it. A leaf that still runs is busy. */
+/** Periods in which no leaf of the tree runs, each with the leaf that ends it. A running leaf counts as busy. */
 export function idleGaps(spans, tree, now, total, isWaiting = false) {
   const least = Math.max(300, total * FOLD_SHARE);
   const gaps = [];
@@ -72,7 +72,7 @@ function leavesByStart(spans, tree) {
   return sorted ? leaves : leaves.sort((a, b) => spans.start[a] - spans.start[b]);
 }
 
-/** Round steps for an axis: 1, 2, 5 times a power of ten, in milliseconds, and above a minute in clock steps. */
+/** Axis steps: 1, 2, 5 times a power of ten in milliseconds, and clock steps above a minute. */
 export function ticks(from, to, wanted) {
   const rough = (to - from) / Math.max(1, wanted);
   const clock = [60e3, 120e3, 300e3, 600e3, 1800e3, 3600e3, 7200e3, 21600e3, 86400e3];

@@ -1,4 +1,4 @@
-// One opened trace: header, tabs, details. Used alone by the trace view and beside the list by the explorer.
+// An open trace: header, tabs, details. Used by the trace view, and by the explorer beside the list.
 
 import { h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -115,7 +115,7 @@ export class TracePanel {
       this.tabs[k].tabIndex = on ? 0 : -1;
       this.panels.get(name).hidden = !on;
     });
-    // Two traces side by side need the room, and it is the steps of both that one looks at.
+    // Two traces side by side need the space, and their steps are the focus.
     this.body.classList.toggle("tl-is-comparing", id === "compare");
     if (this.traceId) this.load(id);
   }
@@ -136,7 +136,7 @@ export class TracePanel {
         const value = await ask();
         put(this.json, h("div", { class: "tl-json-bar" }, h("code", {}, traceId), copyButton(() => JSON.stringify(value, null, 2), "Copy the JSON")), jsonView(value, { open: 2 }));
       }
-      // What was drawn only now has not heard of the play head yet.
+      // Newly rendered parts do not know the play head yet.
       if (this.playMs !== null) this.playTo(this.playMs);
     } catch (error) {
       if (error.closed) return;
@@ -151,11 +151,11 @@ export class TracePanel {
     this.details.element.hidden = false;
     this.body.classList.add("tl-has-details");
     clearTimeout(this.fetching);
-    // Holding an arrow key down passes over many rows; only the one it stops at is fetched.
+    // Holding an arrow key passes over many rows; only the last one is fetched.
     this.fetching = setTimeout(() => this.details.show(this.traceId, id).then(() => { if (focus) this.details.element.focus(); }), 60);
   }
 
-  /** `approved` or `rejected` for a call that a person decided on, else null. */
+  /** `approved` or `rejected` for a call that a person decided, else null. */
   async decisionOf(spanId) {
     try {
       const { span } = (await this.api.call("span", { trace_id: this.traceId, span_id: spanId })).value;
@@ -188,7 +188,7 @@ export class TracePanel {
     }
   }
 
-  /** Back to where the step was chosen. */
+  /** Return the focus to where the step was selected. */
   leaveDetails() {
     this.closeDetails();
     (this.tab === "waterfall" ? this.waterfall.scroller : this.tabs[TABS.findIndex(([id]) => id === this.tab)]).focus();
@@ -219,7 +219,7 @@ export class TracePanel {
   }
 }
 
-/** Mark the ends of a row behind which it goes on. */
+/** Mark the ends of a row that can be scrolled. */
 function showWhereMore(row) {
   const mark = () => {
     row.classList.toggle("tl-goes-back", row.scrollLeft > 1);

@@ -1,4 +1,4 @@
-// Which stretch of time is shown. Places are those of the time scale; `changed` runs after every move.
+// The visible range of time, in positions of the time scale; `changed` is called after every move.
 
 export class Viewport {
   constructor(changed) {
@@ -12,7 +12,7 @@ export class Viewport {
     return this.from <= 0 && this.to >= this.length;
   }
 
-  /** A new scale: what showed everything goes on showing everything, a zoomed view stays where it is. */
+  /** A new scale: a complete view stays complete, a zoomed view keeps its position. */
   resize(length) {
     const whole = this.isWhole;
     this.length = length;
@@ -34,7 +34,7 @@ export class Viewport {
     this.show(this.from + by, this.to + by);
   }
 
-  /** `factor` below 1 comes closer; the place `at` stays where it is. */
+  /** `factor` below 1 zooms in; the position `at` stays in place. */
   zoom(factor, at = (this.from + this.to) / 2) {
     this.show(at - (at - this.from) * factor, at + (this.to - at) * factor);
   }

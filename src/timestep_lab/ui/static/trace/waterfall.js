@@ -1,4 +1,4 @@
-// Tree and bars in one list of rows: keyboard, zoom, folding, search, the critical path. A span that changes keeps its place.
+// Tree and bars in one list of rows: keyboard, zoom, folding, search, critical path. An updated span keeps its position.
 
 import { debounce, h, perFrame } from "../shared/dom.js";
 import { axis } from "./axis.js";
@@ -20,15 +20,15 @@ export class Waterfall {
     this.uid = `w${Math.random().toString(36).slice(2, 8)}`;
     this.collapsed = new Set();
     this.selected = -1;
-    /** Where the keyboard goes on when nothing is selected any more. */
+    /** Where keyboard navigation continues when nothing is selected. */
     this.left = -1;
     this.matches = null;
-    /** By span: the promise of what a person decided about it. */
+    /** Span id to the promise of a person's decision. */
     this.decisions = new Map();
     this.path = null;
     this.playHead = null;
     this.nameWidth = 300;
-    /** As wide as the column of names is: on a narrow screen less than was asked for. */
+    /** The width of the name column; on a narrow screen less than requested. */
     this.nameRoom = 300;
     this.width = 600;
     this.now = 0;
@@ -75,7 +75,7 @@ export class Waterfall {
     this.setNameWidth(this.nameWidth);
   }
 
-  /** New data for the same trace keeps what is open, chosen and in view; `fresh` begins anew. */
+  /** New data for the same trace keeps the open, selected and visible rows; `fresh` resets. */
   set(spans, { now = 0, fresh = false, partial = false, isWaiting = false, trace = null } = {}) {
     const before = this.spans;
     const keep = !fresh && before;
@@ -85,13 +85,13 @@ export class Waterfall {
     this.now = now;
     this.tree = buildTree(spans, trace);
     this.partial = partial;
-    // What a branch sums up to, and where nothing ran, is known once all of it is here.
+    // Branch totals and idle periods are known once the trace is complete.
     if (partial) forgetBranches(this.tree);
     const rowOf = closed.length + (chosen ? 1 : 0) > 3 ? indexIds(spans) : spans.rowOf;
     this.collapsed = new Set(closed.map(rowOf).filter((i) => i >= 0));
     this.selected = chosen ? rowOf(chosen) : -1;
     this.isWaiting = isWaiting;
-    // While it waits for a person nothing runs, and nothing grows.
+    // While waiting for a person nothing runs, and nothing grows.
     this.isLive = !isWaiting && spans.status.includes(spans.statuses.indexOf("pending"));
     this.horizon = undefined;
     if (fresh) this.decisions.clear();
@@ -104,7 +104,7 @@ export class Waterfall {
     if (this.matches) this.tools.searchAgain();
   }
 
-  /** Open spans grow. The axis is lengthened in steps, so that bars do not creep under the reader's eyes. */
+  /** Open spans grow. The axis is extended in steps, so that bars do not move continuously. */
   tick(now) {
     if (!this.isLive || !this.spans) return;
     this.now = now;
@@ -121,7 +121,7 @@ export class Waterfall {
     this.map.draw(this.spans, this.tree, this.scale, this.now);
   }
 
-  /** Idle time before a tool may be that of a person who was asked about it; its contents tell. */
+  /** Idle time before a tool may be a wait for approval; its contents tell. */
   nameFolds() {
     const { spans, scale } = this;
     for (const fold of scale.folds) {
@@ -138,7 +138,7 @@ export class Waterfall {
     }
   }
 
-  /** Which rows there are, after opening and closing. */
+  /** The visible rows, after expanding and collapsing. */
   arrange() {
     const { tree, collapsed, spans } = this;
     if (collapsed.size === 0) this.rows = tree.order;
@@ -164,7 +164,7 @@ export class Waterfall {
     this.nameRoom = this.head.firstChild.clientWidth || this.nameWidth;
     this.linesBox.style.setProperty("--tl-lines-left", `${bars.left - lines.left}px`);
     this.linesBox.style.setProperty("--tl-lines-width", `${bars.width}px`);
-    // Sizes are read here and kept: reading one while rows are filled would lay the page out in the middle of a frame.
+    // Sizes are cached: reading one while rows are filled would force a layout in the middle of a frame.
     this.height = this.scroller.clientHeight;
     this.linesBox.style.setProperty("--tl-lines-height", `${this.height}px`);
     this.fill(Math.ceil(this.height / ROW) + 2 * OVERSCAN);
@@ -198,7 +198,7 @@ export class Waterfall {
       if (active) this.scroller.setAttribute("aria-activedescendant", active);
       else this.scroller.removeAttribute("aria-activedescendant");
     }
-    // Scrolling up and down leaves the axis as it is.
+    // Vertical scrolling does not change the axis.
     const axis = `${this.viewport.from} ${this.viewport.to} ${this.width} ${this.playHead} ${this.scaleNumber}`;
     if (axis === this.axisDrawn) return;
     this.axisDrawn = axis;
@@ -206,7 +206,7 @@ export class Waterfall {
     this.tools.zoomed(!this.viewport.isWhole);
   }
 
-  /** A row that stays in sight keeps its element; what is left behind at one end goes on at the other, in the order of the document too. */
+  /** A row that stays visible keeps its element; others are moved from one end to the other, also in document order. */
   moveTo(top) {
     const by = top - (this.top ?? top);
     this.top = top;
@@ -219,7 +219,7 @@ export class Waterfall {
     }
   }
 
-  /** Where one jump past a whole screen follows another, nobody reads numbers: rows have their names and bars alone until the list comes to rest. */
+  /** During fast scrolling, rows show only names and bars until the list comes to rest. */
   jump() {
     if (this.isJumping) this.fling(true);
     this.isJumping = true;
@@ -239,7 +239,7 @@ export class Waterfall {
     this.window.classList.toggle("tl-is-flung", isFlung);
   }
 
-  // Choosing and opening
+  // Selecting and expanding
 
   select(i, { quiet = false, reveal = true } = {}) {
     if (this.selected >= 0) this.left = this.selected;
@@ -249,7 +249,7 @@ export class Waterfall {
     if (!quiet) this.on.select(i);
   }
 
-  /** Open what hides a row, and scroll only if it is out of sight. */
+  /** Expand the ancestors of a row, and scroll only if it is not visible. */
   reveal(i) {
     let closed = false;
     for (let p = this.tree.parent[i]; p >= 0; p = this.tree.parent[p]) closed = this.collapsed.delete(p) || closed;
@@ -260,7 +260,7 @@ export class Waterfall {
     else if (y + ROW > scrollTop + clientHeight) this.scroller.scrollTop = y + ROW - clientHeight;
   }
 
-  /** A list that gets lower, as when the details open below it, does not lose the selected row. */
+  /** When the list gets shorter, as when the details open below, keep the selected row visible. */
   keepInSight(before) {
     if (this.selected < 0 || !this.height || !(this.height < before)) return;
     const y = this.indexOf(this.selected) * ROW;
@@ -277,7 +277,7 @@ export class Waterfall {
     this.arrange();
   }
 
-  /** Close all branches, or open all. */
+  /** Collapse or expand all branches. */
   toggleAll(open) {
     this.collapsed = new Set();
     if (!open) for (let i = 0; i < this.spans.n; i += 1) if (this.tree.first[i] >= 0) this.collapsed.add(i);

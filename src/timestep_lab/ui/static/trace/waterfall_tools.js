@@ -1,4 +1,4 @@
-// The line above the waterfall: search within, critical path, folding, opening and closing, back to the whole.
+// The toolbar of the waterfall: search, critical path, folding, expanding and collapsing, reset zoom.
 
 import { debounce, h } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -53,7 +53,7 @@ export function waterfallTools(waterfall) {
   const press = (button, on) => button.setAttribute("aria-pressed", on);
   const path = h("button", { class: "tl-quiet", type: "button", "aria-pressed": "false", title: "Critical path: the steps that decided how long it took" }, icon("path"), h("span", { class: "tl-wf-word" }, "Critical path"));
   path.addEventListener("click", () => { const on = !waterfall.path; waterfall.showPath(on); press(path, on); });
-  const fold = h("button", { class: "tl-quiet", type: "button", "aria-pressed": "true", title: "Fold stretches in which nothing ran" }, icon("fold"), h("span", { class: "tl-wf-word" }, "Fold idle time"));
+  const fold = h("button", { class: "tl-quiet", type: "button", "aria-pressed": "true", title: "Fold periods without activity" }, icon("fold"), h("span", { class: "tl-wf-word" }, "Fold idle time"));
   fold.addEventListener("click", () => { waterfall.setFold(!waterfall.fold); press(fold, waterfall.fold); });
   const all = h("button", { class: "tl-quiet", type: "button", title: "Close or open all branches", "aria-label": "Close or open all branches" }, icon("expand"));
   all.addEventListener("click", () => waterfall.toggleAll(waterfall.collapsed.size > 0));
@@ -70,7 +70,7 @@ export function waterfallTools(waterfall) {
   };
 }
 
-/** Rows whose name, agent, model, kind or status holds the text. Each distinct word is looked at once. */
+/** Rows whose name, agent, model, kind or status contains the text. Each distinct word is checked once. */
 function findNames(spans, text) {
   const hits = new Set();
   for (const column of ["name", "agent", "model"]) {

@@ -1,4 +1,4 @@
-// Two texts, with the words marked that the other does not have.
+// Two texts with their differing words marked.
 
 import { h, safeText } from "../shared/dom.js";
 
@@ -21,7 +21,7 @@ export function wordDiff(left, right) {
 
 const words = (text) => safeText(text).match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
 
-/** Longest common subsequence: which words of each side the other has too. */
+/** Longest common subsequence: the words of each side that the other has, too. */
 function common(a, b) {
   const keptA = new Set();
   const keptB = new Set();
