@@ -122,5 +122,5 @@ def test_the_questions_of_a_data_set_are_asked_one_after_the_other_and_all_votes
 def test_a_duel_takes_two_different_models(lab: Lab) -> None:
     with pytest.raises(UsageError, match="two different models"):
         lab.chat(models=["demo/echo"])
-    with pytest.raises(UsageError, match="begins anew"):
+    with pytest.raises(UsageError, match="always starts a new conversation"):
         lab.chat(models=MODELS, model="demo/echo")  # type: ignore[call-overload]

@@ -38,9 +38,9 @@ class ToolUsed(Scorer):
         calls = [s for s in tools_of(answer.steps) if fnmatchcase(str(s.get("name")), self.tool)]
         fitting = [s for s in calls if _holds(self.arguments, s.get("arguments"))]
         note = (
-            f"called {len(fitting)} times"
+            f"called {_times(len(fitting))}"
             if len(fitting) == len(calls)
-            else f"called {len(calls)} times, {len(fitting)} with these arguments"
+            else f"called {_times(len(calls))}, {len(fitting)} with these arguments"
         )
         return passed(len(fitting) == self.times if self.times is not None else bool(fitting), note)
 
@@ -163,3 +163,7 @@ def _names(value: Sequence[str] | str) -> tuple[str, ...]:
 def _need(value: object, name: str, example: str) -> None:
     if not value:
         raise UsageError(f"The scorer {name} needs an argument.", f"For example: {example}")
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
