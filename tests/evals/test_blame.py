@@ -184,6 +184,45 @@ async def test_of_two_sdk_agents_the_description_of_a_tool_may_be_it(lab: Lab) -
     assert found.calls == found.full_calls == 64
 
 
+async def test_the_description_of_a_tool_of_an_mcp_server_is_part_of_a_version(lab: Lab) -> None:
+    """Whether the agent was given it, or the server changed it between the runs of two versions."""
+
+    def decide(instructions: str, items: list[Any], tools: list[Any]) -> list[Any]:
+        return says("20 °C" if any("Celsius" in tool.description for tool in tools) else "no idea")
+
+    def weather(place: str) -> str:
+        """Degrees Celsius, of a place."""
+        return "20"
+
+    model = lab.router.add_model(Policy(decide))
+    tool = lab.mcp.add_function(weather)
+    lab.agents.create(name="Front desk", model=model, tools=[tool], instructions="Be kind.")
+    await lab.run("Weather in Oslo?", agent="Front desk")
+    lab.agents.update("Front desk", tool_descriptions={tool: "The weather."}, instructions="Be brief.")
+    assert (await lab.run("Weather in Oslo?", agent="Front desk")).output == "no idea"
+    assert list(lab.agents.diff("Front desk@1", "Front desk@2")["part"]) == [
+        "instructions",
+        f"description of {lab.agents.tool_id(tool)}",
+    ]
+    cases = [f"Weather in {n}?" for n in range(8)]
+    told = await lab.blame(good="Front desk@1", bad="Front desk@2", cases=cases, scorers="contains:°C")
+    assert told.culprits == (("description of weather",),)
+    assert told.verdict.startswith("Description of weather: −100 points")
+
+    lab.agents.restore("Front desk@1")
+    lab.agents.update("Front desk", instructions="Be brief.")
+
+    def other(place: str) -> str:
+        """The weather of a place."""
+        return "20"
+
+    other.__name__ = "weather"
+    lab.mcp.add_function(other)
+    assert (await lab.run("Weather in Oslo?", agent="Front desk")).output == "no idea"
+    told = await lab.blame(good="Front desk@1", bad="Front desk", cases=cases, scorers="contains:°C")
+    assert told.culprits == (("description of weather",),)
+
+
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = ["--store", str(tmp_path / "lab.duckdb")]
     with Lab(tmp_path / "lab.duckdb") as lab:

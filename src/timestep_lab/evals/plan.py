@@ -316,7 +316,7 @@ async def offered_on_tape(graph: BuiltGraph, tape: Tape, on_miss: str) -> Mappin
 def _definition(agent: AgentRecord) -> dict[str, Any]:
     return {
         "name": agent.name, "instructions": agent.instructions, "description": agent.description, "model": agent.model,
-        "model_settings": dict(agent.model_settings), "tools": list(agent.tool_ids), "handoffs": list(agent.handoff_ids),
+        "model_settings": dict(agent.model_settings), "tools": [*agent.tool_ids, *agent.tool_descriptions.items()], "handoffs": list(agent.handoff_ids),
         "approvals": dict(agent.approvals), "id": agent.id, **RunLimits.of_agent(agent).given(),
     }  # fmt: skip
 

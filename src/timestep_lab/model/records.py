@@ -79,6 +79,8 @@ class AgentRecord(Record):
     handoff_ids: tuple[str, ...] = ()
     approvals: Mapping[str, Json] = field(default_factory=dict)
     """Maps a tool id to a rule: `"always"`, `"never"`, or `{"argument": "location", "contains": "berkeley"}` (case-insensitive)."""
+    tool_descriptions: Mapping[str, str] = field(default_factory=dict)
+    """Maps a tool id to the description that this agent is given of the tool, instead of the one from its server."""
     budget_usd: float | None = None
     """Default limits (with the next three fields) of a run that starts with this agent; `lab.run` can override them."""
     max_tokens_total: int | None = None
@@ -98,19 +100,22 @@ class AgentRecord(Record):
         return f"{self.id}@{self.version}"
 
 
+_WHOLE = "name", "instructions", "description", "model", *LIMITS
+_BY_KEY = {"setting": "model_settings", "approval of": "approvals", "description of": "tool_descriptions"}
+
+
 def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any, Any]]:
     """Maps each part in which two versions differ to its old and new value. One model setting, tool or handoff is a part."""
     changes: dict[str, tuple[Any, Any]] = {
         name: (getattr(before, name), getattr(after, name))
-        for name in ("name", "instructions", "description", "model", *LIMITS)
+        for name in _WHOLE
         if getattr(before, name) != getattr(after, name)
     }
-    for what, sides in (
-        ("setting", (before.model_settings, after.model_settings)), ("approval of", (before.approvals, after.approvals)),
+    for what, (left, right) in (
+        *((what, [getattr(one, column) for one in (before, after)]) for what, column in _BY_KEY.items()),
         ("tool", [dict.fromkeys(one.tool_ids, True) for one in (before, after)]),
         ("handoff", [dict.fromkeys(one.handoff_ids, True) for one in (before, after)]),
     ):  # fmt: skip
-        left, right = sides
         changes |= {
             f"{what} {key}": (left.get(key), right.get(key))
             for key in {**left, **right}
@@ -121,12 +126,8 @@ def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any,
 
 def mixed(before: AgentRecord, after: AgentRecord, parts: Collection[str]) -> AgentRecord:
     """Returns `before` with the given parts taken from `after`; parts are named as in `differences`."""
-    made: dict[str, Any] = {
-        name: getattr(after, name)
-        for name in ("name", "instructions", "description", "model", *LIMITS)
-        if name in parts
-    }
-    for what, column in (("setting", "model_settings"), ("approval of", "approvals")):
+    made: dict[str, Any] = {name: getattr(after, name) for name in _WHOLE if name in parts}
+    for what, column in _BY_KEY.items():
         own, given = getattr(before, column), getattr(after, column)
         merged = {key: (given if f"{what} {key}" in parts else own).get(key, _ABSENT) for key in {**own, **given}}
         made[column] = {key: value for key, value in merged.items() if value is not _ABSENT}

@@ -122,6 +122,7 @@ class AgentChanges(TypedDict, total=False):
     tools: Sequence[ToolName]
     handoffs: Sequence[AgentRef]
     approvals: JsonObject
+    tool_descriptions: Mapping[str, Description]
     budget_usd: float | None
     max_tokens_total: int | None
     timeout_s: float | None
@@ -172,6 +173,7 @@ class Agents:
         tools: Sequence[ToolName] = (),
         handoffs: Sequence[AgentRef] = (),
         approvals: JsonObject | None = None,
+        tool_descriptions: Mapping[str, Description] | None = None,
         budget_usd: float | None = None,
         max_tokens_total: int | None = None,
         timeout_s: float | None = None,
@@ -182,7 +184,8 @@ class Agents:
 
         `tools`: names of built-in tools, `server.tool` or `server.*` of an MCP server, or what `lab.mcp.add_function(f)` returns for a
         function of yours. `handoffs`: names or ids of existing agents. `approvals` maps a tool to `"always"`, `"never"` or
-        `{"argument": …, "contains": …}`. The limits, as in `lab.run`, are the defaults for each run that starts with this agent.
+        `{"argument": …, "contains": …}`; `tool_descriptions` maps one to the description that this agent is given of it, instead of
+        the server's. The limits, as in `lab.run`, are the defaults for each run that starts with this agent.
 
         Raises `ConflictError` if the name is taken, and `SettingsError`, `UnknownPrefixError` or `NotFoundError` for an
         invalid field; nothing is stored then.
@@ -190,6 +193,7 @@ class Agents:
         self._refuse_taken(name, None)
         given: AgentChanges = {
             "model": model, "model_settings": model_settings or {}, "tools": tools, "handoffs": handoffs, "approvals": approvals or {},
+            "tool_descriptions": tool_descriptions or {},
             "budget_usd": budget_usd, "max_tokens_total": max_tokens_total, "timeout_s": timeout_s, "max_tool_calls": max_tool_calls,
         }  # fmt: skip
         record = AgentRecord(
@@ -357,7 +361,7 @@ class Agents:
         return self.change(
             agent.id, name=agent.name, instructions=agent.instructions, description=agent.description, model=agent.model,
             model_settings=dict(agent.model_settings), tools=[*agent.tool_ids], handoffs=[*agent.handoff_ids],
-            approvals=dict(agent.approvals), budget_usd=agent.budget_usd, max_tokens_total=agent.max_tokens_total,
+            approvals=dict(agent.approvals), tool_descriptions=dict(agent.tool_descriptions), budget_usd=agent.budget_usd, max_tokens_total=agent.max_tokens_total,
             timeout_s=agent.timeout_s, max_tool_calls=agent.max_tool_calls,
         )  # fmt: skip
 
@@ -446,6 +450,10 @@ class Agents:
         if "approvals" in given:
             rules = {tool if tool == "*" else self.tool_id(tool): rule for tool, rule in given["approvals"].items()}
             columns["approvals"] = validate_rules(rules)
+        if "tool_descriptions" in given:
+            columns["tool_descriptions"] = {
+                self.tool_id(tool): text for tool, text in given["tool_descriptions"].items()
+            }
         limits = {name: given.get(name) for name in LIMITS if name in given}
         RunLimits.read(**limits)
         return {**columns, **limits}

@@ -13,7 +13,7 @@ from timestep_lab.evals.cause.findings import BlamePlan, Outlook, Why, WhyPlan
 from timestep_lab.model.codec import JsonObject, error_json, error_of_json
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.events import CauseFound, CauseProgress, Event
-from timestep_lab.model.records import DatasetRecord
+from timestep_lab.model.records import AgentRecord, DatasetRecord
 from timestep_lab.service import operation as op
 from timestep_lab.service.agents import Instructions, ModelName
 from timestep_lab.service.comparisons import Cases, How, ScorerSpecs
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.warm_start import Replayed
 
 R = TypeVar("R", Why, Outlook)
+_RUNS_READ = 200
+"""How many of an agent's newest runs are searched for one of a version."""
 Said = Annotated[str, Len(1, 10_000)] | JsonObject
 """A text such as `contains:°F`, or a scorer as an object."""
 Replays = Annotated[int, Interval(ge=2, le=200)]
@@ -322,8 +324,48 @@ async def _versions(scope: Scope, good: Any, bad: Any) -> tuple[Any, Any, dict[s
     from timestep_lab.service.comparisons import agent_of
 
     left, right = await in_thread(agent_of, scope, good), await in_thread(agent_of, scope, bad)
+    if isinstance(left, AgentRecord) and isinstance(right, AgentRecord):
+        left, right = await _as_described(scope, left, right)
     shown = {part: await in_thread(_part_name, scope, part) for part in search.changes_of(left, right)}
     return left, right, shown if len(set(shown.values())) == len(shown) else {}
+
+
+async def _as_described(scope: Scope, *versions: AgentRecord) -> tuple[AgentRecord, ...]:
+    """Pins the descriptions of tools that differ between the versions: those of a version's newest run, or the current ones if it never ran."""
+    told = [await in_thread(_told_in_traces, scope, one) or await _told_now(scope, one) for one in versions]
+    changed = {tool for tool in set.intersection(*map(set, told)) if len({one[tool] for one in told}) > 1}
+    return tuple(
+        replace(one, tool_descriptions={**{tool: mine[tool] for tool in sorted(changed)}, **one.tool_descriptions})
+        for one, mine in zip(versions, told, strict=True)
+    )
+
+
+async def _told_now(scope: Scope, agent: AgentRecord) -> dict[str, str]:
+    kit = await scope.toolbox.tools_for(agent)
+    return {info.id: info.description for info in kit.infos.values()}
+
+
+def _told_in_traces(scope: Scope, agent: AgentRecord) -> dict[str, str]:
+    """Maps tool ids to the descriptions recorded in the newest run of this version; empty if there is none. Blocks."""
+    from timestep_lab.runtime.mcp.server_records import split_tool_id
+    from timestep_lab.runtime.recorded import definitions_of
+    from timestep_lab.runtime.session import AGENT_VERSIONS
+    from timestep_lab.runtime.tools.builtin import builtin_record
+
+    store = scope.store
+    runs = store.runs.find(_RUNS_READ, newest_first=True, agent_id=agent.id)
+    run = next((one for one in runs if (one.metadata.get(AGENT_VERSIONS) or {}).get(agent.id) == agent.version), None)
+    if run is None:
+        return {}
+    spans = [s for s in store.traces.spans(run.trace_id) if s.kind == "generation" and s.agent == agent.name]
+    offered = definitions_of(store.traces.payloads(run.trace_id, [span.span_id for span in spans]))
+    servers = [builtin_record(), *store.mcp_servers.find()]
+    told = {}
+    for server, definitions in offered.items():
+        for definition in definitions:
+            if split := split_tool_id(f"{server}.{definition['server_tool']}", servers):
+                told[f"{split[0].id}.{split[1]}"] = str(definition.get("description") or "")
+    return told
 
 
 async def _comparison(
@@ -344,7 +386,7 @@ def _part_name(scope: Scope, part: str) -> str:
     if what == "handoff":
         agent = scope.store.agents.try_get(id)
         return part if agent is None else f"handoff to {agent.name}"
-    if what in ("tool", "approval"):
+    if what in ("tool", "approval", "description"):
         head, _, tool = part.rpartition(" ")
         return f"{head} {tool.partition('.')[2] or tool}"
     return part

@@ -395,6 +395,8 @@ class Toolbox:
             )
         ):
             uses += picked
+        told = agent.tool_descriptions
+        uses = [(c, tool, replace(info, description=told.get(info.id, info.description))) for c, tool, info in uses]
         infos = [info for _, _, info in uses]
         names = public_names(infos, client_tools)
         rules = [_rule(agent, connection.record, info) for connection, _, info in uses]

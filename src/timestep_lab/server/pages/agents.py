@@ -161,7 +161,8 @@ def _agent(record: AgentRecord) -> dict[str, Json]:
     return {
         "id": record.id, "name": record.name, "description": record.description, "instructions": record.instructions,
         "model": record.model, "model_settings": dict(record.model_settings), "tools": list(record.tool_ids),
-        "handoffs": list(record.handoff_ids), "approvals": dict(record.approvals), "updated_at": record.updated_at, "saved_by": record.saved_by, "version": record.version,
+        "handoffs": list(record.handoff_ids), "approvals": dict(record.approvals), "tool_descriptions": dict(record.tool_descriptions),
+        "updated_at": record.updated_at, "saved_by": record.saved_by, "version": record.version,
         **{name: getattr(record, name) for name in LIMITS},
     }  # fmt: skip
 
