@@ -73,6 +73,8 @@ class WarmStart:
         self.input = given
         """Input of the model at that turn."""
         self._used = plan.recorded.used_tools(self.turn)
+        # Read once, and not for each replay: it costs as much as a third of a short one.
+        self._settings = RunConfig(model_settings=dict(plan.options.model_settings)).model_settings
 
     @property
     def plan(self) -> Branching:
@@ -162,9 +164,8 @@ class WarmStart:
     def _prepared(self, graph: BuiltGraph) -> Agent[Any]:
         """Returns the agent of the first turn. What the SDK would derive from earlier turns is set on the agents instead: an agent that has
         called a tool is not forced to call one again, and input guardrails have passed."""
-        for_all = RunConfig(model_settings=dict(self._plan.options.model_settings)).model_settings
         for agent in graph.agents.values():
-            settings = agent.model_settings.resolve(for_all)
+            settings = agent.model_settings.resolve(self._settings)
             if agent.reset_tool_choice and agent.name in self._used:
                 settings = replace(settings, tool_choice=None)
             agent.model_settings = settings
