@@ -139,7 +139,7 @@ async def test_tool_choice_in_anthropics_words(
 
 async def test_forcing_a_tool_while_reasoning_is_refused_before_it_is_sent(server: WireServer, router: Router) -> None:
     settings = ModelSettings(tool_choice="required", reasoning={"effort": "high"})  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="while it reasons"):
+    with pytest.raises(SettingsError, match="while reasoning"):
         await ask(router.get_model(ANTHROPIC.model), tools=[get_time], settings=settings)
     assert not server.requests
 
@@ -291,3 +291,20 @@ async def test_a_server_that_tells_neither_beginnings_nor_places_of_blocks_loses
     told = [piece.replace(b'"index": 0', b'"index": -1') for piece in usual if b"block_st" not in piece]
     server.will(Raw(tuple(told)))
     assert (await ask(router.get_model(ANTHROPIC.model))).text == "Alpha beta"
+
+
+async def test_calls_whose_pieces_come_mixed_and_a_stream_without_its_last_event_are_read_as_they_were_meant(
+    server: WireServer, router: Router
+) -> None:
+    reply = Reply(Call("get_weather", {"location": "Rome"}, "t1"), Call("get_weather", {"location": "Oslo"}, "t2"))
+    pieces = list(ANTHROPIC.protocol.pieces(reply, {"model": "m"}))[:-1]  # without message_stop
+    first, second = ([one for one in pieces if f'"index": {n}'.encode() in one] for n in (0, 1))
+    mixed = [piece for pair in zip(first, second, strict=True) for piece in pair]
+    server.will(Raw((*pieces[:2], *mixed, pieces[-1])), Reply(Words("Fog.")))
+    result = await run(router, ANTHROPIC.model, "Where?", tools=[get_weather])
+    assert result.final_output == "Fog."
+    blocks = server.requests[1].body["messages"][1]["content"]
+    assert [(block["id"], block["input"]) for block in blocks] == [
+        ("t1", {"location": "Rome"}),
+        ("t2", {"location": "Oslo"}),
+    ]

@@ -285,6 +285,8 @@ class AnthropicModel(AdapterModel):
                 with self.reading():
                     for ours in answer.read(event):
                         yield ours
+        for ours in answer.end():
+            yield ours
 
 
 class _Answer:
@@ -305,8 +307,11 @@ class _Answer:
         self._kept: list[dict[str, Any]] = []
         """Blocks of the open reasoning item."""
         self._input = ""
-        self._given_input: Any = None
-        """Input of the open call as given in its start event."""
+        self._calls: dict[int, Any] = {}
+        """Tool calls by block index; deltas of several calls may be interleaved."""
+        self._given_inputs: dict[int, Any] = {}
+        """Input of these calls as given in their start events."""
+        self._ended = False
         self._block_start = 0
         self._citations: list[Any] = []
 
@@ -315,15 +320,19 @@ class _Answer:
         if handler is not None:
             yield from handler(event)
 
+    def end(self) -> Events:
+        """Completes an answer whose stop reason was sent but whose `message_stop` was not."""
+        if self._stop_reason and not self._ended:
+            yield from self._message_stop(None)
+
     def _message_start(self, event: Any) -> Events:
         self._usage.update(_counted(event.message.usage))
         yield from ()
 
     def _content_block_start(self, event: Any) -> Events:
         block = event.content_block
-        if event.index == self._index:
+        if event.index == self._index or event.index in self._calls:
             return  # sent twice
-        yield from self._whole_input()
         self._index, self._kind = event.index, block.type
         if block.type not in ("text", "tool_use"):
             yield from self._keep(block)
@@ -331,8 +340,9 @@ class _Answer:
         self._kept = []
         self._said_anything = True
         if block.type == "tool_use":
-            yield from self._emit.tool_call(block.name or NAMELESS, block.id)
-            self._given_input = block.input or None
+            call = yield from self._emit.tool_call(block.name or NAMELESS, block.id, stays_open=True)
+            self._calls[event.index] = call
+            self._given_inputs[event.index] = block.input or ""
         else:
             self._block_start = len(self._emit.text_so_far)
             self._citations = []
@@ -347,21 +357,19 @@ class _Answer:
         self._input = ""
         yield from self._emit.reasoning(thought, {"model": self._model, BLOCKS: self._kept})
 
-    def _whole_input(self) -> Events:
+    def _whole_input(self, index: int) -> Events:
         """Emits the input of a call that was complete in its start event, as sent by some servers of this API."""
-        if self._given_input is not None:
-            given = self._given_input
-            yield from self._emit.arguments(given if isinstance(given, str) else json.dumps(given, ensure_ascii=False))
-        self._given_input = None
+        if given := self._given_inputs.pop(index, ""):
+            text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+            yield from self._emit.arguments(text, self._calls[index])
 
     def _lost_beginning(self, event: Any) -> Events:
         """Opens a block for a delta whose start event was missing."""
-        yield from self._whole_input()
         self._index = event.index
         self._kind = {"input_json_delta": "tool_use", "thinking_delta": "thinking"}.get(event.delta.type, "text")
         self._said_anything = self._said_anything or self._kind != "thinking"
         if self._kind == "tool_use":
-            yield from self._emit.tool_call(NAMELESS)
+            self._calls[event.index] = yield from self._emit.tool_call(NAMELESS, stays_open=True)
         elif self._kind == "text":
             self._block_start, self._citations = len(self._emit.text_so_far), []
         else:
@@ -370,13 +378,16 @@ class _Answer:
 
     def _content_block_delta(self, event: Any) -> Events:
         delta = event.delta
-        if event.index != self._index:
+        of_call = delta.type == "input_json_delta" and event.index in self._calls
+        if event.index != self._index and not of_call:
             yield from self._lost_beginning(event)
+            of_call = event.index in self._calls
         if delta.type == "text_delta" and self._kind == "text":
             yield from self._emit.text(delta.text or "")
-        elif delta.type == "input_json_delta" and self._kind == "tool_use":
-            self._given_input = None if delta.partial_json else self._given_input
-            yield from self._emit.arguments(delta.partial_json or "")
+        elif of_call:
+            if delta.partial_json:
+                self._given_inputs.pop(event.index, None)
+            yield from self._emit.arguments(delta.partial_json or "", self._calls[event.index])
         elif delta.type == "input_json_delta":
             self._input += delta.partial_json or ""
         elif delta.type == "thinking_delta":
@@ -388,9 +399,10 @@ class _Answer:
             self._citations.append(delta.citation)
 
     def _content_block_stop(self, event: Any) -> Events:
+        if event.index in self._calls:
+            yield from self._whole_input(event.index)
         if event.index != self._index:
             return
-        yield from self._whole_input()
         if self._kind not in ("text", "tool_use", "thinking"):
             block = self._kept[-1]
             if self._input:
@@ -414,7 +426,9 @@ class _Answer:
         yield from ()
 
     def _message_stop(self, event: object) -> Events:
-        yield from self._whole_input()
+        self._ended = True
+        for index in self._calls:
+            yield from self._whole_input(index)
         reason = _STOP_REASONS.get(self._stop_reason, self._stop_reason or "incomplete")
         if reason == "refusal":
             yield from self._emit.refusal(self._declined_because or DECLINED, after_text=True)
