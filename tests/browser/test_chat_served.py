@@ -245,7 +245,7 @@ def killed_while_filling_in_a_form(lab: Restarted, pages: Pages) -> None:
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("status").filter(has_text="Saved")).to_be_visible(timeout=60_000)
     page.goto(f"{lab.now.url}/sql")
-    query = page.get_by_label("Query", exact=True)
+    query = page.get_by_role("textbox", name="Query")
     query.fill("select 1 as one")
     lab.kill()
     lab.restart()
