@@ -68,7 +68,7 @@ async def test_context_length_and_keep_alive_are_passed_on(server: WireServer, r
 
 
 async def test_what_ollama_cannot_promise_is_refused(router: Router) -> None:
-    with pytest.raises(SettingsError, match="ollama/qwen3 cannot be"):
+    with pytest.raises(SettingsError, match="ollama/qwen3 does not support a forced tool call"):
         await ask(router.get_model("ollama/qwen3"), tools=[get_time], settings=ModelSettings(tool_choice="required"))
 
 
