@@ -523,7 +523,7 @@ def test_a_comparison_has_its_page(lab: LabProcess, pages: Pages) -> None:
         """async () => (await (await fetch("/api/v1/compare", {method: "POST", headers: {"Content-Type": "application/json"},
             body: JSON.stringify({cases: ["Say tea"], models: ["demo/echo", "demo/assistant"]})})).json()).id"""
     )
-    page.get_by_role("link", name=re.compile("^demo/echo")).click()
+    page.get_by_role("link", name=re.compile("^demo.echo")).click()
     expect(page).to_have_url(f"{lab.url}/compare?id={made}")
     expect(page.locator("main")).to_contain_text("Say tea")
     expect(page).to_have_title(re.compile("demo/echo against demo/assistant · Timestep Lab"))
@@ -565,10 +565,10 @@ def test_what_of_an_address_cannot_be_read_is_told_above_the_list_with_the_remed
     lab: LabProcess, pages: Pages
 ) -> None:
     page = ready(pages.open(f"{lab.url}/traces"))
-    expect(page.get_by_role("alert").filter(has_text="address")).to_have_count(0)
+    expect(page.get_by_role("alert").filter(has_text="URL parameters")).to_have_count(0)
     for asked, words in {
         "since=soon": "since=soon is not a valid time. Use a format like since=2026-11-29T10:00:00Z",
-        "until=2026-99-01": "until=2026-99-01 is not a time.",
+        "until=2026-99-01": "until=2026-99-01 is not a valid time.",
         "since_s=1e400": "since_s=1e400 is not a number of seconds. For example, use since_s=3600",
         "since_s=-5": "since_s=-5 is not a number of seconds.",
         "order=cst_usd desc": "Traces cannot be ordered by 'cst_usd'. Did you mean 'cost_usd'?",
@@ -581,7 +581,7 @@ def test_what_of_an_address_cannot_be_read_is_told_above_the_list_with_the_remed
         go(page, f"{lab.url}/traces?{asked}")
         expect(page.get_by_role("alert").filter(has_text="Some URL parameters are invalid.")).to_contain_text(words)
     page.get_by_role("button", name="Dismiss").click()
-    expect(page.get_by_role("alert").filter(has_text="address")).to_have_count(0)
+    expect(page.get_by_role("alert").filter(has_text="URL parameters")).to_have_count(0)
 
 
 def test_traces_come_in_out_of_a_file_by_a_button_and_what_is_none_is_told(
