@@ -250,7 +250,8 @@ def killed_while_filling_in_a_form(lab: Restarted, pages: Pages) -> None:
     lab.kill()
     lab.restart()
     expect(page.get_by_text("Reconnecting")).to_be_hidden(timeout=60_000)
-    page.wait_for_function("performance.getEntriesByType('navigation')[0].type === 'reload'", timeout=60_000)
+    while page.evaluate("performance.getEntriesByType('navigation')[0].type") != "reload":
+        page.wait_for_timeout(100)
     expect(query).to_have_value("select 1 as one", timeout=60_000)
 
 

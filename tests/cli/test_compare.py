@@ -36,9 +36,9 @@ def asked(cli: Cli) -> int:
     ("more", "says"),
     [
         (("--fail-under", "bogus"), "is not a rule"),
-        (("--fail-under", "exact>=0.8"), "'exact', which is not there"),
-        (("--fail-under", "demo/ecko:contains>=0.8"), "'demo/ecko:contains', which is not there"),
-        (("--fail-under", "assertions>=0.8"), "'assertions', which is not there"),
+        (("--fail-under", "exact>=0.8"), "'exact', which does not exist"),
+        (("--fail-under", "demo/ecko:contains>=0.8"), "'demo/ecko:contains', which does not exist"),
+        (("--fail-under", "assertions>=0.8"), "'assertions', which does not exist"),
         (("--out", "nowhere/x.csv"), "there is no folder nowhere"),
         (("--out", "x.docx"), "Supported suffixes"),
         (("--group", "document"), "has no 'document'"),

@@ -268,7 +268,7 @@ def test_every_pair_is_shown_once_and_the_votes_of_an_earlier_day_count(tmp_path
     assert [r.name for r in ranking.ratings] == ["demo/one", "demo/two"]
     agreement = later.agreement_with("judge")
     assert (agreement.n, agreement.observed) == (3, pytest.approx(2 / 3))
-    with pytest.raises(UsageError, match="is not a vote"):
+    with pytest.raises(UsageError, match="is not a valid vote"):
         later.vote(duel.id, "neither")  # type: ignore[arg-type]
     store.close()
 

@@ -89,7 +89,7 @@ async def test_tools_answer_from_the_traces_and_what_they_never_answered_is_not_
         rows = {row.name: (row.n, row.errors, row.not_judged) for row in grid.candidate_rows}
         assert rows == {desk.good: (6, 0, 0), desk.other: (4, 0, 2)}
         assert (
-            f"On tape, 0 of 6 answers of {desk.good} and 2 of 6 answers of {desk.other}needed results that were never"
+            f"On tape, 0 of 6 answers of {desk.good} and 2 of 6 answers of {desk.other} needed results that were never"
             in grid.verdict
         )
         assert "failed" not in headline(grid)
@@ -149,8 +149,8 @@ async def test_what_cannot_be_on_tape_is_refused_before_anything_is_asked() -> N
         for options, says_so in [
             ({"data": ["1"]}, "these cases have none"),
             ({"on_miss": "ask"}, "because nobody can be asked"),
-            ({"tools": None, "on_miss": "live-if-readonly"}, "about a tape"),
-            ({"tools": "tap"}, "is not known"),
+            ({"tools": None, "on_miss": "live-if-readonly"}, "need a tape"),
+            ({"tools": "tap"}, "is not a valid value"),
             ({"near": {"look": ["ordre"]}}, "no such argument"),
         ]:
             with pytest.raises(UsageError, match=says_so):

@@ -87,7 +87,7 @@ async def test_a_server_can_be_tried_and_says_what_is_wrong(catalog: McpCatalog,
     catalog.add("notes", url=notes_url)
     catalog.add("broken", command=[sys.executable, "-c", "raise SystemExit('no licence')"])
     assert "pid" in [tool.name for tool in await catalog.test("notes")]
-    with pytest.raises(ToolError, match=r"'broken' .* said: no licence"):
+    with pytest.raises(ToolError, match=r"'broken' .* exited on start with: no licence"):
         await catalog.test("broken")
     assert {tool.server for tool in await catalog.tools()} == {"lab", "notes"}
     assert [problem.server for problem in await catalog.problems()] == ["broken"]

@@ -242,7 +242,7 @@ async def test_a_tool_loop_ends_at_max_turns(bench: Bench) -> None:
     end = last(await bench.run("dig", agent, max_turns=3))
     assert isinstance(end, RunFailed)
     assert "after 3 turns" in end.error["message"]
-    assert "Digger went on calling tools" in end.error["message"]
+    assert "Digger kept calling tools" in end.error["message"]
 
 
 async def test_a_refusal_is_a_typed_outcome(bench: Bench) -> None:

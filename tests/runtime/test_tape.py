@@ -99,7 +99,7 @@ async def test_a_call_that_was_never_recorded_ends_the_run_and_says_so(bench: Be
     tape = shop.tape(await shop.run(calls(LOOK)))
     run = await shop.run(calls(("look", {"order": "9"})), tape=tape)
     assert (run.status, run.error_type) == ("failed", "TapeMissError")
-    assert 'no answer of look to {"order":"9"}' in str(run.error)
+    assert 'no recorded result of look for {"order":"9"}' in str(run.error)
     assert shop.told(run) == ["miss"]
     assert len(shop.done) == 1
 

@@ -90,7 +90,7 @@ class TestWhatUnpacksToMuch:
             f"from range(3000000)) to '{path}' (format parquet)"
         )
         told = refused(served, lambda guest: guest.post("/api/v1/traces/upload", content=path.read_bytes()))
-        assert "holds 3,000,000 spans" in told
+        assert "has 3,000,000 spans" in told
 
     def test_what_is_no_file_of_traces_is_refused_without_a_path_of_the_server(self, served: LabProcess) -> None:
         for content in (b"", b"PAR1" + b"x" * 100, b"{oops", b"[" * 100_000, b"\xff" * 1000):

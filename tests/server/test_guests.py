@@ -71,7 +71,7 @@ async def test_files_and_parts_of_uploads_are_refused_beyond_their_megabytes(few
         body = {"file": ("a.bin", b"x" * (2**20 + 1))}
         refused = await guest.http.post("/openai/v1/files", files=body, data={"purpose": "assistants"})
         assert refused.status_code == 413
-        assert "1 MB in all" in said(refused)
+        assert "1 MB in total" in said(refused)
         told = {"filename": "b.bin", "bytes": 2**20, "purpose": "assistants", "mime_type": "application/octet-stream"}
         upload = (await guest.http.post("/openai/v1/uploads", json=told)).json()["id"]
         parts = f"/openai/v1/uploads/{upload}/parts"

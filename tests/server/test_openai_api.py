@@ -408,9 +408,9 @@ async def test_a_provider_is_told_in_its_own_words() -> None:
 
 
 async def test_a_purpose_that_is_none_is_refused(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="'bogus' is not a purpose"):
+    with pytest.raises(openai.BadRequestError, match="'bogus' is not a valid purpose"):
         await client.files.create(file=("a.txt", b"a"), purpose="bogus")  # type: ignore[arg-type]
-    with pytest.raises(openai.BadRequestError, match="'bogus' is not a purpose"):
+    with pytest.raises(openai.BadRequestError, match="'bogus' is not a valid purpose"):
         await client.uploads.create(filename="a", purpose="bogus", bytes=1, mime_type="text/plain")  # type: ignore[arg-type]
 
 

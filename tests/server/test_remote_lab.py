@@ -162,7 +162,7 @@ async def test_a_run_on_tape_there_asks_no_tool_and_says_what_was_never_recorded
     assert {str(grid.tape) for grid in grids} == {
         "1 of 1 call from tape · 0 misses (0 answers not judged) · by candidate: Personal Assistant 0.0 %"
     }
-    with pytest.raises(UsageError, match="tape:<filter of traces>"):
+    with pytest.raises(UsageError, match="tape:<trace filter>"):
         both.remote.tape("x")
 
 

@@ -23,7 +23,7 @@ from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
 
 NOUNS = (Agents, Threads, Runs, Models, Files, VectorStores, Mcp, Traces, Datasets)
-IN_THIS_PROCESS = ("__init__", "_columns", "_refuse_taken", "frame", "subscribe", "_waiting_state")
+IN_THIS_PROCESS = ("__init__", "_columns", "_refuse_taken", "frame", "subscribe", "_waiting_state", "_author")
 """Used by operations only, or written again for a served lab."""
 
 

@@ -242,7 +242,7 @@ def test_an_archiving_that_is_killed_loses_nothing_and_can_be_begun_again(
         before = [seen(store), seen(store.for_user(BOB))]
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path), place], check=False)
     assert killed.returncode == -9
-    monkeypatch.setattr(archiving, "LITTER_S", -1.0)
+    monkeypatch.setattr(archiving, "ORPHAN_AGE_S", -1.0)
     with contextlib.closing(open_store(path, ALICE)) as store:
         assert [seen(store), seen(store.for_user(BOB))] == before
         archive(store.db, END)

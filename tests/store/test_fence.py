@@ -108,7 +108,7 @@ def test_a_limit_cuts_and_says_so(lab: Database) -> None:
 
 def test_a_query_that_takes_too_long_is_stopped_and_the_lab_goes_on(lab: Database) -> None:
     began = time.monotonic()
-    with pytest.raises(QueryError, match=r"exceeded its time limit than 0.2 s"):
+    with pytest.raises(QueryError, match=r"exceeded its time limit of 0.2 s"):
         lab.select(ALICE, "select sum(a.range * b.range) from range(1000000) a, range(1000000) b", timeout_s=0.2)
     assert time.monotonic() - began < 5
     assert select(lab, "select text from messages") == [("1",)]

@@ -162,7 +162,7 @@ async def test_a_view_and_the_card_of_a_closed_lab_say_so_in_their_place() -> No
     explorer = lab.traces
     await lab.aclose()
     for shown in (explorer._repr_html_(), lab._repr_html_(), repr(lab), repr(explorer)):
-        assert "The lab in memory was closed. Open it again." in shown
+        assert "The lab in memory is closed. Open it again." in shown
 
 
 def test_a_view_is_one_widget_for_layouts_and_hosts_of_widgets(

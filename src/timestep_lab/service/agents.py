@@ -6,7 +6,7 @@ import builtins
 import contextlib
 import getpass
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
@@ -18,7 +18,7 @@ from timestep_lab.model.clock import to_aware_utc, utc_now
 from timestep_lab.model.codec import JsonObject, Ref
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT, new_uuid
-from timestep_lab.model.records import LIMITS, AgentRecord, differences
+from timestep_lab.model.records import LIMITS, AgentRecord, McpServerRecord, differences
 from timestep_lab.service import operation as op
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import Statement
@@ -288,32 +288,19 @@ class Agents:
 
         if tool in CLIENT_TOOLS:
             return tool
-        if "." not in tool:
-            return f"{BUILTIN_MCP_SERVER}.{tool}" if tool in _builtin_tools() else self._no_tool(tool)
         servers = [builtin_record(), *self._scope.store.mcp_servers.find()]
+        if "." not in tool:
+            return f"{BUILTIN_MCP_SERVER}.{tool}" if tool in _builtin_tools() else _no_tool(tool, servers)
         if split := split_tool_id(tool, servers):
             record, name = split
             if record.id == BUILTIN_MCP_SERVER and name != "*" and name not in _builtin_tools():
-                return self._no_tool(tool)
+                return _no_tool(tool, servers)
             return f"{record.id}.{name}"
         server = tool.partition(".")[0]
         raise NotFoundError(
             f"There is no MCP server {server!r}, which the tool {tool!r} refers to.{did_you_mean(server, [s.name for s in servers])}",
             "Add it first: lab.mcp.add(name, command=[…]) or lab.mcp.add(name, url=…).",
             command="Add it first: timestep-lab mcp add NAME -- COMMAND, or timestep-lab mcp add NAME --url URL",
-        )
-
-    def _no_tool(self, tool: str) -> NoReturn:
-        from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
-
-        known = [*_builtin_tools(), *CLIENT_TOOLS]
-        # The rules of a server of functions name each of them.
-        servers = self._scope.store.mcp_servers.find()
-        served = [f"{server.name}.{name}" for server in servers for name in server.require_approval if name == tool]
-        meant = f" Did you mean {served[0]!r}?" if served else did_you_mean(tool, known)
-        raise NotFoundError(
-            f"There is no built-in tool {tool!r}.{meant}",
-            f"Built-in tools: {', '.join(known)}. Write a tool of another MCP server as server.tool.",
         )
 
     # -- by name
@@ -530,3 +517,16 @@ def _builtin_tools() -> tuple[str, ...]:
     from timestep_lab.runtime.tools.builtin import BUILTIN_TOOLS
 
     return BUILTIN_TOOLS
+
+
+def _no_tool(tool: str, servers: Iterable[McpServerRecord]) -> NoReturn:
+    from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
+
+    known = [*_builtin_tools(), *CLIENT_TOOLS]
+    # The rules of a server of functions name each of them.
+    served = [f"{server.name}.{name}" for server in servers for name in server.require_approval if name == tool]
+    meant = f" Did you mean {served[0]!r}?" if served else did_you_mean(tool, known)
+    raise NotFoundError(
+        f"There is no built-in tool {tool!r}.{meant}",
+        f"Built-in tools: {', '.join(known)}. Write a tool of another MCP server as server.tool.",
+    )

@@ -56,6 +56,11 @@ class ArenaLike(Protocol):
 class ArenaView(View):
     """Blind voting, with buttons or the keys 1 to 4. `ranking()` and `votes` return the results; `duel`, `vote(…)` and
     `next()` correspond to the buttons.
+
+    Example:
+        grid = await lab.compare(["Say 4.", "Say 5."], models=["demo/echo", "demo/assistant"], scorers=["contains:4"])
+        view = lab.arena(grid)
+        assert isinstance(view, ArenaView) and not view.votes
     """
 
     stem = "arena"

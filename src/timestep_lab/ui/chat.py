@@ -30,6 +30,10 @@ class Chat(Conversation):
 
     `on_trace(trace_id)` is called when a reader asks for an answer's trace; `trace_base` makes it a link instead.
     `on_thread(id)` is called with the open conversation, `on_theme(name)` when an agent switches the theme.
+
+    Example:
+        chat = lab.chat(agent="Weather Assistant", model="demo/assistant")
+        assert isinstance(chat, Chat)
     """
 
     # -- Python API

@@ -161,6 +161,10 @@ EXAMPLES = (
 class Duel(View):
     """A live duel, shown as the last line of a cell or with `.panel()`. `blind=False` shows the models' names from the
     start. `questions` returns questions to ask in random order; it may block.
+
+    Example:
+        duel = lab.chat(models=["demo/assistant", "demo/echo"])
+        assert isinstance(duel, Duel)
     """
 
     stem: ClassVar[str] = "duel"

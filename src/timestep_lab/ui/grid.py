@@ -275,6 +275,10 @@ class GridView(TraceReader):
     is none. `static_copy`: renders plain HTML. `cut`: slices by a column of the data, if given. A comparison that runs
     elsewhere is followed: `subscribe` is given a callback for changes and returns a function that unsubscribes; `read`
     returns the current comparison and may block. With `read`, `grid` may initially be without cases.
+
+    Example:
+        view = await lab.start_comparison(["Say 4."], models=["demo/echo"], scorers=["contains:4"])
+        assert isinstance(view, GridView)  # it shows the answers as they come
     """
 
     stem = "grid"

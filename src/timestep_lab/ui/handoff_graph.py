@@ -19,6 +19,10 @@ class HandoffGraph(View):
 
     With `other`, both graphs are combined: counts are shown side by side, and an edge has the colour of the graph in
     which it is more frequent. `labels` are the names of the two.
+
+    Example:
+        graph = lab.handoffs("Personal Assistant")
+        assert isinstance(graph, HandoffGraph)
     """
 
     stem = "handoff_graph"

@@ -191,6 +191,11 @@ class TraceView(TraceReader):
     """Waterfall, handoff graph, conversation, comparison and JSON of one trace. Raises `NotFoundError`.
 
     `selection` is the id of the selected span, synchronised with the view in both directions.
+
+    Example:
+        run = await lab.run("Say 4.", model="demo/echo")
+        assert isinstance(run.trace, TraceView)
+        print(run.trace.df()[["name", "duration_ms"]])
     """
 
     stem = "trace"

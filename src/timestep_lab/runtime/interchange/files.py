@@ -138,7 +138,7 @@ def read_file(source: Path, user_id: str) -> Iterator[Decoded]:
         with source.open("rb") as file:
             head = file.read(12)
     except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror}.", f"Check it: ls -l {source}") from None
+        raise DataError(f"{source} cannot be read: {error.strerror}.", f"Check the file: ls -l {source}") from None
     if head[:4] == _PARQUET or head[8:12] == _DUCKDB:
         yield from _read_columns(source, head, user_id)
         return
