@@ -239,7 +239,7 @@ def killed_while_filling_in_a_form(lab: Restarted, pages: Pages) -> None:
     lab.kill()
     instructions.press_sequentially("half of it while nobody listens")
     lab.restart()
-    expect(page.get_by_text("Reconnecting")).to_be_hidden(timeout=60_000)
+    expect(page.get_by_text("Reconnecting").locator("visible=true")).to_have_count(0, timeout=60_000)
     expect(page.get_by_text("Not saved yet")).to_be_visible(timeout=60_000)
     expect(instructions).to_have_value("Half of it before, half of it while nobody listens", timeout=60_000)
     page.get_by_role("button", name="Save", exact=True).click()
@@ -249,7 +249,7 @@ def killed_while_filling_in_a_form(lab: Restarted, pages: Pages) -> None:
     query.fill("select 1 as one")
     lab.kill()
     lab.restart()
-    expect(page.get_by_text("Reconnecting")).to_be_hidden(timeout=60_000)
+    expect(page.get_by_text("Reconnecting").locator("visible=true")).to_have_count(0, timeout=60_000)
     while page.evaluate("performance.getEntriesByType('navigation')[0].type") != "reload":
         page.wait_for_timeout(100)
     expect(query).to_have_value("select 1 as one", timeout=60_000)
