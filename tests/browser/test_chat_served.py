@@ -248,10 +248,9 @@ def killed_while_filling_in_a_form(lab: Restarted, pages: Pages) -> None:
     query = page.get_by_role("textbox", name="Query")
     query.fill("select 1 as one")
     lab.kill()
+    expect(page.get_by_text("Reconnecting").first).to_be_visible(timeout=60_000)
     lab.restart()
     expect(page.get_by_text("Reconnecting").locator("visible=true")).to_have_count(0, timeout=60_000)
-    while page.evaluate("performance.getEntriesByType('navigation')[0].type") != "reload":
-        page.wait_for_timeout(100)
     expect(query).to_have_value("select 1 as one", timeout=60_000)
 
 
