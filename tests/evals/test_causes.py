@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,10 +14,11 @@ from tests.evals.planted import World
 from tests.runtime.bench import calls, last, open_bench, says
 from timestep_lab.evals import cause
 from timestep_lab.evals.cause import Why, WhyPlan
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.errors import MissingKeyError, RateLimitError, UsageError
 from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.span_records import read_only
 from timestep_lab.runtime.tape import Tape, record
+from timestep_lab.store.base import Statement
 
 
 async def asked(world: World, run: RunRecord, **options: Any) -> cause.Question:
@@ -24,8 +27,9 @@ async def asked(world: World, run: RunRecord, **options: Any) -> cause.Question:
     return await cause.ask(world.bench.runner, run.trace_id, **given)
 
 
-async def why(world: World, run: RunRecord, *, tools: Any = "live", **options: Any) -> Why:
-    found = await cause.why(world.bench.runner, await asked(world, run, tools=tools), **options)
+async def why(world: World, run: RunRecord, *, tools: Any = "live", wrong: Any = ..., **options: Any) -> Why:
+    given = {"tools": tools} | ({} if wrong is ... else {"wrong": wrong})
+    found = await cause.why(world.bench.runner, await asked(world, run, **given), **options)
     assert isinstance(found, Why)
     return found
 
@@ -68,7 +72,8 @@ async def test_a_tool_that_says_the_same_again_is_not_replayed_and_asked_once() 
         world = World(bench, steps=3, seed=2, noise=0.0, fault="result", at=1, persistent=False)
         run = await world.faulty()
         world.live.clear()
-        repairs = await cause.asked_again((await asked(world, run)).base, 4)
+        repairs, notes = await cause.asked_again((await asked(world, run)).base, 4)
+        assert notes == []
         assert len(world.live) == 3, "one call of each, and no replay"
         (said,) = repairs.values()
         assert f"next {world.path[2]}" in str(said), "what it says now, where that is something else"
@@ -114,6 +119,44 @@ async def test_on_tape_nothing_is_called_and_the_outlook_falls_at_the_step() -> 
         assert list(frame["what"]) == ["→ Refunds", *["look"] * 4, "answer"]
         assert world.live == []
         assert "wrong" in repr(seen)
+
+
+async def test_a_continuation_counts_after_every_decision_up_to_which_it_repeats_the_recording() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=8, seed=4, noise=0.0, fault="swap", at=4)
+        run = await world.faulty()
+        told: list[tuple[int, int]] = []
+        asked_of_models, decide = 0, world._decide
+
+        def counted(*given: Any) -> list[Any]:
+            nonlocal asked_of_models
+            asked_of_models += 1
+            return decide(*given)
+
+        bench.router.scripts["demo/policy-0"].inner.decide = counted  # type: ignore[attr-defined]
+        question = await asked(world, run)
+        seen = await cause.outlook(bench.runner, question, k=8, on_progress=lambda *so_far: told.append(so_far))
+        assert all(share.n >= 8 for share in seen.shares)
+        assert asked_of_models < 0.5 * 8 * sum(range(1, 11)), "each decision's own continuations would ask for as much"
+        assert len(told) < 30
+        assert max(planned for _, planned in told) == 80
+        assert [share.rate for share in seen.shares[6:]] == [0.0] * 4, (
+            "after the fault it repeats, nothing comes out right"
+        )
+        bench.router.scripts["demo/policy-0"].inner.decide = decide  # type: ignore[attr-defined]
+        again = await cause.outlook(bench.runner, question, k=8)
+        assert (again.shares, len(told)) == (seen.shares, len(told)), "stored continuations count in the same way"
+
+
+async def test_a_continuation_that_heard_something_else_does_not_count_for_later_decisions() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=2, noise=0.0, fault="result", at=1, persistent=False)
+        run = await world.faulty()
+        base = (await asked(world, run)).base
+        followed = [(await base.at(turn).replay(follow=True)).followed for turn in range(5)]
+        assert followed == [2, 1, 0, 1, 0], (
+            "the second lookup answers otherwise now: at the third step it reads something new"
+        )
 
 
 async def test_a_search_that_was_stopped_goes_on_and_pays_nothing_twice() -> None:
@@ -230,3 +273,139 @@ async def test_a_model_that_cannot_do_it_is_told_by_the_one_that_other_runs_had(
         html = found._repr_html_()
         assert html.count("<circle") == 2
         assert "PROVEN" in html
+
+
+def limited(world: World, fails: Callable[[int], bool]) -> list[int]:
+    """From now on the provider answers 429 where `fails` says so of the number of the call. Returns the failed calls."""
+    policy, n, failed = world.bench.router.scripts["demo/policy-0"].inner, 0, list[int]()
+
+    def decide(*given: Any) -> list[Any]:
+        nonlocal n
+        n += 1
+        if fails(n):
+            failed.append(n)
+            raise RateLimitError("The provider's limit is used up.", provider="demo")
+        return world._decide(*given)
+
+    policy.decide = decide  # type: ignore[attr-defined]
+    return failed
+
+
+async def test_a_provider_that_fails_now_and_then_is_no_failure_of_the_agent() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=5, noise=0.0, fault="swap", at=1)
+        run = await world.faulty()
+        failed = limited(world, lambda n: n % 40 == 0)
+        found = await why(world, run)
+        assert failed
+        assert (found.found[0].verdict, found.stopped, found.lost) == ("proven", "", 0)
+        assert found.found[0].repaired.passed == found.found[0].repaired.n
+
+
+async def test_a_provider_that_goes_on_failing_stops_the_search_which_then_goes_on_where_it_was() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=5, noise=0.0, fault="swap", at=1)
+        run = await world.faulty()
+        limited(world, lambda n: n > 60)
+        found = await why(world, run)
+        assert "Stopped, because a provider failed: The provider's limit is used up." in found.verdict
+        assert found.found[0].verdict != "proven"
+        limited(world, lambda n: False)
+        again = await why(world, run)
+        assert (again.found[0].verdict, again.stopped) == ("proven", "")
+        assert found.replays > 0
+        assert again.replays < (await why_anew(world, run)).replays
+
+
+async def why_anew(world: World, run: RunRecord) -> Why:
+    """Without what is stored."""
+    world.bench.store.db.write(world.bench.store.user_id, [Statement("delete from answer_cache", [])])
+    return await why(world, run)
+
+
+async def test_a_key_that_is_missing_is_said_at_once() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=2, seed=5, noise=0.0, fault="swap", at=1)
+        run = await world.faulty()
+
+        def no_key(*_: Any) -> list[Any]:
+            raise MissingKeyError("The key is not set.", "Set it.", provider="demo")
+
+        bench.router.scripts["demo/policy-0"].inner.decide = no_key  # type: ignore[attr-defined]
+        with pytest.raises(MissingKeyError):
+            await why(world, run)
+
+
+async def test_a_tool_that_raises_or_hangs_when_it_is_called_again_is_told_in_the_notes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("timestep_lab.evals.cause.repairs.LONGEST_CALL_S", 0.05)
+    monkeypatch.setattr("timestep_lab.evals.cause.search.LEAST_LIMIT_S", 1.0)
+    async with open_bench() as bench:
+        calls_made = 0
+
+        @read_only
+        @function_tool(failure_error_function=None)
+        async def look(id: str) -> str:
+            nonlocal calls_made
+            calls_made += 1
+            if calls_made > 2:
+                await (asyncio.sleep(30) if id == "A-1" else asyncio.sleep(0))
+                raise OSError("The network is away.")
+            return "next B-2"
+
+        def decide(_: str, items: list[Any], __: list[Any]) -> list[Any]:
+            heard = [item for item in items if item.get("type") == "function_call_output"]
+            return says("Value A-1.") if len(heard) == 2 else calls(("look", {"id": ["A-1", "B-2"][len(heard)]}))
+
+        run = last(await bench.run("Find A-1.", Agent(name="Desk", model=bench.policy(decide), tools=[look]))).run
+        bench.writer.flush()
+        question = await cause.ask(
+            bench.runner, run.trace_id, wrong="contains:A-1", right=None, tools="live", on_miss="fail"
+        )
+        found = await cause.why(bench.runner, question)
+        assert isinstance(found, Why)
+        assert found.notes[:2] == (
+            'Step 1: look, called again with {"id":"A-1"}, did not answer within 0 s.',
+            'Step 2: look, called again with {"id":"B-2"}, raised OSError: The network is away.',
+        )
+        assert "replays did not end within" in found.verdict, "a tool that hangs does not hold up the search for ever"
+        assert "The network is away" in found._repr_html_()
+
+
+async def test_an_error_that_replays_end_with_is_told() -> None:
+    async with open_bench() as bench:
+        outages = iter([False])
+
+        @read_only
+        @function_tool(failure_error_function=None)
+        def look(id: str) -> str:
+            if next(outages, True):
+                raise OSError("The network is away.")
+            return "next B-2"
+
+        model = bench.policy(
+            lambda _, items, __: says("A-1.") if items[-1].get("output") else calls(("look", {"id": "A-1"}))
+        )
+        run = last(await bench.run("Find A-1.", Agent(name="Desk", model=model, tools=[look]))).run
+        bench.writer.flush()
+        question = await cause.ask(
+            bench.runner, run.trace_id, wrong="contains:A-1", right=None, tools="live", on_miss="fail"
+        )
+        found = await cause.why(bench.runner, question)
+        assert isinstance(found, Why)
+        assert "ended with an error, which counts as wrong" in found.notes[-1]
+        assert "The network is away." in found.notes[-1]
+
+
+async def test_a_persons_correction_says_what_is_right_and_scorers_see_the_whole_run() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=7, noise=0.0, fault="swap", at=1)
+        run = await world.faulty()
+        bench.writer.flush()
+        bench.store.traces.score("trace", run.trace_id, "correction", note=world.answer)
+        found = await why(world, run, wrong=None)
+        assert (found.found[0].verdict, found.found[0].decision.step) == ("proven", 3)
+        enough = {"type": "tool_order", "tools": ["look", "look", "look"], "strict": False}
+        seen = await cause.outlook(bench.runner, await asked(world, run, wrong=None, right=enough), k=2)
+        assert all(share.passed == share.n for share in seen.shares)

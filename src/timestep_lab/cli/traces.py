@@ -260,9 +260,11 @@ async def why_command(
         return 0
     if as_json:
         print_json({"verdict": result.verdict, "replays": result.replays, "spent_usd": result.spent_usd, "suspects": result.rows(),
-                    "outlook": result.outlook.rows()})  # fmt: skip
+                    "outlook": result.outlook.rows(), "notes": [*result.notes]})  # fmt: skip
         return 0
     say(result.verdict)
+    for note in result.notes:
+        say(f"Note: {note}")
     columns = ["step", "what", "repair", "repaired", "held", "anew", "start", "verdict"]
     rows = [[row[name] for name in columns] for row in result.rows()[:SHOWN]]
     print_rows(console(), columns, rows, empty="No suspects.")

@@ -75,8 +75,19 @@ class Replay:
         """Cost in USD of each live non-streamed answer; None where the price is unknown."""
         self.tokens = 0
         """Tokens of the same answers."""
+        self.expected: deque[Span] = deque()
+        """Recorded answers that the live ones are compared with, until one is asked something else."""
+        self.followed = 0
+        """Number of live answers that were asked what was recorded."""
         self.guardrails = {name: deque(ends) for name, ends in recorded.guardrails.items()}
         self.same_input = changes.prompt is None and bool(past)
+
+    def follow(self, agent: str, instructions: str | None, given: str | Sequence[Mapping[str, Any]]) -> None:
+        """Compares what a live model is asked with what was recorded. The first difference ends the comparison."""
+        if self.expected and is_same_question(self.expected.popleft(), agent, instructions, given):
+            self.followed += 1
+        else:
+            self.expected.clear()
 
     @property
     def decisions(self) -> dict[str, tuple[str, str]]:
@@ -221,6 +232,9 @@ class ReplayModel(Model):
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         if live := self._live():
+            if self._replay.expected:
+                asked = [*args, *(kwargs.get(name) for name in _ASKED[len(args) :])]
+                self._replay.follow(self._agent.name, asked[0], asked[1])
             answer = await live.get_response(*args, **kwargs)
             provider, model = getattr(live, "provider", ""), getattr(live, "model", "")
             self._replay.costs.append(price(provider, str(model), usage_of(answer.usage)))
@@ -274,6 +288,31 @@ class ReplayModel(Model):
                     f"The answer of span {span['span_id']} is not a Responses API output, so it cannot be replayed.",
                     "Only runs of a lab can be forked. Start a new run with lab.run.",
                 ) from error
+
+
+def is_same_question(
+    recorded: Span, agent: str, instructions: str | None, given: str | Sequence[Mapping[str, Any]]
+) -> bool:
+    """Returns whether an agent's model reads what it read when `recorded` was its answer. Ids do not matter, as long as each result belongs
+    to the same call."""
+    before = list(recorded["input"] or ())
+    told = str(before.pop(0)["content"] or "") if before and before[0].get("role") == "system" else ""
+    now = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    if recorded["agent"] != agent or told != (instructions or "") or len(before) != len(now):
+        return False
+    ids: dict[Any, Any] = {}
+    for then, item in zip(before, now, strict=True):
+        if ids.setdefault(item.get("call_id"), then.get("call_id")) != then.get("call_id"):
+            return False
+        if then != item and _content(then) != _content(item):
+            return False
+    return True
+
+
+def _content(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value for name, value in item.items() if name not in ("id", "call_id", "status") and value is not None
+    }
 
 
 def _events(model: str, items: list[Any]) -> list[Any]:

@@ -7,6 +7,7 @@ first turn, so earlier turns cost nothing, and stores nothing unless its trace i
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ class Replayed:
     """None unless every price is known."""
     trace_id: str | None
     """None when its trace was not stored."""
+    followed: int = 0
+    """Number of further recorded turns that it reached with the model reading what was recorded there. Counted with `follow`."""
 
 
 class WarmStart:
@@ -133,15 +136,17 @@ class WarmStart:
             self._runner, plan, point, plan.recorded.answers[turn]["span_id"], plan.recorded.input_of(turn), turn
         )
 
-    async def replay(self, *, approve_all: bool = False, keep_trace: bool = False) -> Replayed:
+    async def replay(self, *, approve_all: bool = False, keep_trace: bool = False, follow: bool = False) -> Replayed:
         """Runs one replay. An exception of a model, tool or guardrail becomes its `error`; only cancellation propagates.
 
         Nobody can be asked: calls that need approval are decided as recorded, and live ones are rejected unless
-        `approve_all`. `keep_trace` stores the spans, as a child trace of the recorded one.
+        `approve_all`. `keep_trace` stores the spans, as a child trace of the recorded one. `follow` counts `Replayed.followed`.
         """
         plan = self._plan
         span_ids = [span["span_id"] for span in plan.recorded.answers[: self.turn]]
         replay = Replay(plan.recorded, self._point, plan.changes, span_ids)
+        if follow:
+            replay.expected = deque(plan.recorded.answers[self.turn :])
         graph = rewire(plan.graph, plan.tools(replay), replay, plan.model_of)
         root = self._prepared(graph)
         watch = LimitWatch(plan.options.limits, replay)
@@ -223,6 +228,7 @@ class WarmStart:
             usage=usage,
             cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
             trace_id=trace_id,
+            followed=max(0, replay.followed - 1),
         )
 
     def _announce(self, processor: Any) -> str:

@@ -321,6 +321,7 @@ class TraceReader(View):
                     why = why_of(event)
                     state |= {
                         "verdict": why.verdict, "outlook": why.outlook.rows(), "right": why.outlook.right, "suspects": why.rows(),
+                        "notes": [*why.notes],
                     }  # fmt: skip
         except LabError as error:
             state["error"] = str(error)

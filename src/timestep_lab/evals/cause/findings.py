@@ -69,6 +69,8 @@ class Outlook:
     shares: tuple[Share, ...]
     right: bool
     """Whether the recorded run succeeded."""
+    stopped: str = ""
+    """Why it ended early, if it did."""
 
     def fall(self, turn: int) -> float | None:
         """How much the recorded decision lowered the success rate, from 0 to 1; negative if it raised it."""
@@ -104,9 +106,8 @@ class Outlook:
         for decision, share in zip(self.decisions, self.shares, strict=True):
             bar = "" if share.rate is None else "█" * round(20 * share.rate)
             lines.append(f"{decision.step:>3} {decision.what[:28]:<28} {bar:<20} {share}")
-        return "\n".join(
-            [*lines, f"    {'as it was':<28} {'█' * 20 if self.right else '':<20} {'right' if self.right else 'wrong'}"]
-        )
+        lines.append(f"    {'as it was':<28} {'█' * 20 if self.right else '':<20} {'right' if self.right else 'wrong'}")
+        return "\n".join([*lines, *([self.stopped] if self.stopped else [])])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +156,12 @@ class Why:
     spent_usd: float | None
     stopped: str = ""
     """Why it ended early, if it did."""
+    made: int = 0
+    """Number of replays that were judged or left the tape, with the stored ones."""
+    lost: int = 0
+    """Those of them that left the tape."""
+    notes: tuple[str, ...] = ()
+    """What could not be tried, and why."""
 
     @property
     def suspects(self) -> pandas.DataFrame:
@@ -177,14 +184,12 @@ class Why:
     @property
     def verdict(self) -> str:
         """The conclusion in one sentence."""
-        lost = sum((share.lost for share in self.outlook.shares), 0) + sum(s.repaired.lost for s in self.found)
-        made = lost + sum(share.n for share in self.outlook.shares) + sum(s.repaired.n for s in self.found)
         tail = f" {self.stopped}" if self.stopped else ""
         if self.found and self.found[0].verdict in ("proven", "chance"):
             return told(self.found[0]) + tail
-        if made and lost * 2 > made:
+        if self.made and self.lost * 2 > self.made:
             return (
-                f"Not judged: {lost} of {made} replays left the tape. Use a tape with more traces, or tools='live'."
+                f"Not judged: {self.lost} of {self.made} replays left the tape. Use a tape with more traces, or tools='live'."
                 + tail
             )
         start = self.outlook.shares[0]
@@ -206,6 +211,7 @@ class Why:
         )
         return (
             f"<p><strong>{escape(self.verdict)}</strong></p>{_curve(self.outlook)}<table><tr>{head}</tr>{body}</table>"
+            f"{''.join(f'<p>{escape(note)}</p>' for note in self.notes)}"
             f"<p><code>lab.trace({self.trace_id!r})</code> shows it live; a branch beside it: "
             f"<code>lab.diff({self.trace_id!r}, branch)</code></p>"
         )

@@ -15,30 +15,10 @@ search continues without paying twice.
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
-
-from timestep_lab.evals.datasets.case import Case, digest
-from timestep_lab.evals.results import ComparisonRows
-from timestep_lab.evals.scorers.base import Answer, Scorer, Tools
-from timestep_lab.evals.scorers.registry import make_scorer
-from timestep_lab.evals.statistics.paired import fisher, holm
-from timestep_lab.model.arguments import check_whole
-from timestep_lab.model.errors import LabError, TapeMissError, UsageError
-from timestep_lab.model.records import Json, Usage
-from timestep_lab.runtime.agent_graph import handoff_targets
-from timestep_lab.runtime.run import RunLimits
-from timestep_lab.runtime.span_records import parsed
-from timestep_lab.runtime.tape import Tape, pool_of, record
-from timestep_lab.runtime.warm_start import Replayed, WarmStart, warm_start
-from timestep_lab.store.base import in_thread
-
-if TYPE_CHECKING:
-    from timestep_lab.runtime.runner import Runner
 
 from timestep_lab.evals.cause.findings import Decision, Outlook, Share, Suspect, Why, WhyPlan
 from timestep_lab.evals.cause.repairs import (
@@ -52,195 +32,49 @@ from timestep_lab.evals.cause.repairs import (
     repairs,
     runs_that_tell,
 )
+from timestep_lab.evals.cause.replays import (
+    NO_USAGE,
+    Continuations,
+    Judge,
+    Progress,
+    Replays,
+    calls_before,
+    judge_of,
+    share_of,
+)
+from timestep_lab.evals.results import ComparisonRows
+from timestep_lab.evals.scorers.registry import make_scorer
+from timestep_lab.evals.statistics.paired import fisher, holm
+from timestep_lab.model.arguments import check_whole
+from timestep_lab.model.errors import LabError, UsageError
+from timestep_lab.model.records import Json
+from timestep_lab.runtime.agent_graph import handoff_targets
+from timestep_lab.runtime.run import RunLimits
+from timestep_lab.runtime.tape import Tape, pool_of, record
+from timestep_lab.runtime.warm_start import Replayed, WarmStart, warm_start
+from timestep_lab.store.base import in_thread
 
-VERSION = 2
-NO_USAGE = Usage()
+if TYPE_CHECKING:
+    from timestep_lab.runtime.runner import Runner
+    from timestep_lab.store.store import Store
+
+VERSION = 3
 ALPHA = 0.05
 SCREENED = 4
 """Replays of each repair before the shortlist is made."""
 SHORTLIST = 5
+LEAST_LIMIT_S = 60.0
+PATIENCE = 20
+"""A replay may take this many times as long as the recorded run, and more where a model answers one at a time."""
+CORRECTION = "correction"
+"""Name of the annotation whose note is the right answer."""
 LEAST_FALL = 0.25
 """Minimum drop of the outlook at a decision for it to be considered as chance."""
 LEAST_GAIN = 0.35
 """Minimum gain of a screened repair for it to be confirmed: every further suspect makes the others harder to prove."""
 
-Judge = Callable[[Replayed], Awaitable[bool | None]]
-Progress = Callable[[int, int], None]
 
-
-# -- the criterion of success
-
-
-def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
-    """The criterion of success. `wrong`: a text such as `contains:°F` that matches wrong answers, a function that is
-    true for them, or a scorer that gives them less than ½. `right`: the corrected answer, which a right answer
-    contains, a function, or a scorer. Raises `UsageError`."""
-    if wrong is not None and right is not None:
-        raise UsageError("wrong= and right= were both given.", "Pass only one of them.", param="wrong")
-    criterion, is_wrong = (wrong, True) if right is None else (right, False)
-    if criterion is None:
-        if not failed:
-            raise UsageError(
-                "The run did not fail, so a criterion for wrong answers is needed.",
-                "For example wrong='contains:°F', right='the corrected answer', or a function of the answer.",
-                param="wrong",
-            )
-        return _came_to_an_end
-    case, low_is_wrong = Case(input=asked), True
-    scorer: Scorer | None = None
-    if isinstance(criterion, str):
-        scorer = make_scorer(criterion) if is_wrong else make_scorer({"type": "contains", "value": criterion})
-        low_is_wrong = not is_wrong
-    elif isinstance(criterion, Scorer | Mapping):
-        scorer = make_scorer(criterion)
-    elif not callable(criterion):
-        raise UsageError(
-            f"{criterion!r} is not a criterion for answers.", "Pass a text, a function or a scorer.", param="wrong"
-        )
-
-    async def judge(replayed: Replayed) -> bool | None:
-        if isinstance(replayed.error, TapeMissError):
-            return None
-        if replayed.output is None:
-            return False
-        if scorer is None:
-            try:
-                holds = criterion(replayed.output)
-                holds = await holds if isinstance(holds, Awaitable) else holds
-            except Exception as error:
-                param = "wrong" if is_wrong else "right"
-                raise UsageError(
-                    f"The function {param}= raised {type(error).__name__} of the answer {replayed.output[:80]!r}: {error}",
-                    "It must say true or false of any answer.",
-                    param=param,
-                ) from error
-            return bool(holds) != is_wrong
-        score = await scorer.score(Answer(output=replayed.output, steps=_steps(replayed.items)), case, Tools())
-        if score.value is None:
-            return None
-        value = 1.0 - score.value if scorer.negate else score.value
-        return (value >= 0.5) == low_is_wrong
-
-    return judge
-
-
-async def _came_to_an_end(replayed: Replayed) -> bool | None:
-    return None if isinstance(replayed.error, TapeMissError) else replayed.error is None
-
-
-def _steps(items: Iterable[Json]) -> tuple[Mapping[str, Json], ...]:
-    return tuple(
-        {
-            "type": "tool",
-            "name": item["name"],
-            "arguments": parsed(item["arguments"]),
-            "agent": None,
-            "approval": "not_needed",
-            "error": None,
-        }
-        for item in items
-        if item.get("type") == "function_call"
-    )
-
-
-# -- replaying
-
-
-@dataclass(slots=True)
-class Replays:
-    """Runs replays concurrently, counts their outcomes, and stores each so that none is paid for twice."""
-
-    rows: ComparisonRows
-    judge: Judge
-    key: Sequence[Any]
-    concurrency: int
-    budget_usd: float | None
-    approve_all: bool
-    planned: int
-    on_progress: Progress | None
-    run: int = 0
-    done: int = 0
-    spent_usd: float | None = 0.0
-    stopped: str = ""
-    watched: set[str] = field(default_factory=set)
-    """Arms whose first confirming replay is stored as a trace."""
-    branches: dict[str, str] = field(default_factory=dict)
-    _gate: asyncio.Semaphore | None = None
-
-    async def shares(self, phase: str, arms: Mapping[str, WarmStart | None], numbers: range) -> dict[str, Share]:
-        """Replay each arm once per number and return the fraction of successes. An arm of None is the recorded end
-        itself, which is wrong.
-        """
-        self._gate = self._gate or asyncio.Semaphore(self.concurrency)
-        slots = [
-            (name, start, digest([*self.key, phase, name, n])) for name, start in arms.items() if start for n in numbers
-        ]
-        cached = await in_thread(self.rows.cached, [key for _, _, key in slots])
-        outcomes: dict[str, list[bool | None]] = {name: [] for name in arms}
-        try:
-            async with asyncio.TaskGroup() as group:
-                for position, (name, start, key) in enumerate(slots):
-                    first = name in self.watched and position % max(1, len(numbers)) == 0 and numbers.start == 0
-                    group.create_task(self._one(outcomes[name], name, start, key, cached.get(key), keep_trace=first))
-        except ExceptionGroup as several:
-            raise several.exceptions[0] from several
-        shares = {name: _share(judged) for name, judged in outcomes.items()}
-        return shares | {name: Share(0, len(numbers)) for name, start in arms.items() if start is None}
-
-    async def _one(
-        self,
-        into: list[bool | None],
-        name: str,
-        start: WarmStart,
-        key: str,
-        kept: Mapping[str, Any] | None,
-        *,
-        keep_trace: bool,
-    ) -> None:
-        assert self._gate is not None
-        async with self._gate:
-            if kept is not None:
-                plain = json.loads(kept["reply"])
-                error = (
-                    TapeMissError(plain["error"])
-                    if plain["lost"]
-                    else UsageError(plain["error"])
-                    if plain["error"]
-                    else None
-                )
-                replayed = Replayed(
-                    output=plain["output"], error=error, items=tuple(plain["items"]), agent="", usage=NO_USAGE, cost_usd=0.0,
-                    trace_id=plain["trace_id"],
-                )  # fmt: skip
-            elif self._is_used_up():
-                return
-            else:
-                replayed = await start.replay(approve_all=self.approve_all, keep_trace=keep_trace)
-                self.run += 1
-                self.spent_usd = (
-                    None if self.spent_usd is None or replayed.cost_usd is None else self.spent_usd + replayed.cost_usd
-                )
-                text = json.dumps({
-                    "output": replayed.output, "error": str(replayed.error) if replayed.error else None,
-                    "lost": isinstance(replayed.error, TapeMissError), "trace_id": replayed.trace_id,
-                    "items": [i for i in replayed.items if i.get("type") == "function_call"],
-                }, default=str)  # fmt: skip
-                await asyncio.shield(in_thread(self.rows.add_cells, "", (), (), (), [(key, text)]))
-            if replayed.trace_id:
-                self.branches.setdefault(name, replayed.trace_id)
-            into.append(await self.judge(replayed))
-            self.done += 1
-            if self.on_progress:
-                self.on_progress(self.done, self.planned)
-
-    def _is_used_up(self) -> bool:
-        if self.budget_usd is not None and self.spent_usd is not None and self.spent_usd >= self.budget_usd:
-            self.stopped = f"Stopped at its budget of ${self.budget_usd:g}."
-        return bool(self.stopped)
-
-
-def _share(judged: Sequence[bool | None]) -> Share:
-    return Share(sum(j is True for j in judged), sum(j is not None for j in judged), sum(j is None for j in judged))
+# -- the recorded run
 
 
 def decisions_of(base: WarmStart) -> tuple[Decision, ...]:
@@ -312,10 +146,12 @@ async def ask(
     base = await warm_start(runner, trace_id, on_tools=on_tools, on_miss=on_miss, agent=agent, context=context)
     assert base.plan.tape is not None
     run = base.plan.run
+    if wrong is None and right is None and run.status == "completed":
+        right = await in_thread(correction_of, runner.store, trace_id)
     judge = judge_of(wrong, right, run.input, failed=run.status != "completed")
     recorded = Replayed(
-        output=run.output if run.status == "completed" else None, error=base.recorded.end, items=(), agent=run.agent, usage=NO_USAGE,
-        cost_usd=0.0, trace_id=None,
+        output=run.output if run.status == "completed" else None, error=base.recorded.end, items=tuple(calls_before(base, None)),
+        agent=run.agent, usage=NO_USAGE, cost_usd=0.0, trace_id=None,
     )  # fmt: skip
     key = ("why", VERSION, trace_id, base.plan.tape.version, on_miss)
     known_runs = base.plan.tape
@@ -326,9 +162,20 @@ async def ask(
     return Question(base, known_runs, judge, live, key, bool(await judge(recorded)))
 
 
+def correction_of(store: Store, trace_id: str) -> str | None:
+    """The right answer, if a person annotated the trace with one. Blocks."""
+    scores = store.traces.scores(trace_id)
+    return next((s.note for s in reversed(scores) if s.target == "trace" and s.name == CORRECTION and s.note), None)
+
+
 def _replays(question: Question, runner: Runner, planned: int, **options: Any) -> Replays:
-    rows = ComparisonRows(runner.store.db, runner.store.user_id)
-    return Replays(rows, question.judge, question.key, planned=planned, **options)
+    base, rows = question.base, ComparisonRows(runner.store.db, runner.store.user_id)
+    spans = base.recorded.answers
+    took_s = (spans[-1]["ended_at"] - spans[0]["started_at"]).total_seconds() if spans[-1]["ended_at"] else 0.0
+    return Replays(
+        rows, question.judge, [*question.key, options["approve_all"]], base.recorded.end, planned=planned,
+        most_s=max(LEAST_LIMIT_S, took_s * (PATIENCE + options["concurrency"])), **options,
+    )  # fmt: skip
 
 
 async def outlook(
@@ -349,23 +196,22 @@ async def _outlook(
     question: Question, replays: Replays, decisions: Sequence[Decision], k: int, *, sparing: bool = False
 ) -> Outlook:
     """`sparing`: runs half of the continuations first, and the rest only at the start and next to changes of the pass rate."""
-    arms = {f"anew {turn}": question.anew(turn) for turn in range(len(decisions))}
+    turns = range(len(decisions))
+    continued = Continuations(replays, [question.base.at(turn) for turn in turns])
 
-    def seen(shares: Mapping[str, Share]) -> Outlook:
-        return Outlook(
-            question.base.plan.run.trace_id, tuple(decisions), tuple(shares[arm] for arm in arms), question.right
-        )
+    def seen() -> Outlook:
+        shares = tuple(share_of(judged) for judged in continued.judged)
+        return Outlook(question.base.plan.run.trace_id, tuple(decisions), shares, question.right, replays.stopped)
 
     first = (k + 1) // 2 if sparing else k
-    shares = await replays.shares("outlook", arms, range(first))
+    await continued.up_to([first] * len(decisions))
+    half = seen()
     if first < k:
-        half = seen(shares)
-        changed = {turn for turn in range(len(decisions)) if abs(half.fall(turn) or 0.0) >= LEAST_FALL}
+        changed = {turn for turn in turns if abs(half.fall(turn) or 0.0) >= LEAST_FALL}
         open_turns = {0, *changed, *(turn + 1 for turn in changed)}
-        more = {f"anew {turn}": arms[f"anew {turn}"] for turn in sorted(open_turns) if turn < len(decisions)}
-        for arm, share in (await replays.shares("outlook", more, range(first, k))).items():
-            shares[arm] += share
-    return seen(shares)
+        await continued.up_to([k if turn in open_turns else 0 for turn in turns])
+    replays.planned -= k * len(decisions) - replays.done
+    return seen()
 
 
 async def why(
@@ -390,15 +236,22 @@ async def why(
     )
     pool = [trace for trace in known_runs.traces if trace != base.plan.run.trace_id]
 
+    unknown: dict[str, None] = {}
+
     def is_known(model: str) -> bool:
-        return _is_known(runner, model)
+        try:
+            runner.router.get_model(model)
+        except LabError as error:
+            unknown[f"{model}, which answered in recorded runs, cannot be tried: {error}"] = None
+            return False
+        return True
 
     if instructions is None:
         instructions = await in_thread(other_instructions, runner.store, pool, base.recorded)
     if models is None:
         models = await in_thread(other_models, runner.store, pool, base.recorded, is_known)
-    again = await asked_again(base, concurrency, unasked=plan) if question.live else {}
-    tried = repairs(
+    again, notes = await asked_again(base, concurrency, unasked=plan) if question.live else ({}, [])
+    tried, left_out = repairs(
         base, known_runs, usual=usual, again=again, corrections=corrections or {}, instructions=instructions, models=models, is_known=is_known
     )  # fmt: skip
     most = k * len(decisions) + SCREENED * len(tried) + 2 * replays * (3 * SHORTLIST + 1)
@@ -435,17 +288,9 @@ async def why(
         key=lambda s: (order.get(s.verdict, 3), s.decision.step if s.verdict in order else 0, s.p or 0.0),
     )
     return Why(
-        trace_id=base.plan.run.trace_id, found=tuple(ranked), outlook=seen, replays=work.run, spent_usd=work.spent_usd, stopped=work.stopped
+        trace_id=base.plan.run.trace_id, found=tuple(ranked), outlook=seen, replays=work.run, spent_usd=work.spent_usd, stopped=work.stopped,
+        made=work.done, lost=work.lost, notes=(*notes, *unknown, *left_out, *work.all_notes()),
     )  # fmt: skip
-
-
-def _is_known(runner: Runner, model: str) -> bool:
-    """Whether the model is available here."""
-    try:
-        runner.router.get_model(model)
-    except LabError:
-        return False
-    return True
 
 
 def _after(seen: Outlook, turn: int) -> Share:

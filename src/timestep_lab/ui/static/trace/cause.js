@@ -83,7 +83,7 @@ export function causeView(api, { onStep, onBranch }) {
     if (!state.verdict) { put(found, h("p", { class: "tl-soft" }, "Stopped. Finished replays are kept, and the search can continue from there.")); return; }
     form.hidden = true;
     const again = h("button", { class: "tl-button", type: "button", onclick: () => { form.hidden = false; put(found); text.focus(); } }, "Start over");
-    put(found, h("div", { class: "tl-cause-verdict" }, h("p", {}, data(state.verdict)), again), curve(state.outlook, state.right, onStep), suspects(state.suspects, onStep, onBranch), keep());
+    put(found, h("div", { class: "tl-cause-verdict" }, h("p", {}, data(state.verdict)), again), curve(state.outlook, state.right, onStep), suspects(state.suspects, onStep, onBranch), notes(state.notes ?? []), keep());
   }
 
   function keep() {
@@ -128,6 +128,10 @@ function curve(rows, right, onStep) {
       })),
     h("div", { class: "tl-cause-steps", "aria-hidden": "true" }, points.map((point, k) => h("span", { style: { left: `${x(k)}%` } }, k === rows.length ? "end" : point.step))),
     steepest >= 0 ? h("p", { class: "tl-small tl-cause-said" }, "The largest drop is at ", h("button", { class: "tl-link", type: "button", onclick: () => onStep(rows[steepest].span_id) }, `step ${rows[steepest].step} · `, data(rows[steepest].what)), `, by ${Math.round(falls[steepest] * 100)} points.`) : null);
+}
+
+function notes(texts) {
+  return texts.length ? h("ul", { class: "tl-soft tl-small", "aria-label": "Notes" }, texts.map((text) => h("li", {}, data(text)))) : null;
 }
 
 const MOST = 12;
