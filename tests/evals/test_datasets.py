@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zipfile
+from datetime import date, time
 from pathlib import Path
 
 import duckdb
@@ -13,7 +14,9 @@ import pytest
 
 from timestep_lab.evals.datasets import Case, Dataset, load_dataset, render
 from timestep_lab.evals.datasets.load import pasted, uploaded
+from timestep_lab.evals.judging import asked_of
 from timestep_lab.evals.scorers.registry import assertion_problems
+from timestep_lab.model.comparison import CandidateRecord
 from timestep_lab.model.errors import DataError
 from timestep_lab.resources import data_path
 
@@ -164,6 +167,19 @@ def test_of_a_worked_answer_the_result_is_expected() -> None:
     assert (case.expected, case.metadata["worked_answer"]) == ("18", worked)
 
 
+def test_the_parts_of_a_message_are_sent_in_the_form_of_the_sdk_and_calls_of_tools_are_refused() -> None:
+    candidate = CandidateRecord(name="m", model="m")
+    said = {"role": "user", "content": [{"type": "text", "text": "Q?"}]}
+    [message] = asked_of(candidate, load_dataset([{"messages": [said]}]).cases[0])
+    assert message == {"role": "user", "content": [{"type": "input_text", "text": "Q?"}]}
+    for other in (
+        {"role": "tool", "content": "x", "tool_call_id": "1"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+    ):
+        with pytest.raises(DataError, match=r"the role 'tool'|tool calls instead of text"):
+            asked_of(candidate, load_dataset([{"messages": [said, other]}]).cases[0])
+
+
 def test_openai_evals_conversations_are_gone_on_with(tmp_path: Path) -> None:
     line = {
         "input": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital of Italy?"}],
@@ -189,6 +205,9 @@ def test_openai_evals_conversations_are_gone_on_with(tmp_path: Path) -> None:
         ("a.txt", "x", "not a supported file type"),
         ("a.xlsx", "x", "not a zip file"),
         ("a.jsonl.gz", "x", "not a valid gzip file"),
+        ("a.csv", "i\0n\0p\0u\0t\0", "U\\+0000"),
+        ("a.json", '[{"input": "a", "input": "b"}]', "'input' twice"),
+        ("a.csv", "question,choices,answer\nq,\"['a' 'b']\",1\n", "line 2 has choices that are not a list"),
         ("a.parquet", "not parquet", "Parquet"),
     ],
 )
@@ -229,7 +248,7 @@ def test_a_template_that_asks_for_what_is_not_there_says_what_is() -> None:
         ("{% if premium %}Priority: {% endif %}{{ issue }}", "broken lamp"),
         ("{{ tags | join(', ') }}{% for t in tags %} {{ loop.index }}.{{ t | upper }}{% endfor %}", "a, b 1.A 2.B"),
         ("{% if issue === 'x' %}1{% elseif tags.length == 2 %}2{% else %}3{% endif %}", "2"),
-        ("{{ who | dump }} {{ (note | load).city }} {{ issue.toUpperCase() }}", '{"name": "Ada"} Oslo BROKEN LAMP'),
+        ("{{ who | dump }} {{ (note | load).city }} {{ issue.toUpperCase() }}", '{"name":"Ada"} Oslo BROKEN LAMP'),
         ("{{ missing | default('none') }} {{ nothing }}{# a comment #}", "none "),
         ("{% for name, value in who %}{{ name }}={{ value }}{% endfor %} {{ 2.0 }} {{ true }}", "name=Ada 2 true"),
     ],
@@ -237,6 +256,49 @@ def test_a_template_that_asks_for_what_is_not_there_says_what_is() -> None:
 def test_a_template_has_what_jinja_and_nunjucks_share(template: str, text: str) -> None:
     variables = {"premium": False, "issue": "broken lamp", "tags": ["a", "b"], "who": {"name": "Ada"}, "note": '{"city": "Oslo"}'}  # fmt: skip
     assert render(template, {**variables, "nothing": None}) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{% if listed %}1{% else %}0{% endif %}{% if empty %}1{% else %}0{% endif %}", "11"),
+        ("{{ listed and 'x' }}{{ 'a' if empty else 'b' }}{{ not listed }}", "xafalse"),
+        ("{% if five == 5 %}1{% endif %}{% if five === 5 %}2{% endif %}{% if five > 4 %}3{% endif %}{% if five != 5 %}4{% endif %}", "13"),
+        ("{{ 2.5 | round }} {{ 2.345 | round(2) }} {{ 42.55 | round(1, 'floor') }} {{ -5 % 3 }}", "3 2.35 42.5 -2"),
+        ("{{ long | truncate(10) }}|{{ long | truncate(10, true, '!') }}|{{ long | truncate(43) }}", "The quick...|The quick !|The quick brown fox"),
+        ("{{ items | sort(false, false, 'n') | join(',', 'n') }} {{ items | sort(attribute='n', reverse=true) | join(',', 'n') }}", "1,2 2,1"),
+        ("{{ items | sum('n') }} {{ items | selectattr('ok') | dump }} {{ [0, 1, '', 2] | select | dump }}", '3 [{"n":2,"ok":true}] [1,2]'),
+        ("{{ '5.9abc' | int }} {{ '5.9abc' | float }} {{ 'x' | int }} {{ 'x' | int(7) }}", "5 5.9  7"),
+        ("{{ 'a/b c' | urlencode }} {{ who | urlencode }} {{ who | list | dump }}", 'a%2Fb%20c a=1 [{"key":"a","value":1}]'),
+        ("{{ nothing | upper }}{{ 'l' | replace(nothing, 'x') }}{{ '' if nothing }}{{ (2 > 1) | string }}", "ltrue"),
+        ("{% for x in nothing %}x{% else %}none{% endfor %} {{ nothing is null }} {{ listed is truthy }}", "none true true"),
+        ("{{ '' | wordcount }}{{ 'hELLO wORLD' | title }} {{ '' | default('d', true) }}{{ listed | default('d', true) }}", "Hello World d[]"),
+    ],
+)  # fmt: skip
+def test_where_jinja_and_nunjucks_disagree_a_template_means_what_nunjucks_says(template: str, text: str) -> None:
+    variables = {
+        "listed": [], "empty": {}, "five": "5", "long": "The quick brown fox", "items": [{"n": 2, "ok": True}, {"n": 1, "ok": False}],
+        "who": {"a": 1}, "nothing": None,
+    }  # fmt: skip
+    assert render(template, variables) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{% set n = 0 %}{% for x in l %}{% set n = n + x %}{% endfor %}{{ n }}", "sets 'n' in a loop"),
+        ("{% for x in l if x %}{{ x }}{% endfor %}", "a loop with a condition"),
+        ("{% for x in o %}{{ x }}{% endfor %}", "loops over an object"),
+        ("{{ l | sum(attribute='n') }}", "names the option 'attribute'"),
+        ("{{ l + l }}", "on a list"),
+        ("{% if 1 < n < 3 %}{% endif %}", "compares several values"),
+        ("{{ l[-1] }}", "does not have"),
+        ("{% for turn in _conversation %}{{ turn.input }}{% endfor %}", "uses _conversation"),
+    ],
+)
+def test_a_template_whose_meaning_would_differ_is_refused(template: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        render(template, {"l": [1, 2], "o": {"a": 1}, "n": 2})
 
 
 @pytest.mark.parametrize(
@@ -297,6 +359,9 @@ def test_the_datasets_that_come_with_the_package_can_be_read(name: str, cases: i
             "langfuse.json",
             '[{"datasetName": "d", "status": "ACTIVE", "input": "2 + 2?", "expectedOutput": "4"}, {"datasetName": "d", "status": "ARCHIVED", "input": "old"}]',
         ),
+        ("goldens.json", '{"goldens": [{"input": "2 + 2?", "expected_output": "4"}]}'),
+        ("langsmith.csv", "id,inputs.question,outputs.answer\n1,2 + 2?,4\n"),
+        ("phoenix.csv", 'input,output,metadata\n"{""question"": ""2 + 2?""}","{""answer"": ""4""}",{}\n'),
         ("humps.jsonl", '{"userInput": "2 + 2?", "expectedOutput": "4"}'),
     ],
 )
@@ -306,6 +371,11 @@ def test_tables_as_spreadsheets_and_programs_write_them_are_read(
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert asked(load_dataset(str(path))) == [("2 + 2?", "4")]
+
+
+def test_json_lines_are_read_under_the_name_of_json(tmp_path: Path) -> None:
+    lines = "\n".join(json.dumps(row) for row in QUESTIONS)
+    assert asked(load_dataset(write(tmp_path / "lines.json", lines))) == EXPECTED
 
 
 def test_the_articles_of_squad_are_its_questions(tmp_path: Path) -> None:
@@ -374,6 +444,12 @@ _AB = "Q?\n\nA. a\nB. b\n\nAnswer with the letter of one choice."
     [
         ({"instruction": "Translate", "input": "Hello", "output": "Hallo"}, "Translate\n\nHello", "Hallo"),
         ({"ctx": "Q?", "endings": ["a", "b"], "label": "1"}, _AB, "B"),
+        ({"question": "Q?", "choices": "['a', 'b']", "answer": "1"}, _AB, "B"),
+        ({"question": "Q?", "A": "a", "B": "b", "answer": "B"}, _AB, "B"),
+        ({"question": "Q?", "opa": "a", "opb": "b", "cop": 1}, _AB, "B"),
+        ({"Body": "Three lamps.", "Question": "Q?", "Answer": 3}, "Three lamps. Q?", 3),
+        ({"question": "Q?", "answer": "said", "contexts": ["c"], "ground_truths": ["A"]}, "Q?", ["A"]),
+        ({"prompt": "Q?", "completion": "A"}, "Q?", "A"),
         ({"goal": "Q?", "sol1": "a", "sol2": "b", "label": 0}, _AB, "A"),
         ({"sentence": "Q?", "option1": "a", "option2": "b", "answer": "2"}, _AB, "B"),
         ({"question": "Q?", "options": ["a", "b"], "answer": "B", "answer_index": 1}, _AB, "B"),
@@ -418,7 +494,7 @@ _AB = "Q?\n\nA. a\nB. b\n\nAnswer with the letter of one choice."
         ({"question": "Q?", "Expected answer": "A"}, "Q?", "A"),
     ],
     ids=[
-        "Alpaca", "HellaSwag", "PIQA", "WinoGrande", "MMLU-Pro", "OpenBookQA", "SQuAD", "TriviaQA", "MATH", "GSM8K", "LangSmith", "MLflow",
+        "Alpaca", "HellaSwag", "MMLU, table", "MMLU, columns", "MedMCQA", "SVAMP", "Ragas, early", "completion", "PIQA", "WinoGrande", "MMLU-Pro", "OpenBookQA", "SQuAD", "TriviaQA", "MATH", "GSM8K", "LangSmith", "MLflow",
         "Langfuse", "fine-tuning", "ShareGPT", "Gemini", "Ragas, several turns", "LangSmith, LangChain messages", "LangSmith, messages",
         "MLflow, facts", "Bedrock", "Bedrock, turns", "BIG-bench", "lm-evaluation-harness", "lm-evaluation-harness, choices", "Inspect",
         "Arize", "Langfuse, table", "LangSmith, table", "Braintrust, table", "JSON that is asked about", "a usual header",
@@ -453,6 +529,14 @@ def test_a_workbook_is_read_with_numbers_as_numbers_and_only_one_sheet_of_rows(t
     with pytest.raises(DataError, match="has rows in 2 sheets: Sheet, Notes"):
         load_dataset(path)
     book.remove(book["Notes"])
+    book.active["B2"], book.active["B4"] = date(2026, 1, 2), time(12, 30)
+    book.save(path)
+    assert [case.expected for case in load_dataset(path)] == ["2026-01-02", "12:30:00"]
+    book.active["B4"] = "#N/A"
+    book.save(path)
+    with pytest.raises(DataError, match="row 4 has the error #N/A"):
+        load_dataset(path)
+    book.active["B4"] = "Paris"
     book.active["B2"] = "=2+2"
     book.save(path)
     with pytest.raises(DataError, match="a formula without a saved value"):

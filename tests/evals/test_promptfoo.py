@@ -7,14 +7,16 @@ import textwrap
 from pathlib import Path
 from xml.etree import ElementTree
 
+import openpyxl  # type: ignore[import-untyped]
 import pytest
 
 from tests.evals.benches import opened
 from timestep_lab.evals.compare import new_comparison
 from timestep_lab.evals.datasets import Dataset, load_dataset
+from timestep_lab.evals.datasets.load import uploaded
 from timestep_lab.evals.judging import filled
 from timestep_lab.evals.scorers.base import Answer, Tools
-from timestep_lab.evals.scorers.registry import score_answer
+from timestep_lab.evals.scorers.registry import assertion_names, score_answer
 from timestep_lab.model.errors import DataError, UsageError
 
 
@@ -97,6 +99,11 @@ RUBRIC = """
         (TEST % "{type: is-json}, {type: contains-json, value: {required: [a]}}", 'So: {"a": 1}.', 0.5, "fail"),
         (TEST % "{type: javascript, value: 'output.length < 10 && output.includes(vars.q)'}", "x", 1.0, "pass"),
         (TEST % "{type: javascript, value: 'Math.max(0, 1 - output.length / 10)', threshold: 0.7}", "12345", 0.5, "fail"),
+        (TEST % "{type: regex, value: '^\\d+$'}", "42\n", 0.0, "fail"),
+        (TEST % "{type: regex, value: '^\\d+$'}", "٤٢", 0.0, "fail"),
+        (TEST % "{type: regex, value: '(?<a>x[^]y)\\k<a>'}", "x\nyx\ny", 1.0, "pass"),
+        (TEST % "{type: is-json, value: 'required: [b]'}", '{"a": 1}', 0.0, "fail"),
+        (TEST % "{type: word-count, value: '2'}", "a b", 1.0, "pass"),
         (TEST % "{type: levenshtein, threshold: 2, value: Paris}, {type: word-count, value: {max: 1}}", "Parit", 1.0, "pass"),
         (TEST % "{type: latency, threshold: 50}, {type: cost, threshold: 0.01}", "x", 0.5, "fail"),
         (SET, "x", 0.5, "pass"),
@@ -164,6 +171,37 @@ async def test_assertions_of_one_metric_are_a_score_of_that_name(tmp_path: Path)
     )
     said = await scores(config(tmp_path, text), "a c")
     assert (said["Tone"], said["assertions"]) == (0.25, 0.4)
+
+
+async def test_a_metric_within_a_set_is_a_score_of_its_own(tmp_path: Path) -> None:
+    text = (
+        TEST
+        % "{type: assert-set, metric: Both, assert: [{type: contains, value: a, metric: Tone}, {type: contains, value: b}]}"
+    )
+    dataset = config(tmp_path, text)
+    said = await scores(dataset, "a")
+    assert (said["assertions"], said["Both"], said["Tone"]) == (0.5, 0.5, 1.0)
+    assert assertion_names(dataset) == ["Both", "Tone"]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "one.json", "t.csv", "t.xlsx"])
+async def test_tests_that_stand_alone_keep_their_assertions(tmp_path: Path, name: str) -> None:
+    test = {"vars": {"q": "x"}, "assert": [{"type": "contains", "value": "red"}]}
+    if name == "t.xlsx":
+        book = openpyxl.Workbook()
+        book.active.append(["q", "__expected"])
+        book.active.append(["x", "contains: red"])
+        book.save(tmp_path / name)
+    else:
+        table = "q,__expected\nx,contains: red\n"
+        (tmp_path / name).write_text(
+            table if name == "t.csv" else json.dumps([test]) if name == "t.json" else json.dumps(test)
+        )
+    if name != "one.json":
+        assert (await scores(load_dataset(str(tmp_path / name)), "red"))["label"] == "pass"
+        uploaded_cases = uploaded((tmp_path / name).read_bytes(), name)
+        assert (await scores(uploaded_cases, "blue"))["label"] == "fail"
+    assert (await scores(config(tmp_path, f"tests: file://{name}"), "red"))["label"] == "pass"
 
 
 @pytest.mark.parametrize(
@@ -450,6 +488,11 @@ async def test_an_edit_distance_in_a_table_without_a_number_allows_none(tmp_path
         ("tests: [{vars: {a: 1}, assert: [{type: equals}]}]", "needs 'value'"),
         ("tests: [{vars: {a: 1}, assert: [{type: llm-rubric, value: x, provider: 'python:x.py'}]}]", r"python:x\.py"),
         ("tests: [{vars: {a: file://x.js}}]", r"a value from file://x\.js"),
+        ("tests: [{vars: {a: 1}}]\nproviders: ['openai:chat:{{env.MODEL}}']", r"\{\{env\.MODEL\}\}, an environment variable"),
+        ("tests: [{vars: {a: '{{ env[\"KEY\"] }}'}}]", "an environment variable"),
+        ("tests: [{vars: {a: 1, a: 2}}]", "'a' is given twice"),
+        ("tests: [{vars: {a: 1}, assert: [{type: javascript, value: context.prompt.length}]}]", "context other than context.vars"),
+        ("tests: [{vars: {a: 1}, assert: [{type: word-count, value: many}]}]", "'word-count' has the value 'many'"),
         ("tests: file://make.py", "code"),
         ("tests: https://docs.google.com/x", "docs.google.com"),
         ("tests: [{vars: {a: 1}}]\nprompts: ['{% macro x() %}{% endmacro %}']", "macro"),
@@ -463,6 +506,11 @@ async def test_an_edit_distance_in_a_table_without_a_number_allows_none(tmp_path
 def test_what_is_not_supported_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
         config(tmp_path, text)
+
+
+def test_a_column_with_one_underscore_too_few_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Did you mean '__expected'"):
+        config(tmp_path, "tests: file://t.csv", t__csv="q,_expected\nx,y\n")
 
 
 def test_an_expected_column_of_a_kind_that_is_not_supported_is_refused(tmp_path: Path) -> None:

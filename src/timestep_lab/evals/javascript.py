@@ -315,6 +315,10 @@ class _Parser:
         if token in ("true", "false", "null", "undefined"):
             constant = {"true": True, "false": False, "null": None, "undefined": UNDEFINED}[token]
             return lambda s: constant
+        if token == "context":
+            if not (self._take(".") or self._take("?.")) or (member := self._name()) != "vars":
+                raise self._unknown("context other than context.vars")
+            return lambda s: s.names["context"][member]
         if token in self._locals:
             return lambda s: s.names[token]
         if token in _GLOBALS:

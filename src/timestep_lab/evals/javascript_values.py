@@ -173,10 +173,38 @@ def unescaped(match: re.Match[str]) -> str:
     return chr(int(letter[1:], 16)) if len(letter) == 5 else _ESCAPES.get(letter, letter)
 
 
+_IN_PATTERN = re.compile(
+    r"\\k<(?P<back>\w+)>|\\(?P<kind>[dDwW])|\\.|\(\?<(?P<named>\w+)>|(?P<any>\[\^\])|(?P<none>\[\])|(?P<end>\$)|(?P<open>\[)|(?P<close>\])",
+    re.DOTALL,
+)
+_KINDS = {"d": "0-9", "D": "^0-9", "w": "A-Za-z0-9_", "W": "^A-Za-z0-9_"}
+
+
+def python_pattern(source: str, *, many_lines: bool = False) -> str:
+    """A JavaScript pattern in Python's syntax: `$` is the very end, `\\d` and `\\w` are ASCII, groups are `(?<name>…)`."""
+    in_class = False
+
+    def part(found: re.Match[str]) -> str:
+        nonlocal in_class
+        if kind := found["kind"]:
+            return found[0] if in_class and kind in "DW" else _KINDS[kind] if in_class else f"[{_KINDS[kind]}]"
+        if in_class:
+            in_class = found["close"] is None
+            return rf"\{found[0]}" if found["open"] else found[0]
+        in_class = found["open"] is not None
+        if found["back"] or found["named"]:
+            return f"(?P={found['back']})" if found["back"] else f"(?P<{found['named']}>"
+        if found["any"] or found["none"]:
+            return r"[\s\S]" if found["any"] else r"(?!)"
+        return r"\Z" if found["end"] and not many_lines else found[0]
+
+    return _IN_PATTERN.sub(part, source)
+
+
 def read_pattern(source: str, flags: str) -> Pattern:
     import regex  # type: ignore[import-untyped]
 
-    named = re.sub(r"\(\?<(?![=!])", "(?P<", source)
+    named = python_pattern(source, many_lines="m" in flags)
     chosen = sum((regex.I if f == "i" else regex.M if f == "m" else regex.S if f == "s" else 0) for f in set(flags))
     try:
         return Pattern(regex.compile(named, chosen | regex.VERSION0), "g" in flags)

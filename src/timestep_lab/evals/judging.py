@@ -154,7 +154,7 @@ def asked_of(candidate: CandidateRecord, case: Case) -> str | list[Any]:
     if candidate.prompt is not None:
         return filled(candidate.prompt, case)
     if case.messages:
-        return [dict(message) for message in case.messages]
+        return [_case_message(message, case) for message in case.messages]
     if not case.input.strip():
         own = list(case.own_vars())
         raise DataError(
@@ -215,12 +215,23 @@ def _message(message: Mapping[str, object]) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
+def _case_message(message: Any, case: Case) -> dict[str, Any]:
+    role, content = message["role"], message["content"]
+    if role not in _ROLES or content is None or message.get("tool_calls"):
+        what = f"the role {role!r}" if role not in _ROLES else "tool calls instead of text"
+        raise DataError(
+            f"A message of case {case.id} has {what}, which is not supported here.",
+            f"A message has a role (one of {', '.join(_ROLES)}) and content.",
+        )
+    return {**message, "content": [_part(part, role) for part in content]} if isinstance(content, list) else {**message}
+
+
 def _part(part: Any, role: str) -> dict[str, Any]:
     """A Chat Completions content part in the format of the Responses API."""
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind in ("text", "input_text", "output_text"):
         return {"type": "output_text" if role == "assistant" else "input_text", "text": str(part.get("text", ""))}
-    if kind == "input_image":
+    if kind in ("input_image", "input_file", "input_audio"):
         return dict(part)
     if kind == "image_url":
         image = part["image_url"] if isinstance(part.get("image_url"), Mapping) else {"url": part.get("image_url")}

@@ -10,6 +10,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import datetime, time
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ from timestep_lab.runtime.worker import apart
 Rows = Iterator[tuple[Any, str]]
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _READ_S = 60.0
+_SHEET_ERRORS = ("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A")
 
 
 def read_text(path: Path) -> str:
@@ -38,24 +40,26 @@ def read_text(path: Path) -> str:
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    if "\0" in text:
+        raise DataError(f"{path.name} is not UTF-8 text: it contains the character U+0000.", "Save it as UTF-8.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def load_yaml(path: Path) -> Any:
     """The value of a YAML 1.2 file (or a JSON file): `yes` is a text and `12:30` is not a number. Raises `DataError`."""
+    text = read_text(path)
+    return parsed_json(text, path.name) if ending(path) == ".json" else parsed_yaml(text, path.name)
+
+
+def parsed_yaml(text: str, where: str) -> Any:
     import yaml  # type: ignore[import-untyped]
 
-    text = read_text(path)
-    if ending(path) == ".json":
-        return parsed_json(text, path.name)
     try:
         return yaml.load(text, _yaml_loader())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        raise DataError(
-            f"{path.name} is not valid YAML{line}: {getattr(error, 'problem', error)}.", "Fix the file."
-        ) from error
+        raise DataError(f"{where} is not valid YAML{line}: {getattr(error, 'problem', error)}.", "Fix it.") from error
 
 
 @cache
@@ -68,6 +72,12 @@ def _yaml_loader() -> Any:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
         _in_text = False
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+            if twice := next((key for key in written if written.count(key) > 1), None):
+                raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is given twice", node.start_mark)
+            return super().construct_mapping(node, deep)
 
         def scan_plain(self) -> Any:
             self._in_text = True
@@ -218,6 +228,10 @@ def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
 def _cell_value(value: object, written: object, where: str) -> Any:
     if value is None and isinstance(written, str) and written.startswith("="):
         raise DataError(f"{where} has a formula without a saved value: {written[:40]}.", "Open it in a spreadsheet program and save it again.")  # fmt: skip
+    if isinstance(value, datetime) and value.time() == time():
+        return value.date()  # A workbook stores a date as its midnight.
+    if value in _SHEET_ERRORS:
+        raise DataError(f"{where} has the error {value}.", "Fix the formula.")
     return value
 
 
@@ -228,7 +242,16 @@ def read_jsonl(path: Path) -> Rows:
             yield parsed_json(line, f"{path.name} line {number}"), f"{path.name} line {number}"
 
 
+def is_json_lines(path: Path) -> bool:
+    """Whether a file holds an object on its first line, and more after it: JSON Lines, whatever its name."""
+    first, _, rest = read_text(path).strip().partition("\n")
+    return bool(rest) and first.startswith("{") and first.rstrip().endswith("}")
+
+
 def read_json(path: Path) -> Rows:
+    if is_json_lines(path):
+        yield from read_jsonl(path)
+        return
     value = parsed_json(read_text(path), path.name)
     rows = _listed(value, path.name)
     if not isinstance(rows, list):
@@ -237,7 +260,7 @@ def read_json(path: Path) -> Rows:
         yield row, f"{path.name} case {number}"
 
 
-_LISTS = ("cases", "examples", "samples", "rows", "items", "data")
+_LISTS = ("cases", "examples", "samples", "rows", "items", "data", "goldens", "test_cases", "questions", "instances")
 
 
 def _listed(value: object, name: str) -> Any:
@@ -394,8 +417,15 @@ def separator_of(text: str, kind: str) -> tuple[str, bool]:
 
 
 def parsed_json(text: str, where: str) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice = next(name for number, (name, _) in enumerate(pairs) if name in [n for n, _ in pairs[:number]])
+            raise DataError(f"{where} gives {twice!r} twice in one object.", "Remove one of them.")
+        return made
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
     except RecursionError:
         raise DataError(f"{where} is nested too deeply.", "Use a list of objects.") from None
     except json.JSONDecodeError as error:

@@ -12,6 +12,7 @@ from timestep_lab.evals.datasets.case import Case, Dataset
 from timestep_lab.evals.datasets.files import (
     csv_rows,
     ending,
+    is_json_lines,
     load_yaml,
     parsed_json,
     reader_of,
@@ -194,7 +195,8 @@ def is_query(data: object) -> bool:
     return isinstance(data, str) and data.lstrip()[:7].lower().split(maxsplit=1)[:1] in (["select"], ["with"])
 
 
-def _of_rows(rows: Iterable[tuple[object, str]], name: str, columns: Columns) -> Dataset:
+def _of_rows(rows: Iterable[tuple[object, str]], name: str, columns: Columns, path: Path | None = None) -> Dataset:
+    """`path`: the file of the rows, to which promptfoo tests may refer from."""
     cases: list[Case] = []
     seen: set[str] = set()
     for row, where in rows:
@@ -207,7 +209,10 @@ def _of_rows(rows: Iterable[tuple[object, str]], name: str, columns: Columns) ->
             seen.add(key)
         if isinstance(row, Mapping) and row.keys() >= EXPORTED:
             row = asked_again(row, where)
-        cases.append(to_case(row, where, columns))
+        if isinstance(row, Mapping) and promptfoo.is_test(row):
+            cases += promptfoo.cases_of_row(row, path, where)
+        else:
+            cases.append(to_case(row, where, columns))
     return Dataset.of(cases, name)
 
 
@@ -225,16 +230,12 @@ def _of_file(path: Path, name: str | None, columns: Columns) -> Dataset:
     if not path.is_file():
         raise DataError(f"The file {path} does not exist.", 'Check the path; put a single question in a list: ["…"].')
     kind = ending(path)
-    if kind in (".yaml", ".yml") or (kind == ".json" and promptfoo.is_config(load_yaml(path))):
+    if kind in (".yaml", ".yml") or (
+        kind == ".json" and not is_json_lines(path) and promptfoo.is_config(load_yaml(path))
+    ):
         config = promptfoo.read(path)
         return Dataset.of(config.cases, name or path.stem, config.prompts, config.providers, config.repeat)
-    if kind in (".csv", ".tsv"):
-        read = list(reader_of(path)(path))
-        if read and any(str(column).startswith("__expected") for column in read[0][0]):
-            cases = [promptfoo.case_of_row(row, path, where) for row, where in read]
-            return Dataset.of(cases, name or path.stem)
-        return _of_rows(read, name or path.stem, columns)
-    return _of_rows(reader_of(path)(path), name or path.stem, columns)
+    return _of_rows(reader_of(path)(path), name or path.stem, columns, path)
 
 
 def _query(sql: str, store: Store | None) -> Iterator[tuple[Case | Mapping[str, Any], str]]:

@@ -71,6 +71,7 @@ def read(path: Path) -> Config:
     if not isinstance(config, Mapping) or not ("tests" in config or "scenarios" in config):
         raise DataError(f"{path.name} has no tests.", "A promptfoo file needs a list under `tests:`.")
     only(config, _TOP, path.name)
+    _refuse_environment(config, path.name)
     config = _referred(config, config, path.name)
     prompts = _prompts(config.get("prompts") or [], path)
     texts = tuple(prompt.text for prompt in prompts)
@@ -90,10 +91,18 @@ def read(path: Path) -> Config:
     return Config(cases, texts, providers, _repeat(config, path))
 
 
-def case_of_row(row: Mapping[str, object], path: Path, where: str) -> Case:
-    """The case of one table row with a column `__expected`, outside of a configuration."""
-    [case] = _cases(_test(_row(row, where), path, where), {}, _Beside([], (), "__threshold" in row), path, where)
-    return case
+def is_test(row: object) -> bool:
+    """Whether a row outside of a configuration is a promptfoo test: an object with `assert`, or a table row with a column
+    `__expected`."""
+    return isinstance(row, Mapping) and (
+        isinstance(row.get("assert"), list) or any(str(name).startswith("__expected") for name in row)
+    )
+
+
+def cases_of_row(row: Mapping[str, object], path: Path | None, where: str) -> list[Case]:
+    """The cases of one such row. Without a path, `file://` values are texts."""
+    test = _test(_row(row, where), path, where)
+    return list(_cases(test, {}, _Beside([], (), test.get("threshold") is not None), path, where))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,17 @@ class _Beside:
     prompts: Sequence[_Prompt]
     providers: Sequence[Provider]
     has_threshold: bool
+
+
+def _refuse_environment(value: object, where: str) -> None:
+    """Raises `DataError` for `{{env.NAME}}` anywhere in a configuration: a downloaded one could send secrets to a model."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, list):
+        for inner in value:
+            _refuse_environment(inner, where)
+    elif isinstance(value, str) and (found := re.search(r"\{\{[^{}]*\benv\s*[.\[][^{}]*\}\}", value)):
+        raise DataError(f"{where} uses {found[0]}, an environment variable, which is not supported here.", "Write its value.")  # fmt: skip
 
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:
@@ -151,7 +171,7 @@ def _referred(value: object, config: Mapping[str, object], where: str, depth: in
 def _files(value: str, path: Path, where: str) -> list[Path]:
     """The file at a path, or all files that match a pattern, sorted."""
     name = value.removeprefix("file://")
-    if "*" not in name:
+    if not re.search(r"[*?\[]", name) or (path.parent / name).is_file():
         return [path.parent / name]
     files = sorted(file for file in path.parent.glob(name) if file.is_file())
     if not files:
@@ -174,7 +194,7 @@ def _repeat(config: Mapping[str, object], path: Path) -> int:
 # -- tests
 
 
-def _test(test: object, path: Path, where: str) -> Mapping[str, Any]:
+def _test(test: object, path: Path | None, where: str) -> Mapping[str, Any]:
     given = _mapping(loaded(test, path, where), where)
     only(given, _TEST, where)
     options = _mapping(given.get("options") or {}, f"{where} options")
@@ -224,6 +244,8 @@ def _tests(tests: object, path: Path) -> Iterator[Any]:
                 raise DataError(f"{path.name} takes tests from {tests}, which is code.", "Write them to a file.")
             if ending(file) in (".yaml", ".yml"):
                 yield from _tests(load_yaml(file), file)
+            elif ending(file) == ".json" and isinstance(test := load_yaml(file), Mapping) and {"vars", "assert"} & set(test):  # fmt: skip
+                yield test
             else:
                 for row, where in reader_of(file)(file):
                     yield _row(row, where)
@@ -267,6 +289,8 @@ def _row(row: object, where: str) -> Any:
                 test["metadata"][match[1]] = parts
         else:
             raise DataError(f"{where} uses the column {name!r}, which is not supported here.", "Remove it.")
+    if single := next((name for name in test["vars"] if re.fullmatch(r"_(?:expected\d*|prefix|suffix|description|metric|threshold|providerOutput)", str(name))), None):  # fmt: skip
+        raise DataError(f"{where} has the column {single!r}.", f"Did you mean {f'_{single}'!r}? Or rename it.")
     metric = test.pop("metric", "")
     for name, assertion in expected.items():
         assertion |= {**settings.get("__expected", {}), **settings.get(name, {})} | (
@@ -282,9 +306,11 @@ def _number(text: str, where: str) -> float:
         raise DataError(f"{where} is {text!r}.", "Use a number.") from error
 
 
-def _vars(test: Mapping[str, object], path: Path, where: str) -> dict[str, Any]:
+def _vars(test: Mapping[str, object], path: Path | None, where: str) -> dict[str, Any]:
     given = test.get("vars") or {}
     if isinstance(given, str | list):
+        if path is None:
+            raise DataError(f"{where} takes its variables from a file.", "Write them out.")
         # A bare path, without file://.
         merged: dict[str, Any] = {}
         for one in [given] if isinstance(given, str) else given:
@@ -295,8 +321,8 @@ def _vars(test: Mapping[str, object], path: Path, where: str) -> dict[str, Any]:
     return {str(name): _variable(value, path, where) for name, value in _mapping(given, f"{where} vars").items()}
 
 
-def _variable(value: object, path: Path, where: str) -> Any:
-    if isinstance(value, str) and value.startswith("file://") and "*" in value:
+def _variable(value: object, path: Path | None, where: str) -> Any:
+    if path is not None and isinstance(value, str) and value.startswith("file://") and "*" in value:
         return [loaded(f"file://{file.name}", file, f"{where} vars") for file in _files(value, path, where)]
     read = loaded(value, path, f"{where} vars")
     return read.removesuffix("\n") if isinstance(read, str) else read
@@ -327,7 +353,7 @@ def _composed(variables: Mapping[str, object], where: str) -> dict[str, Any]:
 
 
 def _cases(
-    test: Mapping[str, Any], default: Mapping[str, Any], beside: _Beside, path: Path, where: str
+    test: Mapping[str, Any], default: Mapping[str, Any], beside: _Beside, path: Path | None, where: str
 ) -> Iterator[Case]:
     variables = plain({**_vars(default, path, where), **_vars(test, path, where)}, where)
     options = {**(default.get("options") or {}), **(test.get("options") or {})}
@@ -424,7 +450,10 @@ def _prompt_texts(text: str, path: Path, where: str) -> Iterator[tuple[str, str 
     """(template, its own label)"""
     if text.startswith("exec:") or (re.match(r"[a-z]+://", text) and not text.startswith("file://")):
         raise DataError(f"{where} is {text}, which is not supported here.", "Write it inline, or refer to a text file.")
-    if not (text.startswith("file://") or _PROMPT_FILE.fullmatch(text)):
+    is_folder = len(text) < 250 and "/" in text and "\n" not in text and (path.parent / text).is_dir()
+    if is_folder:
+        text = f"{text.rstrip('/')}/*"
+    elif not (text.startswith("file://") or _PROMPT_FILE.fullmatch(text)):
         yield text, None
         return
     for file in _files(text, path, where):

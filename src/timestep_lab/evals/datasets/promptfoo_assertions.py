@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from timestep_lab.evals.datasets.files import ending, load_yaml, read_text
+from timestep_lab.evals.datasets.files import ending, load_yaml, parsed_yaml, read_text
 from timestep_lab.evals.datasets.template import check_template, render, render_all
 from timestep_lab.evals.javascript import read_script
-from timestep_lab.evals.javascript_values import as_text
+from timestep_lab.evals.javascript_values import as_text, python_pattern
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import DataError
 
@@ -33,7 +33,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Spec]] = {
     "contains-all": lambda a: {"type": "contains", "value": a["value"], "all": True, "case_sensitive": True},
     "icontains-all": lambda a: {"type": "contains", "value": a["value"], "all": True},
     "starts-with": lambda a: {"type": "starts_with", "value": a["value"]},
-    "regex": lambda a: {"type": "regex", "pattern": a["value"]},
+    "regex": lambda a: {"type": "regex", "pattern": python_pattern(a["value"])},
     "is-json": lambda a: {"type": "json_schema", "schema": a.get("value") or {}, "fenced": False},
     "contains-json": lambda a: {"type": "json_schema", "schema": a.get("value") or {}, "anywhere": True},
     "levenshtein": lambda a: {"type": "edit_distance", "value": a["value"], "at_most": a.get("threshold", 5)},
@@ -75,7 +75,7 @@ _JUDGE_SETTINGS = ("provider", "rubricPrompt")
 
 
 def read_assertion(
-    assertion: object, variables: Mapping[str, object], options: Mapping[str, object], path: Path, where: str
+    assertion: object, variables: Mapping[str, object], options: Mapping[str, object], path: Path | None, where: str
 ) -> Spec:
     """The scorer for an assertion of a test with these variables and options. Raises `DataError`."""
     if not isinstance(assertion, Mapping) or not isinstance(assertion.get("type"), str):
@@ -107,6 +107,10 @@ def read_assertion(
         spec = KINDS[name](given)
     except KeyError as error:
         raise DataError(f"{what} needs {error.args[0]!r}.", "Add it.") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{what} has the value {given.get('value')!r}.", "Use a whole number, or min and max."
+        ) from error
     scripts = [s for s in (options.get("transform"), assertion.get("transform")) if s is not None]
     for script in scripts:
         read_transform(script, what)
@@ -179,9 +183,10 @@ def read_model(provider: object, where: str) -> str:
     )
 
 
-def loaded(value: object, path: Path, where: str) -> Any:
-    """Resolve a `file://` value: the content of a YAML, JSON or text file; other values are returned unchanged."""
-    if not (isinstance(value, str) and value.startswith("file://")):
+def loaded(value: object, path: Path | None, where: str) -> Any:
+    """Resolve a `file://` value: the content of a YAML, JSON or text file; other values are returned unchanged, and
+    without a path, all values."""
+    if path is None or not (isinstance(value, str) and value.startswith("file://")):
         return value
     file = path.parent / value.removeprefix("file://")
     kind = ending(file)
@@ -208,7 +213,7 @@ def _set(
     assertion: Mapping[str, object],
     variables: Mapping[str, object],
     options: Mapping[str, object],
-    path: Path,
+    path: Path | None,
     where: str,
 ) -> Spec:
     only(assertion, ("type", "assert", "threshold", "weight", "metric"), f"{where}: the assertion 'assert-set'")
@@ -233,7 +238,7 @@ def _name_and_weight(assertion: Mapping[str, object], variables: Mapping[str, ob
     return spec
 
 
-def _value(name: str, value: object, variables: Mapping[str, object], path: Path, where: str) -> Any:
+def _value(name: str, value: object, variables: Mapping[str, object], path: Path | None, where: str) -> Any:
     if name == "javascript":
         if isinstance(value, str) and value.startswith("file://"):
             raise DataError(f"{where} runs {value}, which is not supported here.", "Write the expression inline.")
@@ -247,6 +252,8 @@ def _value(name: str, value: object, variables: Mapping[str, object], path: Path
         return [str(loaded(one, path, where)) for one in read]
     if isinstance(read, str) and name in _LISTS:
         return [part.strip() for part in next(csv.reader([read], skipinitialspace=True), [])]
+    if isinstance(read, str) and name in ("is-json", "contains-json"):
+        return parsed_yaml(read, where)
     if isinstance(read, bool | int | float) and name in (*_TEXT, "equals", "levenshtein", "similar"):
         return as_text(read)
     if name in _TEXT and not isinstance(read, str):
@@ -256,7 +263,7 @@ def _value(name: str, value: object, variables: Mapping[str, object], path: Path
     return read
 
 
-def _rubric_prompt(value: object, path: Path, where: str) -> str:
+def _rubric_prompt(value: object, path: Path | None, where: str) -> str:
     read = loaded(value, path, where)
     if isinstance(read, list) and len(read) == 1 and isinstance(read[0], str):
         read = read[0]
@@ -281,5 +288,7 @@ def _threshold(assertion: Mapping[str, object]) -> Spec:
 
 def _bounds(value: object, *, exact: bool = False) -> Spec:
     if isinstance(value, Mapping):
-        return {ours: value[theirs] for theirs, ours in (("min", "at_least"), ("max", "at_most")) if theirs in value}
-    return {"at_most": value, **({"at_least": value} if exact else {})}
+        return {
+            ours: int(value[theirs]) for theirs, ours in (("min", "at_least"), ("max", "at_most")) if theirs in value
+        }
+    return {"at_most": int(str(value)), **({"at_least": int(str(value))} if exact else {})}

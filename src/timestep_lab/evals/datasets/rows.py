@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Any
 
 from timestep_lab.evals.datasets.case import Case
@@ -34,7 +35,7 @@ _WORKED = re.compile(r"\n#### *(?P<result>[^\n]*\d[^\n]*)\s*\Z")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r]")
 _JSON_CELLS = ("metadata", "vars", "messages", "assertions", "inputs", "outputs")
 """Columns that contain JSON, encoded as text in tables."""
-_JSON_CELLS_TOO = ("input", "expected", "expectedOutput", "expected_output", "tags")
+_JSON_CELLS_TOO = ("input", "output", "expected", "expectedOutput", "expected_output", "tags")
 """Additional JSON columns in tables whose metadata is JSON, or that Langfuse wrote."""
 _CONVERSATIONS = ("messages", "conversations", "contents")
 _ROLES = {
@@ -46,6 +47,7 @@ _ROLES = {
     "chatbot": "assistant",
 }
 _OF_CHOICES = ("answerKey", "answer_index", "mc1_targets", "mc2_targets")
+_DOTTED = re.compile(r"(inputs|outputs|reference_outputs)\.([^.]+)")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -177,6 +179,7 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
     WinoGrande, GPQA, MMLU-Pro and BIG-bench with their choices, the answers of SQuAD and TriviaQA, MATH's boxed
     results, examples of LangSmith, MLflow, Langfuse, Phoenix and Bedrock, logs of lm-evaluation-harness and Inspect,
     and conversations that end with the answer (OpenAI fine-tuning, ShareGPT)."""
+    values = _listed_choices(_nested(values), where)
     has = values.keys().__ge__
     if has({"instruction", "output"}):
         asked = "\n\n".join(str(values[name]) for name in ("instruction", "input") if values.get(name))
@@ -199,6 +202,21 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
         wrong = [str(value) for name, value in values.items() if re.fullmatch(r"Incorrect Answer \d+", name) and value]
         mixed = sorted([correct, *wrong], key=lambda choice: hashlib.sha256(choice.encode()).digest())
         return {"question": values["Question"], "choices": mixed, "answer": mixed.index(correct)}
+    if has({"question", "opa", "opb"}):
+        parts = [values[name] for name in ("opa", "opb", "opc", "opd") if values.get(name)]
+        return {**values, "choices": parts, "answer": values.get("cop")}
+    if has({"Body", "Question"}):
+        values = {**values, "Question": f"{values['Body']} {values['Question']}"}
+    right = values.get("ground_truth", values.get("ground_truths"))
+    if (
+        has({"question", "answer"})
+        and right is not None
+        and any(n in values for n in ("contexts", "retrieved_contexts"))
+    ):
+        rest = {n: v for n, v in values.items() if n not in ("answer", "ground_truth", "ground_truths")}
+        values = {**rest, "response": values["answer"], "expected": right}
+    if values.keys() == {"prompt", "completion"}:
+        return {"input": values["prompt"], "expected": values["completion"]}
     if has({"options", "answer"}) and "choices" not in values and isinstance(values["options"], list):
         values = {("choices" if name == "options" else name): value for name, value in values.items()}
     if has({"context", "question", "answers"}) and isinstance(values["answers"], Mapping):
@@ -227,6 +245,38 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
         values = {**values, "input": values.pop("attributes.input.value")}
     given = values.get("inputs", values.get("input"))
     return _example(values, given) if isinstance(given, Mapping) else _conversation(values)
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Columns such as `inputs.question` as objects."""
+    flat = {name: match for name in values if (match := _DOTTED.fullmatch(name)) and match[1] not in values}
+    nested: dict[str, Any] = {name: value for name, value in values.items() if name not in flat}
+    for name, match in flat.items():
+        nested.setdefault(match[1], {})[match[2]] = values[name]
+    return nested
+
+
+def _listed_choices(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Choices that a table holds as the text of a list, or in columns A, B, …, as a list."""
+    for name in ("choices", "options"):
+        text = values.get(name)
+        if isinstance(text, str) and text.lstrip().startswith(("[", "{")):
+            held = _from_json(text)
+            try:
+                held = ast.literal_eval(text.strip()) if held is text else held
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                held = None
+            if not isinstance(held, Mapping) and (not isinstance(held, list) or len(held) < 2):
+                raise DataError(f"{where} has {name} that are not a list: {text[:40]!r}.", 'Write JSON: ["…", "…"].')
+            values = {**values, name: held}
+    letters = [letter for letter in LETTERS[:10] if isinstance(values.get(letter), str)]
+    right = next(
+        (value for name, value in values.items() if _canonical(name) in ("answer", "target", "expected")), None
+    )
+    if len(letters) > 1 and letters == list(LETTERS[: len(letters)]) and right in letters and "choices" not in values:
+        shown = [values[letter] for letter in letters]
+        return {**{n: v for n, v in values.items() if n not in letters}, "choices": shown}
+    return values
 
 
 def _of_harness(values: Mapping[str, object], where: str) -> dict[str, Any]:
@@ -391,7 +441,7 @@ def _choices(values: Mapping[str, object], expected: str | None, where: str) -> 
         or not all(isinstance(c, str) for c in choices)
     ):
         return None
-    if right is None or right == "":
+    if right is None or right == "" or right == -1:
         return choices, None
     if isinstance(right, list) and len(right) == 1:
         right = right[0]
@@ -401,6 +451,8 @@ def _choices(values: Mapping[str, object], expected: str | None, where: str) -> 
         return choices, LETTERS[choices.index(str(right))]
     if str(right) in labels[: len(choices)]:
         return choices, LETTERS[labels.index(str(right))]
+    if isinstance(right, str) and right.isdecimal() and int(right) < len(choices):
+        return choices, LETTERS[int(right)]
     raise DataError(
         f"{where}: {right!r} is not one of the {len(choices)} choices.",
         "Use the number of a choice from 0, its letter, or its text.",
@@ -417,7 +469,7 @@ def plain(value: object, where: str) -> Any:
         return {str(key): plain(inner, where) for key, inner in value.items()}
     if isinstance(value, list | tuple | set):
         return [plain(inner, where) for inner in value]
-    if isinstance(value, datetime | date):
+    if isinstance(value, datetime | date | time):
         return None if value != value else value.isoformat()  # NaT is not equal to itself
     if hasattr(value, "tolist"):
         return plain(value.tolist(), where)

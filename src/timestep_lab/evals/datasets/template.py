@@ -2,20 +2,31 @@
 }}`.
 
 Templates are rendered by Jinja2 in its sandbox, and support what Jinja2 and nunjucks (promptfoo's engine) have in
-common: conditions, loops, `set`, and the filters in `FILTERS` with nunjucks' semantics. Other features raise an error
-that names them. A template can read only its variables.
+common: conditions, loops, `set`, and the filters in `FILTERS`. Where the two disagree, nunjucks is followed: empty lists
+and objects are true, `==` converts texts to numbers, and filters have its semantics. Other features raise an error that
+names them. A template can read only its variables.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from timestep_lab.evals.javascript_values import METHODS, ScriptError, as_text
+from timestep_lab.evals.javascript_values import (
+    FUNCTIONS,
+    METHODS,
+    OPERATIONS,
+    UNDEFINED,
+    ScriptError,
+    as_text,
+    truthy,
+)
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import DataError
 
@@ -33,6 +44,10 @@ FILTERS = (
     "trim", "truncate", "upper", "urlencode", "wordcount",
 )  # fmt: skip
 _TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_OPERATORS = {
+    "eq": "==", "ne": "!=", "lt": "<", "lteq": "<=", "gt": ">", "gteq": ">=", "eq strictly": "===", "ne strictly": "!==",
+}  # fmt: skip
+_STRICTLY = "__strictly"
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[!=]==")
 
 
@@ -124,9 +139,11 @@ def _weighed(value: object) -> Any:
 def _turns(items: Any, names: int) -> Iterator[Any]:
     """The items of a loop; for an object with two loop variables, its keys and values (as in nunjucks)."""
     spent = _SPENT.get() or _Spent("")
-    if isinstance(items, Mapping) and names == 2:
+    if isinstance(items, Mapping):
+        if names != 2:
+            raise DataError("A template loops over an object.", "Use two names: {% for key, value in … %}.")
         items = list(items.items())
-    for item in items:
+    for item in () if items is None else items:
         spent.work(20)
         yield item
 
@@ -134,6 +151,30 @@ def _turns(items: Any, names: int) -> Iterator[Any]:
 def _joined(*parts: object) -> str:
     _weighed(parts)
     return "".join(str(_written(part)) for part in parts)
+
+
+class _List(list[Any]):
+    """A list that is true, even if it is empty."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class _Object(dict[str, Any]):
+    """An object that is true, even if it is empty."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def _tested(value: Any) -> Any:
+    """The value of an operand of `if`, `and`, `or` and `not`."""
+    return _List(value) if value == [] else _Object() if value == {} else value
+
+
+def _compared(operator: str, left: Any, right: Any) -> bool:
+    left, right = (UNDEFINED if type(one).__name__ == "Missing" else one for one in (left, right))
+    return bool(OPERATIONS[operator](left, right))
 
 
 @lru_cache(256)
@@ -150,6 +191,7 @@ def _compiled(template: str) -> jinja2.Template:
         raise DataError(f"{_named(template)} is invalid: {reason}", "Fix the template.") from error
     refused: tuple[type[nodes.Node], ...] = (
         nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block, nodes.FilterBlock,
+        nodes.With, nodes.ScopedEvalContextModifier,
     )  # fmt: skip
     for node in tree.find_all(refused):
         raise DataError(
@@ -161,14 +203,33 @@ def _compiled(template: str) -> jinja2.Template:
                 f"{_named(template)} uses the filter {filter_node.name!r}, which is not supported here.{did_you_mean(filter_node.name, FILTERS)}",
                 f"Known: {', '.join(FILTERS)}.",
             )
+        if filter_node.kwargs and filter_node.name != "sort":
+            option = filter_node.kwargs[0].key
+            raise DataError(
+                f"{_named(template)} names the option {option!r} of the filter {filter_node.name!r}, which is not supported here.",
+                "Pass it by position.",
+            )
+    if any(name.name == "_conversation" for name in tree.find_all(nodes.Name)):
+        raise DataError(f"{_named(template)} uses _conversation, which is not supported here.", "Use cases with messages.")  # fmt: skip
     for call in tree.find_all(nodes.Call):
         name = call.node.attr if isinstance(call.node, nodes.Getattr) else getattr(call.node, "name", "")
         known = name in METHODS if isinstance(call.node, nodes.Getattr) else name == "range"
         if not known:
             raise DataError(f"{_named(template)} calls {name}(), which is not supported here.", "Use a filter.")
     for loop in tree.find_all(nodes.For):
-        if loop.recursive:
-            raise DataError(f"{_named(template)} uses a recursive loop, which is not supported here.", "Write it out.")
+        if loop.recursive or loop.test is not None:
+            what = "a recursive loop" if loop.recursive else "a loop with a condition"
+            raise DataError(
+                f"{_named(template)} uses {what}, which is not supported here.", "Use {% if %} in the loop."
+            )
+        inside = {id(name) for name in loop.find_all(nodes.Name)}
+        outside = {name.name for name in tree.find_all(nodes.Name) if id(name) not in inside}
+        for name in (n for set_ in loop.find_all((nodes.Assign, nodes.AssignBlock)) for n in set_.find_all(nodes.Name)):
+            if name.ctx == "store" and name.name in outside:
+                raise DataError(
+                    f"{_named(template)} sets {name.name!r} in a loop and uses it outside, which is not supported here.",
+                    "Use a filter such as sum, join or last.",
+                )
 
     class Guarded(NodeTransformer):
         """Wraps loops and value-producing expressions with the functions above."""
@@ -182,6 +243,41 @@ def _compiled(template: str) -> jinja2.Template:
             names = len(node.target.items) if isinstance(node.target, nodes.Tuple) else 1
             node.iter = self._call("_turns", node, node.iter, nodes.Const(names))
             return node
+
+        def visit_If(self, node: Any) -> nodes.Node:
+            self.generic_visit(node)
+            node.test = self._call("_tested", node, node.test)
+            return node  # type: ignore[no-any-return]
+
+        def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:
+            node.expr2 = node.expr2 or nodes.Const("")
+            return self.visit_If(node)
+
+        def visit_And(self, node: Any) -> nodes.Node:
+            self.generic_visit(node)
+            node.left, node.right = self._call("_tested", node, node.left), self._call("_tested", node, node.right)
+            return node  # type: ignore[no-any-return]
+
+        visit_Or = visit_And
+
+        def visit_Not(self, node: nodes.Not) -> nodes.Node:
+            self.generic_visit(node)
+            node.node = self._call("_tested", node, node.node)  # type: ignore[assignment]
+            return node
+
+        def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+            self.generic_visit(node)
+            operators, others = [one.op for one in node.ops], [one.expr for one in node.ops]
+            if len(others) == 2 and getattr(others[0], "name", "") == _STRICTLY:
+                operators, others = [f"{operators[0]} strictly"], others[1:]
+            if len(others) > 1:
+                raise DataError(
+                    f"{_named(template)} compares several values at once, which is not supported here.",
+                    "Join two comparisons with `and`.",
+                )
+            if operators[0] not in _OPERATORS:
+                return node
+            return self._call("_compared", node, nodes.Const(_OPERATORS[operators[0]]), node.expr, others[0])
 
         def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
             self.generic_visit(node)
@@ -225,9 +321,10 @@ def _environment() -> jinja2.Environment:
             if operator == "**" or (operator != "+" and not of_numbers):
                 raise DataError(f"A template uses {operator} on values that do not support it.", "Use numbers.")
             if of_numbers:
-                return left + right if operator == "+" else left * right if operator == "*" else left % right
-            _weighed((left, right))
-            return _joined(left, right) if isinstance(left, str) or isinstance(right, str) else left + right
+                return OPERATIONS[operator](left, right)
+            if isinstance(left, list | tuple | Mapping) or isinstance(right, list | tuple | Mapping):
+                raise DataError("A template uses + on a list or an object.", "Use the filter join.")
+            return _joined(left, right)
 
         def getattr(self, obj: object, attribute: str) -> Any:
             return self._of(obj, attribute)
@@ -235,8 +332,9 @@ def _environment() -> jinja2.Environment:
         def getitem(self, obj: Any, argument: Any) -> Any:
             if isinstance(argument, str):
                 return self._of(obj, argument)
+            is_place = isinstance(argument, int) and isinstance(obj, str | list | tuple)
             try:
-                return obj[argument]
+                return Missing(name=f"…[{argument}]") if is_place and argument < 0 else obj[argument]
             except (LookupError, TypeError):
                 return Missing(name=f"…[{argument}]")
 
@@ -256,32 +354,37 @@ def _environment() -> jinja2.Environment:
             return Missing(name=name)
 
         def is_safe_callable(self, obj: object) -> bool:
-            return getattr(obj, "of_template", False) or obj in (_turns, _joined, _weighed, _range)
+            return getattr(obj, "of_template", False) or obj in (_turns, _joined, _weighed, _tested, _compared, _range)
 
     environment = Sandbox(
         undefined=Missing, autoescape=False, keep_trailing_newline=True, finalize=lambda value: _written(value)
     )
-    own: dict[str, Callable[..., Any]] = {
-        "dump": lambda value, indent=None: json.dumps(
-            value, ensure_ascii=False, indent=None if indent is None else min(10, int(indent))
-        ),
-        "load": lambda text: json.loads(text),
-        "length": lambda value: 0 if value is None or isinstance(value, Missing) else len(value),
-        "title": lambda text: re.sub(r"\S+", lambda word: word[0].capitalize(), str(text)),
-        "join": lambda items, by="", of=None: METHODS["join"]["list"](
-            [item if of is None else item[of] for item in items], by
-        ),
-        "replace": _replaced,
+    own: dict[str, Callable[..., Any]] = {name: _of_nothing(filter) for name, filter in _OWN.items()}
+    own["length"] = lambda value: 0 if value is None or value is False or isinstance(value, Missing) else len(value)
+    own["default"] = own["d"] = lambda value, other="", falsy=False: (
+        other if isinstance(value, Missing) or (truthy(falsy) and not truthy(value)) else value
+    )
+    tests: Any = environment.tests
+    tests |= {
+        "null": lambda value: value is None,
+        "truthy": truthy,
+        "falsy": lambda value: not truthy(value),
     }
-    filters = {name: _guarded(own.get(name) or environment.filters[name], name) for name in FILTERS}
+    for name, wanted in (("select", True), ("reject", False)):
+        own[name] = lambda items, test="truthy", *args, wanted=wanted: [
+            item for item in items if bool(tests[test](item, *args)) is wanted
+        ]
+    filters = {name: _guarded(own.get(name) or environment.filters[name]) for name in FILTERS}
     environment.filters.clear()
     environment.filters.update(filters)
     environment.globals.clear()
-    environment.globals.update(range=_range, _turns=_turns, _joined=_joined, _weighed=_weighed)
+    environment.globals.update(
+        range=_range, _turns=_turns, _joined=_joined, _weighed=_weighed, _tested=_tested, _compared=_compared
+    )
     return environment
 
 
-def _guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter with limits on its input and output. Attributes that Jinja2 sets on it (such as pass_environment) are
     kept.
     """
@@ -297,10 +400,98 @@ def _guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return call
 
 
-def _replaced(text: object, old: object, new: object, most: int = -1) -> str:
+def _of_nothing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter, with None and false taken as an empty text where nunjucks does."""
+
+    @wraps(function)
+    def call(value: Any, *args: Any, **options: Any) -> Any:
+        return function("" if function in _OF_TEXT and (value is None or value is False) else value, *args, **options)
+
+    return call
+
+
+def _replaced(text: Any, old: Any, new: Any, most: int = -1) -> Any:
+    if isinstance(old, bool) or not isinstance(old, str | int | float) or not isinstance(text, str | int | float):
+        return text
     text, old, new = _joined(text), _joined(old), _joined(new)
     (_SPENT.get() or _Spent("")).work(text.count(old) * len(new) // 8)
     return str(text.replace(old, new, most))
+
+
+def _rounded(value: Any, digits: int = 0, method: str = "common") -> Any:
+    factor = 10.0**digits
+    to_whole = {"ceil": math.ceil, "floor": math.floor}.get(method, lambda number: math.floor(number + 0.5))
+    return to_whole(value * factor) / factor
+
+
+def _truncated(text: str, length: int = 255, within_words: bool = False, end: str = "...") -> str:
+    if len(text) <= length:
+        return text
+    space = -1 if within_words else text.rfind(" ", 0, length + 1)
+    return text[: length if space < 0 else space] + end
+
+
+def _sorted(items: Any, reverse: bool = False, case_sensitive: bool = False, attribute: str | None = None) -> list[Any]:
+    def key(item: Any) -> Any:
+        value = item if attribute is None else item[attribute]
+        return value.lower() if isinstance(value, str) and not case_sensitive else value
+
+    return sorted(items, key=key, reverse=reverse)
+
+
+def _summed(items: Any, attribute: str | None = None, start: Any = 0) -> Any:
+    return sum((item[attribute] if attribute else item for item in items), start)
+
+
+def _parsed(name: str) -> Callable[..., Any]:
+    def parse(value: object, other: object = None) -> Any:
+        number = FUNCTIONS[name](value)
+        return other if number != number else number
+
+    return parse
+
+
+def _listed(value: Any) -> list[Any]:
+    return [{"key": k, "value": v} for k, v in value.items()] if isinstance(value, Mapping) else list(value)
+
+
+def _in_url(value: Any) -> str:
+    if isinstance(value, str):
+        return quote(value, safe="-_.!~*'()")
+    pairs = value.items() if isinstance(value, Mapping) else value
+    return "&".join(f"{_in_url(as_text(name))}={_in_url(as_text(held))}" for name, held in pairs)
+
+
+def _as_title(text: str) -> str:
+    return " ".join(word.capitalize() for word in text.split(" "))
+
+
+def _words(text: str) -> int | None:
+    return len(re.findall(r"[A-Za-z0-9_]+", text)) or None
+
+
+def _upper(text: object) -> str:
+    return as_text(text).upper()
+
+
+def _lower(text: object) -> str:
+    return as_text(text).lower()
+
+
+def _capital(text: object) -> str:
+    return as_text(text).capitalize()
+
+
+_OF_TEXT = (_upper, _lower, _capital, _as_title, _truncated, _words)
+_OWN: Mapping[str, Callable[..., Any]] = {
+    "upper": _upper, "lower": _lower, "capitalize": _capital, "title": _as_title, "truncate": _truncated, "wordcount": _words,
+    "replace": _replaced, "round": _rounded, "sort": _sorted, "sum": _summed, "int": _parsed("parseInt"),
+    "float": _parsed("parseFloat"), "list": _listed, "urlencode": _in_url, "string": as_text,
+    "dump": lambda value, indent=None: FUNCTIONS["JSON.stringify"](value, None, indent), "load": json.loads,
+    "join": lambda items, by="", of=None: METHODS["join"]["list"]([item if of is None else item[of] for item in items], by),
+    "selectattr": lambda items, name: [item for item in items if truthy(item.get(name))],
+    "rejectattr": lambda items, name: [item for item in items if not truthy(item.get(name))],
+}  # fmt: skip
 
 
 def _bound(method: Callable[..., Any], obj: object) -> Callable[..., Any]:
@@ -324,7 +515,7 @@ def _written(value: object) -> Any:
     if isinstance(value, str) or type(value).__name__ == "Missing":
         return value
     if isinstance(value, list | tuple | dict):
-        return json.dumps(_weighed(value), ensure_ascii=False)
+        _weighed(value)
     return as_text(value)
 
 
@@ -332,7 +523,9 @@ def _shared(template: str) -> str:
     """Translate nunjucks' `===`, `!==` and `elseif`, which Jinja2 does not know."""
 
     def tag(found: re.Match[str]) -> str:
-        text = _QUOTED.sub(lambda part: part[0][:2] if part[0] in ("===", "!==") else part[0], found[0])
+        text = _QUOTED.sub(
+            lambda part: f"{part[0][:2]} {_STRICTLY} {part[0][:2]}" if part[0] in ("===", "!==") else part[0], found[0]
+        )
         return re.sub(r"\A(\{%-?\s*)else\s?if\b", r"\1elif", text)
 
     return _TAG.sub(tag, template)

@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from timestep_lab.evals.datasets.case import Case
-from timestep_lab.model.comparison import CellRecord
+from timestep_lab.model.comparison import CellRecord, ScoreValue
 from timestep_lab.model.display import cost_text, duration_text
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Json
@@ -79,6 +79,8 @@ class Score:
     """The judge's reply came from the cache."""
     passes: bool | None = None
     """Whether it passes, if that is not determined by `value`; None otherwise."""
+    parts: tuple[ScoreValue, ...] = ()
+    """The scores it was computed from, if they have names of their own."""
 
 
 def passed(yes: bool, note: str | None = None) -> Score:

@@ -52,12 +52,14 @@ class AssertSet(Scorer):
         return asyncio.run(self.score(answer, case, Tools()))
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
-        from timestep_lab.evals.scorers.registry import score_one, together
+        from timestep_lab.evals.scorers.registry import score_with_parts, together
 
-        results = [await score_one(inner, answer, case, tools) for inner in self._made()]
+        scored = [await score_with_parts(inner, answer, case, tools) for inner in self._made()]
+        results = [(score, passes) for score, passes, _ in scored]
         mean, passes, note = together(results, self.pass_at)
+        parts = [part for score, _, inner in scored for part in (score, *inner)]
         judged = [score.cached for score, _ in results if score.source == "judge"]
-        return Score(mean, note, cached=bool(judged) and all(judged), passes=passes)
+        return Score(mean, note, cached=bool(judged) and all(judged), passes=passes, parts=tuple(parts))
 
 
 NO_LABEL = "(none)"

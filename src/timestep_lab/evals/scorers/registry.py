@@ -10,7 +10,7 @@ import json
 import math
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -277,7 +277,12 @@ async def score_answer(scorers: Sequence[Scorer], answer: Answer, case: Case, to
 async def _own_assertions(answer: Answer, case: Case, tools: Tools) -> list[ScoreValue]:
     """`assertions`: the weighted mean, labelled pass or fail; then a score per assertion name, the mean of those with
     that name; and if the case has a threshold, `passed`. Only the first counts in `overall`."""
-    own = [await score_one(make_scorer(spec), answer, case, tools) for spec in case.assertions]
+    scored = [await score_with_parts(make_scorer(spec), answer, case, tools) for spec in case.assertions]
+    own = [(score, passes) for score, passes, _ in scored]
+    named = [
+        (part.scorer, part) for spec, (score, _, parts) in zip(case.assertions, scored, strict=True)
+        for part in ((score,) if spec.get("name") else ()) + parts
+    ]  # fmt: skip
     mean, passes, note = together(own, case.vars.get("__threshold"))
     scores = [
         ScoreValue(
@@ -286,7 +291,7 @@ async def _own_assertions(answer: Answer, case: Case, tools: Tools) -> list[Scor
         )
     ]  # fmt: skip
     for name in assertion_names([case]):
-        alike = [s for spec, (s, _) in zip(case.assertions, own, strict=True) if spec.get("name") == name]
+        alike = [score for called, score in named if called == name]
         source = alike[0].source if all(s.source == alike[0].source for s in alike) else "scorer"
         notes = "; ".join(dict.fromkeys(s.note for s in alike if s.note)) or None
         value = weighted_mean([replace(s, weight=1.0) for s in alike] if all(s.weight == 0 for s in alike) else alike)
@@ -314,8 +319,15 @@ def together(results: Sequence[tuple[ScoreValue, bool | None]], threshold: Any) 
 
 
 def assertion_names(cases: Iterable[Any]) -> list[str]:
-    """Names given to the cases' own assertions."""
-    return list(dict.fromkeys(str(spec["name"]) for case in cases for spec in case.assertions if spec.get("name")))
+    """Names given to the cases' own assertions, and within their sets."""
+
+    def names(specs: Iterable[Any]) -> Iterator[str]:
+        for spec in specs:
+            if spec.get("name"):
+                yield str(spec["name"])
+            yield from names(spec.get("assertions") or ())
+
+    return list(dict.fromkeys(name for case in cases for name in names(case.assertions)))
 
 
 def _all_cached(scores: Iterable[ScoreValue]) -> bool:
@@ -355,6 +367,14 @@ def score_value(scorer: Scorer, score: Score) -> ScoreValue:
 
 async def score_one(scorer: Scorer, answer: Answer, case: Case, tools: Tools) -> tuple[ScoreValue, bool | None]:
     """The score, and whether it passes as an assertion."""
+    score, passes, _ = await score_with_parts(scorer, answer, case, tools)
+    return score, passes
+
+
+async def score_with_parts(
+    scorer: Scorer, answer: Answer, case: Case, tools: Tools
+) -> tuple[ScoreValue, bool | None, tuple[ScoreValue, ...]]:
+    """The same, and the scores of a set's own assertions."""
     try:
         if scorer.transform:
             answer = await in_scorer_thread(transformed, scorer.transform, answer, case)
@@ -363,7 +383,7 @@ async def score_one(scorer: Scorer, answer: Answer, case: Case, tools: Tools) ->
         score = passed(False, f"the answer cannot be transformed: {error}")
     except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answer is paid for and other scorers still run
         score = unknown(why_not(error))
-    return score_value(scorer, score), _passes(scorer, score)
+    return score_value(scorer, score), _passes(scorer, score), score.parts
 
 
 def transformed(scripts: Sequence[str], answer: Answer, case: Case) -> Answer:
