@@ -30,7 +30,7 @@ from timestep_lab.evals.plan import (
     refuse_alike,
 )
 from timestep_lab.evals.results import ComparisonRows, EvalContext, deciding_scorer, group_of
-from timestep_lab.evals.scorers.base import Scorer
+from timestep_lab.evals.scorers.base import Scorer, Scorers
 from timestep_lab.evals.scorers.registry import (
     ASSERTIONS,
     OVERALL,
@@ -64,7 +64,7 @@ async def new_comparison(
     agents: Sequence[AnyAgent] | AnyAgent | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None,
     prompts: Sequence[str] | str | None = None,
-    scorers: Sequence[object] | object = (),
+    scorers: Scorers = (),
     name: str | None = None,
     names: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
@@ -115,7 +115,7 @@ async def new_comparison(
 
 
 async def resume_comparison(
-    bench: EvalContext, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Sequence[object] | object = (), client: object = None,
+    bench: EvalContext, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Scorers = (), client: object = None,
     **options: object,
 ) -> Comparison:  # fmt: skip
     """Resume a comparison that was interrupted, cancelled or ran out of budget; its failed cells are tried again.
@@ -166,7 +166,7 @@ async def resume_comparison(
 
 
 async def rescored_comparison(
-    bench: EvalContext, id: str, scorers: Sequence[object] | object, **options: object
+    bench: EvalContext, id: str, scorers: Scorers, **options: object
 ) -> Comparison:  # fmt: skip
     """A comparison over stored answers, with additional or changed scorers. Running it runs no candidate.
 
@@ -299,7 +299,7 @@ async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], b
     return given[record.agent]
 
 
-def _scorers_again(record: ComparisonRecord, given: Sequence[object] | object) -> tuple[list[Scorer], list[str]]:
+def _scorers_again(record: ComparisonRecord, given: Scorers) -> tuple[list[Scorer], list[str]]:
     """All scorers, and the names of those that were passed now."""
     again = {scorer.name: scorer for scorer in make_scorers(given)}
     missing = [s["name"] for s in record.scorers if s["type"] == "function" and s["name"] not in again]

@@ -16,7 +16,7 @@ from timestep_lab.evals.engine import LocalExecutor
 from timestep_lab.evals.judging import Judges
 from timestep_lab.evals.plan import Budget, Options, check_prices
 from timestep_lab.evals.results import ComparisonRows, EvalContext
-from timestep_lab.evals.scorers.base import Answer, Tools
+from timestep_lab.evals.scorers.base import Answer, Scorers, Tools
 from timestep_lab.evals.scorers.registry import make_scorers, score_answer
 from timestep_lab.model.comparison import JUDGE
 from timestep_lab.model.errors import DataError, UsageError
@@ -138,7 +138,7 @@ _SCORED_AT_ONCE = 16
 
 
 async def score_traces(
-    bench: EvalContext, which: str | Sequence[str], scorers: Sequence[object] | object, *, limit: int | None = None, keep: bool = True,
+    bench: EvalContext, which: str | Sequence[str], scorers: Scorers, *, limit: int | None = None, keep: bool = True,
     again: bool = False, budget_usd: float | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Score traces; one row per trace: `trace_id`, each scorer's value, and in `note` why one could not score.

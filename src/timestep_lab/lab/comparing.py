@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.lab.lab import Lab
     from timestep_lab.model.comparison import GridLike
     from timestep_lab.ui.arena import ArenaView
@@ -179,9 +180,7 @@ def frame_of(rows: Sequence[dict[str, object]], names: Sequence[str]) -> pandas.
 class Watch:
     """Scores traces as they end, until `await watch.stop()` or the end of `async with lab.watch(…) as watch`."""
 
-    def __init__(
-        self, lab: Lab, scorers: Sequence[object] | object, sample: float, filter: str, budget_usd: float | None
-    ) -> None:
+    def __init__(self, lab: Lab, scorers: Scorers, sample: float, filter: str, budget_usd: float | None) -> None:
         from timestep_lab.evals.scorers.registry import make_scorers
 
         if not in_event_loop():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import AnyAgent, Cache, Plan
+    from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.evals.stopping import AA
     from timestep_lab.lab.comparing import OnEvent, Watch
     from timestep_lab.lab.lab import Lab
@@ -110,7 +111,7 @@ PLUMBING = frozenset({"writer", "toolbox", "runner", "chat_source", "trace_sourc
 def _compare(
     self: LabViews, data: object = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
-    scorers: Sequence[object] | object = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
+    scorers: Scorers = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: object = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
     budget_usd_per_answer: float | None = None, max_tokens_total: int | None = None, max_tool_calls: int | None = None,
@@ -126,7 +127,7 @@ def _compare(
 def _prepare(
     self: LabViews, data: object = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
-    scorers: Sequence[object] | object = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
+    scorers: Scorers = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: object = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
     budget_usd_per_answer: float | None = None, max_tokens_total: int | None = None, max_tool_calls: int | None = None,
@@ -141,7 +142,7 @@ def _prepare(
 def _plan(
     self: LabViews, data: object, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
-    scorers: Sequence[object] | object = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
+    scorers: Scorers = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: object = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
     budget_usd_per_answer: float | None = None, max_tokens_total: int | None = None, max_tool_calls: int | None = None,
@@ -354,7 +355,7 @@ class LabViews:
             models, agents, settings, prompts: The candidates are all combinations of these. `agents` may also contain functions (sync or
                 async; they take the input and return a text, or an object with `output` and `steps`) and services (`https://…`, or an
                 `Endpoint`); these are not combined with models and settings.
-            scorers: What is measured on each answer.
+            scorers: What is measured on each answer: texts such as `"contains"` or `"judge:is polite"`, objects with a `type`, functions.
             columns: Which columns of `data` are `input`, `expected` and `id`.
             limit: Use only the first `limit` cases.
             epochs: Repeat every case this many times, without using the cache between repeats.
@@ -371,7 +372,7 @@ class LabViews:
         return await comparing.run(self._lab, await self._prepared(await self._data(data), **options), on_event)
 
     async def aa(
-        self, data: Any, *, model: str | None = None, agent: AnyAgent | str | None = None, scorers: Sequence[Any] | Any = (),
+        self, data: Any, *, model: str | None = None, agent: AnyAgent | str | None = None, scorers: Scorers = (),
         alpha: float = 0.05, runs: int = 1000, seed: int = 0, **options: Any,
     ) -> AA:  # fmt: skip
         """A/A test: run the same candidate twice on every case and measure the false positive rate of a comparison with
@@ -443,7 +444,7 @@ class LabViews:
         return await (await self._prepared(data, **options)).plan()
 
     async def blame(
-        self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: object, scorers: Sequence[object] | object, plan: bool = False,
+        self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: object, scorers: Scorers, plan: bool = False,
         budget_usd: float | None = None, on_progress: Callable[[int, int], None] | None = None, **options: object,
     ) -> Blame | BlamePlan:  # fmt: skip
         """Find the change that made an agent worse: `await lab.blame(good="Front desk@3", bad="Front desk@7", cases=…,
@@ -501,7 +502,7 @@ class LabViews:
     # -- scoring traces
 
     async def score_traces(
-        self, which: str | Sequence[str] = "", *, scorers: Sequence[object] | object, limit: int | None = None, keep: bool = True,
+        self, which: str | Sequence[str] = "", *, scorers: Scorers, limit: int | None = None, keep: bool = True,
         again: bool = False, budget_usd: float | None = None,
     ) -> pandas.DataFrame:  # fmt: skip
         """Score existing traces; one row per trace. Scores are stored as rows of the view `scores`.
@@ -520,9 +521,7 @@ class LabViews:
         rows = await self._score_traces(which, scorers, limit=limit, keep=keep, again=again, budget_usd=budget_usd)
         return frame_of(rows, [scorer.name for scorer in make_scorers(scorers)])
 
-    async def _score_traces(
-        self, which: str | Sequence[str], scorers: Sequence[Any] | Any, **how: Any
-    ) -> list[dict[str, Any]]:
+    async def _score_traces(self, which: str | Sequence[str], scorers: Scorers, **how: Any) -> list[dict[str, Any]]:
         from timestep_lab.evals.over_traces import score_traces
         from timestep_lab.service.comparisons import eval_context
 
@@ -531,7 +530,7 @@ class LabViews:
     def watch(
         self,
         *,
-        scorers: Sequence[object] | object,
+        scorers: Scorers,
         sample: float = 1.0,
         filter: str = "",
         budget_usd: float | None = None,
@@ -544,7 +543,7 @@ class LabViews:
 
         return Watch(self._lab, scorers, sample, filter, budget_usd)
 
-    async def rescore(self, grid: Grid | str, *, scorers: Sequence[object] | object, **options: object) -> Grid:
+    async def rescore(self, grid: Grid | str, *, scorers: Scorers, **options: object) -> Grid:
         """Score the stored answers of a comparison with additional scorers, or with changed ones of the same name; no
         candidate is run.
 
@@ -553,7 +552,7 @@ class LabViews:
         """
         return await self._rescored(grid if isinstance(grid, str) else grid.id, scorers, options)
 
-    async def _rescored(self, id: str, scorers: Sequence[object] | object, options: dict[str, Any]) -> Grid:
+    async def _rescored(self, id: str, scorers: Scorers, options: dict[str, Any]) -> Grid:
         from timestep_lab.evals.compare import rescored_comparison
         from timestep_lab.lab import comparing
         from timestep_lab.service.comparisons import eval_context

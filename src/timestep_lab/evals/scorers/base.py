@@ -19,7 +19,7 @@ import asyncio
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -159,6 +159,12 @@ async def in_scorer_thread(function: Callable[..., T], *args: object) -> T:
     """Run a function on a thread pool reserved for scorers, so that slow ones do not block anything else."""
     return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
 
+
+AnyScorer = str | Mapping[str, Any] | Scorer | Callable[..., Any]
+"""One scorer, as users write it: a text such as `"contains"`, `"regex:^yes"` or `"judge:is polite"`, an object with a
+`type`, a Python function of the answer, or a `Scorer`."""
+Scorers = AnyScorer | Iterable[AnyScorer]
+"""One or several of them."""
 
 SCORERS: dict[str, type[Scorer]] = {}
 

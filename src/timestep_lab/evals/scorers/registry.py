@@ -21,7 +21,17 @@ from timestep_lab.evals import scorers as package
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.javascript import read_script
 from timestep_lab.evals.javascript_values import ScriptError, Undefined, as_text
-from timestep_lab.evals.scorers.base import SCORERS, Answer, Score, Scorer, Tools, in_scorer_thread, passed, unknown
+from timestep_lab.evals.scorers.base import (
+    SCORERS,
+    Answer,
+    Score,
+    Scorer,
+    Scorers,
+    Tools,
+    in_scorer_thread,
+    passed,
+    unknown,
+)
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.comparison import ScoreValue
 from timestep_lab.model.errors import LabError, UsageError
@@ -93,7 +103,7 @@ _SPEC = re.compile(r"(?P<type>[A-Za-z_][\w-]*)(?P<rest>.*)", re.DOTALL)
 _ENTRY_POINTS = "timestep_lab.scorers"
 
 
-def make_scorers(specs: Iterable[Any] | Any) -> list[Scorer]:
+def make_scorers(specs: Scorers) -> list[Scorer]:
     """Scorers with unique names. Raises `UsageError` for unknown names or options, or a duplicate name."""
     if isinstance(specs, str | Mapping | Scorer) or callable(specs):
         specs = [specs]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.cause.blame import Blame
     from timestep_lab.evals.cause.findings import BlamePlan
     from timestep_lab.evals.plan import AnyAgent
+    from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.runtime.forks import OnTools
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.recorded import ToolStub
@@ -296,7 +297,7 @@ class RemoteLab(RemoteLooking, Lab):
         return found_of(Why, await _last(self.causes.why(trace_id_of(run), **given), on_progress))
 
     async def blame(
-        self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: object, scorers: Sequence[object] | object, plan: bool = False,
+        self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: object, scorers: Scorers, plan: bool = False,
         budget_usd: float | None = None, on_progress: Callable[[int, int], None] | None = None, **options: object,
     ) -> Blame | BlamePlan:  # fmt: skip
         """As `Lab.blame`; the comparisons run on the server and stop when this call is cancelled."""
