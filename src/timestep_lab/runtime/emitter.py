@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 import secrets
 import time
@@ -126,6 +127,17 @@ async def with_unique_ids(stream: AsyncIterator[Any]) -> AsyncGenerator[Any, Non
         # A model may return any async iterator; a generator must be closed immediately, or its connection stays open.
         if isinstance(stream, AsyncGenerator):
             await stream.aclose()
+
+
+def decoded_arguments(arguments: str) -> str:
+    """Returns a call's arguments as the JSON of an object. Some servers (GLM's, vLLM with some templates) encode that JSON once more."""
+    if not arguments.lstrip().startswith('"'):
+        return arguments
+    try:
+        inner = json.loads(arguments)
+        return inner if isinstance(json.loads(inner), dict) else arguments
+    except ValueError:
+        return arguments
 
 
 Event = Any
@@ -266,7 +278,7 @@ class Emitter:
             id=new_id("function_call"),
             type="function_call",
             call_id=own_call_id(call_id),
-            name=name,
+            name=name.strip(),
             arguments="",
             status="in_progress",
         )
@@ -278,21 +290,29 @@ class Emitter:
         return call
 
     def arguments(self, delta: str, call: Any = None) -> Events:
-        """Emits arguments of `call`, by default of the most recently opened one."""
+        """Emits arguments of `call`, by default of the most recently opened one. Those encoded twice are emitted once they are complete."""
+        item = self._open if call is None else call
         if delta:
-            item = self._open if call is None else call
             item.arguments += delta
-            yield self._say(ResponseFunctionCallArgumentsDeltaEvent, 
-                type="response.function_call_arguments.delta", item_id=item.id, output_index=self._index_of(item),
-                delta=delta, sequence_number=self._next(),
-            )  # fmt: skip
+        if delta and not item.arguments.lstrip().startswith('"'):
+            yield from self._arguments_delta(item, delta)
+
+    def _arguments_delta(self, item: Any, delta: str) -> Events:
+        yield self._say(
+            ResponseFunctionCallArgumentsDeltaEvent,
+            type="response.function_call_arguments.delta",
+            item_id=item.id,
+            output_index=self._index_of(item),
+            delta=delta,
+            sequence_number=self._next(),
+        )
 
     def finish(self, usage: Usage | None, stop_reason: str, metadata: Mapping[str, str] | None = None) -> Events:
         """Ends the answer. `usage` is None when the provider reported none."""
         yield from self._close("incomplete" if stop_reason in CUT_SHORT else "completed")
         for call in self._open_calls:
             yield from self._close_item(call)
-        usage_block = None if usage is None else _usage_block(usage)
+        usage_block = None if usage is None else response_usage(usage)
         done = self._response.model_copy(
             update={
                 "output": list(self._items), "status": "completed", "usage": usage_block,
@@ -402,6 +422,9 @@ class Emitter:
             yield from self._close_part()
             item.status = status
         elif item.type == "function_call":
+            if item.arguments.lstrip().startswith('"'):
+                item.arguments = decoded_arguments(item.arguments)
+                yield from self._arguments_delta(item, item.arguments)
             item.arguments = item.arguments or "{}"
             item.status = "completed"
             yield self._say(ResponseFunctionCallArgumentsDoneEvent, 
@@ -424,7 +447,7 @@ class Emitter:
         )  # fmt: skip
 
 
-def _usage_block(usage: Usage) -> ResponseUsage:
+def response_usage(usage: Usage) -> ResponseUsage:
     return ResponseUsage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,

@@ -256,6 +256,8 @@ _STOP_REASONS = {
     "tool_use": "tool_calls", "refusal": "refusal",
 }  # fmt: skip
 DECLINED = "The model declined to answer."
+_LOST = "lost"
+"""Id of a block whose start event was missing."""
 
 
 class AnthropicModel(AdapterModel):
@@ -302,8 +304,10 @@ class _Answer:
         self._said_anything = False
         self._kind = ""
         """Type of the open block."""
-        self._index: int | None = None
+        self._index: int | None = -1
         """Index of the open block in the message."""
+        self._started: dict[int, tuple[str, str | None]] = {}
+        """Types and call ids of blocks that have not ended, by index; some servers give every block the same one."""
         self._kept: list[dict[str, Any]] = []
         """Blocks of the open reasoning item."""
         self._input = ""
@@ -331,8 +335,13 @@ class _Answer:
 
     def _content_block_start(self, event: Any) -> Events:
         block = event.content_block
-        if event.index == self._index or event.index in self._calls:
-            return  # sent twice
+        started = (block.type, getattr(block, "id", None))
+        if self._started.get(event.index) in (started, (block.type, _LOST)):
+            return  # sent twice, or after its first delta
+        if event.index in self._calls:
+            yield from self._whole_input(event.index)
+            del self._calls[event.index]
+        self._started[event.index] = started
         self._index, self._kind = event.index, block.type
         if block.type not in ("text", "tool_use"):
             yield from self._keep(block)
@@ -360,13 +369,13 @@ class _Answer:
     def _whole_input(self, index: int) -> Events:
         """Emits the input of a call that was complete in its start event, as sent by some servers of this API."""
         if given := self._given_inputs.pop(index, ""):
-            text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
-            yield from self._emit.arguments(text, self._calls[index])
+            yield from self._emit.arguments(_json_text(given), self._calls[index])
 
     def _lost_beginning(self, event: Any) -> Events:
         """Opens a block for a delta whose start event was missing."""
         self._index = event.index
         self._kind = {"input_json_delta": "tool_use", "thinking_delta": "thinking"}.get(event.delta.type, "text")
+        self._started[event.index] = (self._kind, _LOST)
         self._said_anything = self._said_anything or self._kind != "thinking"
         if self._kind == "tool_use":
             self._calls[event.index] = yield from self._emit.tool_call(NAMELESS, stays_open=True)
@@ -379,7 +388,8 @@ class _Answer:
     def _content_block_delta(self, event: Any) -> Events:
         delta = event.delta
         of_call = delta.type == "input_json_delta" and event.index in self._calls
-        if event.index != self._index and not of_call:
+        kind = {"text_delta": "text", "thinking_delta": "thinking"}.get(delta.type, self._kind)
+        if (event.index, kind) != (self._index, self._kind) and not of_call:
             yield from self._lost_beginning(event)
             of_call = event.index in self._calls
         if delta.type == "text_delta" and self._kind == "text":
@@ -387,9 +397,9 @@ class _Answer:
         elif of_call:
             if delta.partial_json:
                 self._given_inputs.pop(event.index, None)
-            yield from self._emit.arguments(delta.partial_json or "", self._calls[event.index])
+            yield from self._emit.arguments(_json_text(delta.partial_json), self._calls[event.index])
         elif delta.type == "input_json_delta":
-            self._input += delta.partial_json or ""
+            self._input += _json_text(delta.partial_json)
         elif delta.type == "thinking_delta":
             self._kept[-1]["thinking"] += delta.thinking or ""
             yield from self._emit.reasoning(delta.thinking or "")
@@ -399,6 +409,7 @@ class _Answer:
             self._citations.append(delta.citation)
 
     def _content_block_stop(self, event: Any) -> Events:
+        self._started.pop(event.index, None)
         if event.index in self._calls:
             yield from self._whole_input(event.index)
         if event.index != self._index:
@@ -421,8 +432,9 @@ class _Answer:
 
     def _message_delta(self, event: Any) -> Events:
         self._usage.update(_counted(event.usage))
-        self._stop_reason = event.delta.stop_reason or self._stop_reason
-        self._declined_because = getattr(event.delta.stop_details, "explanation", None) or ""
+        if event.delta is not None:
+            self._stop_reason = event.delta.stop_reason or self._stop_reason
+            self._declined_because = getattr(event.delta.stop_details, "explanation", None) or self._declined_because
         yield from ()
 
     def _message_stop(self, event: object) -> Events:
@@ -447,6 +459,11 @@ class _Answer:
             cache_write_tokens=written,
             reasoning_tokens=thought.get("thinking_tokens", 0),
         )
+
+
+def _json_text(given: object) -> str:
+    """Returns JSON as text; some servers send the object itself."""
+    return given or "" if isinstance(given, str | None) else json.dumps(given, ensure_ascii=False)
 
 
 def _step(block: Mapping[str, object]) -> str:

@@ -32,8 +32,16 @@ from timestep_lab.runtime.adapters.base import (
     between_tags,
     results_as_text,
 )
-from timestep_lab.runtime.adapters.clients import IDS, REASONING, REASONING_FIELDS, SHORT_ID, USAGE, ServerLimits
-from timestep_lab.runtime.emitter import Emitter, Events, provider_call_id
+from timestep_lab.runtime.adapters.clients import (
+    IDS,
+    REASONING,
+    REASONING_FIELDS,
+    SHORT_ID,
+    USAGE,
+    ServerLimits,
+    json_values,
+)
+from timestep_lab.runtime.emitter import Emitter, Events, decoded_arguments, provider_call_id
 from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.stream_items import (
     ANY_MODEL,
@@ -49,11 +57,16 @@ if TYPE_CHECKING:
 
 
 _STOP_REASONS = {
-    "stop": "stop", "length": "length", "max_tokens": "length", "model_length": "length", "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
+    "end_turn": "stop", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "complete": "stop",
+    "max_tokens": "length", "max_output_tokens": "length", "model_length": "length", "model_context_window_exceeded": "length",
+    "function_call": "tool_calls", "tool_use": "tool_calls", "tool_call": "tool_calls",
+    "content-filter": "content_filter", "safety": "content_filter", "sensitive": "content_filter", "recitation": "content_filter",
 }  # fmt: skip
-_FAILED = ("error", "abort", "network_error")
-"""Finish reasons of servers that failed: OpenRouter's, those of the servers behind it, and SGLang's."""
+"""Finish reasons in other words than OpenAI's: of the models behind a gateway, of TGI, Mistral, Gemini and GLM."""
+_FAILED = (
+    "error", "abort", "network_error", "insufficient_system_resource", "malformed_function_call", "function_call_filter",
+)  # fmt: skip
+"""Finish reasons of servers that failed: OpenRouter's, those of the servers behind it, SGLang's, DeepSeek's and Gemini's."""
 _KEEP_ALIVE = ("ping", "heartbeat", "keepalive", "keep-alive")
 AS_PARTS = "thinking"
 """A form of reasoning, besides field names and opening tags."""
@@ -86,12 +99,13 @@ class ChatCompletionsModel(AdapterModel):
         async with await self._asked(request) as stream:
             async for chunk in stream:
                 with self.reading():
-                    if not isinstance(chunk, Mapping):
-                        continue
-                    if "choices" not in chunk and chunk.get("object") == "error":  # as sent by FastChat and vLLM
-                        raise APIError(str(chunk.get("message")), stream.response.request, body=chunk)
-                    for event in answer.read(chunk):
-                        yield event
+                    for one in _objects(chunk):  # Gemini sends errors in a list
+                        if one.get("error") or (
+                            "choices" not in one and one.get("object") == "error"
+                        ):  # FastChat, vLLM
+                            raise APIError(str(one.get("message")), stream.response.request, body=one)
+                        for event in answer.read(one):
+                            yield event
         failed = answer.failed or (None if answer.is_whole(done=stream.done) else answer.unread)
         if failed:
             raise APIError("The answer failed.", stream.response.request, body=failed)
@@ -124,28 +138,17 @@ class ChatCompletionsModel(AdapterModel):
 
 
 class _Chunks(AsyncStream[Any]):
-    """Splits the stream into chunks. Skips empty keep-alive events, and splits events of servers that omit the blank line between them."""
+    """Splits the stream into chunks. Skips empty keep-alive events."""
 
     done = False
     """Whether the server sent `[DONE]`."""
 
     async def _iter_events(self) -> AsyncIterator[Any]:
         async for event in super()._iter_events():
-            for data in [event.data] if _is_json(event.data) else event.data.splitlines():
-                if (data := data.strip()) and event.event not in _KEEP_ALIVE:
-                    self.done = self.done or data.startswith("[DONE]")
-                    yield ServerSentEvent(event=event.event, data=data)
-
-
-def _is_json(data: str) -> bool:
-    """Returns whether data is one event; only data with several lines can be several events."""
-    if "\n" not in data:
-        return True
-    try:
-        json.loads(data)
-    except ValueError:
-        return False
-    return True
+            for data in json_values(event.data):
+                if event.event not in _KEEP_ALIVE:
+                    self.done = self.done or data[:6].upper() == "[DONE]"
+                    yield ServerSentEvent(event=event.event, data="[DONE]" if self.done else data)
 
 
 def chat_body(request: ModelRequest, model: str, prefix: str, without: Collection[str] = frozenset()) -> dict[str, Any]:
@@ -298,6 +301,9 @@ class ChatAnswer:
         self._tags = ThinkTags()
         self._extras: dict[str, list[dict[str, Any]]] = {}
         """Further reasoning data of the message, sent back with the calls that it led to."""
+        self._in_messages: str | None = ""
+        """Text read from messages; None once deltas had content."""
+        self._deprecated_call = False
         self._place: int | None = None
         """Index of the choice that is read; others are ignored."""
         self.failed: Any = None
@@ -312,17 +318,21 @@ class ChatAnswer:
         choices = _objects(chunk.get("choices"))
         if not choices and "usage" not in chunk and "created" not in chunk:
             self.unread = dict(chunk) or self.unread
-        choice = next((one for one in choices if self._place in (None, _index(one.get("index")))), None)
+        places = (None, self._place)
+        choice = next((one for one in choices if self._place is None or _index(one.get("index")) in places), None)
         if choice is None:
             return
-        self._place = _index(choice.get("index"))
+        self._place = _index(choice.get("index")) if self._place is None else self._place
         self._count(choice.get("usage"))
-        self._end_of(choice)
-        # Some servers send the whole message so far beside each delta, or at the end.
-        whole = {} if self._said_anything else _object(choice.get("message")) or {"content": choice.get("text")}
-        delta = _object(choice.get("delta")) or whole
-        thought = next((delta[name] for name in ("reasoning_content", "reasoning") if _is_text(delta.get(name))), "")
-        field = "reasoning_content" if thought == delta.get("reasoning_content") else "reasoning"
+        self._end_of(choice, chunk)
+        given = choice.get("delta") or choice.get("text")
+        delta = {"content": given} if isinstance(given, str) else _object(given)
+        if any(delta.get(name) for name in ("content", "tool_calls", "function_call", *REASONING_FIELDS)):
+            self._in_messages = None
+        elif message := _object(choice.get("message")):
+            delta = self._untold(message)
+        field = next((name for name in REASONING_FIELDS if _is_text(delta.get(name))), "")
+        thought = delta.get(field, "")
         for name in MESSAGE_EXTRAS:
             told = "".join([self._fragment(name, detail) for detail in _objects(delta.get(name))])
             thought = thought or told
@@ -338,10 +348,29 @@ class ChatAnswer:
                 yield from self._emit.annotation(
                     cited.get("url", ""), cited.get("title", ""), cited.get("start_index"), cited.get("end_index")
                 )
-        for piece in _objects(delta.get("tool_calls")):
-            yield from self._tool_piece(piece)
-        if asked := _object(delta.get("function_call")):  # the deprecated form of a single call
+        pieces = _objects(delta.get("tool_calls"))
+        for place, piece in enumerate(pieces):
+            nowhere = piece.get("index") is None and len(pieces) > 1
+            yield from self._tool_piece({**piece, "index": place} if nowhere else piece)
+        asked = _object(
+            delta.get("function_call")
+        )  # the deprecated form of a single call, which gateways send beside the other
+        if asked and (self._deprecated_call or not self._calls):
+            self._deprecated_call = True
             yield from self._tool_piece({"function": asked})
+
+    def _untold(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns what is new in a message that was sent beside deltas, at their end, or in their place: whole, in pieces, or growing."""
+        left_out = ["tool_calls", "function_call"] if self._calls else []
+        if self._in_messages is None:
+            if self._said_anything:
+                return {name: message.get(name) for name in ("tool_calls", "function_call") if name not in left_out}
+            left_out += REASONING_FIELDS
+        untold = {name: value for name, value in message.items() if name not in left_out}
+        if isinstance(content := untold.get("content"), str):
+            untold["content"] = content.removeprefix(self._in_messages or "")
+            self._in_messages = f"{self._in_messages or ''}{untold['content']}"
+        return untold
 
     def _count(self, used_by_server: object) -> None:
         """Records usage, which may come with every chunk, or as zeros after the real one."""
@@ -350,14 +379,15 @@ class ChatAnswer:
         ):
             self._usage = counted
 
-    def _end_of(self, choice: Mapping[str, object]) -> None:
+    def _end_of(self, choice: Mapping[str, object], chunk: Mapping[str, object]) -> None:
         reason = choice.get("finish_reason")
         reason = reason.get("type") if isinstance(reason, Mapping) else reason  # an object, in SGLang's own format
         self._finish_reason = str(reason) if reason else self._finish_reason
         for reason in (self._finish_reason, choice.get("native_finish_reason")):
-            if reason in _FAILED:
+            if str(reason).partition(":")[0].lower() in _FAILED:  # Gemini adds a reason of its own
                 failure = {"message": f"it ended its answer with the finish reason {reason!r}"}
                 self.failed = choice.get("error") or self.failed or failure
+        self.failed = _object(chunk.get("x_groq")).get("error") or self.failed
 
     def _fragment(self, name: str, fragment: Mapping[str, object]) -> str:
         """Keeps a fragment of reasoning and returns its text."""
@@ -388,8 +418,8 @@ class ChatAnswer:
             extras = {**call.extras, **(self._extras if call is self._calls[0] else {})}
             if extras:
                 call.item.provider_data = {"model": self._model, **extras}
-        usual = "tool_calls" if self._calls else "incomplete"
-        reason = _STOP_REASONS.get(self._finish_reason, self._finish_reason) if self._finish_reason else usual
+        told = (self._finish_reason or ("tool_calls" if self._calls else "incomplete")).partition(":")[0].lower()
+        reason = _STOP_REASONS.get(told, told)
         if reason == "content_filter" and not self._said_anything:
             yield from self._emit.refusal(WITHHELD)
         yield from self._emit.finish(self._usage, reason)
@@ -398,7 +428,9 @@ class ChatAnswer:
         yield from self._emit.reasoning(text, {"model": self._model, "field": field})
 
     def _content(self, content: Any, *, is_thought: bool = False) -> Events:
-        """Reads content: text or, from Mistral's reasoning models, a list of text and thinking parts."""
+        """Reads content: text or, from Mistral's and Databricks' reasoning models, a list of text and reasoning parts."""
+        if isinstance(content, int | float) and not isinstance(content, bool):
+            content = str(content)  # of gateways in languages where text of digits is a number
         if isinstance(content, str):
             self._said_anything = self._said_anything or (bool(content) and not is_thought)
             yield from self._told(self._tags.read(content), is_thought=is_thought)
@@ -408,13 +440,12 @@ class ChatAnswer:
                 yield from self._content(part)
             elif not isinstance(part, Mapping):
                 continue  # null, between parts
-            elif part.get("type") == "thinking":
-                inner = part.get("thinking") or ""
-                thought = inner if isinstance(inner, str) else "".join(str(one.get("text") or "") for one in inner)
-                if thought:
+            elif part.get("type") in ("thinking", "reasoning"):
+                inner = part.get("thinking") or part.get("summary") or part.get("text") or ""
+                if thought := inner if isinstance(inner, str) else "".join(str(one.get("text") or "") for one in inner):
                     yield from self._thought(thought, AS_PARTS)
             else:
-                yield from self._content(part.get("text") or "")
+                yield from self._content(part.get("text") or part.get("value") or "")
 
     def _told(self, pieces: Iterator[tuple[str, str]], *, is_thought: bool = False) -> Events:
         """`is_thought`: Gemini marks reasoning text with a flag, independent of tags."""
@@ -427,21 +458,28 @@ class ChatAnswer:
     def _tool_piece(self, piece: Mapping[str, object]) -> Events:
         self._said_anything = True
         yield from self._told(self._tags.end())
-        function = _object(piece.get("function"))
-        name, arguments = str(function.get("name") or ""), _arguments(function.get("arguments"))
+        function = _object(piece.get("function")) or piece  # Cloudflare sends name and arguments in the call itself
+        name = self._bare(str(function.get("name") or ""))
+        arguments = _arguments(function.get("arguments", function.get("parameters")))
         call = self._call_of(piece, name, arguments)
         self._name(call, name)
         call.named_again = name if not arguments and _whole(call.arguments) else ""
         call.extras |= {name: piece[name] for name in CALL_EXTRAS if piece.get(name)}
         if arguments == call.arguments and (name or _whole(arguments)):
             arguments = ""  # the whole call, or all of its arguments, were repeated
-        if not call.arguments and arguments.strip() == "{}":
+        if not call.arguments and arguments.strip() in ("{}", '""', "null"):
             call.empty, arguments = arguments, ""
         call.arguments += arguments
         if call.item is not None:
             yield from self._emit.arguments(arguments, call.item)
         elif call.name and (call.arguments or self._is_sure(call.name)):
             yield from self._open(call)
+
+    def _bare(self, name: str) -> str:
+        """Returns a name without the namespace and the markers of the format in which OpenAI's and Kimi's models write calls."""
+        name = name.partition("<|")[0].strip()
+        inner = name.removeprefix("functions.")
+        return inner if inner in self._names and name not in self._names else name
 
     def _name(self, call: _Call, piece: str) -> None:
         """Merges a delta of a name: servers send it complete (once or in every delta), in pieces, or cumulatively; known names decide."""
@@ -490,12 +528,15 @@ class ChatAnswer:
 
 
 def _whole(arguments: str) -> bool:
-    return bool(arguments) and INVALID_JSON not in arguments_object(arguments)
+    return bool(arguments) and INVALID_JSON not in arguments_object(decoded_arguments(arguments))
 
 
 def _index(given: Any) -> int | None:
-    """Returns a number, which some servers send as text."""
-    return int(given) if str(given).isdecimal() else None
+    """Returns a number, which some servers send as text or as a fraction. Bedrock's gateway counts from -1."""
+    try:
+        return int(given)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _object(given: object) -> Mapping[str, Any]:

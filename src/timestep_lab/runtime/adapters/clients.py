@@ -102,7 +102,7 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
 
     def make() -> AsyncClient:
         import httpx
-        from ollama import AsyncClient
+        from ollama import AsyncClient, ChatResponse
 
         async def own_key_only(request: httpx.Request) -> None:
             request.headers.pop("authorization", None)
@@ -114,11 +114,13 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
 
             async def _request(self, cls: Any, *args: Any, **options: Any) -> Any:
                 def made(**part: Any) -> Any:
-                    if isinstance(message := part.get("message"), dict):
-                        message_fields = {name: value for name, value in message.items() if value is not None}
-                        part["message"] = {"role": "assistant", **message_fields}
-                    for call in part["message"].get("tool_calls") or () if isinstance(message, dict) else ():
-                        call["function"]["arguments"] = arguments_object(call["function"].get("arguments") or {})
+                    if cls is ChatResponse:
+                        given = part.get("message")
+                        message = given if isinstance(given, dict) else {}
+                        known = {name: value for name, value in message.items() if value is not None}
+                        part["message"] = {"role": "assistant", **known}
+                        if calls := known.get("tool_calls"):
+                            part["message"]["tool_calls"] = _ollama_calls(calls)
                     return cls(**part)
 
                 return await super()._request(made, *args, **options)  # type: ignore[call-overload]
@@ -131,6 +133,17 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
         )
 
     return PerLoop(make, lambda client: client.close(), "ollama")  # type: ignore[no-untyped-call]
+
+
+def _ollama_calls(given: Any) -> list[dict[str, Any]]:
+    """Returns calls in Ollama's form; some servers of its API omit the inner object, or the list around a single call."""
+    calls = []
+    for call in given if isinstance(given, list) else [given]:
+        if isinstance(call, dict):
+            function = call.get("function") or call
+            arguments = arguments_object(function.get("arguments") or {})
+            calls.append({"function": {"name": str(function.get("name") or ""), "arguments": arguments}})
+    return calls
 
 
 def with_v1(url: str) -> str:
@@ -169,8 +182,12 @@ def response_hook(http: ModuleType) -> Callable[[Any], Awaitable[None]]:
         chunks = aiter(response.stream)
         begun = b"" if response.is_error else await _beginning(chunks)
         if response.is_success and _is_stream(begun, str(response.headers.get("content-type", ""))):
-            if response.request.url.path.endswith("/messages") and begun.lstrip().startswith(b"data:"):
-                response.stream = _continued(http, b"", _named_events(begun, chunks), response.stream)
+            path = response.request.url.path
+            if path.endswith("/messages") and begun.lstrip().startswith(b"data:"):
+                response.stream = _continued(http, b"", _each_line(begun, chunks, _named_event), response.stream)
+            elif path.endswith("/api/chat"):
+                lines = _each_line(begun, chunks, _line_of_json)
+                response.stream = _continued(http, b"", lines, response.stream, end=b"")
             else:
                 response.stream = _continued(http, begun, chunks, response.stream)
             return
@@ -210,16 +227,15 @@ def _is_stream(begun: bytes, media_type: str) -> bool:
     return isinstance(part, dict) and "done" in part
 
 
-def _continued(http: ModuleType, begun: bytes, rest: AsyncIterator[bytes], whole: Any) -> Any:
-    is_events = not begun.lstrip().startswith(b"{")
+def _continued(http: ModuleType, begun: bytes, rest: AsyncIterator[bytes], whole: Any, *, end: bytes = b"\n\n") -> Any:
+    """`end`: without a blank line, the clients drop the last event."""
 
     class Continued(http.AsyncByteStream):  # type: ignore[misc,name-defined]
         async def __aiter__(self) -> AsyncIterator[bytes]:
             yield begun
             async for chunk in rest:
                 yield chunk
-            if is_events:
-                yield b"\n\n"  # otherwise the clients drop a last event without a blank line
+            yield end
 
         async def aclose(self) -> None:
             await whole.aclose()
@@ -227,28 +243,55 @@ def _continued(http: ModuleType, begun: bytes, rest: AsyncIterator[bytes], whole
     return Continued()
 
 
-async def _named_events(begun: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Adds event names, which Anthropic's client requires and some gateways omit; the name is in the data too."""
+async def _each_line(
+    begun: bytes, rest: AsyncIterator[bytes], changed: Callable[[bytes], bytes]
+) -> AsyncIterator[bytes]:
     line, left = b"", begun
     while True:
         *lines, line = (line + left).splitlines(keepends=True) or [b""]
         if line.endswith(b"\n"):
             lines, line = [*lines, line], b""
         for one in lines:
-            yield _named_event(one)
+            yield changed(one)
         if (more := await anext(rest, None)) is None:
             break
         left = more
-    yield _named_event(line)
+    yield changed(line)
+
+
+def _line_of_json(line: bytes) -> bytes:
+    """Returns a line as Ollama's client can read it: it fails on empty lines, and ends lines at some characters within them too."""
+    line = line.strip().removeprefix(b"data:").lstrip()
+    for separator in ("\x85", "\u2028", "\u2029"):
+        line = line.replace(separator.encode(), f"\\u{ord(separator):04x}".encode())
+    return line + b"\n" if line.startswith(b"{") else b""
 
 
 def _named_event(line: bytes) -> bytes:
+    """Adds the name of an event, which Anthropic's client requires and some gateways omit; it is in the data too."""
     try:
         said = json.loads(line.removeprefix(b"data:")) if line.startswith(b"data:") else None
     except ValueError:
         said = None
     name = said.get("type") if isinstance(said, dict) else None
     return f"event: {name}\n".encode() + line.rstrip() + b"\n\n" if isinstance(name, str) else line
+
+
+def json_values(data: str) -> Iterator[str]:
+    """Yields the JSON values of an event, usually one: some servers omit the blank line between events, and gateways repeat `data:`."""
+    data = data.strip()
+    while data:
+        if not (data.startswith("data:") or "\n" in data or "}{" in data):
+            yield data
+            return
+        data = data.removeprefix("data:").lstrip()
+        try:
+            _, end = json.JSONDecoder().raw_decode(data)
+        except ValueError:
+            end = len(data.partition("\n")[0])
+        if end:
+            yield data[:end].strip()
+        data = data[end:].strip()
 
 
 def _asked_to_stream(request: Any) -> bool:
@@ -351,7 +394,8 @@ def _event(data: Mapping[str, object]) -> bytes:
 # --- Optional fields of requests that some Chat Completions servers reject
 
 
-REASONING_FIELDS = ("reasoning_content", "reasoning")
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text")
+"""In which servers send reasoning: DeepSeek and most others, OpenRouter and vLLM, Copilot."""
 SHORT_ID = "[a-zA-Z0-9]{9}"
 """Format of call ids that every server accepts: Mistral requires it, and OpenAI accepts at most 40 characters."""
 USAGE, REASONING, IDS = "usage", "reasoning", "ids"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError, UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
+    NAMELESS,
     TEXT_PARTS,
     AdapterModel,
     FunctionSpec,
@@ -85,16 +86,13 @@ class OllamaModel(AdapterModel):
                                 break  # Ollama does not support it: the first call is made, and the model is asked again afterwards
                             called = True
                             arguments = _text_of_arguments(call.function.arguments)
-                            for event in emitter.tool_call(call.function.name, arguments=arguments):
+                            for event in emitter.tool_call(call.function.name or NAMELESS, arguments=arguments):
                                 yield event
                         if part.done:
                             for event in told(tags.end()):
                                 yield event
-                            usage = Usage(
-                                requests=1, input_tokens=part.prompt_eval_count or 0, output_tokens=part.eval_count or 0
-                            )
                             reason = "tool_calls" if called else part.done_reason or "stop"
-                            for event in emitter.finish(usage, reason):
+                            for event in emitter.finish(_usage(part), reason):
                                 yield event
         except json.JSONDecodeError:
             return  # cut off in the middle of a line: the reader sees that nothing completed
@@ -131,6 +129,14 @@ class OllamaModel(AdapterModel):
         if "gpt-oss" in self.model:
             return "low" if effort == "none" else _LEVELS.get(effort, effort)
         return effort != "none"
+
+
+def _usage(part: Any) -> Usage | None:
+    """Returns the counts of the last part; None if there are none."""
+    read, written = part.prompt_eval_count, part.eval_count
+    if read is None and written is None:
+        return None
+    return Usage(requests=1, input_tokens=read or 0, output_tokens=written or 0)
 
 
 def _text_of_arguments(given: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from agents import Model, ModelResponse, ModelSettings
 from agents.models.openai_responses import OpenAIResponsesModel
+from openai.types.responses import ResponseUsage
 
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import AnswerSchema, set_aside_note, whole_response
+from timestep_lab.runtime.emitter import decoded_arguments, response_usage
 from timestep_lab.runtime.router import PerLoop
 
 if TYPE_CHECKING:
@@ -77,15 +81,50 @@ class ResponsesModel(Model):
             model_settings, tools, output_schema, handoffs, tracing,
             previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
         )  # fmt: skip
+        done: list[Any] = []
         try:
             async for event in stream:
-                if not hasattr(event, "type"):
+                if not hasattr(event, "type") or isinstance(getattr(event, "response", None), dict):
                     continue  # inserted by a gateway between the events; not an event of this API
-                if left_out and event.type in ("response.completed", "response.incomplete"):
-                    event.response.metadata = {**(event.response.metadata or {}), **set_aside_note(left_out)}
+                if event.type == "response.output_item.done":
+                    done.append(_as_specified(event.item))
+                elif event.type in ("response.completed", "response.incomplete"):
+                    response = event.response
+                    response.output = [_as_specified(item) for item in response.output or ()] or done
+                    response.usage = _usage(response.usage)
+                    response.metadata = {**(response.metadata or {}), **set_aside_note(left_out)}
                 yield event
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
+
+
+# --- Servers of this API other than OpenAI's leave out what they have said before, or do not count
+
+
+def _as_specified(item: Any) -> Any:
+    """Returns an output item with a call's arguments as text."""
+    if item.type == "function_call":
+        given = item.arguments
+        item.arguments = decoded_arguments(given) if isinstance(given, str) else json.dumps(given or {})
+    return item
+
+
+def _usage(counted: Any) -> ResponseUsage | None:
+    """Returns complete usage; None without counts."""
+    read, written = getattr(counted, "input_tokens", None), getattr(counted, "output_tokens", None)
+    if not isinstance(read, int) or not isinstance(written, int):
+        return None
+    into, out = counted.input_tokens_details, counted.output_tokens_details
+    return response_usage(
+        Usage(
+            requests=1,
+            input_tokens=read,
+            output_tokens=written,
+            cached_tokens=getattr(into, "cached_tokens", 0) or 0,
+            cache_write_tokens=getattr(into, "cache_write_tokens", 0) or 0,
+            reasoning_tokens=getattr(out, "reasoning_tokens", 0) or 0,
+        )
+    )
 
 
 def _set_aside(model: str, settings: ModelSettings) -> list[str]:
