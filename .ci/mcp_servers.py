@@ -15,6 +15,7 @@ import contextlib
 import http.server
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -136,7 +137,7 @@ SERVERS = {
             "resources": [
                 Use("list_resources", says="architecture.md"),
                 read("demo://resource/dynamic/text/7", "Resource 7"),
-                read("demo://resource/dynamic/blob/7", "kept in the lab"),
+                read("demo://resource/dynamic/blob/7", "stored as a file in the lab"),
                 Use("get-resource-reference", {"resourceType": "Text", "resourceId": 1}, "Resource 1"),
             ],
             "prompts": [
@@ -344,9 +345,8 @@ def installed(server: Server, place: Path) -> Path:
 
 
 def data(folder: Path) -> None:
-    """A folder that is a repository, with a picture in it that is not committed."""
-    if (folder / ".git").exists():
-        return
+    """A new folder that is a repository, with a picture in it that is not committed."""
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "pixel.png").write_bytes(PIXEL)
     for words in (["init", "-q"], ["config", "user.name", "Ada"], ["config", "user.email", "ada@example.org"]):

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.server.served import SETTINGS, Server, serve
-from tests.wire import Call, Deltas, Instead, Reply, Thought, WireServer, Words, chat_completions
+from tests.wire import Call, Deltas, Instead, Reply, Thought, WireServer, Words, chat_completions, openai_responses
 from timestep_lab import Lab
 from timestep_lab.model.ids import new_uuid
 from timestep_lab.runtime.settings import Settings
@@ -28,14 +28,25 @@ def running() -> Iterator[WireServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def running_openai() -> Iterator[WireServer]:
+    with WireServer(openai_responses) as server:
+        yield server
+
+
 @pytest.fixture
 def provider(running: WireServer) -> WireServer:
     return running.forget()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def lab(tmp_path_factory: pytest.TempPathFactory, running: WireServer) -> AsyncIterator[Server]:
-    settings = replace(SETTINGS, openai_compatible={"mine": f"{running.url}/v1"}, anthropic_api_key="a-key")
+async def lab(
+    tmp_path_factory: pytest.TempPathFactory, running: WireServer, running_openai: WireServer
+) -> AsyncIterator[Server]:
+    settings = replace(
+        SETTINGS, openai_compatible={"mine": f"{running.url}/v1"}, anthropic_api_key="a-key", openai_api_key="a-key",
+        openai_base_url=f"{running_openai.url}/v1", openai_responses=True,
+    )  # fmt: skip
     async with serve(tmp_path_factory.mktemp("served") / "lab.duckdb", settings) as server:
         yield server
 
@@ -217,6 +228,21 @@ async def test_who_asks_and_hints_are_told_to_a_provider_that_has_words_for_them
     assert (answer.parallel_tool_calls, answer.user, answer.service_tier) == (False, "ada", "flex")
     with pytest.raises(openai.BadRequestError, match="service_tier"):
         await client.responses.create(model="demo/echo", input="Hello", service_tier="flex")
+
+
+async def test_what_is_not_to_be_stored_is_not_stored_by_the_provider_either(
+    client: openai.AsyncOpenAI, provider: WireServer, running_openai: WireServer
+) -> None:
+    for model, server in ((MODEL, provider), ("openai/gpt-4.1", running_openai)):
+        server.forget().will(Reply(Words("Hi")))
+        for store in (False, True):
+            await client.responses.create(model=model, input="Hello", store=store)
+            await client.chat.completions.create(model=model, messages=HELLO, store=store)
+        await client.chat.completions.create(model=model, messages=HELLO)
+        assert [request.body.get("store") for request in server.requests] == [False, False, True, True, None]
+    answer = await client.responses.create(model="demo/echo", input="Hello", store=False)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(answer.id)
 
 
 @pytest.mark.parametrize(

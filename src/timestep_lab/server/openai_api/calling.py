@@ -90,8 +90,9 @@ reasoning is always included in a form that can be sent back.
 
 
 def beside(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -> Object:
-    """Model settings that pass the end user, the service tier and hints to the provider of `model`. The end user is
-    also recorded in the call's trace. Raises `UsageError` for an unsupported service tier.
+    """Model settings that pass the end user, the service tier, hints and whether the answer may be stored to the
+    provider of `model`. The end user is also recorded in the call's trace. Raises `UsageError` for an unsupported
+    service tier.
     """
     prefix = model.partition("/")[0]
     extra_args = {
@@ -100,7 +101,8 @@ def beside(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -
     if prefix in CHAT_COMPLETIONS or prefix == "openai":
         if prefix == "openai" and not openai_elsewhere:
             extra_args.pop("prediction", None)  # The Responses API has no such field.
-        return {"extra_args": extra_args} if extra_args else {}
+        settings = {"extra_args": extra_args, "store": given.get("store")}
+        return {name: value for name, value in settings.items() if value not in ({}, None)}
     if extra_args.get("service_tier") not in TIERS:
         raise unsupported("service_tier", model)
     who = extra_args.get("safety_identifier") or extra_args.get("user")

@@ -50,6 +50,10 @@ class FunctionTool(Strict):
     strict: bool | None = None
 
 
+class ResponseStreamOptions(Strict):
+    include_obfuscation: bool | None = None
+
+
 class ResponseBody(Strict):
     model: str | None = Field(None, max_length=500)
     input: str | list[dict[str, Any]] = Field([], max_length=1_000_000)
@@ -69,7 +73,7 @@ class ResponseBody(Strict):
     metadata: dict[str, str] | None = None
     include: list[str] | None = None
     truncation: str | None = None
-    stream_options: dict[str, Any] | None = None
+    stream_options: ResponseStreamOptions | None = None
     background: bool | None = None
     top_logprobs: int | None = None
     prompt: dict[str, Any] | None = None
