@@ -77,8 +77,8 @@ if TYPE_CHECKING:
     from timestep_lab.service.agents import Agents as Agents
     from timestep_lab.service.threads import Thread as Thread
     from timestep_lab.service.threads import Threads as Threads
-    from timestep_lab.ui.arena import ArenaView as ArenaView
     from timestep_lab.ui.chat import Chat as Chat
+    from timestep_lab.ui.duel import ArenaView as ArenaView
     from timestep_lab.ui.duel import Duel as Duel
     from timestep_lab.ui.explorer import TraceExplorer as TraceExplorer
     from timestep_lab.ui.grid import GridView as GridView
@@ -106,9 +106,8 @@ _NAMES = {
     "model.records": "AgentRecord Interruption RunRecord ThreadItem ThreadRecord Usage",
     "model.comparison": "ComparisonRecord",
     "model.events": "Event",
-    "ui.arena": "ArenaView",
+    "ui.duel": "ArenaView Duel",
     "ui.chat": "Chat",
-    "ui.duel": "Duel",
     "ui.explorer": "TraceExplorer",
     "ui.grid": "GridView",
     "ui.handoff_graph": "HandoffGraph",

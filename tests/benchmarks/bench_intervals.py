@@ -18,8 +18,7 @@ from timestep_lab.evals.judging import macro_f1_interval
 from timestep_lab.evals.results import ALPHA
 from timestep_lab.evals.rules import Ratio, median_ratio, tail_ratio, typical_ratio
 from timestep_lab.evals.statistics import mean_interval, paired_difference
-from timestep_lab.evals.statistics.agreement import agreement
-from timestep_lab.evals.statistics.intervals import Interval, skewed_interval, skewness, tango, wilson
+from timestep_lab.evals.statistics.intervals import Interval, agreement, skewed_interval, skewness, tango, wilson
 from timestep_lab.evals.statistics.paired import skew_rule_p
 from timestep_lab.evals.statistics.sequential import Watched
 

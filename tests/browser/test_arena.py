@@ -13,7 +13,7 @@ from tests.ui.sample_grid import MODELS
 from timestep_lab.evals.arena import Arena
 from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.store.store import open_store
-from timestep_lab.ui.arena import ArenaView
+from timestep_lab.ui.duel import ArenaView
 
 Show = Callable[..., Page]
 

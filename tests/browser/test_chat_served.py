@@ -269,6 +269,26 @@ def test_a_server_that_is_killed_loses_nothing(own_lab: Restarted, pages: Pages,
     round(own_lab, pages)
 
 
+def test_a_file_chosen_while_the_connection_is_closing_waits_for_the_next_one(lab: LabProcess, pages: Pages) -> None:
+    page = opened(pages, lab)
+    page.evaluate(
+        """() => {
+            window.open_state = Object.getOwnPropertyDescriptor(WebSocket.prototype, "readyState");
+            Object.defineProperty(WebSocket.prototype, "readyState", { configurable: true, get: () => WebSocket.CLOSING });
+        }"""
+    )
+    field(page).fill("What is in it?")
+    page.locator(".tl-chat-composer input[type=file]").set_input_files(
+        {"name": "short.txt", "mimeType": "text/plain", "buffer": b"One line."}
+    )
+    expect(page.get_by_role("img", name="Waiting for the server")).to_be_visible()
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    page.evaluate("() => Object.defineProperty(WebSocket.prototype, 'readyState', window.open_state)")
+    expect(page.get_by_role("button", name="Send")).to_be_enabled(timeout=45_000)
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".tl-chat-user .tl-chip")).to_contain_text("short.txt", timeout=45_000)
+
+
 # -- a run goes on
 
 

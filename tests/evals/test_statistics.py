@@ -32,8 +32,7 @@ from timestep_lab.evals.statistics import (
     sign_flips,
     wilson,
 )  # fmt: skip
-from timestep_lab.evals.statistics.agreement import kappa_by_variance
-from timestep_lab.evals.statistics.intervals import tango, unseen
+from timestep_lab.evals.statistics.intervals import kappa_by_variance, tango, unseen
 from timestep_lab.evals.statistics.paired import (
     batch_size,
     betting_p,

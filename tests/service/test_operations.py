@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from timestep_lab import Lab, NotFoundError, UsageError
-from timestep_lab.service.agents import Agents
+from timestep_lab.service.agents import Agents, Mcp
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.files import Files, VectorStores
-from timestep_lab.service.mcp import Mcp
 from timestep_lab.service.models import Models
 from timestep_lab.service.operation import operations
 from timestep_lab.service.runs import Runs

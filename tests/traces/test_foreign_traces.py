@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from tests.traces.test_interchange import any_value, request, span
 from timestep_lab.runtime.interchange import EXPORT_FORMATS, attribute_map, export_file, import_file, read_otlp
-from timestep_lab.runtime.interchange.lab_rows import Decoded
+from timestep_lab.runtime.interchange.export import Decoded
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF, read_otlp_logs
 from timestep_lab.store.store import Store, open_store
 

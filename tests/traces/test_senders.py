@@ -17,7 +17,7 @@ from tests.traces.senders.record import ROWS, VERSIONS, rows_of, table
 from tests.traces.test_interchange import request, span
 from timestep_lab.runtime.interchange import attribute_map, read_otlp
 from timestep_lab.runtime.interchange.conventions import span_row
-from timestep_lab.runtime.interchange.lab_rows import Decoded
+from timestep_lab.runtime.interchange.export import Decoded
 from timestep_lab.store.store import Store, open_store
 
 NAMES = [sender.name for sender in SENDERS]

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timestep_lab.evals.over_traces import Scrubber
-from timestep_lab.evals.statistics.agreement import Agreement, agreement
-from timestep_lab.evals.statistics.intervals import normal_cdf_array, two_sided_z
+from timestep_lab.evals.statistics.intervals import Agreement, agreement, normal_cdf_array, two_sided_z
 from timestep_lab.model.comparison import CellRecord
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.ids import new_id

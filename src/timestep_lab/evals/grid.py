@@ -24,8 +24,7 @@ from timestep_lab.evals.results import (
     scorer_names,
 )
 from timestep_lab.evals.rules import decide
-from timestep_lab.evals.statistics.agreement import agreement
-from timestep_lab.evals.statistics.intervals import mean_interval
+from timestep_lab.evals.statistics.intervals import agreement, mean_interval
 from timestep_lab.evals.statistics.paired import fisher, paired_difference
 from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     import pandas
 
     from timestep_lab.evals.datasets.case import Case
-    from timestep_lab.evals.regression import Regression
+    from timestep_lab.evals.exports import Regression
     from timestep_lab.evals.rules import RuleResult
 
 DF_COLUMNS = (
@@ -341,7 +340,7 @@ class Grid:
 
     def regression(self, baseline: Grid | str | Path) -> list[Regression]:
         """Compare each candidate with itself in a baseline: a `Grid`, or a file written by `save("….json")`."""
-        from timestep_lab.evals.regression import compare_with
+        from timestep_lab.evals.exports import compare_with
 
         return compare_with(self, baseline)
 

@@ -34,8 +34,7 @@ from timestep_lab.evals.scorers.registry import (
     with_overall,
 )
 from timestep_lab.evals.scorers.text import fold
-from timestep_lab.evals.statistics.agreement import tables_behind
-from timestep_lab.evals.statistics.intervals import expanded_quantiles
+from timestep_lab.evals.statistics.intervals import expanded_quantiles, tables_behind
 from timestep_lab.model.comparison import CandidateRecord, CellRecord, ScoreValue
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.store.base import in_thread

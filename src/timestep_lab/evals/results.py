@@ -13,8 +13,8 @@ import numpy as np
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.registry import ASSERTIONS, OVERALL, PASSED, assertion_names
-from timestep_lab.evals.statistics.agreement import LEAST_GROUPS
 from timestep_lab.evals.statistics.intervals import (
+    LEAST_GROUPS,
     Floats,
     is_pass_fail,
     mean_interval,

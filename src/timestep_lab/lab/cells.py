@@ -113,7 +113,7 @@ class OtelCells:
 
 
 def _store(lab: Lab, spans: list[ReadableSpan]) -> None:
-    from timestep_lab.runtime.interchange.agents_sdk import otlp_request
+    from timestep_lab.runtime.interchange.files import otlp_request
     from timestep_lab.runtime.interchange.otlp_in import read_otlp_json
 
     read_otlp_json(otlp_request(spans), lab.store.user_id).store(lab.store.db)

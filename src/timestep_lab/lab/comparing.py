@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from timestep_lab.evals.arena import length_difference
 from timestep_lab.evals.over_traces import Scrubber
 from timestep_lab.evals.results import ComparisonRows
-from timestep_lab.lab.chat_source import LabChatSource
+from timestep_lab.lab.serving import LabChatSource
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.comparison import CandidateRecord, CaseRecord, CellRecord, ComparisonRecord
 from timestep_lab.model.errors import LabError, UsageError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.lab.lab import Lab
     from timestep_lab.model.comparison import GridLike
-    from timestep_lab.ui.arena import ArenaView
+    from timestep_lab.ui.duel import ArenaView
     from timestep_lab.ui.grid import GridView
 
 
@@ -365,7 +365,7 @@ def grid_view(lab: Lab, grid: Grid | str) -> GridView:
 def arena_view(lab: Lab, grid: Grid | str, seed: int | None) -> ArenaView:
     from timestep_lab.evals.arena import Arena
     from timestep_lab.service.comparisons import ArenaVotes
-    from timestep_lab.ui.arena import ArenaView
+    from timestep_lab.ui.duel import ArenaView
 
     shown = lab.comparison(grid) if isinstance(grid, str) else grid
     return ArenaView(Arena(ArenaVotes(lab.comparisons, shown.record.user_id), shown, seed=seed))

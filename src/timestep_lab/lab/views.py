@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.runtime.tape import Tape
     from timestep_lab.service.traces import Traces
-    from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.chat import Chat
     from timestep_lab.ui.chat_state import ChatSource
-    from timestep_lab.ui.duel import Duel
+    from timestep_lab.ui.duel import ArenaView, Duel
     from timestep_lab.ui.explorer import TraceExplorer
     from timestep_lab.ui.grid import GridView
     from timestep_lab.ui.handoff_graph import HandoffGraph
@@ -233,7 +232,7 @@ class LabViews:
     @cached_property
     def chat_source(self) -> ChatSource:
         """The data source of the chat component."""
-        from timestep_lab.lab.chat_source import LabChatSource
+        from timestep_lab.lab.serving import LabChatSource
 
         return LabChatSource(self._lab)
 

@@ -7,8 +7,10 @@ unsupported ones by name.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 from timestep_lab.model.arguments import did_you_mean
@@ -50,10 +52,20 @@ def validate_settings(given: Mapping[str, object] | None) -> dict[str, Any]:
         result[name] = value if name in _FREE_INSIDE else _snake_inside(value)
     if isinstance(result.get("reasoning"), str):
         result["reasoning"] = {"effort": result["reasoning"]}
-    _check_values(result)
+    try:
+        _check_text(json.dumps(result))
+    except TypeError:  # Values that only Python has, such as the SDK's own objects.
+        _check_values(result)
     return result
 
 
+@lru_cache(maxsize=256)
+def _check_text(settings: str) -> None:
+    """Checks settings given as JSON. Every run builds its agents anew, and the SDK's check takes about a millisecond for each."""
+    _check_values(json.loads(settings))
+
+
+@cache
 def known_settings() -> tuple[str, ...]:
     from dataclasses import fields
 

@@ -22,7 +22,7 @@ from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import encoded
 from timestep_lab.model.errors import AuthError, LabError
 from timestep_lab.runtime.tools.builtin import check_arguments
-from timestep_lab.server.api.sql import as_json
+from timestep_lab.server.api.operations import as_json
 from timestep_lab.server.errors import error_response
 from timestep_lab.server.fair_reads import FairReads
 from timestep_lab.server.gate import Tokens

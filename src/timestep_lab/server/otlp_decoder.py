@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from timestep_lab.runtime.worker import Worker, WorkerDied, too_much
 
 if TYPE_CHECKING:
-    from timestep_lab.runtime.interchange.lab_rows import Decoded
+    from timestep_lab.runtime.interchange.export import Decoded
 
 WORTH_SENDING = 64 * 1024
 """Size in bytes below which a request is decoded in this process."""

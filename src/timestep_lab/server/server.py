@@ -31,15 +31,7 @@ from timestep_lab import __version__
 from timestep_lab.model.errors import AuthError, UsageError
 from timestep_lab.server import errors as error_response
 from timestep_lab.server import openai_api
-from timestep_lab.server.api import (
-    auth,
-    changes,
-    health,
-    operations,
-    sql,
-    trace_files,
-    traces,
-)
+from timestep_lab.server.api import auth, changes, health, operations, trace_files, traces
 from timestep_lab.server.api.health import Counting, Metrics
 from timestep_lab.server.chatkit import server as chatkit
 from timestep_lab.server.fair_reads import FairReads
@@ -60,7 +52,7 @@ if TYPE_CHECKING:
 
 ROUTERS = (
     health.router, auth.router, traces.router, *operations.ROUTERS, trace_files.mine, trace_files.router, trace_files.shared,
-    trace_files.comparisons, sql.router, changes.router, chatkit.router, openai_api.router,
+    trace_files.comparisons, operations.router, changes.router, chatkit.router, openai_api.router,
 )  # fmt: skip
 """In the order in which paths are matched: `/traces/suggest` and `/traces/score` before `/traces/{trace_id}`."""
 IMPORT_S = 90.0

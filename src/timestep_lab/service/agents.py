@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
 from annotated_types import Len
 
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.clock import to_aware_utc, utc_now
 from timestep_lab.model.codec import JsonObject, Ref
+from timestep_lab.model.display import redact_url
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT, new_uuid
 from timestep_lab.model.records import LIMITS, AgentRecord, McpServerRecord, differences
+from timestep_lab.runtime.mcp.toolbox import McpCatalog
 from timestep_lab.service import operation as op
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import Statement
@@ -283,8 +286,7 @@ class Agents:
         name or id. Raises `NotFoundError`.
         """
         from timestep_lab.runtime.mcp.server_records import split_tool_id
-        from timestep_lab.runtime.tools.builtin import builtin_record
-        from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
+        from timestep_lab.runtime.tools.builtin import CLIENT_TOOLS, builtin_record
 
         if tool in CLIENT_TOOLS:
             return tool
@@ -520,7 +522,7 @@ def _builtin_tools() -> tuple[str, ...]:
 
 
 def _no_tool(tool: str, servers: Iterable[McpServerRecord]) -> NoReturn:
-    from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
+    from timestep_lab.runtime.tools.builtin import CLIENT_TOOLS
 
     known = [*_builtin_tools(), *CLIENT_TOOLS]
     # The rules of a server of functions name each of them.
@@ -530,3 +532,33 @@ def _no_tool(tool: str, servers: Iterable[McpServerRecord]) -> NoReturn:
         f"There is no built-in tool {tool!r}.{meant}",
         f"Built-in tools: {', '.join(known)}. Write a tool of another MCP server as server.tool.",
     )
+
+
+# --- `lab.mcp`: a user's MCP servers and their tools, as operations
+
+
+ON_ITS_MACHINE = "A served lab does not start commands. Pass url=…, or add the server on the lab's own machine: timestep-lab mcp add."
+
+
+@says_await("lab.mcp")
+@op.noun("mcp")
+class Mcp(McpCatalog):
+    """MCP servers: `.add(name, command=[…])`, `.add(name, url=…)`, `.add_function(f)`, `.list()`, `.remove(name)`, `await .tools()`."""
+
+    list = op.get("/mcp")(McpCatalog.list)
+    add = op.post("/mcp", status=201, local={"command": ON_ITS_MACHINE, "env": ON_ITS_MACHINE})(McpCatalog.add)
+    tools = op.get("/mcp/tools")(McpCatalog.tools)
+    survey = op.get("/mcp/survey")(McpCatalog.survey)
+    resources = op.get("/mcp/resources")(McpCatalog.resources)
+    read_resource = op.get("/mcp/resource")(McpCatalog.read_resource)
+    prompts = op.get("/mcp/prompts")(McpCatalog.prompts)
+    get_prompt = op.post("/mcp/prompts")(McpCatalog.get_prompt)
+    forget = op.delete("/mcp/{server_id}")(McpCatalog.forget)
+
+    def __repr__(self) -> str:
+        """Lists the servers without connecting to them; `await lab.mcp.survey()` checks whether they answer."""
+        listed = [
+            f"  {server.name}  {redact_url(server.url) if server.url else ' '.join(server.command)}"
+            for server in self.list()
+        ]
+        return "\n".join(["MCP servers:", "  lab  (built in)", *listed])

@@ -2,22 +2,304 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Annotated, NoReturn
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from annotated_types import Interval, Len
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import JsonObject
-from timestep_lab.model.events import AnswerCompleted, Event
-from timestep_lab.model.records import ModelAnswer, ModelRef, ProviderStatus
+from timestep_lab.model.errors import BudgetError, SettingsError, UsageError
+from timestep_lab.model.events import AnswerCompleted, AnswerDelta, AnswerStarted, Event
+from timestep_lab.model.records import Json, ModelAnswer, ModelRef, ProviderStatus, Usage
+from timestep_lab.model.spans import SpanRecord
 from timestep_lab.service import operation as op
 from timestep_lab.service.agents import Instructions, ModelName
-from timestep_lab.service.model_call import ModelCall, answer, read_format, read_items, read_tools
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import in_thread
+
+if TYPE_CHECKING:
+    from agents import FunctionTool, Model
+
+    from timestep_lab.runtime.adapters.base import AnswerSchema
+
+
+# --- A single call of a model through the router, without an agent. Each call is a trace of the calling user
+
+
+OF_A_FUNCTION = ("type", "name", "description", "parameters", "strict")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """The request of one model call."""
+
+    model: str
+    input: Sequence[Mapping[str, Json]]
+    """Responses API input items."""
+    instructions: str | None = None
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    functions: Sequence[Mapping[str, Json]] = ()
+    """Function tools, each `{"name", "description", "parameters", "strict"}`. The caller executes them."""
+    format: Mapping[str, Json] | None = None
+    """The response format, as in the Responses API: `{"type": "json_schema", "name", "schema", …}` or `{"type":
+    "json_object"}`.
+    """
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    """Stored with the call's trace."""
+    workflow: str = "OpenAI API"
+    """The workflow name of the call's trace."""
+
+
+# --- The events of a call
+
+
+async def stream(
+    scope: Scope,
+    call: ModelCall,
+    *,
+    on_start: Callable[[str, str], None] = lambda model, trace_id: None,
+    on_span: Callable[[SpanRecord], None] | None = None,
+) -> AsyncIterator[Any]:
+    """Responses API events, ending with `response.completed`. Raises what the router raises before the first event.
+    Must be closed in the task that opened it.
+
+    `on_start` receives the model's full name and the trace id, `on_span` the recorded generation span.
+    """
+    from agents import ModelSettings, ModelTracing
+
+    from timestep_lab.runtime.attachments import with_files
+    from timestep_lab.runtime.model_settings import validate_settings
+    from timestep_lab.runtime.tracing import traced_call
+
+    input: list[Any] = await with_files(scope.files, call.input)
+    model: Model = scope.router.get_model(call.model)
+    settings, functions = ModelSettings(**validate_settings(call.settings)), [_function(f) for f in call.functions]
+    with traced_call(scope.writer, scope.store.user_id, call.workflow, call.metadata, on_span) as trace_id:
+        on_start(str(getattr(model, "full", call.model)), trace_id)
+        events: Any = model.stream_response(
+            call.instructions, input, settings, [*functions], _schema(call), [], ModelTracing.ENABLED,
+            previous_response_id=None, conversation_id=None, prompt=None,
+        )  # fmt: skip
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+
+async def answer(scope: Scope, call: ModelCall, *, timeout_s: float) -> AsyncGenerator[Event, None]:
+    """`AnswerStarted`, `AnswerDelta`s, `AnswerCompleted`. Closing it early ends the call; the partial output is kept in
+    its trace.
+
+    Before the first event, raises what the router raises; later `ProviderError`, and `BudgetError` after `timeout_s`
+    seconds.
+    """
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
+    # In its own task: the Agents SDK keeps the current trace in context variables, and the generator may be closed in a different task.
+    task = asyncio.create_task(_ask(scope, call, timeout_s, events.put_nowait))
+    task.add_done_callback(lambda _: events.put_nowait(None))
+    try:
+        while event := await events.get():
+            yield event
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _ask(scope: Scope, call: ModelCall, timeout_s: float, tell: Callable[[Event], None]) -> None:
+    recorded: list[SpanRecord] = []
+    began: list[AnswerStarted] = []
+
+    def on_start(model: str, trace_id: str) -> None:
+        began.append(AnswerStarted(model=model, trace_id=trace_id))
+        tell(began[0])
+
+    calls: dict[int, tuple[str, str]] = {}
+    last: Any = None
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit, aclosing(stream(scope, call, on_start=on_start, on_span=recorded.append)) as events:  # type: ignore[type-var]
+            async for last in events:
+                if delta := _delta(last, calls):
+                    tell(delta)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise BudgetError(
+            f"The answer was stopped: {call.model} took longer than {timeout_s:g} s.",
+            "The partial output is kept in its trace. Increase timeout_s=…",
+            code="timeout_s",
+        ) from None
+    finally:
+        await scope.writer.barrier().reached()
+    tell(AnswerCompleted(answer=_answer(began[0], last.response, recorded)))
+
+
+def _delta(event: Any, calls: dict[int, tuple[str, str]]) -> AnswerDelta | None:
+    """The delta of a Responses API event, or None. `calls` maps output indexes to call id and tool name; it is filled
+    here.
+    """
+    match event.type:
+        case "response.output_text.delta" | "response.refusal.delta":
+            return AnswerDelta(delta=event.delta)
+        case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
+            return AnswerDelta(field="reasoning", delta=event.delta)
+        case "response.output_item.added" if event.item.type == "function_call":
+            calls[event.output_index] = event.item.call_id, event.item.name
+            delta = ""
+        case "response.function_call_arguments.delta":
+            delta = event.delta
+        case _:
+            return None
+    call_id, tool = calls[event.output_index]
+    return AnswerDelta(field="arguments", delta=delta, call_id=call_id, tool=tool)
+
+
+def _answer(began: AnswerStarted, response: Any, recorded: Sequence[SpanRecord]) -> ModelAnswer:
+    span = recorded[-1]
+    items = tuple(item.model_dump(exclude_none=True) for item in response.output)
+    parts = [part for item in items if item["type"] == "message" for part in item["content"]]
+    known = span.input_tokens is not None or span.output_tokens is not None
+    usage = Usage(
+        requests=1, input_tokens=span.input_tokens or 0, output_tokens=span.output_tokens or 0, cached_tokens=span.cached_tokens or 0,
+        reasoning_tokens=span.reasoning_tokens or 0,
+    )  # fmt: skip
+    took = None if span.ended_at is None else (span.ended_at - span.started_at).total_seconds() * 1000.0
+    return ModelAnswer(
+        model=began.model, text="".join(str(part.get("text", part.get("refusal", ""))) for part in parts), items=items,
+        stop_reason=span.stop_reason, usage=usage if known else None, cost_usd=span.cost_usd, ttft_ms=span.ttft_ms,
+        duration_ms=took, trace_id=began.trace_id,
+    )  # fmt: skip
+
+
+# --- Validation of the input items, the tools and the response format
+
+
+ROLES = ("system", "developer", "user", "assistant")
+NEEDS = {
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+    "reasoning": ("summary",),
+}
+
+
+def read_items(given: str | Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
+    """Responses API input items from a text or a list. Raises `UsageError` that identifies an invalid item."""
+    if not given or (isinstance(given, str) and not given.strip()):
+        raise UsageError("The prompt is empty.", "Pass a non-empty prompt.", param="prompt")
+    items: list[Mapping[str, Json]] = [{"role": "user", "content": given}] if isinstance(given, str) else [*given]
+    for place, item in enumerate(items, 1):
+        if why := _unreadable(item):
+            raise UsageError(
+                f"Item {place} of the prompt is invalid: {why}.",
+                'Write a message as {"role": "user", "content": "…"}, a call and its result as {"type": "function_call", "call_id", "name", '
+                '"arguments"} and {"type": "function_call_output", "call_id", "output"}.',
+                param="prompt",
+            )
+    return items
+
+
+def _unreadable(item: Mapping[str, Json]) -> str:
+    """Why an item cannot be sent; empty if it is valid."""
+    kind = item.get("type", "message")
+    if kind in NEEDS:
+        missing = [name for name in NEEDS[kind] if name not in item]
+        return f"a {kind} needs its {' and '.join(missing)}" if missing else ""
+    if kind != "message":
+        return f"its type is {kind!r}"
+    role, content = item.get("role"), item.get("content")
+    if role not in ROLES:
+        return f"its role is {role!r}, not one of {', '.join(ROLES)}"
+    if "tool_calls" in item:
+        return "tool calls must be separate items"
+    parts = content if isinstance(content, list) else []
+    if not isinstance(content, str) and not (
+        parts and all(isinstance(part, Mapping) and "type" in part for part in parts)
+    ):
+        return "its content is neither a string nor a list of content parts"
+    return ""
+
+
+def read_tools(given: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
+    """Function tools in the form of the Responses API or of Chat Completions. Raises `UsageError` that identifies an
+    invalid one.
+    """
+    read: list[Mapping[str, Json]] = []
+    for place, tool in enumerate(given, 1):
+        inner = tool.get("function")
+        function = {"type": tool.get("type"), **inner} if isinstance(inner, Mapping) else dict(tool)
+        name = function.get("name")
+        if function.get("type", "function") != "function":
+            raise _tool_error(place, f"its type is {function['type']!r}, but only functions are supported")
+        if not isinstance(name, str) or not name:
+            raise _tool_error(place, "it has no name")
+        if unknown := sorted(set(function) - set(OF_A_FUNCTION)):
+            raise _tool_error(
+                place, f"a function has no field {unknown[0]!r}.{did_you_mean(unknown[0], OF_A_FUNCTION)}"
+            )
+        if not isinstance(function.get("parameters") or {}, Mapping):
+            raise _tool_error(place, "its parameters are not a JSON Schema")
+        read.append(function)
+    return read
+
+
+def _tool_error(place: int, why: str) -> UsageError:
+    return UsageError(
+        f"Tool {place} is invalid: {why.rstrip('.')}.",
+        'Write it as {"name": "lookup", "description": "…", "parameters": {"type": "object", "properties": {…}}}.',
+        param="tools",
+    )
+
+
+def _function(given: Mapping[str, Json]) -> FunctionTool:
+    from agents import FunctionTool
+
+    tool = FunctionTool(
+        name=given["name"], description=given.get("description") or "",
+        params_json_schema=dict(given.get("parameters") or {"type": "object", "properties": {}}),
+        on_invoke_tool=_never, strict_json_schema=False,
+    )  # fmt: skip
+    # Set afterwards: the SDK would rewrite the caller's schema if it were passed in.
+    tool.strict_json_schema = bool(given.get("strict"))
+    return tool
+
+
+async def _never(_context: Any, _arguments: str) -> str:
+    raise AssertionError("the caller runs the tools")
+
+
+def read_format(given: Mapping[str, Json] | None, param: str) -> Mapping[str, Json] | None:
+    """The response format for the Responses API, or None for plain text. Raises `SettingsError` for an unknown format."""
+    kind = (given or {}).get("type", "text")
+    if not given or kind == "text":
+        return None
+    known = {"json_object": {"type"}, "json_schema": {"type", "name", "description", "schema", "strict"}}
+    if kind not in known or (kind == "json_schema" and not isinstance(given.get("schema"), Mapping)):
+        raise SettingsError(
+            f"Unknown response format {given!r}.",
+            "Use text, json_object, or json_schema with a schema.",
+            param=param,
+        )
+    if unknown := sorted(set(given) - known[kind]):
+        raise SettingsError(f"A format of type {kind} has no field {unknown[0]!r}.", "Remove it.", param=param)
+    return given
+
+
+def _schema(call: ModelCall) -> AnswerSchema | None:
+    if call.format is None:
+        return None
+    from timestep_lab.runtime.adapters.base import AnswerSchema
+
+    asked = call.format
+    return AnswerSchema(
+        asked.get("schema"), strict=bool(asked.get("strict")), name=asked.get("name") or "final_output",
+        description=asked.get("description"),
+    )  # fmt: skip
+
 
 ONE_ANSWER = "One answer"
 """The workflow name of traces of `lab.ask`."""

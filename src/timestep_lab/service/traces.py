@@ -23,11 +23,11 @@ from timestep_lab.model.records import (
     TitledGraph,
 )
 from timestep_lab.model.spans import SpanRecord
-from timestep_lab.service import again, sharing
 from timestep_lab.service import operation as op
-from timestep_lab.service.again import AgainChanges, AgainPlan
+from timestep_lab.service import sharing
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.operation import Scope, TraceId
+from timestep_lab.service.runs import AgainChanges, AgainPlan, plan_again, run_again
 from timestep_lab.service.sharing import SharedTrace
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.store.filters.suggestions import Suggestion, suggest
@@ -430,7 +430,7 @@ class Traces:
         Raises `NotFoundError`, `UsageError` for changes that have no effect, `RunError` if the trace is not a run of
         this lab.
         """
-        return await again.plan(self._scope, trace_id, changes)
+        return await plan_again(self._scope, trace_id, changes)
 
     @op.post("/traces/{trace_id}/again", status=201)
     async def run_again(self, trace_id: TraceId, **changes: Unpack[AgainChanges]) -> RunRecord:
@@ -439,7 +439,7 @@ class Traces:
 
         Raises what `plan_again` raises.
         """
-        return await again.start(self._scope, trace_id, changes)
+        return await run_again(self._scope, trace_id, changes)
 
     @op.get("/traces/{trace_id}/waiting")
     def waiting(self, trace_id: TraceId) -> list[Interruption]:

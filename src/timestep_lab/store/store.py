@@ -2,33 +2,277 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.display import without_credentials
 from timestep_lab.model.errors import ConflictError, UsageError
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import (
     AgentRecord,
     DatasetRecord,
+    Json,
     McpServerRecord,
+    Page,
     RunRecord,
     RunStateRecord,
     ScoreRecord,
     ShareRecord,
+    ThreadItem,
+    ThreadRecord,
 )
-from timestep_lab.store.base import Change, Database, Rows
+from timestep_lab.store.base import Change, Database, Rows, Statement
 from timestep_lab.store.table import Table
-from timestep_lab.store.threads import Threads
 
 if TYPE_CHECKING:
     from timestep_lab.store.quota import Quota
     from timestep_lab.store.traces import Traces
+
+
+# --- Threads, their visible items, and the session log of the model
+#
+# Positions (`item_index`, `seq`) are assigned by counters in the thread's row, in the transaction that writes the items: they follow the
+# order of writes, independent of clocks, and are unique.
+
+
+BELONGING = ("thread_items", "session_items", "run_states", "runs")
+"""Tables whose rows are deleted with their thread. Traces are kept, as a record of what happened."""
+
+
+class Threads(Table[ThreadRecord]):
+    """A user's threads. All methods raise `NotFoundError` for a thread or an item that does not exist."""
+
+    def __init__(self, db: Database, user_id: str) -> None:
+        super().__init__(db, user_id, "threads", ThreadRecord, noun="thread", topic="threads")
+        self._items = Table(db, user_id, "thread_items", ThreadItem, noun="thread item", order="item_index")
+
+    # -- items
+
+    def items(
+        self, thread_id: str, after: str | None = None, limit: int = 20, *, newest_first: bool = False
+    ) -> Page[ThreadItem]:
+        """Returns one page of a thread's items in order. `after` is the id of the last item of the previous page."""
+        return self._items.page(after=after, limit=limit, newest_first=newest_first, thread_id=thread_id)
+
+    def all_items(self, thread_id: str) -> list[ThreadItem]:
+        return self._items.find(thread_id=thread_id)
+
+    def get_item(self, item_id: str) -> ThreadItem:
+        return self._items.get(item_id)
+
+    def append_items(self, thread_id: str, items: Sequence[ThreadItem]) -> list[ThreadItem]:
+        """Appends items in one transaction and returns them with their `item_index`.
+
+        Raises `ConflictError` when an id exists already.
+        """
+        if not items:
+            return []
+        results = self._write_to(thread_id, self.append_statements(thread_id, items))
+        return self.appended(thread_id, items, results)
+
+    def append_statements(
+        self,
+        thread_id: str,
+        items: Sequence[ThreadItem],
+        said: Sequence[Mapping[str, Json]] = (),
+        run_id: str | None = None,
+    ) -> list[Statement]:
+        """Returns the statements of `append_items` (and of `append_session_items`, for `said`), for a larger transaction. `appended` reads
+        their results."""
+        if not items and not said:
+            return []
+        return [
+            self._take(thread_id, next_item=len(items), next_session_seq=len(said)),
+            *(self._insert(item, thread_id, offset - len(items)) for offset, item in enumerate(items)),
+            *self._said_statements(thread_id, said, run_id),
+        ]
+
+    def begin_statements(
+        self, thread: ThreadRecord, items: Sequence[ThreadItem], said: Sequence[Mapping[str, Json]], run_id: str
+    ) -> list[Statement]:
+        """Returns the statements for a new thread with its first items, whose `item_index` is set."""
+        insert = self.insert_statement(thread)
+        counted = insert.sql.replace(") values (", ", next_item, next_session_seq) values (")
+        n, now = len(insert.params), to_naive_utc(utc_now())
+        return [
+            Statement(f"{counted[:-1]}, ${n + 1}, ${n + 2})", [*insert.params, len(items), len(said)]),
+            *map(self._items.insert_statement, items),
+            *(
+                Statement(
+                    "insert into session_items (user_id, thread_id, seq, item, run_id, created_at) values ($1, $2, $3, $4, $5, $6)",
+                    [self.user_id, thread.id, seq, _to_json(one), run_id, now],
+                )
+                for seq, one in enumerate(said)
+            ),
+        ]
+
+    def appended(self, thread_id: str, items: Sequence[ThreadItem], results: Sequence[Rows]) -> list[ThreadItem]:
+        """Returns the items with their `item_index`, from the results of `append_statements`."""
+        return [
+            replace(item, thread_id=thread_id, item_index=rows.rows[0][0])
+            for item, rows in zip(items, results[1:], strict=False)
+        ]
+
+    def save_item(self, item: ThreadItem) -> ThreadItem:
+        """Replaces the item with this id in place, or appends it. An item's `item_index` never changes."""
+        known = self._items.try_get(item.id)
+        if known is None:
+            try:
+                return self.append_items(item.thread_id, [item])[0]
+            except ConflictError:  # Another client has just written it.
+                known = self._items.get(item.id)
+        if known.thread_id != item.thread_id:
+            raise ConflictError(f"Item {item.id!r} belongs to another thread.", "Use a new id for the copy.")
+        return self.update_item(item)
+
+    def update_item(self, item: ThreadItem) -> ThreadItem:
+        """Same as `save_item`, for an existing item. Raises `ConflictError` when it does not exist."""
+        row = dict(zip(self._items.columns, self._items.to_row(item), strict=True))
+        fixed = ("id", "user_id", "thread_id", "item_index")
+        columns = [column for column in self._items.columns if column not in fixed]
+        sets = ", ".join(f"{column} = ${n}" for n, column in enumerate(columns, 3))
+        update = Statement(
+            f"update thread_items set {sets} where user_id = $1 and id = $2 returning item_index",
+            [self.user_id, item.id, *(row[column] for column in columns)],
+            expect=1,
+        )
+        [rows] = self.db.write(self.user_id, [update], changes=self.changes(item.thread_id))
+        return replace(item, item_index=rows.rows[0][0])
+
+    def data_statement(self, item: ThreadItem) -> Statement:
+        """Returns the statement that updates the data of an existing item."""
+        return Statement(
+            "update thread_items set data = $3 where user_id = $1 and id = $2",
+            [self.user_id, item.id, _to_json(item.data)],
+            expect=1,
+        )
+
+    def delete_item(self, item_id: str) -> None:
+        item = self._items.get(item_id)
+        statement = Statement("delete from thread_items where user_id = $1 and id = $2", [self.user_id, item_id])
+        self.db.write(self.user_id, [statement], changes=self.changes(item.thread_id))
+
+    # -- session log of the model
+
+    def session_items(
+        self, thread_id: str, limit: int | None = None, *, run_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Returns Agents SDK input items, oldest first; with `limit`, only the newest; with `run_id`, those of one run."""
+        tail = f" limit {int(limit)}" if limit is not None else ""
+        of_run = "" if run_id is None else " and run_id = $3"
+        rows = self.db.query(
+            self.user_id,
+            f"select item from session_items where user_id = $1 and thread_id = $2{of_run} order by seq desc{tail}",
+            [self.user_id, thread_id, *([] if run_id is None else [run_id])],
+        ).rows
+        return [_from_json(item) for (item,) in reversed(rows)]
+
+    def append_session_items(
+        self, thread_id: str, items: Sequence[Mapping[str, Json]], run_id: str | None = None
+    ) -> None:
+        if items:
+            self._write_to(thread_id, self.append_statements(thread_id, (), items, run_id))
+
+    def _said_statements(
+        self, thread_id: str, items: Sequence[Mapping[str, Json]], run_id: str | None
+    ) -> list[Statement]:
+        count, now = len(items), to_naive_utc(utc_now())
+        return [
+            Statement(
+                "insert into session_items (user_id, thread_id, seq, item, run_id, created_at) "
+                f"select $1, $2, next_session_seq + {offset - count}, $3, $4, $5 from threads where user_id = $1 and id = $2",
+                [self.user_id, thread_id, _to_json(item), run_id, now],
+            )
+            for offset, item in enumerate(items)
+        ]
+
+    def pop_session_item(self, thread_id: str) -> dict[str, Any] | None:
+        """Removes and returns the newest item; None when there is none."""
+        statement = Statement(
+            "delete from session_items where user_id = $1 and thread_id = $2 and seq = "
+            "(select max(seq) from session_items where user_id = $1 and thread_id = $2) returning item",
+            [self.user_id, thread_id],
+        )
+        [rows] = self.db.write(self.user_id, [statement])
+        return _from_json(rows.rows[0][0]) if rows.rows else None
+
+    def clear_session(self, thread_id: str) -> None:
+        self.db.write(self.user_id, [self._delete_from("session_items", thread_id)])
+
+    # -- threads
+
+    def search(self, text: str, limit: int = 50) -> list[ThreadRecord]:
+        """Returns threads whose title or messages contain `text`, case-insensitively, newest first."""
+        columns = ", ".join(f"t.{column}" for column in self.columns)
+        rows = self.db.query(
+            self.user_id,
+            f"select {columns} from threads t where t.user_id = $1 and (position(lower($2) in lower(coalesce(t.title, ''))) > 0 "
+            "or exists (select 1 from thread_items i where i.user_id = $1 and i.thread_id = t.id "
+            "and i.type in ('user_message', 'assistant_message') and position(lower($2) in lower(i.data ->> 'text')) > 0)) "
+            f"order by t.created_at desc, t.id desc limit {int(limit)}",
+            [self.user_id, text],
+        )
+        return [self.from_row(row) for row in rows.rows]
+
+    def touch_statement(self, thread_id: str) -> Statement:
+        """Returns a statement that serializes concurrent transactions on the thread."""
+        return self._take(thread_id)
+
+    def delete(self, id: str) -> None:
+        """Deletes the thread with its items, session log, runs and run states. Its traces are kept."""
+        thread = Statement(
+            "delete from threads where user_id = $1 and id = $2 returning id", [self.user_id, id], expect=1
+        )
+        self._write_to(id, [thread, *(self._delete_from(table, id) for table in BELONGING)])
+
+    # -- statements
+
+    def _take(self, thread_id: str, **counts: int) -> Statement:
+        wanted = [(counter, count) for counter, count in counts.items() if count]
+        sets = "".join(f", {counter} = {counter} + {count}" for counter, count in wanted)
+        return Statement(
+            f"update threads set updated_at = $3{sets} where user_id = $1 and id = $2",
+            [self.user_id, thread_id, to_naive_utc(utc_now())],
+            expect=1,
+        )
+
+    def _insert(self, item: ThreadItem, thread_id: str, offset: int) -> Statement:
+        """`offset` is relative to the thread's counter, which already counts the new items."""
+        row = dict(zip(self._items.columns, self._items.to_row(replace(item, thread_id=thread_id)), strict=True))
+        del row["item_index"]
+        places = ", ".join(f"${n}" for n in range(3, len(row) + 3))
+        return Statement(
+            f"insert into thread_items ({', '.join(row)}, item_index) select {places}, next_item + {offset} "
+            "from threads where user_id = $1 and id = $2 returning item_index",
+            [self.user_id, thread_id, *row.values()],
+            expect=1,
+        )
+
+    def _delete_from(self, table: str, thread_id: str) -> Statement:
+        return Statement(f"delete from {table} where user_id = $1 and thread_id = $2", [self.user_id, thread_id])
+
+    def _write_to(self, thread_id: str, statements: Sequence[Statement]) -> list[Any]:
+        try:
+            return self.db.write(self.user_id, statements, changes=self.changes(thread_id))
+        except ConflictError:
+            if self.try_get(thread_id) is None:
+                raise self.missing(thread_id) from None
+            raise
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _from_json(stored: object) -> Any:
+    return json.loads(stored) if isinstance(stored, str | bytes) else stored
 
 
 class Store:

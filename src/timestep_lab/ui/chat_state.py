@@ -107,7 +107,7 @@ def static_copy(thread: ThreadRecord | None, items: Iterable[ThreadItem]) -> str
     return f"<h4>{title}</h4><table><tbody>{rows or '<tr><td>Nothing was said yet.</td></tr>'}</tbody></table>"
 
 
-# --- The data source of a chat; see `lab/chat_source.py`
+# --- The data source of a chat; see `lab/serving.py`
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,15 @@ first (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, sections 2 t
 
 from __future__ import annotations
 
-from timestep_lab.evals.statistics.agreement import Agreement, agreement
-from timestep_lab.evals.statistics.intervals import Interval, mean_interval, pass_at_k, pass_hat_k, wilson
+from timestep_lab.evals.statistics.intervals import (
+    Agreement,
+    Interval,
+    agreement,
+    mean_interval,
+    pass_at_k,
+    pass_hat_k,
+    wilson,
+)
 from timestep_lab.evals.statistics.paired import (
     PairedResult,
     cases_to_settle,

@@ -11,14 +11,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from timestep_lab.evals.statistics.agreement import LEAST_GROUPS, cluster_interval, group_sums
 from timestep_lab.evals.statistics.intervals import (
+    LEAST_GROUPS,
     Floats,
     Interval,
     all_alike,
     binomial_cdf,
     clipped,
+    cluster_interval,
     expanded_quantiles,
+    group_sums,
     is_pass_fail,
     mean_of_repeats,
     normal_cdf,

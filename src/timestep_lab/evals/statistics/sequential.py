@@ -20,11 +20,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from timestep_lab.evals.statistics.agreement import LEAST_GROUPS, cluster_interval, group_sums
 from timestep_lab.evals.statistics.intervals import (
+    LEAST_GROUPS,
     Floats,
     Interval,
     clipped,
+    cluster_interval,
+    group_sums,
     normal_cdf,
     normal_cdf_array,
     normal_quantile,

@@ -15,7 +15,7 @@ from timestep_lab.evals.plan import Options
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import to_spec
 from timestep_lab.evals.stopping import what_it_takes
-from timestep_lab.lab.remote.overrides import select
+from timestep_lab.lab.remote.views import select
 from timestep_lab.model.comparison import (
     CellDone,
     ComparisonEnded,

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from timestep_lab.lab.lab import Approve, Lab
-from timestep_lab.lab.remote.overrides import Changes, select
-from timestep_lab.lab.remote.views import RemoteLooking
+from timestep_lab.lab.remote.views import Changes, RemoteLooking, select
 from timestep_lab.lab.run import Approvals, Run, RunStream
 from timestep_lab.model.arguments import checks_keywords, messages_of, thread_id_of, trace_id_of
 from timestep_lab.model.awaiting import says_await
@@ -43,10 +42,10 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.runtime.tape import Tape
     from timestep_lab.runtime.warm_start import Replayed
+    from timestep_lab.service.agents import Mcp
     from timestep_lab.service.causes import Causes
     from timestep_lab.service.comparisons import Comparisons
     from timestep_lab.service.files import Files, VectorStores
-    from timestep_lab.service.mcp import Mcp
     from timestep_lab.service.threads import Thread
     from timestep_lab.store.trace_writer import TraceWriter
 
@@ -121,7 +120,7 @@ class RemoteLab(RemoteLooking, Lab):
 
     @cached_property
     def mcp(self) -> Mcp:
-        from timestep_lab.lab.remote.overrides import RemoteMcp
+        from timestep_lab.lab.remote.views import RemoteMcp
 
         return remote(RemoteMcp, self.connection)
 
@@ -133,7 +132,7 @@ class RemoteLab(RemoteLooking, Lab):
 
     @cached_property
     def files(self) -> Files:
-        from timestep_lab.lab.remote.overrides import RemoteFiles
+        from timestep_lab.lab.remote.views import RemoteFiles
 
         return remote(RemoteFiles, self.connection)
 
@@ -325,7 +324,7 @@ class RemoteLab(RemoteLooking, Lab):
     # -- reading back
 
     def _select(self, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
-        from timestep_lab.lab.remote.overrides import select
+        from timestep_lab.lab.remote.views import select
 
         return select(self.connection, query, params, limit)
 

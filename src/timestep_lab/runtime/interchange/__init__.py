@@ -8,9 +8,8 @@ files.
 Importing is idempotent: a span is identified by its trace and span id.
 """
 
-from timestep_lab.runtime.interchange.export import EXPORT_FORMATS, export_file
+from timestep_lab.runtime.interchange.export import EXPORT_FORMATS, Decoded, export_file
 from timestep_lab.runtime.interchange.files import Imported, import_file
-from timestep_lab.runtime.interchange.lab_rows import Decoded
 from timestep_lab.runtime.interchange.otlp_in import read_otlp
 
 __all__ = ["EXPORT_FORMATS", "Decoded", "Imported", "export_file", "import_file", "read_otlp"]

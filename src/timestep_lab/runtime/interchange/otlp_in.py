@@ -20,7 +20,7 @@ from timestep_lab.runtime.interchange.conventions import (
     span_link,
     span_row,
 )
-from timestep_lab.runtime.interchange.lab_rows import Decoded, store_together
+from timestep_lab.runtime.interchange.export import Decoded, store_together
 from timestep_lab.store.base import Database, Received
 from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.spans import AT, Row

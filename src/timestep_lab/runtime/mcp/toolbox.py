@@ -30,8 +30,8 @@ from timestep_lab.runtime.mcp.sdk_tools import (
     public_names,
 )
 from timestep_lab.runtime.mcp.server_records import check_record, redact, split_tool_id
-from timestep_lab.runtime.tools.builtin import NAME, builtin_record, builtin_server, builtin_tools
-from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS, client_tool
+from timestep_lab.runtime.tools import builtin
+from timestep_lab.runtime.tools.builtin import CLIENT_TOOLS, client_tool
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class McpCatalog:
         if the name is taken.
         """
         name = name.strip()
-        if name.casefold() == NAME or any(server.name.casefold() == name.casefold() for server in self.list()):
+        if name.casefold() == builtin.NAME or any(server.name.casefold() == name.casefold() for server in self.list()):
             raise ConflictError(
                 f"There is already an MCP server {name!r}.",
                 f"Choose another name, or lab.mcp.remove({name!r}) first.",
@@ -225,13 +225,13 @@ class McpCatalog:
 
     def get(self, name: str) -> McpServerRecord:
         """Returns a server by name or id; `lab` is the built-in one. Raises `NotFoundError`."""
-        if name in (NAME, BUILTIN_MCP_SERVER):
-            return builtin_record()
+        if name in (builtin.NAME, BUILTIN_MCP_SERVER):
+            return builtin.builtin_record()
         servers = self.list()
         for server in servers:
             if name == server.id or name.casefold() == server.name.casefold():
                 return server
-        known = ", ".join([NAME, *(server.name for server in servers)])
+        known = ", ".join([builtin.NAME, *(server.name for server in servers)])
         raise NotFoundError(f"There is no MCP server {name!r}.", f"Known servers: {known}.")
 
     def remove(self, name: str) -> None:
@@ -510,7 +510,7 @@ class Toolbox:
         """Replaces the servers. Connections whose record is unchanged are kept; returns the others."""
         ordered = sorted(records, key=lambda r: (r.id != BUILTIN_MCP_SERVER, r.created_at, r.id))
         if not ordered or ordered[0].id != BUILTIN_MCP_SERVER:
-            ordered.insert(0, builtin_record())
+            ordered.insert(0, builtin.builtin_record())
         old = self._connections
         self._connections = {
             record.id: old[record.id] if record.id in old and old[record.id].record == record else self._connect(record)
@@ -522,7 +522,9 @@ class Toolbox:
     def _connect(self, record: McpServerRecord) -> Connection:
         if record.id != BUILTIN_MCP_SERVER:
             return Connection(record)
-        return Connection(record, builtin_server(builtin_tools(self._settings, stores=self._vector_stores)))
+        return Connection(
+            record, builtin.builtin_server(builtin.builtin_tools(self._settings, stores=self._vector_stores))
+        )
 
     @property
     def _keep(self) -> Callable[[str, bytes], Any] | None:

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
 from timestep_lab import __version__
-from timestep_lab.server.api.schemas import ERRORS, TokenBody
+from timestep_lab.server.api.operations import ERRORS, TokenBody
 from timestep_lab.server.gate import LIFETIME, Tokens
 from timestep_lab.server.labs import CurrentLab, caller_of
 

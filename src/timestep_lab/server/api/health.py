@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
 
 from timestep_lab.model.errors import StoreUnavailableError
-from timestep_lab.server.api.schemas import ERRORS
+from timestep_lab.server.api.operations import ERRORS
 from timestep_lab.server.labs import Labs
 from timestep_lab.store.base import in_thread
 

@@ -5,33 +5,99 @@ signatures.
 from __future__ import annotations
 
 import inspect
+import json
+import math
 import re
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.responses import JSONResponse, Response
 
+from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.server.api.changes import SSE, event_stream
-from timestep_lab.server.api.schemas import ERRORS
-from timestep_lab.server.fair_reads import in_turn
+from timestep_lab.server.fair_reads import FairReads, in_turn
 from timestep_lab.server.labs import CurrentLab, UserLab
-from timestep_lab.service.agents import Agents
+from timestep_lab.service.agents import Agents, Mcp
 from timestep_lab.service.causes import Causes
 from timestep_lab.service.client import PREFIX
 from timestep_lab.service.comparisons import Comparisons
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.files import Files, VectorStores
-from timestep_lab.service.mcp import Mcp
 from timestep_lab.service.models import Models
 from timestep_lab.service.my_data import MyData
 from timestep_lab.service.operation import Operation, operations
 from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
-from timestep_lab.store.base import in_thread
+from timestep_lab.store.base import Rows, in_thread, unique_names
+from timestep_lab.store.duckdb import loopback as wire
+
+# --- Request and response bodies that are not records
+
+
+class Strict(BaseModel):
+    """Rejects unknown fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorObject(BaseModel):
+    """An error in OpenAI's format, with the fields that a remote `Lab` needs to raise the same exception."""
+
+    type: str
+    message: str
+    """What happened and the next step, on one line."""
+    param: str | None = None
+    code: str | None = None
+    name: str | None = None
+    """Class name of the error, see `timestep_lab.model.errors`."""
+    details: dict[str, str | float | bool | None] = {}
+    """Additional fields of the error: `next_step`, and for some `retry_after`, `position`, `provider` …"""
+
+
+class ErrorBody(BaseModel):
+    error: ErrorObject
+
+
+ERRORS: dict[int | str, dict[str, object]] = {
+    code: {"model": ErrorBody, "description": text}
+    for code, text in {
+        400: "Invalid request; nothing was changed.",
+        401: "No valid token.",
+        403: "Not allowed from another site's page, by this host name, or for a guest.",
+        404: "Not found for this user.",
+        409: "Someone else changed or claimed it first, or the name is taken.",
+        413: "Too large.",
+        422: "The body or a parameter is invalid.",
+        429: "Too many requests; `Retry-After` says when to try again.",
+        502: "A model provider or a tool failed.",
+        503: "The store, or a provider, is temporarily unavailable; try again.",
+        504: "A provider did not answer in time.",
+    }.items()
+}
+
+
+class TokenBody(BaseModel):
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"
+    user: dict[str, str]
+
+
+class SqlBody(Strict):
+    query: str = Field(min_length=1, max_length=100_000)
+    params: list[Any] = []
+    limit: int = Field(10_000, ge=1, le=1_000_000)
+
+
+class SqlResult(BaseModel):
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    truncated: bool
+
 
 BINARY: dict[str, object] = {"schema": {"type": "string", "format": "binary"}}
 BINARY_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}}
@@ -134,3 +200,56 @@ ROUTERS = (
 """One router per service. In a service class, a path without a parameter must come before one with a parameter in the
 same position.
 """
+
+
+# --- SQL queries over the caller's rows
+
+
+router = APIRouter(prefix="/api/v1", tags=["sql"], responses=ERRORS)
+
+ROWS_AT_ONCE = 500
+OBJECTS: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
+EXACT = "application/vnd.timestep-lab.rows+json"
+"""Media type for `Accept`: rows in the format of `store.duckdb.loopback`, which preserves Python types."""
+
+
+@router.post("/sql", response_model=SqlResult, responses={200: {"content": {EXACT: {}}}})
+async def run_sql(body: SqlBody, lab: CurrentLab, request: Request) -> Response:
+    """Run one read-only statement over the documented views. `truncated`: there were more rows than `limit`."""
+    reads: FairReads = request.app.state.reads
+    params = exactly(body.params)
+    is_exact = request.headers.get("accept") == EXACT
+
+    def answer() -> bytes:
+        rows = lab.store.sql(body.query, params, body.limit)
+        return wire.dumps(wire.pack_rows(rows)) if is_exact else as_json(rows)
+
+    content = await reads.for_request(request, lab.store.user_id, answer)
+    return Response(content, media_type=EXACT if is_exact else "application/json")
+
+
+def as_json(rows: Rows) -> bytes:
+    """Encode a `SqlResult` in batches of rows, so that other threads can run in between."""
+    names = unique_names(rows.columns)
+    pieces = []
+    for start in range(0, len(rows.rows), ROWS_AT_ONCE):
+        few = rows.rows[start : start + ROWS_AT_ONCE]
+        pieces.append(OBJECTS.dump_json([dict(zip(names, map(plain, row), strict=True)) for row in few])[1:-1])
+    columns, truncated = json.dumps(names).encode(), b"true" if rows.truncated else b"false"
+    return b'{"columns":%b,"rows":[%b],"truncated":%b}' % (columns, b",".join(pieces), truncated)
+
+
+def exactly(params: list[Any]) -> list[object]:
+    """Decode parameters that JSON cannot represent, such as `{"$": "datetime", "v": "2026-11-22T16:00:00"}`."""
+    try:
+        values: list[Any] = wire.loads(json.dumps(params).encode())
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise UsageError("A parameter has an unknown encoding.", "Send text and numbers.") from error
+    return values
+
+
+def plain(value: object) -> Any:
+    """A value as JSON: NaN and infinity become null, other unsupported types become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.hex() if isinstance(value, bytes) else value

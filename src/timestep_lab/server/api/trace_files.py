@@ -14,7 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from timestep_lab.model.errors import DataError, NotFoundError
-from timestep_lab.server.api.schemas import ERRORS, Strict
+from timestep_lab.server.api.operations import ERRORS, Strict
 from timestep_lab.server.fair_reads import FairReads, in_turn
 from timestep_lab.server.labs import CurrentLab, Labs
 from timestep_lab.service import sharing

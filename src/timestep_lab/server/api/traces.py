@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from timestep_lab.server.api.schemas import ERRORS
+from timestep_lab.server.api.operations import ERRORS
 from timestep_lab.server.fair_reads import FairReads
 from timestep_lab.server.labs import CurrentLab, UserLab
 from timestep_lab.server.otlp_decoder import OtlpDecoder
 from timestep_lab.store.base import Received
 
 if TYPE_CHECKING:
-    from timestep_lab.runtime.interchange.lab_rows import Decoded
+    from timestep_lab.runtime.interchange.export import Decoded
 
 router = APIRouter(tags=["traces"], responses=ERRORS)
 PROTOBUF = "application/x-protobuf"

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from timestep_lab.server.api.schemas import ERRORS
+from timestep_lab.server.api.operations import ERRORS
 from timestep_lab.server.openai_api import (
     chat,
     conversations,
     files,
     models,
     responses,
-    uploads,
     vector_stores,
 )
 
 router = APIRouter(prefix="/openai/v1", tags=["openai"], responses=ERRORS)
-for module in (models, chat, responses, conversations, files, uploads, vector_stores):
+for module in (models, chat, responses, conversations, files, vector_stores):
     router.include_router(module.router)

@@ -15,7 +15,7 @@ from timestep_lab.model.records import Json
 from timestep_lab.server.api.changes import HEADERS
 from timestep_lab.server.errors import error_object
 from timestep_lab.server.panel import detached
-from timestep_lab.service.model_call import ModelCall, stream
+from timestep_lab.service.models import ModelCall, stream
 
 # --- Ids in paths, pages in OpenAI's format, Unix times
 

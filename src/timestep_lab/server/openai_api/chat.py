@@ -15,7 +15,7 @@ from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json
 from timestep_lab.runtime.stream_items import ANY_MODEL, CALL_EXTRAS, MESSAGE_EXTRAS, reasoning_text
-from timestep_lab.server.api.schemas import Strict
+from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import (
     OF_CHAT,
@@ -30,7 +30,7 @@ from timestep_lab.server.openai_api.calling import (
     whole,
 )
 from timestep_lab.server.openai_api.conversations import Item
-from timestep_lab.service.model_call import ModelCall, read_format
+from timestep_lab.service.models import ModelCall, read_format
 
 router = APIRouter()
 

@@ -16,7 +16,7 @@ from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json
-from timestep_lab.server.api.schemas import Strict
+from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import After, Id, Limit, Object, Order, deleted, listed, unix, window
 from timestep_lab.store.base import Statement, in_thread

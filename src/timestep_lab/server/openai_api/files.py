@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
+from pydantic import Field
 from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import UsageError
-from timestep_lab.model.records import FileRecord
+from timestep_lab.model.records import FileRecord, UploadRecord
+from timestep_lab.runtime.files.files import Uploads
+from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.errors import read_upload
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import After, Id, Object, Order, checked_purpose, deleted, listed, unix
@@ -81,4 +84,62 @@ def shown(file: FileRecord) -> Object:
         "id": file.id, "object": "file", "bytes": file.bytes, "created_at": unix(file.created_at), "filename": file.filename,
         "purpose": file.purpose, "status": file.status, "status_details": None,
         "expires_at": unix(file.expires_at) if file.expires_at else None, "content_type": file.content_type, "sha256": file.sha256,
+    }  # fmt: skip
+
+
+# --- Uploads in several parts
+
+
+class UploadBody(Strict):
+    filename: str = Field(min_length=1, max_length=1000)
+    bytes: int = Field(ge=0)
+    mime_type: str = Field("", max_length=200)
+    purpose: str = Field(min_length=1, max_length=100)
+    expires_after: dict[str, Any] | None = None
+
+
+class CompleteBody(Strict):
+    part_ids: list[str] = Field(max_length=10_000)
+    md5: str | None = Field(None, max_length=64)
+
+
+@router.post("/uploads", response_model=Object)
+async def create_upload(body: UploadBody, lab: CurrentLab) -> Object:
+    """Announce a file; its parts must be uploaded within an hour."""
+    if body.expires_after is not None:
+        raise UsageError("Files uploaded in parts cannot expire.", "Omit expires_after.", param="expires_after")
+    create, purpose = Uploads(lab.store).create, checked_purpose(body.purpose)
+    return shown_upload(
+        await in_thread(create, body.filename, body.bytes, purpose=purpose, content_type=body.mime_type)
+    )
+
+
+@router.post("/uploads/{upload_id}/parts", response_model=Object)
+async def add_part(upload_id: Id, request: Request, lab: CurrentLab) -> Object:
+    """Upload a part: a form with `data`."""
+    await in_thread(Uploads(lab.store).get, upload_id)
+    form = await read_upload(request)
+    if form.filename is None:
+        raise UsageError("The form has no data.", "Send the part as a file named data.", param="data")
+    part = await in_thread(Uploads(lab.store).add_part, upload_id, form.content)
+    return {"id": part.id, "object": "upload.part", "created_at": unix(part.created_at), "upload_id": upload_id}
+
+
+@router.post("/uploads/{upload_id}/complete", response_model=Object)
+async def complete_upload(upload_id: Id, body: CompleteBody, lab: CurrentLab) -> Object:
+    uploads = Uploads(lab.store)
+    file = await in_thread(uploads.complete, upload_id, body.part_ids, md5=body.md5)
+    return {**shown_upload(await in_thread(uploads.get, upload_id)), "file": shown(file)}
+
+
+@router.post("/uploads/{upload_id}/cancel", response_model=Object)
+async def cancel_upload(upload_id: Id, lab: CurrentLab) -> Object:
+    return shown_upload(await in_thread(Uploads(lab.store).cancel, upload_id))
+
+
+def shown_upload(upload: UploadRecord) -> Object:
+    return {
+        "id": upload.id, "object": "upload", "bytes": upload.bytes, "created_at": unix(upload.created_at),
+        "filename": upload.filename, "purpose": upload.purpose, "status": upload.status,
+        "expires_at": unix(upload.expires_at), "file": None,
     }  # fmt: skip

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from timestep_lab.model.errors import NotFoundError
 from timestep_lab.runtime.files.embeddings import embed
-from timestep_lab.server.api.schemas import Strict
+from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import Object, listed
 

@@ -15,7 +15,7 @@ from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.attachments import with_files
 from timestep_lab.runtime.stream_items import CUT_SHORT
-from timestep_lab.server.api.schemas import Strict
+from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import (
     IN_RESPONSES,
@@ -36,7 +36,7 @@ from timestep_lab.server.openai_api.calling import (
 )
 from timestep_lab.server.openai_api.chat import about_the_call
 from timestep_lab.server.openai_api.conversations import Conversations, Item, ResponseRecord, Responses, normal_items
-from timestep_lab.service.model_call import ModelCall, read_format
+from timestep_lab.service.models import ModelCall, read_format
 from timestep_lab.store.base import in_thread
 
 router = APIRouter(prefix="/responses")

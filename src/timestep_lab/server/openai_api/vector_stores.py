@@ -13,7 +13,7 @@ from timestep_lab.model.errors import LabError, NotFoundError, UsageError
 from timestep_lab.model.records import VectorStoreFileRecord, VectorStoreRecord
 from timestep_lab.runtime.files import VectorStores
 from timestep_lab.runtime.files.embeddings import VECTOR_WEIGHT
-from timestep_lab.server.api.schemas import Strict
+from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import After, Id, Limit, Object, Order, deleted, unix, window
 from timestep_lab.store.base import in_thread

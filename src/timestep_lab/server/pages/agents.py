@@ -185,7 +185,7 @@ def _arguments(schema: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _client_tools() -> list[dict[str, Json]]:
-    from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
+    from timestep_lab.runtime.tools.builtin import CLIENT_TOOLS
 
     return [
         {

@@ -21,7 +21,7 @@ from timestep_lab.model.records import Json, VoteOutcome, VoteRecord
 from timestep_lab.server.pages.page_view import Heading, PageView, Shown, looked_up
 from timestep_lab.server.panel import page_argument, page_arguments
 from timestep_lab.store.base import Topic, in_thread
-from timestep_lab.ui.arena import ArenaView
+from timestep_lab.ui.duel import ArenaView
 from timestep_lab.ui.view import LatestOnly, View, handles
 
 # --- A list of comparisons and a form for a new one. An open one is the live matrix of `ui/grid.py`

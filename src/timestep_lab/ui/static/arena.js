@@ -1,4 +1,4 @@
-// The component of ui/arena.py: two answers without names, a vote, and then the names.
+// The component of ui/duel.py: two answers without names, a vote, and then the names.
 
 import { data, h, put, svg } from "./shared/dom.js";
 import { count } from "./shared/format.js";

@@ -20,7 +20,8 @@ function $channelTo(key) {
     hear: (listener) => listeners.push(listener),
     leave: (listener) => listeners.splice(listeners.indexOf(listener), 1),
     send(message, buffers) {
-      if (socket.readyState !== WebSocket.OPEN) throw new Error("The connection to the server is lost.");
+      // Closing, which its `onclose` has not been told yet.
+      if (socket.readyState !== WebSocket.OPEN) throw Object.assign(new Error("The connection to the server is lost."), { isLost: true });
       if (!buffers.length) return socket.send(JSON.stringify(message));
       const head = new TextEncoder().encode(JSON.stringify({ message, sizes: buffers.map((buffer) => buffer.byteLength) }));
       const length = new DataView(new ArrayBuffer(4));

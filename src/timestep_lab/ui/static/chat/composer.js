@@ -147,9 +147,10 @@ export function composer(name, on) {
       keep();
       shelf.remove(one.kept);
     } catch (error) {
-      if (error.isLost || error.closed) {
-        unsent = [...unsent, one];
-        setTimeout(uploadAgain, AGAIN_AFTER_MS); // The connection may already be back.
+      if (error.isLost || error.closed || error.isDead) {
+        unsent = [...unsent, one]; // It stays on the shelf until it is attached or removed.
+        if (error.isDead) on.problem(error);
+        else setTimeout(uploadAgain, AGAIN_AFTER_MS); // The connection may already be back.
       } else {
         shelf.remove(one.kept);
         on.problem(Object.assign(error, { message: `${one.file.name} was not attached. ${error.message}` }));

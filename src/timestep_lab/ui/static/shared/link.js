@@ -3,7 +3,7 @@
 /**
  * `link.on("snap", (state, buffers) => …)` draws from nothing; `link.on(kind, (op, buffers) => …)` applies one change;
  * `await link.call(name, args, buffers)` asks Python and gives `{value, buffers}`, or throws an Error with `.nextStep`; with `.isLost` it
- * is not known whether the call arrived. `link.on("connection", ({isLost}) => …)`; `link.on("gone", …)`: only a new page helps.
+ * is not known whether the call arrived, with `.isDead` only a new view helps. `link.on("connection", ({isLost}) => …)`; `link.on("gone", …)`: only a new page helps.
  */
 export function connect(model) {
   const lost = () => Object.assign(new Error("The connection to the server is lost."), { isLost: true, nextStep: "It is opened again by itself; try again then." });
@@ -84,9 +84,9 @@ export function connect(model) {
         try {
           model.send({ op: "call", id, name, args }, undefined, buffers);
         } catch (error) {
-          // A restarted kernel does not know this widget's connection; JupyterLab then throws "Cannot send".
           waiting.delete(id);
-          reject(Object.assign(new Error("This view has no connection to Python."), { isDead: true, cause: error, nextStep: "If the kernel was restarted, run the cell again." }));
+          // A restarted kernel does not know this widget's connection; JupyterLab then throws "Cannot send".
+          reject(error.isLost ? lost() : Object.assign(new Error("This view has no connection to Python."), { isDead: true, cause: error, nextStep: "If the kernel was restarted, run the cell again." }));
         }
       });
     },
