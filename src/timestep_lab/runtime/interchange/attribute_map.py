@@ -6,25 +6,37 @@ span set the same field, the first line with a value wins. Conventions are named
 
 from __future__ import annotations
 
-import ast
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from timestep_lab.model.spans import GenAI, Lab, OpenInference
+from timestep_lab.runtime.interchange.attribute_readers import (
+    Convention,
+    Line,
+    Reader,
+    above_zero,
+    always,
+    first_of,
+    handed_over,
+    json_value,
+    literal,
+    member,
+    milliseconds,
+    of_model,
+    of_pair,
+    part,
+    positional,
+    request_of,
+    seconds,
+    text_of_answer,
+    then,
+    typed,
+    usage_in,
+    with_ending,
+    words,
+)
 from timestep_lab.runtime.interchange.messages import answer, before_answer
-
-Reader = Callable[[Any], Any]
-"""Converts an attribute's value to the field's value; None if it has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Convention:
-    name: str
-    version: str
-
 
 OURS = Convention("timestep-lab", "1")
 OTEL = Convention("OpenTelemetry GenAI", "0.1.0, and back to 1.27 of the general conventions")
@@ -47,135 +59,28 @@ GENKIT = Convention("Genkit", "1.42")
 BEEAI = Convention("OpenInference, BeeAI", "0.1.30")
 AGENTOPS = Convention("AgentOps", "0.4")
 LAMINAR = Convention("Laminar", "0.8")
-
-
-# -- value readers
-
-
-def json_value(value: object) -> Any:
-    """Parses JSON text; returns other values unchanged."""
-    if isinstance(value, str) and value[:1] in ("{", "[", '"', "n"):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
-
-
-def part(*path: str) -> Reader:
-    """Reads the value at this path in an object, which may be given as JSON text."""
-
-    def read(value: object) -> Any:
-        value = json_value(value)
-        for step in path:
-            value = value.get(step) if isinstance(value, Mapping) else None
-        return value
-
-    return read
-
-
-def literal_part(*path: str) -> Reader:
-    """Like `part`, for an object written as a Python literal."""
-    inner = part(*path)
-
-    def read(value: object) -> Any:
-        try:
-            return inner(ast.literal_eval(value)) if isinstance(value, str) and value[:1] == "{" else inner(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return None
-
-    return read
-
-
-def words(table: Mapping[str, str]) -> Reader:
-    """Looks up a word in the table, ignoring case; None if it is missing."""
-    lower = {word.lower(): meaning for word, meaning in table.items()}
-    return lambda value: lower.get(str(json_value(value)).lower())
-
-
-def always(meaning: str) -> Reader:
-    """Returns `meaning` whenever the attribute is present."""
-    return lambda value: meaning
-
-
-_HANDED_OVER = frozenset({"inputs", "tags", "metadata", "kwargs"})
-
-
-def handed_over(value: object) -> object:
-    """Returns the input of a step, without the metadata that its framework recorded with it."""
-    data = json_value(value)
-    return data["inputs"] if isinstance(data, Mapping) and "inputs" in data and data.keys() <= _HANDED_OVER else value
-
-
-def above_zero(value: object) -> object:
-    """For senders that write 0 for an unknown price."""
-    return value or None
-
-
-def of_model(*path: str) -> Reader:
-    """Like `part`, for a model's answer to Genkit; the enclosing step repeats it together with the request."""
-    inner = part(*path)
-
-    def read(value: object) -> Any:
-        value = json_value(value)
-        return inner(value) if isinstance(value, Mapping) and "request" not in value else None
-
-    return read
-
-
-def of_pair(place: int) -> Reader:
-    """Returns one half of `provider/model`."""
-    return lambda value: value.split("/", 1)[place] if isinstance(value, str) and "/" in value else None
-
-
-def positional(value: object) -> object:
-    """Parses the arguments of a call written as a Python tuple; a single argument is returned by itself."""
-    try:
-        given = ast.literal_eval(value) if isinstance(value, str) else None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return value
-    return given[0] if isinstance(given, tuple) and len(given) == 1 else value
-
-
-def member(value: object) -> object:
-    """Returns the name of an enum member from text such as `FinishReason.STOP`."""
-    return value.rpartition(".")[2].lower() if isinstance(value, str) else value
-
-
-def milliseconds(value: object) -> float | None:
-    return _scaled(value, 1.0)
-
-
-def seconds(value: object) -> float | None:
-    """Converts seconds to milliseconds."""
-    return _scaled(value, 1000.0)
-
-
-def _scaled(value: Any, factor: float) -> float | None:
-    try:
-        return None if value is None or isinstance(value, bool) else float(value) * factor
-    except (TypeError, ValueError):
-        return None
-
-
-# -- the map
-
-
-class Line(NamedTuple):
-    field: str
-    name: str
-    convention: Convention
-    read: Reader | None = None
-    """None: the value is used unchanged."""
-    scope: str = ""
-    """Applies only to instrumentation scopes whose names start with this: for names too common to have the same meaning everywhere."""
+WEAVE = Convention("Weave", "0.54")
+AZURE = Convention("Azure AI Inference and Agents", "1.0")
+SPRING = Convention("Spring AI", "2.0")
+MASTRA = Convention("Mastra", "1.0")
+CLAUDE_CODE = Convention("Claude Code", "2.1")
+CODEX = Convention("Codex", "0.137")
+LANGWATCH = Convention("LangWatch", "0.10")
+BRAINTRUST = Convention("Braintrust", "0.3")
+LOONGSUITE = Convention("LoongSuite, Dify", "1.0")
+LIVEKIT = Convention("LiveKit Agents", "1.4")
+PIPECAT = Convention("Pipecat", "0.0.100")
+HAYSTACK = Convention("Haystack", "3.4")
+LANGTRACE = Convention("Langtrace", "3.8")
+CLOUDFLARE = Convention("Cloudflare AI Gateway", "2026")
 
 
 _OPERATIONS = words({
     "chat": "generation", "text_completion": "generation", "completion": "generation", "generate_content": "generation",
     "responses": "generation", "invoke_agent": "agent", "create_agent": "agent", "execute_tool": "tool", "embeddings": "embedding",
     "embedding": "embedding", "retrieval": "retrieval", "rerank": "retrieval", "search_memory": "retrieval", "invoke_workflow": "task",
-    "execute_task": "task", "plan": "task", "handoff": "handoff", "guardrail": "guardrail",
+    "execute_task": "task", "plan": "task", "handoff": "handoff", "guardrail": "guardrail", "agent_handoff": "handoff",
+    "guardrail_check": "guardrail", "vector_db_retrieve": "retrieval",
 })  # fmt: skip
 _LANGFUSE_KINDS = words({
     "generation": "generation", "agent": "agent", "tool": "tool", "chain": "task", "retriever": "retrieval", "embedding": "embedding",
@@ -207,6 +112,25 @@ _GENKIT_KINDS = words({
     "model": "generation", "background-model": "generation", "tool": "tool", "flow": "task", "flowStep": "task", "embedder": "embedding",
     "retriever": "retrieval", "reranker": "retrieval", "agent": "agent", "executable-prompt": "task", "util": "task",
 })  # fmt: skip
+_SPRING_KINDS = words({"tool_call": "tool", "chat_client": "task", "advisor": "task"})
+_MASTRA_KINDS = words({
+    "agent_run": "agent", "model_generation": "generation", "model_step": "turn", "tool_call": "tool", "mcp_tool_call": "tool",
+    **dict.fromkeys(("workflow_run", "workflow_step", "workflow_parallel", "workflow_conditional", "workflow_loop", "processor_run"), "task"),
+})  # fmt: skip
+_LANGWATCH_KINDS = words({
+    "llm": "generation", "agent": "agent", "tool": "tool", "rag": "retrieval", "chain": "task", "workflow": "task", "component": "task",
+    "module": "task", "guardrail": "guardrail", "task": "task", "evaluation": "other", "span": "other",
+})  # fmt: skip
+_BRAINTRUST_KINDS = words(
+    {"llm": "generation", "tool": "tool", "task": "task", "function": "task", "eval": "task", "score": "other"}
+)
+_HAYSTACK_KINDS = with_ending({
+    "Generator": "generation", "Retriever": "retrieval", "Ranker": "retrieval", "Embedder": "embedding", "Agent": "agent",
+})  # fmt: skip
+_CLAUDE_CODE_KINDS = words({"interaction": "agent", "llm_request": "generation", "tool": "tool"})
+_MASTRA_STEPS = ("agent_run", "workflow_run", "workflow_step", "model_step", "processor_run", "generic")
+_MCP_SCOPE = "opentelemetry.instrumentation.mcp"
+_CLAUDE_CODE_SCOPE = "com.anthropic.claude_code"
 _AGENTS_SCOPE = "logfire.openai_agents"
 
 ATTRIBUTES: tuple[Line, ...] = (
@@ -216,7 +140,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("kind", OpenInference.KIND, OI, words(OpenInference.KINDS)),
     Line("kind", GenAI.OPERATION, OTEL, _OPERATIONS),
     Line("kind", "langfuse.observation.type", LANGFUSE, _LANGFUSE_KINDS),
-    Line("kind", "traceloop.span.kind", OPENLLMETRY, words({"workflow": "task", "task": "task", "agent": "agent", "tool": "tool", "handoff": "handoff", "guardrail": "guardrail"})),
+    Line("kind", "traceloop.span.kind", OPENLLMETRY, words({"workflow": "task", "task": "task", "agent": "agent", "tool": "tool", "handoff": "handoff", "guardrail": "guardrail", "session": "task"})),
     Line("kind", "mlflow.spanType", MLFLOW, _MLFLOW_KINDS),
     Line("kind", "ai.operationId", VERCEL, _VERCEL_KINDS),
     Line("kind", "logfire.msg_template", LOGFIRE, _LOGFIRE_KINDS, _AGENTS_SCOPE),
@@ -226,6 +150,22 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("kind", "genkit:type", GENKIT, _GENKIT_KINDS),
     Line("kind", "agentops.span.kind", AGENTOPS, words({"session": "task", "workflow": "task", "task": "task", "operation": "task", "agent": "agent", "tool": "tool", "guardrail": "guardrail"})),
     Line("kind", "lmnr.span.type", LAMINAR, words({"TOOL": "tool", "LLM": "generation"})),
+    Line("kind", "gen_ai.span.kind", LOONGSUITE, words({**OpenInference.KINDS, "TASK": "task", "STEP": "turn"})),
+    Line("kind", "spring.ai.kind", SPRING, _SPRING_KINDS),
+    Line("kind", "mastra.span.type", MASTRA, _MASTRA_KINDS),
+    Line("kind", "langwatch.span.type", LANGWATCH, _LANGWATCH_KINDS),
+    Line("kind", "braintrust.span_attributes", BRAINTRUST, then(part("type"), _BRAINTRUST_KINDS)),
+    Line("kind", "haystack.component.type", HAYSTACK, _HAYSTACK_KINDS),
+    Line("kind", "span.type", CLAUDE_CODE, _CLAUDE_CODE_KINDS, _CLAUDE_CODE_SCOPE),
+    Line("kind", "codex.turn.token_usage.total_tokens", CODEX, always("agent")),
+    Line("kind", "db.vector.query.top_k", OPENLLMETRY, always("retrieval")),
+    Line("kind", "gen_ai.guardrail.name", OPENLLMETRY, always("guardrail")),
+    Line("kind", "lk.function_tool.name", LIVEKIT, always("tool")),
+    Line("kind", "lk.generation_id", LIVEKIT, always("turn")),
+    Line("kind", "turn.number", PIPECAT, always("turn"), "pipecat"),
+    Line("kind", "haystack.pipeline.input_data", HAYSTACK, always("task")),
+    Line("kind", "llm.token.counts", LANGTRACE, always("generation")),
+    Line("kind", "request_data", LOGFIRE, then(part("messages"), lambda _: "generation"), "logfire"),
     Line("kind", "llm.request.type", OPENLLMETRY, words({"chat": "generation", "completion": "generation", "embedding": "embedding", "rerank": "retrieval"})),
     Line("kind", GenAI.TOOL_NAME, OTEL, always("tool")),
     Line("kind", GenAI.REQUEST_MODEL, OTEL, always("generation")),
@@ -233,6 +173,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("kind", "langfuse.observation.model.name", LANGFUSE, always("generation")),
     # The name, if the span's own name is a template.
     Line("name", "logfire.msg", LOGFIRE, scope="logfire"),
+    Line("name", "haystack.component.name", HAYSTACK),
     # The model and its provider.
     Line("model", GenAI.REQUEST_MODEL, OTEL),
     Line("model", OpenInference.MODEL, OI),
@@ -246,6 +187,12 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("model", "mlflow.spanInputs", MLFLOW, part("model")),
     Line("model", OpenInference.INVOCATION, OI, part("model")),
     Line("model", "genkit:name", GENKIT, of_pair(1)),
+    Line("model", "model", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
+    Line("model", "model", CODEX, scope="codex_"),
+    Line("model", "braintrust.metadata", BRAINTRUST, part("model")),
+    Line("model", "haystack.component.output", HAYSTACK, first_of(part("replies", 0, "meta", "model"), part("meta", 0, "model"), part("meta", "model"))),
+    Line("model", "llm.model", LANGTRACE),
+    Line("model", "request_data", LOGFIRE, part("model"), "logfire"),
     Line("provider", GenAI.PROVIDER, OTEL),
     Line("provider", GenAI.SYSTEM_DEPRECATED, OTEL),
     Line("provider", OpenInference.PROVIDER, OI),
@@ -254,6 +201,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("provider", "mlflow.llm.provider", MLFLOW, json_value),
     Line("provider", "mlflow.message.format", MLFLOW, json_value),
     Line("provider", "genkit:name", GENKIT, of_pair(0)),
+    Line("provider", "braintrust.metadata", BRAINTRUST, part("provider")),
+    Line("provider", "gen_ai.model.provider", CLOUDFLARE),
     # Tokens.
     Line("input_tokens", GenAI.INPUT_TOKENS, OTEL),
     Line("input_tokens", OpenInference.PROMPT_TOKENS, OI),
@@ -262,25 +211,22 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("input_tokens", "ai.usage.inputTokens", VERCEL),
     Line("input_tokens", "ai.usage.promptTokens", VERCEL),
     Line("input_tokens", "ai.usage.tokens", VERCEL),
-    Line("input_tokens", "mlflow.chat.tokenUsage", MLFLOW, part("input_tokens")),
-    Line("input_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input")),
-    Line("input_tokens", "langfuse.observation.usage_details", LANGFUSE, part("prompt_tokens")),
-    Line("input_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_tokens")),
-    Line("input_tokens", "usage", LOGFIRE, part("input_tokens"), _AGENTS_SCOPE),
-    Line("input_tokens", "mlflow.spanOutputs", MLFLOW, part("usage", "prompt_tokens")),
     Line("input_tokens", "genkit:output", GENKIT, of_model("usage", "inputTokens")),
+    Line("input_tokens", "gen_ai.response.input_tokens", SEMANTIC_KERNEL),
+    Line("input_tokens", "gen_ai.response.prompt_tokens", SEMANTIC_KERNEL),
+    Line("input_tokens", "codex.turn.token_usage.input_tokens", CODEX),
+    Line("input_tokens", "input_tokens", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
     Line("output_tokens", GenAI.OUTPUT_TOKENS, OTEL),
     Line("output_tokens", OpenInference.COMPLETION_TOKENS, OI),
     Line("output_tokens", "gen_ai.usage.completion_tokens", OTEL),
     Line("output_tokens", "llm.usage.completion_tokens", OPENLLMETRY),
     Line("output_tokens", "ai.usage.outputTokens", VERCEL),
     Line("output_tokens", "ai.usage.completionTokens", VERCEL),
-    Line("output_tokens", "mlflow.chat.tokenUsage", MLFLOW, part("output_tokens")),
-    Line("output_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output")),
-    Line("output_tokens", "langfuse.observation.usage_details", LANGFUSE, part("completion_tokens")),
-    Line("output_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output_tokens")),
-    Line("output_tokens", "usage", LOGFIRE, part("output_tokens"), _AGENTS_SCOPE),
     Line("output_tokens", "genkit:output", GENKIT, of_model("usage", "outputTokens")),
+    Line("output_tokens", "gen_ai.response.output_tokens", SEMANTIC_KERNEL),
+    Line("output_tokens", "gen_ai.response.completion_tokens", SEMANTIC_KERNEL),
+    Line("output_tokens", "codex.turn.token_usage.output_tokens", CODEX),
+    Line("output_tokens", "output_tokens", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
     Line("cached_tokens", GenAI.CACHE_READ_TOKENS, OTEL),
     Line("cached_tokens", OpenInference.CACHED_TOKENS, OI),
     Line("cached_tokens", "gen_ai.usage.cache_read_input_tokens", OPENLLMETRY),
@@ -297,19 +243,9 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("cached_tokens", "llm.usage.cache_read_input_tokens", OPENLLMETRY),
     Line("cached_tokens", "ai.usage.cachedInputTokens", VERCEL),
     Line("cached_tokens", "ai.usage.inputTokenDetails.cacheReadTokens", VERCEL),
-    Line("cached_tokens", "mlflow.chat.tokenUsage", MLFLOW, part("cache_read_input_tokens")),
-    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cached_tokens")),
-    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_read")),
-    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("cache_read_input_tokens")),
-    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_read_input_tokens")),
-    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("cached_tokens")),
-    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("prompt_tokens_details", "cached_tokens")),
-    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_tokens_details", "cached_tokens")),
-    Line("cached_tokens", "usage", LOGFIRE, part("input_tokens_details", "cached_tokens"), _AGENTS_SCOPE),
-    Line("cached_tokens", "usage", LOGFIRE, part("cached_input_tokens"), _AGENTS_SCOPE),
-    Line("cached_tokens", "langsmith.metadata.usage_metadata", LANGSMITH, part("input_token_details", "cache_read")),
-    Line("cached_tokens", "metadata.usage_object", LITELLM, literal_part("prompt_tokens_details", "cached_tokens")),
     Line("cached_tokens", "genkit:output", GENKIT, of_model("usage", "cachedContentTokens")),
+    Line("cached_tokens", "codex.turn.token_usage.cached_input_tokens", CODEX),
+    Line("cached_tokens", "cache_read_tokens", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
     Line("cache_write_tokens", GenAI.CACHE_CREATION_TOKENS, OTEL),
     Line("cache_write_tokens", "gen_ai.usage.cache_write.input_tokens", ANTHROPIC),
     Line("cache_write_tokens", OpenInference.CACHE_WRITE_TOKENS, OI),
@@ -324,36 +260,33 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("cache_write_tokens", "gen_ai.usage.details.cache_write_input_tokens", PYDANTIC_AI),
     Line("cache_write_tokens", "llm.usage.cache_creation_input_tokens", OPENLLMETRY),
     Line("cache_write_tokens", "ai.usage.inputTokenDetails.cacheWriteTokens", VERCEL),
-    Line("cache_write_tokens", "mlflow.chat.tokenUsage", MLFLOW, part("cache_creation_input_tokens")),
-    Line("cache_write_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_creation")),
-    Line("cache_write_tokens", "langfuse.observation.usage_details", LANGFUSE, part("cache_creation_input_tokens")),
-    Line("cache_write_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_write")),
-    Line("cache_write_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_creation_input_tokens")),
-    Line("cache_write_tokens", "usage", LOGFIRE, part("input_tokens_details", "cache_write_tokens"), _AGENTS_SCOPE),
-    Line("cache_write_tokens", "langsmith.metadata.usage_metadata", LANGSMITH, part("input_token_details", "cache_creation")),
-    Line("cache_write_tokens", "metadata.usage_object", LITELLM, literal_part("prompt_tokens_details", "cache_write_tokens")),
+    Line("cache_write_tokens", "codex.turn.token_usage.cache_write_input_tokens", CODEX),
+    Line("cache_write_tokens", "cache_creation_tokens", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
     Line("total_tokens", "gen_ai.usage.total_tokens", OPENLLMETRY),
     Line("total_tokens", OpenInference.TOTAL_TOKENS, OI),
     Line("total_tokens", "llm.usage.total_tokens", OPENLLMETRY),
     Line("total_tokens", "ai.usage.totalTokens", VERCEL),
-    Line("total_tokens", "mlflow.chat.tokenUsage", MLFLOW, part("total_tokens")),
-    Line("total_tokens", "langfuse.observation.usage_details", LANGFUSE, part("total")),
-    Line("total_tokens", "langfuse.observation.usage_details", LANGFUSE, part("total_tokens")),
+    Line("total_tokens", "codex.turn.token_usage.total_tokens", CODEX),
     Line("reasoning_tokens", GenAI.REASONING_TOKENS, OTEL),
     Line("reasoning_tokens", OpenInference.REASONING_TOKENS, OI),
     Line("reasoning_tokens", "gen_ai.usage.details.reasoning_tokens", PYDANTIC_AI),
     Line("reasoning_tokens", "gen_ai.usage.reasoning_tokens", OPENLLMETRY),
+    Line("reasoning_tokens", "llm.usage.reasoning_tokens", OPENLLMETRY),
+    Line("reasoning_tokens", "codex.turn.token_usage.reasoning_output_tokens", CODEX),
     Line("reasoning_tokens", "ai.usage.reasoningTokens", VERCEL),
     Line("reasoning_tokens", "ai.usage.outputTokenDetails.reasoningTokens", VERCEL),
-    Line("reasoning_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output_reasoning_tokens")),
-    Line("reasoning_tokens", "langfuse.observation.usage_details", LANGFUSE, part("completion_tokens_details", "reasoning_tokens")),
-    Line("reasoning_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output_tokens_details", "reasoning_tokens")),
-    Line("reasoning_tokens", "mlflow.spanOutputs", MLFLOW, part("usage", "completion_tokens_details", "reasoning_tokens")),
-    Line("reasoning_tokens", "mlflow.spanOutputs", MLFLOW, part("usage", "output_tokens_details", "reasoning_tokens")),
-    Line("reasoning_tokens", "usage", LOGFIRE, part("output_tokens_details", "reasoning_tokens"), _AGENTS_SCOPE),
-    Line("reasoning_tokens", "langsmith.metadata.usage_metadata", LANGSMITH, part("output_token_details", "reasoning")),
-    Line("reasoning_tokens", "metadata.usage_object", LITELLM, literal_part("completion_tokens_details", "reasoning_tokens")),
     Line("reasoning_tokens", "genkit:output", GENKIT, of_model("usage", "thoughtsTokens")),
+    *usage_in("mlflow.chat.tokenUsage", MLFLOW),
+    *usage_in("mlflow.spanOutputs", MLFLOW, part("usage")),
+    *usage_in("langfuse.observation.usage_details", LANGFUSE),
+    *usage_in("usage", LOGFIRE, scope=_AGENTS_SCOPE),
+    *usage_in("response_data", LOGFIRE, part("usage"), "logfire"),
+    *usage_in("langsmith.metadata.usage_metadata", LANGSMITH),
+    *usage_in("metadata.usage_object", LITELLM, literal(json_value)),
+    *usage_in("braintrust.metrics", BRAINTRUST),
+    *usage_in("langwatch.metrics", LANGWATCH, typed()),
+    *usage_in("llm.token.counts", LANGTRACE),
+    *usage_in("haystack.component.output", HAYSTACK, first_of(part("replies", 0, "meta", "usage"), part("meta", 0, "usage"), part("meta", "usage"))),
     # The cost in USD, as stated by the sender.
     Line("cost", OpenInference.COST_TOTAL, OI),
     Line("cost", "gen_ai.cost.total_cost", LITELLM),
@@ -362,15 +295,21 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("cost", "gen_ai.usage.total_cost", OPENLLMETRY),
     Line("cost", "gen_ai.usage.cost_usd", OPENLLMETRY),
     Line("cost", "mlflow.llm.cost", MLFLOW, part("total_cost")),
+    Line("cost", "langwatch.span.cost", LANGWATCH),
+    Line("cost", "langwatch.metrics", LANGWATCH, then(typed(), part("cost"))),
+    Line("cost", "braintrust.metrics", BRAINTRUST, part("estimated_cost")),
     # The finish reason.
     Line("stop", GenAI.FINISH_REASONS, OTEL),
     Line("stop", "llm.finish_reason", OI),
     Line("stop", "llm.response.finish_reason", OPENLLMETRY),
     Line("stop", "llm.response.stop_reason", OPENLLMETRY),
+    Line("stop", "gen_ai.response.stop_reason", OPENLLMETRY),
     Line("stop", "ai.response.finishReason", VERCEL),
     Line("stop", "anthropic.message.stop_reason", ANTHROPIC),
     Line("stop", "genkit:output", GENKIT, of_model("finishReason")),
     Line("stop", "gen_ai.response.finish_reason", SEMANTIC_KERNEL, member),
+    Line("stop", "haystack.component.output", HAYSTACK, first_of(part("replies", 0, "meta", "finish_reason"), part("meta", 0, "finish_reason"))),
+    Line("stop", "stop_reason", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
     # Time to first token, in milliseconds.
     Line("first_token", Lab.TTFT_MS, OURS, milliseconds),
     Line("first_token", GenAI.TIME_TO_FIRST_CHUNK, OTEL, seconds),
@@ -378,6 +317,10 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("first_token", GenAI.TIME_TO_FIRST_TOKEN, OTEL, seconds),
     Line("first_token", "ai.response.msToFirstChunk", VERCEL, milliseconds),
     Line("first_token", "ai.stream.msToFirstChunk", VERCEL, milliseconds),
+    Line("first_token", "ttft_ms", CLAUDE_CODE, milliseconds, _CLAUDE_CODE_SCOPE),
+    Line("first_token", "braintrust.metrics", BRAINTRUST, then(part("time_to_first_token"), seconds)),
+    Line("first_token", "metrics.ttfb", PIPECAT, seconds, "pipecat"),
+    Line("first_token", "lk.response.ttft", LIVEKIT, seconds),
     Line("first_token_at", "langfuse.observation.completion_start_time", LANGFUSE, json_value),
     # The agent.
     Line("agent", GenAI.AGENT_NAME, OTEL),
@@ -395,6 +338,10 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("tool", "name", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("tool", "traceloop.entity.name", OPENLLMETRY),
     Line("tool", "operation.name", AGENTOPS, scope="agentops"),
+    Line("tool", "spring.ai.tool.definition.name", SPRING),
+    Line("tool", "tool_name", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
+    Line("tool", "lk.function_tool.name", LIVEKIT),
+    Line("tool", "haystack.component.name", HAYSTACK),
     Line("from_agent", Lab.FROM_AGENT, OURS),
     Line("from_agent", "from_agent", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("from_agent", "gen_ai.handoff.from_agent", OPENLLMETRY),
@@ -407,36 +354,49 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("asked", "ai.prompt", VERCEL),
     Line("asked", "input", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("asked", "events", LOGFIRE, before_answer),
-    Line("asked", "request_data", LOGFIRE, part("messages"), _AGENTS_SCOPE),
+    Line("asked", "request_data", LOGFIRE, request_of, "logfire"),
     Line("asked", "raw_input", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("asked", "pydantic_ai.all_messages", PYDANTIC_AI, before_answer),
     Line("asked", "all_messages_events", PYDANTIC_AI, before_answer),
     Line("asked", "gcp.vertex.agent.llm_request", ADK),
     Line("asked", "message", AUTOGEN, scope="autogen"),
     Line("asked", GenAI.PROMPT_DEPRECATED, OTEL),
+    Line("asked", "langwatch.input", LANGWATCH, typed("chat_messages")),
+    Line("asked", "lk.chat_ctx", LIVEKIT, part("items")),
+    Line("asked", "gen_ai.prompt_json", CLOUDFLARE),
+    Line("asked", "input", PIPECAT, scope="pipecat"),
+    Line("asked", "llm.prompts", LANGTRACE),
     Line("answered", GenAI.OUTPUT_MESSAGES, OTEL),
     Line("answered", "output", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("answered", "events", LOGFIRE, answer),
     Line("answered", "response_data", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("answered", "response_data", LOGFIRE, first_of(part("message"), part("combined_chunk_content")), "logfire"),
     Line("answered", "final_result", PYDANTIC_AI, scope="pydantic-ai"),
     Line("answered", "pydantic_ai.all_messages", PYDANTIC_AI, answer),
     Line("answered", "all_messages_events", PYDANTIC_AI, answer),
     Line("answered", "gcp.vertex.agent.llm_response", ADK),
     Line("answered", GenAI.COMPLETION_DEPRECATED, OTEL),
+    Line("answered", "langwatch.output", LANGWATCH, typed("chat_messages")),
+    Line("answered", "gen_ai.completion_json", CLOUDFLARE),
+    Line("answered", "output", PIPECAT, scope="pipecat"),
+    Line("answered", "llm.responses", LANGTRACE),
     Line("instructions", GenAI.SYSTEM_INSTRUCTIONS, OTEL),
     Line("answer_text", "ai.response.text", VERCEL),
     Line("answer_text", "ai.response.object", VERCEL),
     Line("answer_text", "ai.result.text", VERCEL),
     Line("answer_text", "ai.result.object", VERCEL),
+    Line("answer_text", "lk.response.text", LIVEKIT),
     Line("answer_reasoning", "ai.response.reasoning", VERCEL),
     Line("answer_calls", "ai.response.toolCalls", VERCEL),
     Line("answer_calls", "ai.result.toolCalls", VERCEL),
+    Line("answer_calls", "lk.response.function_calls", LIVEKIT),
     # The input and output of any step.
     Line("input", GenAI.TOOL_CALL_ARGUMENTS, OTEL),
     Line("input", "tool_arguments", PYDANTIC_AI),
     Line("input", "ai.toolCall.args", VERCEL),
     Line("input", "ai.toolCall.input", VERCEL),
     Line("input", "gcp.vertex.agent.tool_call_args", ADK),
+    Line("input", "traceloop.entity.input", OPENLLMETRY, part("arguments"), _MCP_SCOPE),
     Line("input", OpenInference.INPUT, OI),
     Line("input", "input", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("input", "langfuse.observation.input", LANGFUSE),
@@ -454,11 +414,28 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("input", "ai.values", VERCEL),
     Line("input", GenAI.PROMPT_DEPRECATED, LANGSMITH),
     Line("input", "function.args", OPENLIT, positional, "openlit"),
+    Line("input", "gen_ai.task.input", OPENLLMETRY, handed_over),
+    Line("input", "gen_ai.guardrail.input", OPENLLMETRY),
+    Line("input", OpenInference.TOOL_PARAMETERS, OI),
+    Line("input", "spring.ai.tool.call.arguments", SPRING),
+    Line("input", "db.vector.query.content", SPRING),
+    *(Line("input", f"mastra.{step}.input", MASTRA) for step in _MASTRA_STEPS),
+    Line("input", "langwatch.input", LANGWATCH, typed()),
+    Line("input", "braintrust.input_json", BRAINTRUST),
+    Line("input", "braintrust.input", BRAINTRUST),
+    Line("input", "lk.function_tool.arguments", LIVEKIT),
+    Line("input", "lk.user_input", LIVEKIT),
+    Line("input", "haystack.component.input", HAYSTACK),
+    Line("input", "haystack.pipeline.input_data", HAYSTACK),
+    Line("input", "user_prompt", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
+    Line("input", "gen_ai.speech.input_text", OTEL),
+    Line("input", "request", LOGFIRE, scope="logfire.mcp"),
     Line("output", GenAI.TOOL_CALL_RESULT, OTEL),
     Line("output", "tool_response", PYDANTIC_AI),
     Line("output", "ai.toolCall.result", VERCEL),
     Line("output", "ai.toolCall.output", VERCEL),
     Line("output", "gcp.vertex.agent.tool_response", ADK),
+    Line("output", "traceloop.entity.output", OPENLLMETRY, part("result"), _MCP_SCOPE),
     Line("output", OpenInference.OUTPUT, OI),
     Line("output", "output", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("output", "langfuse.observation.output", LANGFUSE),
@@ -472,6 +449,23 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("output", "gen_ai.retrieval.documents", OTEL),
     Line("output", "genkit:output", GENKIT),
     Line("output", GenAI.COMPLETION_DEPRECATED, LANGSMITH),
+    Line("output", "gen_ai.task.output", OPENLLMETRY),
+    Line("output", "gen_ai.guardrail.output", OPENLLMETRY),
+    Line("output", "mcp.response.value", OPENLLMETRY),
+    Line("output", "spring.ai.tool.call.result", SPRING),
+    Line("output", "db.vector.query.response.documents", SPRING),
+    *(Line("output", f"mastra.{step}.output", MASTRA, text_of_answer) for step in _MASTRA_STEPS),
+    Line("output", "langwatch.output", LANGWATCH, typed()),
+    Line("output", "langwatch.rag.contexts", LANGWATCH),
+    Line("output", "braintrust.output_json", BRAINTRUST),
+    Line("output", "braintrust.output", BRAINTRUST),
+    Line("output", "lk.function_tool.output", LIVEKIT),
+    Line("output", "lk.response.text", LIVEKIT),
+    Line("output", "haystack.component.output", HAYSTACK),
+    Line("output", "haystack.pipeline.output_data", HAYSTACK),
+    Line("output", "retrieval.document", LOONGSUITE),
+    Line("output", "gen_ai.transcription.text", OTEL),
+    Line("output", "response", LOGFIRE, scope="logfire.mcp"),
     # Fields of the trace as a whole.
     Line("thread", GenAI.CONVERSATION_ID, OTEL),
     Line("thread", OpenInference.SESSION, OI),
@@ -495,6 +489,13 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("thread", "traceloop.association.properties.conversation_id", OPENLLMETRY),
     Line("thread", "traceloop.association.properties.chat_id", OPENLLMETRY),
     Line("thread", "ai.telemetry.metadata.session_id", VERCEL),
+    Line("thread", "gen_ai.thread.id", AZURE),
+    Line("thread", "spring.ai.chat.client.conversation.id", SPRING),
+    Line("thread", "mastra.metadata.threadId", MASTRA),
+    Line("thread", "langwatch.thread.id", LANGWATCH),
+    Line("thread", "langwatch.thread_id", LANGWATCH),
+    Line("thread", "wandb.thread_id", WEAVE),
+    Line("thread", "conversation.id", PIPECAT, scope="pipecat"),
     Line("end_user", OpenInference.USER, OI),
     Line("end_user", "enduser.id", OTEL),
     Line("end_user", "langfuse.user.id", LANGFUSE),
@@ -507,14 +508,23 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("end_user", "metadata.user_api_key_end_user_id", LITELLM),
     Line("end_user", "langsmith.metadata.user_id", LANGSMITH),
     Line("end_user", "enduser.pseudo.id", OTEL),
+    Line("end_user", "gen_ai.user", OPENLLMETRY),
+    Line("end_user", "langwatch.user.id", LANGWATCH),
+    Line("end_user", "langwatch.user_id", LANGWATCH),
+    Line("end_user", "mastra.metadata.userId", MASTRA),
     Line("workflow", "langfuse.trace.name", LANGFUSE),
     Line("workflow", "traceloop.workflow.name", OPENLLMETRY),
 )  # fmt: skip
 
-FLATTENED = (("llm.input_messages.", "llm.output_messages."), ("gen_ai.prompt.", "gen_ai.completion."))
+FLATTENED = (
+    ("llm.input_messages.", "llm.output_messages."), ("llm.prompts.", "llm.choices."), ("gen_ai.prompt.", "gen_ai.completion."),
+)  # fmt: skip
 """Prefixes of flattened messages, of OpenInference and of OpenLLMetry: input, output."""
+_FLATTENED = tuple(prefix for pair in FLATTENED for prefix in pair)
 DOCUMENTS = ("retrieval.documents.", "reranker.output_documents.")
 """Prefixes of flattened documents, of OpenInference."""
+EMBEDDED = ("embedding.embeddings.", ".embedding.text")
+"""Prefix and ending of each text that is embedded, of OpenInference."""
 _USAGE = frozenset({"input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "cost"})
 _MESSAGES = frozenset({"asked", "answered", "answer_text", "answer_calls", "answer_reasoning"})
 
@@ -523,13 +533,6 @@ Source = tuple[str, Reader | None]
 
 class Meaning:
     """Maps each field to its attributes, computed once per set of attribute names: spans of one sender have the same few sets."""
-
-    __slots__ = (
-        "agent", "agent_named", "answer_calls", "answer_reasoning", "answer_text", "answered", "asked", "cache_write_tokens",
-        "cached_tokens", "cost", "end_user", "first_token", "first_token_at", "from_agent", "has_documents", "has_first_token", "has_flattened",
-        "has_messages", "has_usage", "input", "input_tokens", "instructions", "is_ours", "kind", "model", "name", "output", "output_tokens",
-        "provider", "reasoning_tokens", "stop", "thread", "to_agent", "tool", "total_tokens", "workflow",
-    )  # fmt: skip
 
     agent: tuple[Source, ...]
     agent_named: tuple[Source, ...]
@@ -575,7 +578,7 @@ class Meaning:
         self.has_usage = any(by_field[field] for field in _USAGE) or "langfuse.observation.cost_details" in known
         self.has_first_token = bool(self.first_token or self.first_token_at)
         self.has_messages = any(by_field[field] for field in _MESSAGES)
-        self.has_flattened = any(name.startswith((*FLATTENED[0], *FLATTENED[1])) for name in names)
+        self.has_flattened = any(name.startswith(_FLATTENED) for name in names)
         self.has_documents = any(name.startswith(DOCUMENTS) for name in names)
 
 

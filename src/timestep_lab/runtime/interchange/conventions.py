@@ -13,9 +13,17 @@ from functools import lru_cache
 from typing import Any
 
 from timestep_lab.model.clock import parse_iso, to_naive_utc
-from timestep_lab.model.records import Usage
 from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES, GenAI, Lab, OpenInference
-from timestep_lab.runtime.interchange.attribute_map import DOCUMENTS, FLATTENED, Meaning, Source, meaning_of, part, told
+from timestep_lab.runtime.interchange.attribute_map import (
+    DOCUMENTS,
+    EMBEDDED,
+    FLATTENED,
+    Meaning,
+    Source,
+    meaning_of,
+    told,
+)
+from timestep_lab.runtime.interchange.attribute_readers import part
 from timestep_lab.runtime.interchange.messages import (
     answer_of,
     arguments_of,
@@ -23,13 +31,15 @@ from timestep_lab.runtime.interchange.messages import (
     documents_of,
     event_message,
     finish_of,
+    found_document,
     gathered,
     gathered_documents,
     plain,
     read_json,
     result_of,
+    said_in,
 )
-from timestep_lab.runtime.pricing import price_elsewhere
+from timestep_lab.runtime.pricing import linear_price
 from timestep_lab.store.spans import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row, events_of
 from timestep_lab.store.table import clean, from_json, to_json
 
@@ -108,6 +118,8 @@ def span_row(
         stop = stop or (_stop_reason(ended_by) if kind == "generation" else None)
     if meaning.has_documents:
         answered = _documents(attributes) or answered
+    if kind == "embedding" and asked is None and OpenInference.INPUT not in attributes:
+        asked = _embedded(attributes)
     text_in, json_in = asked or _payload(attributes, meaning.input, OpenInference.INPUT_MIME, kind, "user")
     text_out, json_out = answered or _payload(attributes, meaning.output, OpenInference.OUTPUT_MIME, kind, "assistant")
     if kind == "generation" and stop is None and json_out and text_out and '"finish_reason"' in text_out:
@@ -142,6 +154,8 @@ EXPORTED_COLUMNS = (
     "queue_ms", "rate_limit_ms", "ttft_ms", "stop_reason", "server", "approval", "to_agent", "io_json",
 )  # fmt: skip
 """The columns of a span's row, in order, that an OTLP export states in `Lab.EXPORTED`; attributes alone may not reproduce them."""
+PAYLOADS = {"input": OpenInference.INPUT, "output": OpenInference.OUTPUT}
+"""The columns that an OTLP export states in attributes of their own. `empty` in `Lab.EXPORTED`: the attribute is the sender's."""
 _COUNTS = frozenset(EXPORTED_COLUMNS[5:9])
 _MEASURES = frozenset(EXPORTED_COLUMNS[9:13])
 
@@ -168,8 +182,10 @@ def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, Any] | None
             columns[column] = (_whole(value) or 0) & (INPUT_IS_JSON | OUTPUT_IS_JSON)
         else:
             columns[column] = _text(value)
-    for column, name in (("input", OpenInference.INPUT), ("output", OpenInference.OUTPUT)):
-        columns[column] = _text(attributes.get(name))
+    empty = exported.get("empty")
+    for column, name in PAYLOADS.items():
+        is_empty = isinstance(empty, list) and column in empty
+        columns[column] = None if is_empty else _text(attributes.get(name))
     added, replaced = exported.get("added"), exported.get("replaced")
     for name in (Lab.EXPORTED, *(added if isinstance(added, list) else ())):
         attributes.pop(str(name), None)
@@ -212,7 +228,7 @@ def _usage(
     cost = _stated_cost(attributes, meaning)
     source = "sender"
     if cost is None and model and priced and (in_tokens or out_tokens):
-        cost = _price(str(provider or ""), str(model), in_tokens or 0, out_tokens or 0, cached or 0, written or 0)
+        cost = linear_price(str(provider or ""), str(model), in_tokens or 0, out_tokens or 0, cached or 0, written or 0)
         source = "price table"
     if cost is not None and not meaning.is_ours:
         attributes[Lab.COST_SOURCE] = source
@@ -287,7 +303,7 @@ def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payl
     answered = _taken(attributes, meaning.answered, "assistant")
     if meaning.has_flattened and kind in ("generation", "agent"):
         for prefix_in, prefix_out in FLATTENED:
-            asked = gathered(attributes, prefix_in) or asked
+            asked = gathered(attributes, prefix_in, "user") or asked
             answered = _joined(gathered(attributes, prefix_out), answered)
     if answered is None and (meaning.answer_text or meaning.answer_calls or meaning.answer_reasoning):
         answered = answer_of(
@@ -358,6 +374,14 @@ def _documents(attributes: Attributes) -> Payload | None:
     return to_json(documents), True
 
 
+def _embedded(attributes: Attributes) -> Payload | None:
+    """Returns the texts of an embedding, if they are stated one by one."""
+    texts = [
+        str(attributes[name]) for name in attributes if name.startswith(EMBEDDED[0]) and name.endswith(EMBEDDED[1])
+    ]
+    return _as_text(texts[0] if len(texts) == 1 else texts) if texts else None
+
+
 def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kind: str, role: str) -> Payload:
     """Returns the column text from the first of these attributes that is set, and removes it unless its value was converted."""
     mime_type = attributes.pop(mime, None)
@@ -367,7 +391,10 @@ def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kin
             continue
         text = clean(value) if isinstance(value, str) else None
         given = value if text is None else _parsed(text, mime_type, name)
-        changed = _read_payload(given if read is None else read(given), kind, role)
+        found = given if read is None else read(given)
+        if found is None:
+            continue
+        changed = _read_payload(found, kind, role)
         if changed is given or name in _RAW:
             del attributes[name]
         if changed is given and text is not None and not isinstance(given, str) and "\\u" not in text:
@@ -437,43 +464,6 @@ def _stop_reason(given: object) -> str | None:
     return None if given is None or given == "" or isinstance(given, Mapping) else _text(given)
 
 
-def _price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int, written: int) -> float | None:
-    """Returns the cost in USD. Price lookups are too slow for a million spans, so linear prices are looked up once per model."""
-    rates = _rates(provider, model)
-    if rates is None:
-        return None
-    if not rates:
-        return _asked_price(provider, model, in_tokens, out_tokens, cached, written)
-    call, each_in, each_out, each_cached, each_written = rates
-    fresh = in_tokens - cached - written
-    return call + fresh * each_in + out_tokens * each_out + cached * each_cached + written * each_written
-
-
-@lru_cache(maxsize=4096)
-def _asked_price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int, written: int) -> float | None:
-    usage = Usage(
-        requests=1, input_tokens=in_tokens, output_tokens=out_tokens, cached_tokens=cached, cache_write_tokens=written
-    )
-    return price_elsewhere(provider, model, usage)
-
-
-@lru_cache(maxsize=512)
-def _rates(provider: str, model: str) -> tuple[float, ...] | None:
-    """Returns prices per call, and per input, output, cached and cache-written token. None if unknown, empty if not linear."""
-    tokens = [
-        (n * i, n * o, n * c, n * w)
-        for n in (1_000, 1_000_000)
-        for i, o, c, w in ((0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1))
-    ]
-    costs = [cost for each in tokens if (cost := _asked_price(provider, model, *each)) is not None]
-    if len(costs) < len(tokens):
-        return None
-    few, many = costs[:5], costs[5:]
-    if any(abs((b - many[0]) - 1_000 * (a - few[0])) > 1e-9 for a, b in zip(few, many, strict=True)):
-        return ()
-    return (few[0], *((cost - few[0]) / 1_000 for cost in few[1:]))
-
-
 def _whole(value: object) -> int | None:
     if value is None:
         return None
@@ -508,6 +498,9 @@ _LIFTED = (
 """Attributes that an event may carry instead of its span."""
 _ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
 _CHOICE = "gen_ai.choice"
+_FOUND = {name: f"{name}." for name in ("db.query.result", "db.search.result")}
+"""Events of vector databases, one for each document found, and the prefix of their attributes."""
+_DOCUMENTS_FOUND = "gen_ai.retrieval.documents"
 
 
 def span_event(name: str, time: int, attributes: Mapping[str, object]) -> dict[str, Any]:
@@ -536,16 +529,23 @@ def keep_events(
         return  # Exported from a lab, with its input and output.
     asked: list[dict[str, Any]] = []
     answered: list[dict[str, Any]] = []
+    documents: list[dict[str, Any]] = []
     for event in events:
-        fields = event["attributes"]
+        fields = said_in(event["attributes"])
         if (role := _ROLES.get(event["name"])) is not None:
-            asked.append(event_message(role, fields, fields.get("content")))
+            asked.append(event_message(role, fields))
         elif event["name"] == _CHOICE:
-            answered.append(event_message("assistant", fields, fields.get("message", fields.get("content"))))
+            answered.append(event_message("assistant", fields))
+        elif event["name"] in _LIFTED and isinstance(whole := fields.get("content"), list):
+            attributes.setdefault(event["name"], whole)
+        elif (prefix := _FOUND.get(event["name"])) is not None:
+            documents.append(found_document(fields, prefix))
         else:
             for lifted in _LIFTED:
                 if lifted in fields:
                     attributes.setdefault(lifted, fields[lifted])
+    if documents:
+        attributes.setdefault(_DOCUMENTS_FOUND, documents)
     kind = kind_of(name, attributes, scope, parent_id)
     if kind == "tool":
         for messages, key in ((asked, GenAI.TOOL_CALL_ARGUMENTS), (answered, GenAI.TOOL_CALL_RESULT)):

@@ -16,7 +16,7 @@ from timestep_lab.model.clock import iso, parse_iso, to_naive_utc, utc_now
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import ScoreRecord
 from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES, GenAI, Lab, OpenInference
-from timestep_lab.runtime.interchange.conventions import EXPORTED_COLUMNS, with_events
+from timestep_lab.runtime.interchange.conventions import EXPORTED_COLUMNS, PAYLOADS, with_events
 from timestep_lab.store.base import Database
 from timestep_lab.store.imported_trace import TOLD, TraceSaid
 from timestep_lab.store.spans import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, SPAN_COLUMNS, Row, events_of
@@ -359,10 +359,12 @@ def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
     attributes = {name: value for name, value in known.items() if value is not None and given.get(name) is None}
     attributes.update((name, value) for name, value in ours.items() if value is not None)
     replaced = {name: given[name] for name, value in attributes.items() if name in given and given[name] != value}
+    empty = [column for column, name in PAYLOADS.items() if row[column] is None and name in given]
     exported = {
         **{column: row[column] for column in EXPORTED_COLUMNS if row[column] is not None},
         "added": [name for name in attributes if name not in given],
         **({"replaced": replaced} if replaced else {}),
+        **({"empty": empty} if empty else {}),
     }
     return {**given, **attributes, Lab.EXPORTED: to_json(exported)}
 

@@ -18,13 +18,14 @@ Message = dict[str, Any]
 # -- messages flattened into dotted names
 
 
-def gathered(attributes: dict[str, Any], prefix: str) -> list[Message]:
-    """Returns the messages under `prefix` (which ends in a dot), in order, and removes their attributes from the dict.
+def gathered(attributes: dict[str, Any], prefix: str, role: str = "assistant") -> list[Message]:
+    """Returns the messages under `prefix` (which ends in a dot), in order, and removes their attributes from the dict. `role`: of
+    messages that state none.
 
     OpenInference: `llm.input_messages.0.message.role`, `….message.contents.0.message_content.text`,
     `….message.tool_calls.0.tool_call.function.name`. OpenLLMetry: `gen_ai.prompt.0.role`, `gen_ai.completion.0.tool_calls.0.name`.
     """
-    messages = [_gathered_message(entry) for entry in _in_order(_tree(attributes, prefix))]
+    messages = [_gathered_message(entry, role) for entry in _in_order(_tree(attributes, prefix))]
     return messages if any(message.keys() - {"role"} for message in messages) else []
 
 
@@ -54,12 +55,17 @@ def _tree(attributes: dict[str, Any], prefix: str) -> Tree:
     return tree
 
 
-def _gathered_message(entry: Mapping[str, object]) -> Message:
-    fields = entry.get("message", entry)
+_ROLES = ("system", "user", "assistant", "tool")
+
+
+def _gathered_message(entry: Mapping[str, object], role: str) -> Message:
+    fields = next((entry[name] for name in ("message", "prompt", "completion") if name in entry), entry)
     if not isinstance(fields, Mapping):
-        return {"content": fields}
-    message: Message = {"role": fields.get("role", "assistant")}
-    content = fields.get("content")
+        return {"role": role, "content": fields}
+    if len(fields) == 1 and (name := next(iter(fields))) in _ROLES:  # IBM watsonx.ai: the role is the name.
+        return {"role": name, "content": fields[name]}
+    message: Message = {"role": fields.get("role", role)}
+    content = fields.get("content", fields.get("text"))
     if isinstance(content, Mapping):  # A list of texts.
         content = "\n".join(str(content[place]) for place in sorted(content, key=lambda place: (len(place), place)))
     calls = [_gathered_call(call) for call in _in_order(_mapping(fields.get("tool_calls")))]
@@ -109,20 +115,56 @@ def _in_order(numbered: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 # -- messages in events
 
 
-def event_message(role: str, said: Mapping[str, object], content: object) -> Message:
-    """Converts the message of an event. `content` is text or JSON: a message, or blocks as in Bedrock."""
-    content = read_json(content)
-    if isinstance(content, Mapping) and "content" in content and role == "assistant":
-        return {"role": role, **content}
+def said_in(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what an event says: its attributes, and the fields of the JSON object in which Azure's libraries state them."""
+    body = read_json(attributes.get("gen_ai.event.content"))
+    if isinstance(body, Mapping):
+        return {**attributes, **body}
+    return attributes if body is None else {**attributes, "content": body}
+
+
+def event_message(role: str, said: Mapping[str, Any]) -> Message:
+    """Converts the message of an event. Its content is text or JSON: blocks, as in Bedrock, or the message itself, as in a choice."""
+    content = read_json(said.get("message", said.get("content")))
+    if isinstance(content, Mapping) and (role == "assistant" or "message" in said):
+        said = {**said, "content": None, **content}
+        content = read_json(said["content"])
+    if isinstance(content, Mapping):
+        of_azure = content["text"].get("value") if isinstance(content.get("text"), Mapping) else None
+        content = of_azure if of_azure is not None else said["content"]
     message: Message = {"role": role}
     if isinstance(content, list):
         message["parts"] = [_block(block) for block in content]
     elif content is not None:
         message["content"] = content
-    message.update((key, said[key]) for key in ("finish_reason", "tool_calls", "name") if key in said)
+    for key in ("finish_reason", "tool_calls", "name", "tool_call_id", "parts"):
+        if said.get(key) is not None:
+            message[key] = said[key]
     if role == "tool" and "id" in said:
-        message["tool_call_id"] = said["id"]
+        message.setdefault("tool_call_id", said["id"])
     return message
+
+
+def messages_in(group: object) -> list[Message]:
+    """Returns the messages of a group `{"messages": […]}`, in which the AWS distribution of OpenTelemetry sends those of a span."""
+    given = group.get("messages") if isinstance(group, Mapping) else None
+    found = [each for each in (given if isinstance(given, list) else ()) if isinstance(each, Mapping)]
+    return [event_message(str(each.get("role") or "user"), _unwrapped(each)) for each in found]
+
+
+def _unwrapped(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = said.get("content")
+    return {**said, "content": None, **content} if isinstance(content, Mapping) else said
+
+
+def found_document(said: Mapping[str, Any], prefix: str) -> Message:
+    """Converts the event of a document that a vector database found. Its vector stays with the event."""
+    fields = {name.removeprefix(prefix): value for name, value in said.items() if name.startswith(prefix)}
+    fields.pop("vector", None)
+    document = {
+        "content" if name in ("document", "entity") else name: read_json(value) for name, value in fields.items()
+    }
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def _block(block: object) -> Any:
@@ -188,6 +230,7 @@ _WRAPPERS = (
     "candidates",
     "chat_history",
     "chat_message",
+    "replies",
     "response",
     "output",
     "message",
@@ -470,22 +513,26 @@ def result_of(value: object) -> Any:
     return value
 
 
+_OF_FRAMEWORKS = frozenset({"page_content", "meta", "document_id"})
+
+
 def documents_of(value: object) -> Any:
-    """Returns documents of LangChain and MLflow as `{id, content, score, metadata}`; other values unchanged."""
+    """Returns documents of LangChain, MLflow and Haystack as `{id, content, score, metadata}`; other values unchanged."""
     given = value.get("documents") if isinstance(value, Mapping) and isinstance(value.get("documents"), list) else value
     if (
         not isinstance(given, list)
         or not given
-        or not all(isinstance(each, Mapping) and "page_content" in each for each in given)
+        or not all(isinstance(each, Mapping) and ("page_content" in each or "content" in each) for each in given)
+        or not any(each.keys() & _OF_FRAMEWORKS for each in given)
     ):
         return value
     documents = []
     for each in given:
-        metadata = _mapping(each.get("metadata"))
+        metadata = _mapping(each.get("metadata", each.get("meta")))
         document = {
-            "id": each.get("id"),
-            "content": each["page_content"],
-            "score": metadata.get("score"),
+            "id": each.get("id", each.get("document_id")),
+            "content": each.get("page_content", each.get("content")),
+            "score": each.get("score", metadata.get("score")),
             "metadata": metadata or None,
         }
         documents.append({key: inner for key, inner in document.items() if inner is not None})

@@ -11,6 +11,7 @@ from typing import Any
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import DataError, TooLargeError
+from timestep_lab.model.spans import GenAI
 from timestep_lab.runtime.interchange.conventions import (
     about_trace,
     exception_text,
@@ -21,6 +22,7 @@ from timestep_lab.runtime.interchange.conventions import (
     span_row,
 )
 from timestep_lab.runtime.interchange.export import Decoded, store_together
+from timestep_lab.runtime.interchange.messages import messages_in, read_json
 from timestep_lab.store.base import Database, Received
 from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.spans import AT, Row
@@ -235,14 +237,14 @@ def _read(
     content_type: str,
     content_encoding: str | None,
     user_id: str,
-    read_json: Callable[[Any, str], Decoded],
+    from_json: Callable[[Any, str], Decoded],
     read_protobuf: Callable[[bytes, str], Decoded],
 ) -> Decoded:
     plain = decompressed(body, content_encoding)
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
         try:
-            return read_json(json.loads(plain.decode("utf-8-sig", "replace")), user_id)
+            return from_json(json.loads(plain.decode("utf-8-sig", "replace")), user_id)
         except (ValueError, RecursionError) as error:
             raise DataError(f"The request is not valid JSON: {error}", "Send an OTLP export request.") from None
     if kind in (PROTOBUF, "application/protobuf", "application/octet-stream", ""):
@@ -558,14 +560,23 @@ def _take_record(
 ) -> None:
     """Returns the event. `body` has fields in addition to its attributes, or is one text."""
     name = name or str(attributes.pop("event.name", ""))
+    body = read_json(body)
+    groups = {}
+    if isinstance(body, Mapping) and not name.startswith(_OF_GENAI):
+        groups = {into: found for key, into in _GROUPS.items() if (found := messages_in(body.get(key)))}
     if len(trace_id) != 32 or len(span_id) != 16 or not trace_id.strip("0") or not span_id.strip("0"):
         decoded.reject(f"The log record {name!r} belongs to no span.")
-    elif not name.startswith("gen_ai."):
+    elif not name.startswith(_OF_GENAI) and not groups:
         decoded.reject(f"The log record {name!r} is not an event of a GenAI span (gen_ai.*); other logs are not kept.")
     else:
-        payload = {**attributes, **body} if isinstance(body, Mapping) else attributes
+        payload = {**attributes, **(groups or body)} if isinstance(body, Mapping) else attributes
         if body is not None and not isinstance(body, Mapping):
             payload = {"content": body, **attributes}
         event = span_event(name, time, payload)
         decoded.evaluated(trace_id, span_id, [event])
         decoded.events.append((trace_id, span_id, event))
+
+
+_OF_GENAI = "gen_ai."
+_GROUPS = {"input": GenAI.INPUT_MESSAGES, "output": GenAI.OUTPUT_MESSAGES}
+"""The groups of messages in the record that the AWS distribution of OpenTelemetry (Bedrock AgentCore) sends for a span."""

@@ -1,0 +1,224 @@
+"""A line of `attribute_map`, and the functions that read the value of its attribute."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+Reader = Callable[[Any], Any]
+"""Converts an attribute's value to the field's value; None if it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    name: str
+    version: str
+
+
+class Line(NamedTuple):
+    field: str
+    name: str
+    convention: Convention
+    read: Reader | None = None
+    """None: the value is used unchanged."""
+    scope: str = ""
+    """Applies only to instrumentation scopes whose names start with this: for names too common to have the same meaning everywhere."""
+
+
+_REMEMBERED = 64 * 1024
+"""Longest JSON text that is remembered after parsing: several lines of the map read parts of the same attribute."""
+
+
+def json_value(value: object) -> Any:
+    """Parses JSON text; returns other values unchanged."""
+    if isinstance(value, str) and value[:1] in ("{", "[", '"', "n"):
+        try:
+            return _loaded(value) if len(value) < _REMEMBERED else json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+@lru_cache(maxsize=32)
+def _loaded(text: str) -> Any:
+    return json.loads(text)
+
+
+def part(*path: str | int) -> Reader:
+    """Reads the value at this path in an object, which may be given as JSON text. A number is a place in a list."""
+
+    def read(value: object) -> Any:
+        value = json_value(value)
+        for step in path:
+            if isinstance(step, int):
+                value = value[step] if isinstance(value, list) and step < len(value) else None
+            else:
+                value = value.get(step) if isinstance(value, Mapping) else None
+        return value
+
+    return read
+
+
+def first_of(*readers: Reader) -> Reader:
+    """Returns what the first of these readers finds."""
+    return lambda value: next((found for read in readers if (found := read(value)) is not None), None)
+
+
+def then(read: Reader, next_read: Reader) -> Reader:
+    """Applies the second reader to what the first one finds."""
+    return lambda value: None if (found := read(value)) is None else next_read(found)
+
+
+def literal(inner: Reader) -> Reader:
+    """Applies a reader to an object that is written as a Python literal."""
+
+    def read(value: object) -> Any:
+        try:
+            return inner(ast.literal_eval(value)) if isinstance(value, str) and value[:1] == "{" else inner(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+
+    return read
+
+
+def words(table: Mapping[str, str]) -> Reader:
+    """Looks up a word in the table, ignoring case; None if it is missing."""
+    lower = {word.lower(): meaning for word, meaning in table.items()}
+    return lambda value: lower.get(str(json_value(value)).lower())
+
+
+def always(meaning: str) -> Reader:
+    """Returns `meaning` whenever the attribute is present."""
+    return lambda value: meaning
+
+
+_ASIDE = frozenset({"tags", "metadata", "kwargs"})
+
+
+def handed_over(value: object) -> object:
+    """Returns the input of a step, without the metadata that its framework recorded with it."""
+    data: Any = json_value(value)
+    given = data.keys() - _ASIDE if isinstance(data, Mapping) else ()
+    return next((data[name] for name in ("inputs", "query") if given == {name}), value)
+
+
+def typed(*types: str) -> Reader:
+    """Returns the value of LangWatch's `{"type": …, "value": …}`, for these types or for all."""
+
+    def read(value: object) -> Any:
+        value = json_value(value)
+        if isinstance(value, Mapping) and value.keys() == {"type", "value"}:
+            return value["value"] if not types or value["type"] in types else None
+        return None if types else value
+
+    return read
+
+
+def request_of(value: object) -> Any:
+    """Returns what a request says to a model, with its instructions, for a request that has messages."""
+    request = json_value(value)
+    if not isinstance(request, Mapping) or not isinstance(request.get("messages"), list):
+        return None
+    return {name: request[name] for name in ("system", "messages") if name in request}
+
+
+def text_of_answer(value: object) -> object:
+    """Returns the text of an answer that is stated beside its files and tool calls."""
+    answer = json_value(value)
+    return answer["text"] if isinstance(answer, Mapping) and isinstance(answer.get("text"), str) else value
+
+
+def with_ending(endings: Mapping[str, str]) -> Reader:
+    """Looks up the meaning of a class name by its ending; None if no ending fits."""
+
+    def read(value: object) -> str | None:
+        return next((meaning for ending, meaning in endings.items() if str(value).endswith(ending)), None)
+
+    return read
+
+
+def above_zero(value: object) -> object:
+    """For senders that write 0 for an unknown price."""
+    return value or None
+
+
+def of_model(*path: str) -> Reader:
+    """Like `part`, for a model's answer to Genkit; the enclosing step repeats it together with the request."""
+    inner = part(*path)
+
+    def read(value: object) -> Any:
+        value = json_value(value)
+        return inner(value) if isinstance(value, Mapping) and "request" not in value else None
+
+    return read
+
+
+def of_pair(place: int) -> Reader:
+    """Returns one half of `provider/model`."""
+    return lambda value: value.split("/", 1)[place] if isinstance(value, str) and "/" in value else None
+
+
+def positional(value: object) -> object:
+    """Parses the arguments of a call written as a Python tuple; a single argument is returned by itself."""
+    try:
+        given = ast.literal_eval(value) if isinstance(value, str) else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+    return given[0] if isinstance(given, tuple) and len(given) == 1 else value
+
+
+def member(value: object) -> object:
+    """Returns the name of an enum member from text such as `FinishReason.STOP`."""
+    return value.rpartition(".")[2].lower() if isinstance(value, str) else value
+
+
+def milliseconds(value: object) -> float | None:
+    return _scaled(value, 1.0)
+
+
+def seconds(value: object) -> float | None:
+    """Converts seconds to milliseconds."""
+    return _scaled(value, 1000.0)
+
+
+def _scaled(value: Any, factor: float) -> float | None:
+    try:
+        return None if value is None or isinstance(value, bool) else float(value) * factor
+    except (TypeError, ValueError):
+        return None
+
+
+# -- usage
+
+
+_USAGE_NAMES: dict[str, tuple[str, ...]] = {
+    "input_tokens": ("input_tokens", "prompt_tokens", "input", "inputTokens", "promptTokens"),
+    "output_tokens": ("output_tokens", "completion_tokens", "output", "outputTokens", "completionTokens"),
+    "cached_tokens": (
+        "cache_read_input_tokens", "input_tokens_details.cached_tokens", "prompt_tokens_details.cached_tokens", "input_token_details.cache_read",
+        "input_cached_tokens", "input_cache_read", "input_cache_read_input_tokens", "prompt_cached_tokens", "cached_tokens", "cached_input_tokens",
+        "cacheReadInputTokens",
+    ),
+    "cache_write_tokens": (
+        "cache_creation_input_tokens", "input_tokens_details.cache_write_tokens", "prompt_tokens_details.cache_write_tokens",
+        "input_token_details.cache_creation", "input_cache_creation", "input_cache_write", "input_cache_creation_input_tokens",
+        "prompt_cache_creation_tokens", "cacheWriteInputTokens",
+    ),
+    "total_tokens": ("total_tokens", "total", "tokens", "totalTokens"),
+    "reasoning_tokens": (
+        "output_tokens_details.reasoning_tokens", "completion_tokens_details.reasoning_tokens", "output_token_details.reasoning",
+        "output_reasoning_tokens", "completion_reasoning_tokens", "reasoning_tokens",
+    ),
+}  # fmt: skip
+"""The names that providers and senders give to the counts in an object `usage`."""
+
+
+def usage_in(name: str, convention: Convention, read: Reader = json_value, scope: str = "") -> Iterator[Line]:
+    """Yields a line for each count of an object `usage`, which `read` returns of the attribute's value."""
+    for field, paths in _USAGE_NAMES.items():
+        counts = first_of(*(part(*path.split(".")) for path in paths))
+        yield Line(field, name, convention, then(read, counts), scope)

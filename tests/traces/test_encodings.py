@@ -1,0 +1,260 @@
+"""Spans as further senders encode them, after their source code and documentation: no recording of these is kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.traces.test_interchange import any_value, request, span
+from timestep_lab.runtime.interchange import read_otlp
+from timestep_lab.runtime.interchange.otlp_in import read_otlp_logs
+from timestep_lab.store.spans import SPAN_COLUMNS
+from timestep_lab.store.store import Store
+from timestep_lab.ui.messages import read_messages
+
+ASKED, ANSWER, ARGUMENTS = "Weather in Paris?", "Sunny in Paris.", {"city": "Paris"}
+
+
+class Case(NamedTuple):
+    scope: str
+    name: str
+    attributes: dict[str, Any]
+    events: list[dict[str, Any]]
+    right: dict[str, Any]
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(
+    sender: str,
+    scope: str,
+    name: str,
+    attributes: dict[str, Any],
+    right: dict[str, Any],
+    events: list[dict[str, Any]] | None = None,
+) -> None:
+    """`right`: the columns that matter; `asked` and `answered`: role and text of each message; `calls`: name and arguments of each."""
+    CASES[sender] = Case(scope, name, attributes, events or [], right)
+
+
+def event(name: str, **attributes: Any) -> dict[str, Any]:
+    return {"name": name, "timeUnixNano": "1795000000000000007", "attributes": attributes}
+
+
+# fmt: off
+case("openllmetry-mcp-tool","opentelemetry.instrumentation.mcp","get_weather.tool",
+ {"traceloop.span.kind":"tool","traceloop.entity.name":"get_weather","traceloop.entity.input":json.dumps({"tool_name":"get_weather","arguments":ARGUMENTS}),"traceloop.entity.output":json.dumps({"result":ANSWER})},
+ {"kind": "tool","name": "get_weather","input": ARGUMENTS,"output": ANSWER})
+case("openllmetry-mcp-session","opentelemetry.instrumentation.mcp","mcp.client.session",{"traceloop.span.kind":"session","traceloop.entity.name":"mcp.client.session"},{"kind": "task"})
+case("openllmetry-mcp-list","opentelemetry.instrumentation.mcp","tools/list.mcp",{"traceloop.entity.input":"{}","traceloop.entity.output":json.dumps({"tools":[{"name":"a"}]})},{"kind": "other","output": {"tools":[{"name":"a"}]}})
+case("openllmetry-mcp-server","opentelemetry.instrumentation.mcp","ResponseStreamWriter",{"mcp.response.value":json.dumps({"content":[{"type":"text","text":ANSWER}]}),"mcp.request.id":"4"},{"kind": "other","output": {"content":[{"type":"text","text":ANSWER}]}})
+case("otel-mcp-client","mcp","tools/call get_weather",{"mcp.method.name":"tools/call","gen_ai.tool.name":"get_weather","gen_ai.operation.name":"execute_tool","gen_ai.tool.call.arguments":json.dumps(ARGUMENTS),"gen_ai.tool.call.result":json.dumps({"content":[{"type":"text","text":ANSWER}]}),"mcp.session.id":"m1"},{"kind": "tool","name": "get_weather","input": ARGUMENTS})
+case("openllmetry-langchain-retriever","opentelemetry.instrumentation.langchain","vector_db_retrieve VectorStoreRetriever",
+ {"gen_ai.operation.name":"vector_db_retrieve","gen_ai.provider.name":"langchain","traceloop.span.kind":"task","traceloop.entity.name":"VectorStoreRetriever","traceloop.entity.input":json.dumps({"query":"paris","tags":[],"metadata":{},"kwargs":{}}),"traceloop.entity.output":json.dumps({"documents":[{"page_content":"Paris is big","metadata":{"score":0.9}}],"count":1})},
+ {"kind": "retrieval","input": "paris","output": [{"content":"Paris is big","score":0.9,"metadata":{"score":0.9}}]})
+case("openllmetry-langchain-task","opentelemetry.instrumentation.langchain","execute_task prompt",
+ {"gen_ai.operation.name":"execute_task","gen_ai.task.name":"prompt","gen_ai.task.input":json.dumps({"city":"Paris"}),"gen_ai.task.output":json.dumps({"text":"Q"})},{"kind": "task","input": ARGUMENTS,"output": {"text":"Q"}})
+case("openllmetry-pinecone","opentelemetry.instrumentation.pinecone","pinecone.query",
+ {"db.system":"pinecone","db.operation":"query","db.vector.query.top_k":2,"db.pinecone.query.result_count":2},
+ {"kind": "retrieval","output": [{"id":"a","score":0.9,"metadata":{"t":"x"}},{"id":"b","score":0.4}]},
+ [event("db.query.embeddings",**{"db.query.embeddings.vector":[0.1,0.2]}),event("db.query.result",**{"db.query.result.id":"a","db.query.result.score":0.9,"db.query.result.metadata":json.dumps({"t":"x"})}),event("db.query.result",**{"db.query.result.id":"b","db.query.result.score":0.4})])
+case("openllmetry-chroma","opentelemetry.instrumentation.chromadb","chroma.query",
+ {"db.system":"chroma","db.operation":"query","db.chroma.query.n_results":1,"db.vector.query.top_k":1},
+ {"kind": "retrieval","output": [{"id":"id1","content":"doc1","distance":0.1}]},
+ [event("db.query.result",**{"db.query.result.id":"id1","db.query.result.distance":0.1,"db.query.result.document":"doc1"})])
+case("openllmetry-watsonx","opentelemetry.instrumentation.watsonx","watsonx.generate",
+ {"gen_ai.system":"Watsonx","llm.request.type":"completion","gen_ai.request.model":"ibm/granite-13b-chat-v2","gen_ai.prompt.0.user":ASKED,"gen_ai.completion.0.content":ANSWER,"gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"llm.usage.total_tokens":120,"llm.response.stop_reason":"eos_token"},
+ {"kind": "generation","model": "ibm/granite-13b-chat-v2","input_tokens": 100,"output_tokens": 20,"stop_reason": "eos_token","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("openllmetry-openai-user","opentelemetry.instrumentation.openai.v1","openai.chat",{"gen_ai.operation.name":"chat","gen_ai.provider.name":"openai","gen_ai.request.model":"gpt-4o-mini","gen_ai.user":"u7","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.usage.cache_read.input_tokens":40},{"kind": "generation","end_user": "u7","cached_tokens": 40,"cost_usd": 2.4e-05})
+case("openllmetry-stop-reason-new","opentelemetry.instrumentation.watsonx","x",{"gen_ai.operation.name":"chat","gen_ai.request.model":"m","gen_ai.response.stop_reason":"eos_token"},{"stop_reason": "eos_token"})
+case("openllmetry-guardrail","traceloop.tracer","pii.guardrail",{"traceloop.span.kind":"guardrail","gen_ai.guardrail.name":"pii","gen_ai.guardrail.status":"PASSED","gen_ai.guardrail.input":json.dumps({"text":ASKED}),"gen_ai.guardrail.output":json.dumps({"ok":True})},{"kind": "guardrail","input": {"text":ASKED},"output": {"ok":True}})
+case("otel-agents-v2-guardrail","opentelemetry.instrumentation.openai_agents","guardrail_check",{"gen_ai.operation.name":"guardrail_check","gen_ai.provider.name":"openai","gen_ai.guardrail.name":"pii","gen_ai.guardrail.triggered":False},{"kind": "guardrail"})
+case("otel-agents-v2-handoff","opentelemetry.instrumentation.openai_agents","agent_handoff",{"gen_ai.operation.name":"agent_handoff","gen_ai.handoff.from_agent":"Triage","gen_ai.handoff.to_agent":"Weather"},{"kind": "handoff","agent": "Triage","to_agent": "Weather"})
+case("otel-agents-v2-speech","opentelemetry.instrumentation.openai_agents","speech_generation tts-1",{"gen_ai.operation.name":"speech_generation","gen_ai.request.model":"tts-1","gen_ai.speech.input_text":ANSWER},{"kind": "generation","model": "tts-1"})
+case("otel-agents-v2-transcription","opentelemetry.instrumentation.openai_agents","transcription whisper-1",{"gen_ai.operation.name":"transcription","gen_ai.request.model":"whisper-1","gen_ai.transcription.text":ASKED},{"kind": "generation","model": "whisper-1","output": ASKED})
+case("vertexai-contrib-choice-event","opentelemetry.instrumentation.vertexai","chat gemini-2.0-flash",{"gen_ai.operation.name":"chat","gen_ai.system":"vertex_ai","gen_ai.request.model":"gemini-2.0-flash","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.response.finish_reasons":["stop"]},
+ {"kind": "generation","asked": [("system","Be kind."),("user",ASKED)],"answered": [("assistant",ANSWER)],"calls": [("get_weather",ARGUMENTS)],"stop_reason": "stop"},
+ [event("gen_ai.system.message",role="system",content=[{"text":"Be kind."}]),event("gen_ai.user.message",role="user",content=[{"text":ASKED}]),
+  event("gen_ai.choice",finish_reason="stop",index=0,message={"role":"model","content":[{"text":ANSWER}]},tool_calls=[{"id":"c1","type":"function","function":{"name":"get_weather","arguments":ARGUMENTS}}])])
+case("choice-event-finish-reason","x","chat",{"gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini"},{"answered": [("assistant",ANSWER)],"stop_reason": "length"},[event("gen_ai.choice",finish_reason="length",index=0,message=json.dumps({"role":"assistant","content":ANSWER}))])
+case("azure-ai-inference","azure.ai.inference","chat gpt-4o",{"az.namespace":"Microsoft.CognitiveServices","gen_ai.operation.name":"chat","gen_ai.system":"az.ai.inference","gen_ai.request.model":"gpt-4o","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.response.finish_reasons":"tool_calls"},
+ {"kind": "generation","asked": [("system","Be kind."),("user",ASKED)],"answered": [("assistant",None)],"calls": [("get_weather",ARGUMENTS)],"stop_reason": "tool_calls"},
+ [event("gen_ai.system.message",**{"gen_ai.system":"az.ai.inference","gen_ai.event.content":json.dumps({"role":"system","content":"Be kind."})}),
+  event("gen_ai.user.message",**{"gen_ai.system":"az.ai.inference","gen_ai.event.content":json.dumps({"role":"user","content":ASKED})}),
+  event("gen_ai.choice",**{"gen_ai.system":"az.ai.inference","gen_ai.event.content":json.dumps({"message":{"content":"","tool_calls":[{"id":"c1","type":"function","function":{"name":"get_weather","arguments":json.dumps(ARGUMENTS)}}]},"finish_reason":"tool_calls","index":0})})])
+case("azure-ai-inference-tool","azure.ai.inference","chat gpt-4o",{"gen_ai.operation.name":"chat","gen_ai.system":"az.ai.inference","gen_ai.request.model":"gpt-4o"},
+ {"asked": [("user",ASKED),("assistant",None),("tool",ANSWER)],"answered": [("assistant","It is sunny.")]},
+ [event("gen_ai.user.message",**{"gen_ai.event.content":json.dumps({"role":"user","content":ASKED})}),
+  event("gen_ai.assistant.message",**{"gen_ai.event.content":json.dumps({"role":"assistant","tool_calls":[{"id":"c1","type":"function","function":{"name":"get_weather","arguments":json.dumps(ARGUMENTS)}}]})}),
+  event("gen_ai.tool.message",**{"gen_ai.event.content":json.dumps({"role":"tool","tool_call_id":"c1","content":ANSWER})}),
+  event("gen_ai.choice",**{"gen_ai.event.content":json.dumps({"message":{"content":"It is sunny."},"finish_reason":"stop","index":0})})])
+case("azure-ai-agents","azure.ai.agents","process_thread_run",{"gen_ai.operation.name":"process_thread_run","gen_ai.system":"az.ai.agents","gen_ai.thread.id":"th1","gen_ai.agent.id":"as1","gen_ai.agent.name":"Weather","gen_ai.request.model":"gpt-4o","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20},
+ {"kind": "generation","thread": "th1","asked": [("user",ASKED)],"answered": None},
+ [event("gen_ai.user.message",**{"gen_ai.event.content":json.dumps({"content":{"text":{"value":ASKED}},"role":"user"}),"gen_ai.thread.id":"th1"})])
+case("ms-extensions-ai-dotnet","Experimental.Microsoft.Extensions.AI","chat gpt-4o-mini",{"gen_ai.operation.name":"chat","gen_ai.system":"openai","gen_ai.request.model":"gpt-4o-mini","gen_ai.response.input_tokens":100,"gen_ai.response.output_tokens":20,"gen_ai.response.finish_reasons":["stop"]},{"kind": "generation","input_tokens": 100,"output_tokens": 20})
+case("semantic-kernel-dotnet-old","Microsoft.SemanticKernel.Diagnostics","chat.completions gpt-4",{"gen_ai.operation.name":"chat.completions","gen_ai.system":"openai","gen_ai.request.model":"gpt-4","gen_ai.response.prompt_tokens":100,"gen_ai.response.completion_tokens":20,"gen_ai.response.finish_reason":"stop"},
+ {"kind": "generation","input_tokens": 100,"output_tokens": 20,"asked": [("user",ASKED)],"answered": [("assistant",ANSWER)],"stop_reason": "stop"},
+ [event("gen_ai.content.prompt",**{"gen_ai.prompt":json.dumps([{"role":"user","content":ASKED}])}),event("gen_ai.content.completion",**{"gen_ai.completion":json.dumps([{"role":"assistant","content":ANSWER}])})])
+case("spring-ai-chat","org.springframework.boot","chat gpt-4o-mini",{"gen_ai.operation.name":"chat","gen_ai.system":"openai","gen_ai.request.model":"gpt-4o-mini","gen_ai.response.model":"gpt-4o-mini-2024-07-18","gen_ai.response.finish_reasons":"[\"STOP\"]","gen_ai.usage.input_tokens":"100","gen_ai.usage.output_tokens":"20","gen_ai.usage.total_tokens":"120"},{"kind": "generation","input_tokens": 100,"output_tokens": 20,"stop_reason": "STOP","cost_usd": 2.7e-05})
+case("spring-ai-embedding","org.springframework.boot","embedding text-embedding-3-small",{"gen_ai.operation.name":"embedding","gen_ai.system":"openai","gen_ai.request.model":"text-embedding-3-small","gen_ai.usage.input_tokens":"7"},{"kind": "embedding","input_tokens": 7})
+case("spring-ai-tool","org.springframework.boot","execute_tool get_weather",{"gen_ai.operation.name":"framework","gen_ai.system":"spring_ai","spring.ai.kind":"tool_call","spring.ai.tool.definition.name":"get_weather","spring.ai.tool.call.arguments":json.dumps(ARGUMENTS),"spring.ai.tool.call.result":ANSWER},{"kind": "tool","name": "get_weather","input": ARGUMENTS,"output": ANSWER})
+case("spring-ai-client","org.springframework.boot","spring_ai chat_client",{"gen_ai.operation.name":"framework","gen_ai.system":"spring_ai","spring.ai.kind":"chat_client","spring.ai.chat.client.conversation.id":"conv-9"},{"kind": "task","thread": "conv-9"})
+case("spring-ai-vectorstore","org.springframework.boot","simple query",{"db.operation.name":"query","db.system":"simple","spring.ai.kind":"vector_store","db.vector.query.content":ASKED,"db.vector.query.top_k":"4","db.vector.query.response.documents":"[\"d1\", \"d2\"]"},{"kind": "retrieval","input": ASKED,"output": ["d1","d2"]})
+case("mastra-agent","@mastra/otel-exporter","invoke_agent Weather",{"gen_ai.operation.name":"invoke_agent","mastra.span.type":"agent_run","gen_ai.agent.id":"weather","gen_ai.agent.name":"Weather","mastra.agent_run.input":json.dumps([{"role":"user","content":ASKED}]),"mastra.agent_run.output":json.dumps({"text":ANSWER,"files":[]}),"mastra.metadata.threadId":"th2","mastra.metadata.resourceId":"u2"},{"kind": "agent","agent": "Weather","thread": "th2","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("mastra-generation","@mastra/otel-exporter","chat gpt-4o-mini",{"gen_ai.operation.name":"chat","mastra.span.type":"model_generation","gen_ai.request.model":"gpt-4o-mini","gen_ai.provider.name":"openai","gen_ai.usage.input_tokens":100,"gen_ai.usage.cached_input_tokens":40,"gen_ai.usage.output_tokens":20,"gen_ai.usage.reasoning_tokens":8,"gen_ai.response.finish_reasons":"[\"stop\"]",
+ "gen_ai.input.messages":json.dumps([{"role":"user","parts":[{"type":"text","content":ASKED}]}]),"gen_ai.output.messages":json.dumps([{"role":"assistant","parts":[{"type":"text","content":ANSWER}]}])},{"kind": "generation","cached_tokens": 40,"cost_usd": 2.4e-05,"stop_reason": "stop","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("mastra-step","@mastra/otel-exporter","step: 0",{"gen_ai.operation.name":"model_step","mastra.span.type":"model_step","mastra.model_step.input":json.dumps({"body":{"model":"gpt-4o-mini","messages":[{"role":"user","content":ASKED}]}}),"mastra.model_step.output":json.dumps({"text":ANSWER,"toolCalls":[]})},{"kind": "turn"})
+case("mastra-workflow-step","@mastra/otel-exporter","workflow step a",{"gen_ai.operation.name":"workflow_step","mastra.span.type":"workflow_step","mastra.workflow_step.input":json.dumps(ARGUMENTS),"mastra.workflow_step.output":json.dumps({"r":1})},{"kind": "task","input": ARGUMENTS,"output": {"r":1}})
+case("mastra-tool","@mastra/otel-exporter","execute_tool weather",{"gen_ai.operation.name":"execute_tool","mastra.span.type":"tool_call","gen_ai.tool.name":"get_weather","gen_ai.tool.call.arguments":json.dumps(ARGUMENTS),"gen_ai.tool.call.result":ANSWER},{"kind": "tool","name": "get_weather","input": ARGUMENTS,"output": ANSWER})
+case("claude-code-llm","com.anthropic.claude_code.tracing","claude_code.llm_request",{"span.type":"llm_request","gen_ai.system":"anthropic","gen_ai.request.model":"claude-sonnet-4-5","model":"claude-sonnet-4-5","session.id":"s1","user.id":"u1","input_tokens":10,"output_tokens":33,"cache_read_tokens":2000,"cache_creation_tokens":100,"ttft_ms":120,"stop_reason":"end_turn"},{"kind": "generation","model": "claude-sonnet-4-5","input_tokens": 2110,"output_tokens": 33,"cached_tokens": 2000,"cost_usd": 0.0015,"thread": "s1","stop_reason": "end_turn","ttft_ms": 120.0})
+case("claude-code-tool","com.anthropic.claude_code.tracing","claude_code.tool",{"span.type":"tool","tool_name":"Bash","session.id":"s1","duration_ms":5},{"kind": "tool","name": "Bash"})
+case("claude-code-interaction","com.anthropic.claude_code.tracing","claude_code.interaction",{"span.type":"interaction","user_prompt":ASKED,"session.id":"s1"},{"kind": "agent","input": ASKED})
+case("codex-turn","codex_cli_rs","session_task.turn",{"model":"gpt-5-codex","codex.turn.token_usage.input_tokens":100,"codex.turn.token_usage.output_tokens":20,"codex.turn.token_usage.cached_input_tokens":40,"codex.turn.token_usage.reasoning_output_tokens":8,"codex.turn.token_usage.total_tokens":120},{"kind": "agent","input_tokens": 100,"output_tokens": 20,"cached_tokens": 40})
+case("langwatch-llm","langwatch","chat",{"langwatch.span.type":"llm","gen_ai.request.model":"gpt-4o-mini","langwatch.input":json.dumps({"type":"chat_messages","value":[{"role":"user","content":ASKED}]}),"langwatch.output":json.dumps({"type":"chat_messages","value":[{"role":"assistant","content":ANSWER}]}),"langwatch.metrics":json.dumps({"type":"json","value":{"promptTokens":100,"completionTokens":20}}),"langwatch.thread.id":"th3","langwatch.user.id":"u3"},{"kind": "generation","input_tokens": 100,"output_tokens": 20,"thread": "th3","end_user": "u3","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("langwatch-rag","langwatch","retrieve",{"langwatch.span.type":"rag","langwatch.input":json.dumps({"type":"text","value":ASKED}),"langwatch.rag.contexts":json.dumps([{"document_id":"d1","content":"Paris"}])},{"kind": "retrieval","input": ASKED,"output": [{"id":"d1","content":"Paris"}]})
+case("langwatch-tool","langwatch","get_weather",{"langwatch.span.type":"tool","langwatch.input":json.dumps({"type":"json","value":ARGUMENTS}),"langwatch.output":json.dumps({"type":"text","value":ANSWER})},{"kind": "tool","input": ARGUMENTS,"output": ANSWER})
+case("braintrust-llm","braintrust","Chat Completion",{"braintrust.span_attributes":json.dumps({"type":"llm","name":"Chat Completion"}),"braintrust.input_json":json.dumps([{"role":"user","content":ASKED}]),"braintrust.output_json":json.dumps([{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":ANSWER}}]),"braintrust.metadata":json.dumps({"model":"gpt-4o-mini","provider":"openai"}),"braintrust.metrics":json.dumps({"prompt_tokens":100,"completion_tokens":20,"tokens":120,"prompt_cached_tokens":40,"time_to_first_token":0.5})},
+ {"kind": "generation","model": "gpt-4o-mini","provider": "openai","input_tokens": 100,"output_tokens": 20,"cached_tokens": 40,"cost_usd": 2.4e-05,"stop_reason": "stop","ttft_ms": 500.0,"asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("braintrust-tool","braintrust","get_weather",{"braintrust.span_attributes":json.dumps({"type":"tool"}),"braintrust.input":json.dumps(ARGUMENTS),"braintrust.output":ANSWER},{"kind": "tool","input": ARGUMENTS,"output": ANSWER})
+case("loongsuite-dify","dify","llm",{"gen_ai.span.kind":"LLM","gen_ai.model_name":"qwen-max","gen_ai.request.model":"qwen-max","gen_ai.session.id":"s4","gen_ai.user.id":"u4","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"input.value":json.dumps([{"role":"user","content":ASKED}]),"output.value":ANSWER},{"kind": "generation","thread": "s4","end_user": "u4","asked": [("user",ASKED)]})
+case("loongsuite-retriever","dify","knowledge",{"gen_ai.span.kind":"RETRIEVER","input.value":ASKED,"retrieval.query":ASKED,"retrieval.document":json.dumps([{"content":"Paris","score":0.5}])},{"kind": "retrieval","input": ASKED,"output": [{"content":"Paris","score":0.5}]})
+case("loongsuite-tool","dify","tool",{"gen_ai.span.kind":"TOOL","tool.name":"get_weather","tool.parameters":json.dumps(ARGUMENTS),"input.value":json.dumps(ARGUMENTS),"output.value":ANSWER},{"kind": "tool","name": "get_weather","input": ARGUMENTS,"output": ANSWER})
+case("livekit-llm","livekit-agents","llm_node",{"gen_ai.request.model":"gpt-4o-mini","lk.chat_ctx":json.dumps({"items":[{"id":"i1","type":"message","role":"system","content":["Be kind."]},{"id":"i2","type":"message","role":"user","content":[ASKED]}]}),"lk.response.text":ANSWER,"lk.response.function_calls":[]},{"kind": "generation","asked": [("system","Be kind."),("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("livekit-llm-request","livekit-agents","llm_request",{"gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20},{"kind": "generation","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]},[event("gen_ai.user.message",content=ASKED),event("gen_ai.choice",role="assistant",content=ANSWER)])
+case("livekit-tool","livekit-agents","function_tool",{"lk.function_tool.name":"get_weather","lk.function_tool.arguments":json.dumps(ARGUMENTS),"lk.function_tool.output":ANSWER,"lk.function_tool.is_error":False},{"kind": "tool","name": "get_weather","input": ARGUMENTS,"output": ANSWER})
+case("livekit-turn","livekit-agents","agent_turn",{"lk.generation_id":"g1","lk.user_input":ASKED,"lk.response.text":ANSWER,"lk.instructions":"x"},{"kind": "turn","input": ASKED,"answered": [("assistant",ANSWER)]})
+case("pipecat-llm","pipecat","llm",{"gen_ai.operation.name":"chat","gen_ai.provider.name":"openai","gen_ai.request.model":"gpt-4o-mini","stream":True,"input":json.dumps([{"role":"user","content":ASKED}]),"output":ANSWER,"gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"metrics.ttfb":0.25},{"kind": "generation","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)],"ttft_ms": 250.0})
+case("pipecat-turn","pipecat","turn",{"turn.number":1,"turn.type":"conversation","conversation.id":"c7","turn.duration_seconds":1.5},{"kind": "turn","thread": "c7"})
+case("pipecat-tts","pipecat","tts",{"gen_ai.operation.name":"text_to_speech","gen_ai.provider.name":"cartesia","gen_ai.request.model":"sonic","text":ANSWER},{"kind": "generation","model": "sonic"})
+case("haystack-generator","haystack","haystack.component.run",{"haystack.component.name":"llm","haystack.component.type":"OpenAIChatGenerator","haystack.component.fully_qualified_type":"haystack.components.generators.chat.openai.OpenAIChatGenerator","haystack.component.input":json.dumps({"messages":[{"role":"user","meta":{},"name":None,"content":[{"text":ASKED}]}]}),"haystack.component.output":json.dumps({"replies":[{"role":"assistant","meta":{"model":"gpt-4o-mini-2024-07-18","index":0,"finish_reason":"stop","usage":{"completion_tokens":20,"prompt_tokens":100,"total_tokens":120,"prompt_tokens_details":{"cached_tokens":40}}},"name":None,"content":[{"text":ANSWER}]}]})},
+ {"kind": "generation","name": "llm","model": "gpt-4o-mini-2024-07-18","input_tokens": 100,"output_tokens": 20,"cached_tokens": 40,"asked": [("user",ASKED)],"answered": [("assistant",ANSWER)],"stop_reason": "stop"})
+case("haystack-retriever","haystack","haystack.component.run",{"haystack.component.name":"retriever","haystack.component.type":"InMemoryBM25Retriever","haystack.component.input":json.dumps({"query":ASKED}),"haystack.component.output":json.dumps({"documents":[{"id":"d1","content":"Paris","score":0.7,"meta":{}}]})},{"kind": "retrieval","name": "retriever","output": [{"id":"d1","content":"Paris","score":0.7}]})
+case("haystack-pipeline","haystack","haystack.pipeline.run",{"haystack.pipeline.input_data":json.dumps({"llm":{"q":ASKED}}),"haystack.pipeline.output_data":json.dumps({"llm":{"a":ANSWER}})},{"kind": "task","input": {"llm":{"q":ASKED}},"output": {"llm":{"a":ANSWER}}})
+case("opik","opik","chat",{"opik.span.type":"llm","gen_ai.request.model":"gpt-4o-mini","thread_id":"th8","opik.thread_id":"th8","input":json.dumps({"messages":[{"role":"user","content":ASKED}]})},{"kind": "generation"})
+case("weave-otel","weave","op",{"wandb.thread_id":"th9","wandb.is_turn":True,"gen_ai.request.model":"gpt-4o-mini"},{"kind": "generation","thread": "th9"})
+case("langtrace","langtrace","openai.chat.completions.create",{"langtrace.service.name":"OpenAI","gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20},{"kind": "generation","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]},
+ [event("gen_ai.content.prompt",**{"gen_ai.prompt":json.dumps([{"role":"user","content":ASKED}])}),event("gen_ai.content.completion",**{"gen_ai.completion":json.dumps([{"role":"assistant","content":ANSWER}])})])
+case("langtrace-old","langtrace","openai.chat.completions.create",{"langtrace.service.name":"OpenAI","llm.model":"gpt-4o-mini","llm.prompts":json.dumps([{"role":"user","content":ASKED}]),"llm.responses":json.dumps([{"role":"assistant","content":ANSWER}]),"llm.token.counts":json.dumps({"input_tokens":100,"output_tokens":20,"total_tokens":120})},{"kind": "generation","model": "gpt-4o-mini","input_tokens": 100,"output_tokens": 20,"asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("logfire-anthropic","logfire.anthropic","Message with {request_data[model]!r}",{"logfire.msg_template":"Message with {request_data[model]!r}","logfire.msg":"Message with 'claude-sonnet-4-5'","request_data":json.dumps({"model":"claude-sonnet-4-5","max_tokens":100,"system":"Be kind.","messages":[{"role":"user","content":ASKED}]}),"response_data":json.dumps({"message":{"role":"assistant","content":ANSWER},"usage":{"input_tokens":10,"cache_creation_input_tokens":100,"cache_read_input_tokens":2000,"output_tokens":33}})},
+ {"kind": "generation","model": "claude-sonnet-4-5","name": "Message with 'claude-sonnet-4-5'","input_tokens": 2110,"output_tokens": 33,"cached_tokens": 2000,"cost_usd": 0.0015,"asked": [("system","Be kind."),("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("logfire-openai-request-data","logfire.openai","Chat Completion",{"logfire.msg":"Chat Completion with 'gpt-4o-mini'","gen_ai.request.model":"gpt-4o-mini","gen_ai.system":"openai","request_data":json.dumps({"model":"gpt-4o-mini","messages":[{"role":"user","content":ASKED}]}),"response_data":json.dumps({"message":{"role":"assistant","content":ANSWER},"usage":{"completion_tokens":20,"prompt_tokens":100,"total_tokens":120,"prompt_tokens_details":{"cached_tokens":40}}})},
+ {"kind": "generation","input_tokens": 100,"output_tokens": 20,"cached_tokens": 40,"asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("logfire-mcp","logfire.mcp","MCP request: {method}",{"logfire.msg":"MCP request: tools/call get_weather","rpc.system":"jsonrpc","rpc.method":"tools/call","request":json.dumps({"method":"tools/call","params":{"name":"get_weather","arguments":ARGUMENTS}}),"response":json.dumps({"content":[{"type":"text","text":ANSWER}]})},{"kind": "other","name": "MCP request: tools/call get_weather","input": {"method":"tools/call","params":{"name":"get_weather","arguments":ARGUMENTS}}})
+case("langchain4j","langchain4j","chat gpt-4o-mini",{"gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini","gen_ai.system":"openai","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.prompt":ASKED,"gen_ai.completion":ANSWER,"gen_ai.client.estimated_cost":"$0.000027"},{"kind": "generation","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("ag2-native","ag2","llm",{"ag2.span.type":"llm","gen_ai.operation.name":"chat","gen_ai.provider.name":"openai","gen_ai.request.model":"gpt-4o-mini","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.usage.cost":0.5},{"kind": "generation","cost_usd": 0.5})
+case("cloudflare-gateway","ai-gateway","chat",{"gen_ai.request.model":"gpt-4o-mini","gen_ai.model.provider":"openai","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.prompt_json":json.dumps({"messages":[{"role":"user","content":ASKED}]}),"gen_ai.completion_json":json.dumps({"choices":[{"message":{"role":"assistant","content":ANSWER},"finish_reason":"stop"}]})},{"kind": "generation","provider": "openai","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)],"stop_reason": "stop"})
+case("openinference-tool-params","openinference.instrumentation.x","t",{"openinference.span.kind":"TOOL","tool.name":"get_weather","tool.parameters":json.dumps(ARGUMENTS),"output.value":ANSWER},{"kind": "tool","name": "get_weather","input": ARGUMENTS,"output": ANSWER})
+case("openinference-oi-embedding","openinference.instrumentation.openai","CreateEmbeddings",{"openinference.span.kind":"EMBEDDING","embedding.model_name":"text-embedding-3-small","embedding.embeddings.0.embedding.text":"hello","llm.token_count.prompt":7},{"kind": "embedding","input": "hello"})
+case("openinference-prompt","openinference.instrumentation.x","p",{"openinference.span.kind":"PROMPT","llm.prompt_template.template":"Hi {x}","input.value":json.dumps({"x":1}),"output.value":"Hi 1"},{"kind": "other","output": "Hi 1"})
+case("openinference-completion-prompts","openinference.instrumentation.openai","Completion",{"openinference.span.kind":"LLM","llm.model_name":"gpt-3.5-turbo-instruct","llm.prompts.0.prompt.text":ASKED,"llm.choices.0.completion.text":ANSWER,"llm.token_count.prompt":5,"llm.token_count.completion":6},{"kind": "generation","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("openinference-evaluator","x","e",{"openinference.span.kind":"EVALUATOR","input.value":"q"},{"kind": "other"})
+case("vercel-v6-agent","ai","ai.generateText",{"operation.name":"ai.generateText weather","ai.operationId":"ai.generateText","ai.model.id":"gpt-4o-mini","ai.model.provider":"openai.responses","ai.prompt":json.dumps({"system":"Be kind.","messages":[{"role":"user","content":[{"type":"text","text":ASKED}]}]}),"ai.response.text":ANSWER,"ai.usage.inputTokens":100,"ai.usage.outputTokens":20,"ai.telemetry.functionId":"weather"},{"kind": "agent","asked": [("system","Be kind."),("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("gen_ai-agent-azure-foundry","azure.ai.projects","invoke_agent Weather",{"gen_ai.operation.name":"invoke_agent","gen_ai.provider.name":"azure.openai","gen_ai.agent.name":"Weather","gen_ai.conversation.id":"cv1","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20},{"kind": "agent","thread": "cv1","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]},
+ [event("gen_ai.input.messages",**{"gen_ai.event.content":json.dumps([{"role":"user","parts":[{"type":"text","content":ASKED}]}])}),event("gen_ai.output.messages",**{"gen_ai.event.content":json.dumps([{"role":"assistant","parts":[{"type":"text","content":ANSWER}],"finish_reason":"completed"}])})])
+# fmt: on
+
+
+def value_of(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {"kvlistValue": {"values": pairs(value)}}
+    return (
+        {"arrayValue": {"values": [value_of(each) for each in value]}} if isinstance(value, list) else any_value(value)
+    )
+
+
+def pairs(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": name, "value": value_of(value)} for name, value in attributes.items()]
+
+
+def shown(sent: Case) -> dict[str, Any]:
+    events = [{**each, "attributes": pairs(each["attributes"])} for each in sent.events]
+    found = request(span(1, sent.name, {}, events=events) | {"attributes": pairs(sent.attributes)})
+    found["resourceSpans"][0]["scopeSpans"][0]["scope"] = {"name": sent.scope}
+    decoded = read_otlp(json.dumps(found).encode(), "application/json", None, "u")
+    assert decoded.problem == ""
+    row = dict(zip(SPAN_COLUMNS, decoded.spans[0], strict=True))
+    for column, bit, role, name in (("input", 1, "user", "asked"), ("output", 2, "assistant", "answered")):
+        row[column] = json.loads(row[column]) if row[column] and row["io_json"] & bit else row[column]
+        row[name] = read_messages(row[column], role=role)
+    said = decoded.said[0] if decoded.said else None
+    return {**row, "thread": said and said.thread_id, "end_user": said and said.end_user}
+
+
+def texts(messages: Any) -> list[tuple[str, str | None]] | None:
+    def text(message: Any) -> str | None:
+        return "\n".join(part["text"] for part in message["parts"] if part["type"] in ("text", "result")) or None
+
+    return None if messages is None else [(message["role"], text(message)) for message in messages]
+
+
+def calls(messages: Any) -> list[tuple[str, Any]]:
+    made = [part for message in messages for part in message["parts"] if part["type"] == "call"]
+    return [
+        (call["name"], json.loads(call["arguments"]) if isinstance(call["arguments"], str) else call["arguments"])
+        for call in made
+    ]
+
+
+@pytest.mark.parametrize("sender", list(CASES))
+def test_a_span_shows_what_its_sender_meant(sender: str) -> None:
+    row, right = shown(CASES[sender]), dict(CASES[sender].right)
+    found = {name: texts(row[name]) if name in ("asked", "answered") else row.get(name) for name in right}
+    if "calls" in right:
+        found["calls"] = calls(row["answered"])
+    if "cost_usd" in right:
+        found["cost_usd"] = pytest.approx(found["cost_usd"])
+    assert right == found
+
+
+def test_the_aws_distribution_sends_the_messages_of_a_span_in_one_log_record_named_after_its_library(
+    store: Store,
+) -> None:
+    said = {
+        "input": {"messages": [{"role": "user", "content": {"content": json.dumps([{"text": ASKED}])}}]},
+        "output": {"messages": [{"role": "assistant", "content": {"message": ANSWER, "finish_reason": "end_turn"}}]},
+    }
+    chat = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "claude-sonnet-4-5", "session.id": "sess-1"}
+    sent = request(span(1, "chat", chat))
+    read_otlp(json.dumps(sent).encode(), "application/json", None, store.user_id).store(store.db)
+    take_log(store, "strands.telemetry.tracer", said)
+    [(asked, answered, stop)] = store.sql("select input, output, stop_reason from generations").rows
+    assert texts(read_messages(json.loads(asked))) == [("user", ASKED)]
+    assert texts(read_messages(json.loads(answered), role="assistant")) == [("assistant", ANSWER)]
+    assert stop == "end_turn"
+
+
+def test_a_log_record_may_state_its_message_as_json_text(store: Store) -> None:
+    sent = request(span(1, "chat", {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o-mini"}))
+    read_otlp(json.dumps(sent).encode(), "application/json", None, store.user_id).store(store.db)
+    take_log(store, "gen_ai.user.message", json.dumps({"content": ASKED}))
+    take_log(store, "gen_ai.choice", json.dumps({"finish_reason": "stop", "index": 0, "message": {"content": ANSWER}}))
+    [(asked, answered, stop)] = store.sql("select input, output, stop_reason from generations").rows
+    assert (json.loads(asked)[0]["content"], json.loads(answered)[0]["content"], stop) == (ASKED, ANSWER, "stop")
+
+
+def take_log(store: Store, name: str, body: Any) -> None:
+    ids = {key: span(1, "", {})[key] for key in ("traceId", "spanId")}
+    record = {**ids, "timeUnixNano": "1795000000000000009", "eventName": name, "body": value_of(body), "attributes": []}
+    sent = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+    decoded = read_otlp_logs(json.dumps(sent).encode(), "application/json", None, store.user_id)
+    assert decoded.problem == ""
+    decoded.store(store.db)
+
+
+def test_a_result_that_is_json_text_is_no_message(store: Store) -> None:
+    """Only what an event states about itself is read from its JSON."""
+    result = json.dumps({"temperature": 20, "name": "Paris"})
+    sent = request(
+        span(
+            1,
+            "chat",
+            {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o-mini"},
+            events=[{**event("gen_ai.tool.message"), "attributes": pairs({"id": "c1", "content": result})}],
+        )
+    )
+    read_otlp(json.dumps(sent).encode(), "application/json", None, store.user_id).store(store.db)
+    [(asked,)] = store.sql("select input from generations").rows
+    assert json.loads(asked) == [{"role": "tool", "content": result, "tool_call_id": "c1"}]
