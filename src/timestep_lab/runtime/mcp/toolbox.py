@@ -47,9 +47,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.store.store import Store
 
-
 # --- `lab.mcp`: the user's MCP servers in the store, and what they offer
-
 
 _SERVED_AT = "http://127.0.0.1:"
 """Prefix of the URL of a process's own functions."""
