@@ -167,12 +167,11 @@ def with_other(value: Any, at: tuple[Any, ...], other: Any) -> Any:
     return changed
 
 
-@pytest.mark.parametrize("case", [CHAT, ANTHROPIC, OLLAMA], ids=str)
+@EVERY_PROTOCOL
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 async def test_a_value_of_another_type_than_the_protocol_says_is_never_a_raw_error(
     case: Case, read: Callable[..., Any]
 ) -> None:
-    """Those are the protocols that servers of many makers speak."""
     pieces = recorded(case)
     damages = []
     for number, piece in enumerate(pieces):

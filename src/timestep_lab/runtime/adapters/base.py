@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -118,6 +118,22 @@ def response_format_of(schema: AgentOutputSchemaBase) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@contextmanager
+def reading(provider: str, model: str) -> Iterator[None]:
+    """Context manager for parsing a server's response: a parsing error becomes a `ProviderUnavailableError`."""
+    try:
+        yield
+    except (LabError, json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        what = str(error).partition("\n")[0][:200]
+        raise ProviderUnavailableError(
+            f"{provider}/{model} sent an invalid response ({type(error).__name__}: {what}).",
+            "Partial output is kept. Try again; if it recurs, the server needs to be fixed.",
+            provider=provider,
+        ) from error
+
+
 class AdapterModel(Model):
     """Base class of adapters. `model` is the provider's name of the model."""
 
@@ -138,20 +154,8 @@ class AdapterModel(Model):
         """Does one-time work before the first request, which must not count as waiting for the provider."""
         return None
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Context manager for parsing a server's response: a parsing error becomes a `ProviderUnavailableError`."""
-        try:
-            yield
-        except (LabError, json.JSONDecodeError, UnicodeDecodeError):
-            raise
-        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-            what = str(error).partition("\n")[0][:200]
-            raise ProviderUnavailableError(
-                f"{self.prefix}/{self.model} sent an invalid response ({type(error).__name__}: {what}).",
-                "Partial output is kept. Try again; if it recurs, the server needs to be fixed.",
-                provider=self.prefix,
-            ) from error
+    def reading(self) -> AbstractContextManager[None]:
+        return reading(self.prefix, self.model)
 
     @abc.abstractmethod
     def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]: ...

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from agents import Model, ModelResponse, ModelSettings
 from agents.models.openai_responses import OpenAIResponsesModel
-from openai.types.responses import ResponseUsage
+from openai.types.responses import Response, ResponseFunctionToolCall, ResponseUsage
+from pydantic import BaseModel
 
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError
 from timestep_lab.model.records import Usage
-from timestep_lab.runtime.adapters.base import AnswerSchema, set_aside_note, whole_response
+from timestep_lab.runtime.adapters.base import AnswerSchema, reading, set_aside_note, whole_response
 from timestep_lab.runtime.emitter import decoded_arguments, response_usage
 from timestep_lab.runtime.router import PerLoop
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _LONGEST_CALL_ID = 64
+_WITH_RESPONSE = (
+    "response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed",
+)  # fmt: skip
+_WITH_ITEM = ("response.output_item.added", "response.output_item.done")
 _NOT_IN_THIS_API = ("frequency_penalty", "presence_penalty")
 
 
@@ -83,17 +88,18 @@ class ResponsesModel(Model):
         )  # fmt: skip
         done: list[Any] = []
         try:
-            async for event in stream:
-                if not hasattr(event, "type") or isinstance(getattr(event, "response", None), dict):
-                    continue  # inserted by a gateway between the events; not an event of this API
-                if event.type == "response.output_item.done":
-                    done.append(_as_specified(event.item))
-                elif event.type in ("response.completed", "response.incomplete"):
-                    response = event.response
-                    response.output = [_as_specified(item) for item in response.output or ()] or done
-                    response.usage = _usage(response.usage)
-                    response.metadata = {**(response.metadata or {}), **set_aside_note(left_out)}
-                yield event
+            with reading("openai", self.model):
+                async for event in stream:
+                    if not _is_of_this_api(event):
+                        continue  # inserted by a gateway between the events
+                    if event.type == "response.output_item.done":
+                        done.append(_as_specified(event.item))
+                    elif event.type in ("response.completed", "response.incomplete"):
+                        response = event.response
+                        response.output = [_as_specified(item) for item in response.output] or done
+                        response.usage = _usage(response.usage)
+                        response.metadata = {**(response.metadata or {}), **set_aside_note(left_out)}
+                    yield event
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
 
@@ -101,10 +107,27 @@ class ResponsesModel(Model):
 # --- Servers of this API other than OpenAI's leave out what they have said before, or do not count
 
 
+def _is_of_this_api(event: Any) -> bool:
+    """Returns whether an event can be read. Raises `TypeError` if one of this API cannot."""
+    if not hasattr(event, "type") or isinstance(getattr(event, "response", None), dict):
+        return False
+    if str(event.type).endswith(".delta") and not isinstance(event.delta, str):
+        raise TypeError(f"the delta of {event.type} is no text")
+    if event.type in _WITH_RESPONSE:
+        if not isinstance(event.response, Response) or not isinstance(event.response.output, list | None):
+            raise TypeError(f"{event.type} has no response")
+        event.response.output = event.response.output or []
+    if event.type in _WITH_ITEM and not isinstance(event.item, BaseModel):
+        raise TypeError(f"{event.type} has no item")
+    return True
+
+
 def _as_specified(item: Any) -> Any:
     """Returns an output item with a call's arguments as text."""
-    if item.type == "function_call":
-        given = item.arguments
+    if not isinstance(item, BaseModel):
+        raise TypeError("an output item is no object")
+    if isinstance(item, ResponseFunctionToolCall):
+        given: object = item.arguments
         item.arguments = decoded_arguments(given) if isinstance(given, str) else json.dumps(given or {})
     return item
 
