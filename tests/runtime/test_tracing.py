@@ -193,6 +193,15 @@ async def test_a_trace_whose_run_failed_is_failed_also_where_the_lab_knows_no_ru
     assert "failed on purpose" in whole["error"]
 
 
+async def test_traces_are_found_by_the_class_of_the_error_of_a_model(bench: Bench) -> None:
+    for error in ("auth", "rate_limit", "auth"):
+        await bench.run("hi", model=f"demo/flaky?rate=1&error={error}")
+    bench.writer.flush()
+    found = [(value.value, value.count) for value in bench.store.traces.facets()["error_type"]]
+    assert found == [("ProviderAuthError", 2), ("RateLimitError", 1)]
+    assert bench.store.traces.count('"ProviderAuthError" in error_types') == 2
+
+
 async def test_an_agent_that_failed_and_was_recovered_from_fails_no_trace(bench: Bench) -> None:
     inner = Agent(name="Inner", model=bench.router.get_model("demo/flaky?rate=1&error=auth"))
     helper = inner.as_tool("ask_inner", "Asks the other.", failure_error_function=lambda *_: "It did not answer.")

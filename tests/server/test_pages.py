@@ -561,6 +561,18 @@ def test_every_page_stands_up_to_axe_and_to_thumbs(lab: LabProcess, pages: Pages
     assert seen == {}
 
 
+def test_a_trace_and_a_comparison_stand_up_to_thumbs(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/compare?new", width=390, height=844, has_touch=True))
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.locator(".tl-conclusion")).to_contain_text("No winner")
+    assert page.evaluate(TOO_SMALL) == []
+    trace_id = page.evaluate("async () => (await (await fetch('/api/v1/traces')).json()).data[0].trace_id")
+    go(page, f"{lab.url}/traces?source=all&id={trace_id}")
+    page.locator(".tl-wf-row").first.wait_for()
+    assert page.evaluate(TOO_SMALL) == []
+    assert page.evaluate("document.querySelector('main').scrollWidth") <= 390
+
+
 def test_what_of_an_address_cannot_be_read_is_told_above_the_list_with_the_remedy(
     lab: LabProcess, pages: Pages
 ) -> None:

@@ -24,6 +24,7 @@ from timestep_lab.model.errors import (
     StreamCutError,
 )
 from timestep_lab.model.records import Usage
+from timestep_lab.model.spans import GenAI
 from timestep_lab.runtime.adapters.base import SET_ASIDE, AdapterModel, response_format_of, whole_response
 from timestep_lab.runtime.emitter import with_unique_ids
 from timestep_lab.runtime.pricing import WATCH
@@ -39,6 +40,7 @@ from timestep_lab.runtime.provider_errors import (
     from_code,
 )
 from timestep_lab.runtime.span_records import GenerationTiming, Stopwatch, offer, publish
+from timestep_lab.runtime.tracing import note
 
 _CONTENT = frozenset(
     {
@@ -165,6 +167,8 @@ class RoutedModel(Model):
                     span.set_error(
                         SpanError(message=words if with_data or cancelled else type(error).__name__, data={})
                     )
+                    if not cancelled:
+                        note(span, {GenAI.ERROR_TYPE: type(error).__name__})
                 raise
 
     def _traceable_settings(self, settings: ModelSettings) -> dict[str, Any]:

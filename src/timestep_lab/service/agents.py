@@ -555,6 +555,15 @@ class Mcp(McpCatalog):
     get_prompt = op.post("/mcp/prompts")(McpCatalog.get_prompt)
     forget = op.delete("/mcp/{server_id}")(McpCatalog.forget)
 
+    @op.post("/mcp/call")
+    async def call(self, tool_id: Annotated[str, Len(1, 500)], arguments: JsonObject | None = None) -> str:
+        """Calls a tool directly, without approval, and returns its text (images as JSON): `await lab.mcp.call("time.now", {…})`.
+
+        Raises `ToolError` when the tool does not exist, its server cannot be reached, or it reports an error.
+        """
+        async with self._connected() as toolbox:
+            return await toolbox.call(tool_id, dict(arguments or {}))
+
     def __repr__(self) -> str:
         """Lists the servers without connecting to them; `await lab.mcp.survey()` checks whether they answer."""
         listed = [

@@ -72,7 +72,7 @@ class ToolsPage(PageView):
     @handles("call")
     async def _call_tool(self, tool_id: str, arguments: dict[str, Json]) -> Json:
         began = time.monotonic()
-        output = await self.lab.toolbox.call(tool_id, arguments)
+        output = await self.lab.mcp.call(tool_id, arguments)
         return {"output": output, "took_ms": (time.monotonic() - began) * 1000}
 
 

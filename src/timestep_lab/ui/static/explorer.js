@@ -42,11 +42,11 @@ function render({ model, el }) {
     }
   };
   const columnsMenu = menu("Columns", "table", (box) => put(box,
-    h("fieldset", { class: "tl-columns" }, h("legend", {}, "Columns"), COLUMNS.filter((column) => column.id !== "input").map((column) => h("label", {}, h("input", { type: "checkbox", checked: looks.columns.includes(column.id), onchange: (event) => {
+    h("fieldset", { class: "tl-columns" }, h("legend", {}, "Columns"), COLUMNS.filter((column) => column.id !== "input").map((column) => h("label", {}, h("input", { type: "checkbox", "data-tl-kept": "", checked: looks.columns.includes(column.id), onchange: (event) => {
       looks.columns = COLUMNS.map((one) => one.id).filter((id) => (id === column.id ? event.target.checked : looks.columns.includes(id)));
       dress();
     } }), column.word))),
-    h("fieldset", { class: "tl-columns" }, h("legend", {}, "Rows"), [["close", "Close together"], ["wide", "Wide"]].map(([value, word]) => h("label", {}, h("input", { type: "radio", name: "tl-density", checked: looks.density === value, onchange: () => { looks.density = value; dress(); } }), word)))));
+    h("fieldset", { class: "tl-columns" }, h("legend", {}, "Rows"), [["close", "Close together"], ["wide", "Wide"]].map(([value, word]) => h("label", {}, h("input", { type: "radio", name: "tl-density", "data-tl-kept": "", checked: looks.density === value, onchange: () => { looks.density = value; dress(); } }), word)))));
   columnsMenu.element.classList.add("tl-menu-columns"); // Rows of two lines have none.
   const tab = (name, word) => h("button", { class: "tl-tab", role: "tab", type: "button", "aria-selected": "false", "data-face": name, onclick: () => turn(name) }, word);
   const tabs = h("div", { class: "tl-tabs", role: "tablist", "aria-label": "Traces as" }, tab("table", "Table"), tab("graph", "Agents"));

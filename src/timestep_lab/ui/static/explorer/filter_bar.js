@@ -31,7 +31,7 @@ const local = (text) => { if (!text) return ""; const at = new Date(text); retur
  */
 export function filterBar(on, { columns, narrow, tabs }) {
   const uid = `f${Math.random().toString(36).slice(2, 8)}`;
-  const source = h("select", { class: "tl-input", "aria-label": "Source" }, SOURCES.map(([value, word]) => h("option", { value }, word)));
+  const source = h("select", { class: "tl-input", "aria-label": "Source", "data-tl-kept": "" }, SOURCES.map(([value, word]) => h("option", { value }, word)));
   const filter = h("input", {
     class: "tl-input tl-mono", role: "combobox", "aria-label": "Filter", "aria-expanded": "false", "aria-controls": `${uid}-list`, "aria-autocomplete": "list",
     "aria-describedby": `${uid}-problem`, placeholder: 'Filter:  model == "gpt-4.1" and cost_usd > 0.01', spellcheck: "false", autocomplete: "off", autocapitalize: "off",
@@ -39,9 +39,9 @@ export function filterBar(on, { columns, narrow, tabs }) {
   const choices = h("ul", { class: "tl-choices", role: "listbox", id: `${uid}-list`, "aria-label": "Suggestions", hidden: true });
   const clear = h("button", { class: "tl-quiet tl-filter-clear", type: "button", "aria-label": "Clear the filter", title: "Clear the filter", hidden: true, onclick: () => { filter.value = ""; apply(); } }, icon("close", null, 12));
   const search = h("input", { class: "tl-input", type: "search", "aria-label": "Find words in inputs and outputs", placeholder: "Find words", spellcheck: "false" });
-  const time = h("select", { class: "tl-input", "aria-label": "Time" }, TIMES.map(([value, word]) => h("option", { value }, word)));
-  const from = h("input", { class: "tl-input", type: "datetime-local", "aria-label": "From" });
-  const to = h("input", { class: "tl-input", type: "datetime-local", "aria-label": "To" });
+  const time = h("select", { class: "tl-input", "aria-label": "Time", "data-tl-kept": "" }, TIMES.map(([value, word]) => h("option", { value }, word)));
+  const from = h("input", { class: "tl-input", type: "datetime-local", "aria-label": "From", "data-tl-kept": "" });
+  const to = h("input", { class: "tl-input", type: "datetime-local", "aria-label": "To", "data-tl-kept": "" });
   const between = h("span", { class: "tl-filter-between", hidden: true }, from, "to", to);
   const problem = h("div", { class: "tl-filter-problem", id: `${uid}-problem`, role: "alert" });
   const dot = h("span", { class: "tl-live", title: "New traces appear as they run" }, h("i", {}), "live");

@@ -2,6 +2,7 @@
 
 import { data, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
+import { wholeField } from "../shared/keep_written.js";
 import { button, field, input, parsed, wrong } from "./parts.js";
 
 const LIMITS = [["budget_usd", "Budget in US dollars"], ["max_tokens_total", "Tokens, input and output"], ["timeout_s", "Seconds of work"], ["max_tool_calls", "Tool calls"]];
@@ -153,19 +154,25 @@ function ruleFields(rules, tools) {
   const rows = h("div", { class: "tl-rules" });
   const none = h("p", { class: "tl-soft tl-none" }, "No rules: tools are called without approval, unless their server requires it.");
   const add = button("Add a rule", { name: "plus", onclick: () => { make(EVERY, "always"); changed(); rows.lastElementChild.querySelector("select").focus(); } });
-  const element = h("fieldset", { name: "approvals" }, h("legend", {}, "Require approval for"), none, rows, h("div", {}, add));
   const made = [];
-  const changed = () => { none.hidden = made.length > 0; element.dispatchEvent(new Event("input", { bubbles: true, composed: true })); };
+  const whole = wholeField("rules", () => made.map((one) => one.typed()), (kept) => { rows.replaceChildren(); made.length = 0; kept.forEach(makeAs); none.hidden = made.length > 0; });
+  const element = h("fieldset", { name: "approvals" }, h("legend", {}, "Require approval for"), none, rows, h("div", {}, add), whole.element);
+  const changed = () => { none.hidden = made.length > 0; whole.changed(); };
+  rows.addEventListener("input", () => whole.changed());
+  /** A rule as it was typed, and not yet saved. */
+  function makeAs([id, test, argument, value, isText]) {
+    make(id, ["always", "never"].includes(test) ? test : { argument, [test]: value }, isText);
+  }
 
-  function make(id, rule) {
+  function make(id, rule, isText = typeof (rule.contains ?? rule.equals ?? "") === "string") {
     const known = tools.some((tool) => tool.id === id) || id === EVERY;
-    const which = select(null, id, [[EVERY, "all tools without a rule"], ...tools.map((tool) => [tool.id, tool.server === "lab" ? tool.name : `${tool.server}: ${tool.name}`]), ...(known ? [] : [[id, `${id} (not available)`]])], { "aria-label": "Tool" });
+    const which = select(null, id, [[EVERY, "all tools without a rule"], ...tools.map((tool) => [tool.id, tool.server === "lab" ? tool.name : `${tool.server}: ${tool.name}`]), ...(known ? [] : [[id, `${id} (not available)`]])], { "aria-label": "Tool", "data-tl-kept": "" });
     const test = typeof rule === "string" ? rule : "contains" in rule ? "contains" : "equals";
-    const when = select(null, test, [["always", "every call"], ["never", "no call"], ["contains", "if an argument contains"], ["equals", "if an argument is"]], { "aria-label": "Which calls" });
-    const argument = input({ value: rule.argument ?? "", "aria-label": "Argument", placeholder: "argument", list: `tl-args-${Math.random().toString(36).slice(2, 8)}` });
+    const when = select(null, test, [["always", "every call"], ["never", "no call"], ["contains", "if an argument contains"], ["equals", "if an argument is"]], { "aria-label": "Which calls", "data-tl-kept": "" });
+    const argument = input({ value: rule.argument ?? "", "aria-label": "Argument", "data-tl-kept": "", placeholder: "argument", list: `tl-args-${Math.random().toString(36).slice(2, 8)}` });
     const names = h("datalist", { id: argument.getAttribute("list") });
     const first = rule.contains ?? rule.equals ?? "";
-    const value = input({ value: typeof first === "string" ? first : JSON.stringify(first), "aria-label": "Value", placeholder: "value" });
+    const value = input({ value: typeof first === "string" ? first : JSON.stringify(first), "aria-label": "Value", "data-tl-kept": "", placeholder: "value" });
     const looks = h("span", { class: "tl-rule-test" }, argument, names, value);
     const row = h("div", { class: "tl-rule" }, which, when, looks, h("button", { type: "button", class: "tl-quiet", "aria-label": "Remove the rule", title: "Remove the rule", onclick: () => { made.splice(made.indexOf(one), 1); row.remove(); changed(); add.focus(); } }, icon("close", null, 12)));
     const argumentsOf = () => tools.find((tool) => tool.id === which.value)?.arguments ?? {};
@@ -174,7 +181,7 @@ function ruleFields(rules, tools) {
     fit();
     /** The value in the type of the tool's argument; if its schema has none, in the type of the saved rule, else text. */
     function typed() {
-      const type = argumentsOf()[argument.value.trim()] ?? (typeof first === "string" ? "string" : "json");
+      const type = argumentsOf()[argument.value.trim()] ?? (isText ? "string" : "json");
       if (type === "string" || when.value === "contains") return value.value;
       try {
         return JSON.parse(value.value);
@@ -183,6 +190,7 @@ function ruleFields(rules, tools) {
       }
     }
     const one = {
+      typed: () => [which.value, when.value, argument.value, value.value, isText],
       read() {
         if (looks.hidden) return [which.value, when.value];
         if (!argument.value.trim() || !value.value) throw wrong("An approval rule has no argument or no value.", "Enter both, or require approval for every call.", "approvals");

@@ -21,7 +21,7 @@ const TURNS = ["send", "edit", "retry"];
 function render(context) {
   const view = page(context, "agents", "Agents", "Your agents, with their models, tools and handoffs.");
   const { link, act, say, submit, root } = view;
-  const add = button("New agent", { name: "plus", primary: true, onclick: () => choose(NEW) });
+  const add = button("New agent", { name: "plus", primary: true, "aria-expanded": "false", onclick: () => choose(NEW) });
   view.actions.append(add);
   const cards = h("nav", { class: "tl-agent-cards", "aria-label": "Agents" });
   const title = h("h2", {});
@@ -89,6 +89,7 @@ function render(context) {
     chosen = agent;
     say(null);
     drawer.hidden = agent === null;
+    add.setAttribute("aria-expanded", String(agent === NEW));
     body.classList.toggle("tl-has-open", agent !== null);
     root.dispatchEvent(new CustomEvent("tl-place", { detail: { page: "/agents", id: agent?.id ?? null }, bubbles: true, composed: true }));
     delete panes.get("fields").dataset.tlTouched;
@@ -97,6 +98,7 @@ function render(context) {
       graphs.forget();
       histories.forget();
       leave();
+      put(panes.get("fields"));
       (cards.querySelector(`[data-agent="${CSS.escape(before?.id ?? "")}"]`) ?? add).focus();
       return;
     }

@@ -3,6 +3,7 @@
 import { data, h, put } from "../shared/dom.js";
 import { count } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
+import { wholeField } from "../shared/keep_written.js";
 import { latestOnly } from "../shared/link.js";
 import { button, field, input, parsed, wrong } from "./parts.js";
 
@@ -184,14 +185,21 @@ function chooser(what, { isWhole = false, ...props }) {
   const box = input({ ...props, list: options.id });
   const chosen = h("ul", { class: "tl-chosen", "aria-label": `Chosen ${what}s` }, options);
   const words = () => [...chosen.querySelectorAll("li")].map((item) => item.dataset.word);
+  const whole = wholeField(`chosen ${what}s`, words, (kept) => { for (const item of chosen.querySelectorAll("li")) item.remove(); kept.forEach(add); });
+  chosen.append(whole.element);
   function add(text) {
     const word = text.trim();
     if (!word || words().includes(word)) return;
-    const item = h("li", { class: "tl-chip" }, data(word), h("button", { class: "tl-quiet", type: "button", "aria-label": `Remove ${word}`, onclick: () => { item.remove(); box.focus(); } }, icon("close", null, 12)));
+    const item = h("li", { class: "tl-chip" }, data(word), h("button", { class: "tl-quiet", type: "button", "aria-label": `Remove ${word}`, onclick: () => { item.remove(); whole.changed(); box.focus(); } }, icon("close", null, 12)));
     item.dataset.word = word;
     chosen.append(item);
   }
-  const take = () => { (isWhole ? [box.value] : box.value.split(",")).forEach(add); box.value = ""; };
+  const take = () => {
+    if (!box.value.trim()) return;
+    (isWhole ? [box.value] : box.value.split(",")).forEach(add);
+    box.value = "";
+    whole.changed();
+  };
   box.addEventListener("keydown", (event) => { if ((event.key === "Enter" && box.value.trim()) || (event.key === "," && !isWhole)) { event.preventDefault(); take(); } });
   box.addEventListener("change", take);
   return { input: box, chosen, add, offer: (names) => put(options, names.map((name) => h("option", { value: name }))), values: () => { take(); return words(); } };

@@ -17,7 +17,7 @@ function render(context) {
   const brush = (since, until) => act(null, () => link.call("brush", { since, until }));
   const periods = h("div", { class: "tl-segments", role: "group", "aria-label": "Period" });
   const whole = button("Show the whole period", { name: "close", hidden: true, onclick: () => brush(null, null) });
-  const choose = (label, choices) => h("select", { class: "tl-input tl-choice", "aria-label": label, onchange: (event) => look(event.target) }, choices.map(([value, word]) => h("option", { value }, word)));
+  const choose = (label, choices) => h("select", { class: "tl-input tl-choice", "aria-label": label, "data-tl-kept": "", onchange: (event) => look(event.target) }, choices.map(([value, word]) => h("option", { value }, word)));
   const source = choose("Source", SOURCES);
   const split = choose("Charts", SPLITS);
   const look = (select) => act(select, async () => {

@@ -171,7 +171,7 @@ function render(context) {
     const paint = perFrame(() => { prose?.flush(); if (follows) body.scrollTop = body.scrollHeight; });
     let follows = true;
     view.onClose(() => paint.cancel());
-    model.addEventListener("change", placed);
+    model.addEventListener("input", placed);
 
     column.show = (answer) => {
       column.shown = answer;

@@ -36,6 +36,7 @@ function render(context) {
   const aside = h("div", { class: "tl-stack" });
   let state = null;
   let latest = null;
+  let ran = "";
   const answers = latestOnly();
   let kind = "table";
   let shown = [];
@@ -55,16 +56,22 @@ function render(context) {
       latest = await answers(submit("run", { query }));
       facts.textContent = `${latest.truncated ? "the first " : ""}${count(latest.rows.length, "row")} in ${Math.round(performance.now() - began)} ms`;
       remember(query);
-      history.replaceState(history.state, "", `${location.pathname}?query=${encodeURIComponent(query)}${kind === "table" ? "" : `&chart=${kind}`}`);
+      ran = query;
+      tellAddress();
       drawResult();
       drawAside();
     });
   }
 
+  /** The query that was run, and as what its result is shown. */
+  function tellAddress() {
+    history.replaceState(history.state, "", `${location.pathname}?query=${encodeURIComponent(ran)}${kind === "table" ? "" : `&chart=${kind}`}`);
+  }
+
   function drawResult() {
     answer.hidden = latest === null;
     if (!latest) return;
-    put(kinds, KINDS.map(([id, word]) => h("button", { type: "button", "aria-pressed": String(id === kind), onclick: () => { kind = id; drawResult(); } }, word)));
+    put(kinds, KINDS.map(([id, word]) => h("button", { type: "button", "aria-pressed": String(id === kind), onclick: () => { kind = id; tellAddress(); drawResult(); } }, word)));
     const place = latest.columns.indexOf("trace_id");
     const ids = place < 0 ? [] : [...new Set(latest.rows.map((row) => row[place]).filter(Boolean))].slice(0, 250);
     open.hidden = !ids.length;

@@ -9,7 +9,7 @@ import { askFirst, button, empty, field, input, page, parsed } from "./parts.js"
 
 function render(context) {
   const view = page(context, "tools", "Tools", "MCP servers and their tools. Any tool can be called manually.");
-  const { link, act, submit, tell } = view;
+  const { link, act, submit, tell, root } = view;
   const servers = h("ul", { class: "tl-rows" });
   const adding = h("div", { hidden: true });
   const add = button("Add a server", { name: "plus", "aria-expanded": "false", onclick: () => { adding.hidden = !adding.hidden; add.setAttribute("aria-expanded", String(!adding.hidden)); if (!adding.hidden) adding.querySelector("input").focus(); } });
@@ -45,8 +45,16 @@ function render(context) {
     const words = search.value.trim().toLowerCase();
     const found = state.tools.filter((tool) => `${tool.server} ${tool.name} ${tool.description}`.toLowerCase().includes(words));
     number.textContent = count(found.length, "tool");
-    put(tools, found.length ? found.map((tool) => h("li", {}, h("button", { class: `tl-line${tool.id === chosen ? " tl-is-current" : ""}`, type: "button", "aria-current": tool.id === chosen ? "true" : null, onclick: () => { chosen = tool.id; drawTools(); drawTool(); } },
+    put(tools, found.length ? found.map((tool) => h("li", {}, h("button", { class: `tl-line${tool.id === chosen ? " tl-is-current" : ""}`, type: "button", "aria-current": tool.id === chosen ? "true" : null, onclick: () => choose(tool.id) },
       h("span", { class: "tl-kind-tool tl-tool-sign" }, icon("tool")), h("span", { class: "tl-grow" }, h("code", { class: "tl-clip" }, `${tool.server}.${tool.name}`), h("span", { class: "tl-soft tl-small tl-clip" }, data(tool.description.split("\n")[0])))))) : h("li", {}, h("p", { class: "tl-soft" }, "No tool matches.")));
+  }
+
+  /** The chosen tool is in the address: over a reload its arguments stay with it. */
+  function choose(id) {
+    chosen = id;
+    root.dispatchEvent(new CustomEvent("tl-place", { detail: { page: "/tools", id }, bubbles: true, composed: true }));
+    drawTools();
+    drawTool();
   }
 
   function drawTool() {
@@ -58,7 +66,7 @@ function render(context) {
     const args = h("textarea", { name: "arguments", class: "tl-input tl-mono", rows: 5, value: JSON.stringify(example(tool.input_schema), null, 2), spellcheck: "false" });
     const call = button("Call", { name: "play", primary: true, type: "submit" });
     const result = h("div", { class: "tl-result", "aria-live": "polite" });
-    const form = h("form", { class: "tl-form" }, field("Arguments", args), h("div", { class: "tl-form-foot" }, call, h("span", { class: "tl-soft tl-small" }, "Called directly by you, without approval rules.")));
+    const form = h("form", { class: "tl-form", "aria-label": `Call ${tool.server}.${tool.name}` }, field("Arguments", args), h("div", { class: "tl-form-foot" }, call, h("span", { class: "tl-soft tl-small" }, "Called directly by you, without approval rules.")));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       act(call, async () => {
@@ -103,7 +111,7 @@ function render(context) {
   return view.open((next) => {
     const first = state === null;
     state = next;
-    if (first) { put(adding, addForm()); chosen = next.tools[0]?.id ?? null; }
+    if (first) { put(adding, addForm()); chosen = (next.tools.find(({ id }) => id === new URL(location.href).searchParams.get("id")) ?? next.tools[0])?.id ?? null; }
     drawServers();
     drawTools();
     drawTool();

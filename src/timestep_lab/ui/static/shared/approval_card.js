@@ -19,15 +19,15 @@ export const cardName = (call) => (call.asks ? `${call.server ?? call.name} asks
 export const decidedWords = (call) => (call.asks ? (call.decision === "approved" ? "was answered" : "was declined") : call.decision === "approved" ? "was approved" : "was rejected");
 
 function permissionCard(call, decide, more) {
-  const always = h("input", { type: "checkbox" });
-  const why = h("input", { class: "tl-input", placeholder: "Why not? The agent reads this.", "aria-label": "Reason for rejecting", maxlength: 2000 });
+  const always = h("input", { type: "checkbox", name: `always ${call.call_id}` });
+  const why = h("input", { name: `reason ${call.call_id}`, class: "tl-input", placeholder: "Why not? The agent reads this.", "aria-label": "Reason for rejecting", maxlength: 2000 });
   const reject = h("button", { class: "tl-button" }, "Reject");
   const reason = h("form", { class: "tl-ask-reason", hidden: true }, why, reject);
   const buttons = [reject];
   const answer = once(buttons, (decision, message) => decide(decision, message, decision === "approved" && always.checked, null));
   reason.addEventListener("submit", (event) => { event.preventDefault(); answer("rejected", why.value.trim()); });
   why.addEventListener("keydown", (event) => event.stopPropagation());
-  const open = h("button", { type: "button", class: "tl-button", "aria-expanded": "false", onclick: () => { reason.hidden = !reason.hidden; open.setAttribute("aria-expanded", String(!reason.hidden)); if (!reason.hidden) why.focus(); } }, icon("cancelled"), "Reject…");
+  const open = h("button", { type: "button", name: `reject ${call.call_id}`, class: "tl-button", "aria-expanded": "false", onclick: () => { reason.hidden = !reason.hidden; open.setAttribute("aria-expanded", String(!reason.hidden)); if (!reason.hidden) why.focus(); } }, icon("cancelled"), "Reject…");
   buttons.push(h("button", { type: "button", class: "tl-button tl-primary", onclick: () => answer("approved", "") }, icon("ok"), "Approve"), open);
   return [
     h("strong", { class: "tl-ask-head" }, icon("guardrail"), "Approval needed"),

@@ -1,6 +1,7 @@
 // Common setup of all components: a root element with the page's theme, the link to Python, and hiding of the static copy.
 
-import { h, storage } from "./dom.js";
+import { h } from "./dom.js";
+import { keepWritten } from "./keep_written.js";
 import { connect } from "./link.js";
 
 /**
@@ -117,43 +118,4 @@ function leaveByEscape(root) {
       for (let element = around(root); element; element = around(element)) if (element.hasAttribute("tabindex")) return element.focus();
     });
   }, { capture: true });
-}
-
-/** What was written in a page of the served app outlives a reload: kept as the page goes, and put back where the same field is drawn again. */
-function keepWritten(root) {
-  const key = `timestep-lab written ${location.pathname}`;
-  const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
-  const kept = new Map(isReload ? JSON.parse(storage((tab) => tab.getItem(key)) ?? "[]") : []);
-  storage((tab) => tab.removeItem(key));
-  const written = new Set();
-  const isTicked = (field) => field.type === "checkbox" || field.type === "radio";
-  const nameOf = (field) => {
-    const [form, label] = [field.closest("form, [role=region]")?.getAttribute("aria-label") ?? "", field.labels?.[0]?.textContent ?? ""];
-    return [form, isTicked(field) ? label : field.name || field.getAttribute("aria-label") || label, isTicked(field) ? field.value : ""].join("\n");
-  };
-  const note = (event) => {
-    const [field] = event.composedPath();
-    if (field.dataset?.tlKept !== undefined || field.dataset?.tlSecret !== undefined || !field.matches?.("input, textarea, select") || ["file", "password", "search"].includes(field.type)) return;
-    field.dataset.tlKept = "";
-    written.add(field);
-  };
-  const keep = () => {
-    const values = [...written].filter((field) => field.isConnected && field.getClientRects().length).map((field) => [nameOf(field), isTicked(field) ? field.checked : field.value]);
-    if (values.length) storage((tab) => tab.setItem(key, JSON.stringify(values)));
-  };
-  const restore = () => {
-    for (const field of kept.size ? root.querySelectorAll("input, textarea, select") : []) {
-      const value = kept.get(nameOf(field));
-      if (value === undefined || field.dataset.tlKept !== undefined) continue;
-      kept.delete(nameOf(field));
-      field[isTicked(field) ? "checked" : "value"] = value;
-      for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, { bubbles: true, composed: true }));
-    }
-    if (!kept.size) drawn.disconnect();
-  };
-  const drawn = new MutationObserver(restore);
-  drawn.observe(root, { childList: true, subtree: true });
-  root.addEventListener("input", note, { capture: true });
-  addEventListener("pagehide", keep);
-  return () => { drawn.disconnect(); removeEventListener("pagehide", keep); };
 }

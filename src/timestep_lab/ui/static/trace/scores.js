@@ -7,14 +7,17 @@ import { icon } from "../shared/icons.js";
 /** `target` is `{target: "trace" | "span", target_id, trace_id}`; `api.call("score", …)` stores and gives the score back. */
 export function scoreBox(api, target, scores) {
   const list = h("div", { class: "tl-scores" }, (scores ?? []).map(chip));
-  const add = h("button", { class: "tl-quiet", type: "button" }, icon("score", null, 13), "Score");
+  const what = target.target === "trace" ? "trace" : "step";
+  const add = h("button", { class: "tl-quiet", type: "button", "aria-label": `Score this ${what}`, "aria-expanded": "false" }, icon("score", null, 13), "Score");
   const box = h("div", { class: "tl-score-box" }, list, add);
   add.addEventListener("click", () => {
     const form = scoreForm(async (values) => {
       const { value } = await api.call("score", { ...target, ...values });
       list.append(chip(value));
-    }, () => { form.remove(); add.hidden = false; add.focus(); });
+    }, () => { form.remove(); add.hidden = false; add.setAttribute("aria-expanded", "false"); add.focus(); });
+    form.setAttribute("aria-label", `Score of this ${what}`);
     add.hidden = true;
+    add.setAttribute("aria-expanded", "true");
     box.append(form);
     form.querySelector("input").focus();
   });
