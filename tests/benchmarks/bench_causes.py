@@ -5,7 +5,7 @@ size: log-uniform) and 24 healthy runs. In each, one persistent fault of every k
 tools and on a tape of the healthy runs; in every other world one one-off fault of every kind; and `CHANCE` runs without a fault that
 failed are asked about. `WORLDS` is the number of worlds, `SEED` where their seeds begin, `WORKERS` the processes. Each row is written to
 the file `ROWS` when it is there; rows that are there already are not made again.
-Run: `WORLDS=34 ROWS=causes.jsonl pytest tests/benchmarks/bench_causes.py -m benchmark -s`.
+Run: `WORLDS=34 ROWS=causes.jsonl pytest tests/benchmarks/bench_causes.py -m benchmark -s -k planted --timeout=0`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 from tests.evals.planted import KINDS, World
-from tests.runtime.bench import open_bench
+from tests.runtime.bench import open_bench, says
 
 from timestep_lab.evals import cause
 from timestep_lab.evals.cause import Why
@@ -129,11 +129,24 @@ def read(path: Path) -> list[Row]:
     return [row for row in rows if row["seed"] == SEED]
 
 
-@pytest.mark.parametrize("at", [26, 4])
-async def test_how_long_it_takes_on_a_run_of_30_steps_and_a_model_of_100_ms(at: int) -> None:
-    """Late in the run there are about ten suspects, early about as many as are ever tried."""
+@pytest.mark.parametrize(("at", "talkative"), [(26, False), (4, False), (4, True)])
+async def test_how_long_it_takes_on_a_run_of_30_steps_and_a_model_of_100_ms(at: int, talkative: bool) -> None:
+    """Late in the run there are about ten suspects, early about as many as are ever tried. A talkative agent says something else each time,
+    so none of its continuations counts for two decisions. Run with `-k how_long`; `CONCURRENCY` is the number of replays at once."""
     async with open_bench() as bench:
         world = World(bench, 30, 1, noise=0.05, fault="swap", at=at)
+        asked = 0
+        for name in ("demo/policy-0", "demo/policy-1"):
+            policy: Any = bench.router.scripts[name].inner
+            decide = policy.decide
+
+            def counted(*given: Any, decide: Any = decide) -> list[Any]:
+                nonlocal asked
+                asked += 1
+                aside = says(f"Thought {asked}.") if talkative else []
+                return [*aside, *decide(*given)]
+
+            policy.decide = counted
         await world.healthy(2)
         run = await world.faulty()
         bench.writer.flush()
@@ -141,15 +154,24 @@ async def test_how_long_it_takes_on_a_run_of_30_steps_and_a_model_of_100_ms(at: 
         question = await cause.ask(
             bench.runner, run.trace_id, wrong=world.is_wrong, right=None, tools="live", on_miss="fail"
         )
-        began = time.perf_counter()
-        await cause.outlook(bench.runner, question, k=8, concurrency=CONCURRENCY)
-        seen_s, began = time.perf_counter() - began, time.perf_counter()
-        found = await cause.why(bench.runner, question, concurrency=CONCURRENCY)
-        why_s = time.perf_counter() - began
+
+        async def timed(title: str, wanted_s: int, search: Any) -> Any:
+            before, began, cpu = asked, time.perf_counter(), time.process_time()
+            found = await search
+            calls = asked - before
+            print(
+                f"  {title}: {time.perf_counter() - began:5.1f} s (wanted: at most {wanted_s}); {calls} model calls are "
+                f"{calls * world.switch.takes_s / CONCURRENCY:.1f} s at {CONCURRENCY} at once; CPU {time.process_time() - cpu:.1f} s, "
+                f"{(time.process_time() - cpu) / calls * 1000:.2f} ms per call"
+            )
+            return found
+
+        print(f"\nFault at step {at}{', of an agent that never repeats its words' * talkative}")
+        await timed("outlook    ", 20, cause.outlook(bench.runner, question, k=8, concurrency=CONCURRENCY))
+        found = await timed("rest of why", 60, cause.why(bench.runner, question, concurrency=CONCURRENCY))
         assert isinstance(found, Why)
         print(
-            f"\n{len(found.outlook.decisions)} decisions, {len(found.found)} suspects, {CONCURRENCY} at once: the outlook {seen_s:.1f} s (wanted 20), "
-            f"the rest of `why` {why_s:.1f} s for {found.replays} replays (wanted under 60 with 10 suspects). {found.verdict}"
+            f"  {len(found.outlook.decisions)} decisions, {len(found.found)} suspects, {found.replays} replays. {found.verdict}"
         )
 
 

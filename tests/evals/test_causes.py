@@ -38,12 +38,19 @@ async def why(world: World, run: RunRecord, *, tools: Any = "live", wrong: Any =
 async def test_a_fault_that_would_happen_again_is_proven_at_its_step(kind: str) -> None:
     async with open_bench() as bench:
         world = World(bench, steps=4, seed=1, noise=0.05, fault=kind, at=1, hand_at=1)
-        found = await why(world, await world.faulty())
+        run = await world.faulty()
+        found = await why(world, run)
         assert found.found[0].verdict == "proven", found.suspects.to_string()
         assert found.found[0].decision.step in world.true_steps
         assert f"step {found.found[0].decision.step} · " in found.verdict
         assert "PROVEN: repaired" in found.verdict
-        assert found.found[0].branch, "a repaired replay is kept, to be looked at"
+        branch = found.found[0].branch
+        assert branch, "a repaired replay is kept, to be looked at"
+        rows = bench.store.traces.diff(run.trace_id, branch)
+        [first] = [row.left for row in rows if row.first_divergence]
+        assert first is not None
+        assert first.span_id == found.found[0].decision.span_id, "beside the run it differs from that step on"
+        assert [row.change for row in bench.store.traces.diff(branch, run.trace_id)][:3] == ["same"] * 3
 
 
 @pytest.mark.parametrize("kind", ["instruction", "result"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from agents import Agent, function_tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,6 +73,18 @@ def test_ids_and_the_order_of_keys_are_no_difference_and_the_prompt_is() -> None
         for row in diff_traces([step(0, "generation", "m", input=[call])], [step(0, "generation", "n", input=[other])])
     ] == ["same"]
     [row] = diff_traces([step(0, "generation", "m", input="be kind")], [step(0, "generation", "m", input="be quick")])
+    assert row.first_divergence
+
+
+@pytest.mark.parametrize("name", ["id", "status", "timestamp"])
+def test_what_a_tool_was_told_and_answered_is_a_difference_though_it_is_named_like_an_id(name: str) -> None:
+    one, two = {name: "A-1"}, {name: "B-2"}
+    for field in ("input", "output"):
+        [row] = diff_traces([step(0, "tool", "look", **{field: one})], [step(0, "tool", "look", **{field: two})])
+        assert [*row.fields] == [field]
+    call = {"type": "function_call", "name": "look", "call_id": "c"}
+    left, right = ([{**call, "id": "x", "arguments": json.dumps(told)}] for told in (one, two))
+    [row] = diff_traces([step(0, "generation", "m", output=left)], [step(0, "generation", "m", output=right)])
     assert row.first_divergence
 
 

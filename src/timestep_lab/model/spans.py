@@ -193,5 +193,7 @@ class Lab:
     EXPORTED = "timestep.exported"
     """In an OTLP export: the span's columns as JSON text, with `added` (attributes that the sender did not give) and `replaced` (the
     sender's values of attributes that were overwritten)."""
+    WARM_START = "timestep.warm_start"
+    """In the metadata of a trace: it replays its parent trace from the fork span on, and has none of the steps before."""
     RESUMED = "timestep.resumed"
     """On an agent span that continues after a pause and is no new call of the agent."""

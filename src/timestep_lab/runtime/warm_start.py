@@ -240,7 +240,8 @@ class WarmStart:
         writer.trace_started(
             TraceStart(
                 trace_id=trace_id, user_id=run.user_id, workflow=run.agent, thread_id=None, started_at=utc_now(),
-                metadata={Lab.SDK_ID: sdk_trace_id(trace_id)}, parent_trace_id=run.trace_id, fork_span_id=self._span_id,
+                metadata={Lab.SDK_ID: sdk_trace_id(trace_id), **({Lab.WARM_START: True} if self.turn else {})},
+                parent_trace_id=run.trace_id, fork_span_id=self._plan.recorded.answers[self.turn]["span_id"] if self.turn else self._span_id,
             )
         )  # fmt: skip
         return trace_id

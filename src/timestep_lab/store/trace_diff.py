@@ -7,14 +7,17 @@ An approval ends one pass of a run and starts another, each with its own spans o
 treated as one step, so that a run with a pause has the same steps as one without.
 
 Steps differ by what was decided in them: a tool's arguments and result, a generation's input and text. A run, an agent or a turn only
-contains such steps. Differences of model names, times, tokens and costs are reported but are no divergence. Ids are ignored.
+contains such steps. Differences of model names, times, tokens and costs are reported but are no divergence. Ids of messages and calls are
+ignored; a tool's argument that is named `id` is none of them.
+
+A replay may start in the middle of a recorded run (`Lab.WARM_START`). The earlier steps of that run count as the same.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -104,9 +107,10 @@ class DiffRow:
     """Maps a differing field to (left, right); payloads are text, clipped around the first difference."""
 
 
-def diff_traces(left: Sequence[SpanDict], right: Sequence[SpanDict]) -> list[DiffRow]:
-    """Aligns two traces, each given by all its spans in any order."""
-    a, b = _Tree(left), _Tree(right)
+def diff_traces(left: Sequence[SpanDict], right: Sequence[SpanDict], skipped: Collection[str] = ()) -> list[DiffRow]:
+    """Aligns two traces, each given by all its spans in any order. `skipped`: ids of the spans before the point at which the other trace
+    starts."""
+    a, b = _Tree(left, skipped), _Tree(right, skipped)
     rows = list(_aligned(a, b))
     for place, row in enumerate(rows):
         if row.change != "same":
@@ -131,7 +135,8 @@ def _aligned(a: _Tree, b: _Tree) -> Iterator[DiffRow]:
             change: Change = "same" if a.own[i] == b.own[j] else "changed"
             yield replace(row, change=change, fields=_differences(a, b, i, j))
         else:
-            yield replace(row, change="only_left" if j is None else "only_right")
+            is_skipped = (i is not None and i in a.skipped) or (j is not None and j in b.skipped)
+            yield row if is_skipped else replace(row, change="only_left" if j is None else "only_right")
         below_a = a.children.get(i, []) if i is not None else []
         below_b = b.children.get(j, []) if j is not None else []
         levels.append(_partners(a, b, below_a, below_b))
@@ -139,6 +144,9 @@ def _aligned(a: _Tree, b: _Tree) -> Iterator[DiffRow]:
 
 def _partners(a: _Tree, b: _Tree, left: list[int], right: list[int]) -> Iterator[tuple[int | None, int | None]]:
     """Yields every element of both lists once, in order; None where there is no partner."""
+    yield from ((n, None) for n in left if n in a.skipped)
+    yield from ((None, n) for n in right if n in b.skipped)
+    left, right = [n for n in left if n not in a.skipped], [n for n in right if n not in b.skipped]
     pairs = [(0, 0, len(left), len(right))]
     matches: list[tuple[int, int]] = []
     for keys_a, keys_b in ((a.branch, b.branch), (a.own, b.own), (a.label, b.label)):
@@ -165,8 +173,9 @@ def _partners(a: _Tree, b: _Tree, left: list[int], right: list[int]) -> Iterator
 class _Tree:
     """A trace's spans, numbered in order of start, with their comparison keys."""
 
-    def __init__(self, spans: Sequence[SpanDict]) -> None:
+    def __init__(self, spans: Sequence[SpanDict], skipped: Collection[str] = ()) -> None:
         self.spans = sorted(spans, key=lambda span: (span["started_at"], span["span_id"]))
+        self.skipped = {n for n, span in enumerate(self.spans) if span["span_id"] in skipped}
         number = {span["span_id"]: n for n, span in enumerate(self.spans)}
         self.children: dict[int, list[int]] = defaultdict(list)
         self.roots: list[int] = []
@@ -265,40 +274,53 @@ def _decided(span: SpanDict) -> tuple[str, ...]:
     if span["kind"] in CONTAINERS:
         return ()
     output = answered(span["output"]) if span["kind"] == "generation" else span["output"]
-    return _normal(span["input"]), _normal(output), span["error"] or ""
+    ids = frozenset() if span["kind"] == "tool" else _IDS
+    return _normal(span["input"], ids), _normal(output, ids), span["error"] or ""
 
 
-def _normal(value: object) -> str:
+def _normal(value: object, ids: frozenset[str]) -> str:
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return str(value)
-    return value if isinstance(value, str) else to_json(_without_ids(value))
+    return value if isinstance(value, str) else to_json(_without(ids, value))
 
 
-def _without_ids(value: object) -> Any:
-    """Returns the value with sorted keys, without keys that only hold ids or times."""
+def _without(ids: frozenset[str], value: object) -> Any:
+    """Returns the value with sorted keys, without keys that only hold ids or times. What a tool is told, and what it answers, is kept."""
     if isinstance(value, Mapping):
-        return {key: _without_ids(value[key]) for key in sorted(value, key=str) if key not in _IDS}
+        return {
+            key: _without(frozenset() if key in ("arguments", "output") else ids, value[key])
+            for key in sorted(value, key=str)
+            if key not in ids
+        }
     if isinstance(value, list):
-        return [_without_ids(inner) for inner in value]
+        return [_without(ids, inner) for inner in value]
     if isinstance(value, str) and value[:1] == "{":
-        return _normal(value)
+        return _normal(value, ids)
     return value
 
 
 def _differences(a: _Tree, b: _Tree, i: int, j: int) -> dict[str, tuple[Any, Any]]:
     left, right = a.spans[i], b.spans[j]
+    names = ["name", "agent", "model", "status", "approval"]
+    if not _is_replayed(left) and not _is_replayed(
+        right
+    ):  # A replayed answer has no provider and no reason of its own.
+        names += ["provider", "stop_reason"]
     fields: dict[str, tuple[Any, Any]] = {
-        name: (left[name], right[name])
-        for name in ("name", "agent", "model", "provider", "status", "approval", "stop_reason")
-        if left.get(name) != right.get(name)
+        name: (left[name], right[name]) for name in names if left.get(name) != right.get(name)
     }
     for name, x, y in zip(("input", "output", "error"), a.parts[i], b.parts[j], strict=False):
         if x != y:
             fields[name] = _clipped(x, y)
     return fields
+
+
+def _is_replayed(span: SpanDict) -> bool:
+    config = (span.get("attributes") or {}).get("model_config")
+    return isinstance(config, Mapping) and "replayed_span" in config
 
 
 def _clipped(left: str, right: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from timestep_lab.model.clock import to_aware_utc, to_naive_utc
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import AgentGraph, Page, ScoreRecord
-from timestep_lab.model.spans import SpanRecord, TraceStart
+from timestep_lab.model.spans import Lab, SpanRecord, TraceStart
 from timestep_lab.store import agent_graphs, trace_stats, trace_sums
 from timestep_lab.store.archive import forget_sql
 from timestep_lab.store.base import Change, Database, Dialect, Rows, Statement
@@ -285,8 +285,8 @@ class Traces:
 
     def diff(self, left: str, right: str) -> builtins.list[DiffRow]:
         """Returns two traces aligned, with the first divergence marked; see `trace_diff`. Raises `NotFoundError`."""
-        sides = [self._spans.whole(trace_id, self._spans.columns(trace_id)["span_id"]) for trace_id in (left, right)]
-        return diff_traces(*sides)
+        a, b = (self._spans.whole(trace_id, self._spans.columns(trace_id)["span_id"]) for trace_id in (left, right))
+        return diff_traces(a, b, {*_skipped(self.start(left), b), *_skipped(self.start(right), a)})
 
     # -- annotations
 
@@ -481,6 +481,13 @@ def delete_statements(dialect: Dialect, user_id: str, trace_ids: Sequence[str] |
     tables.append("trace_rollups" if dialect == "postgres" else "trace_deltas")
     statements += [f"delete from core.{table} where user_id = $1 and {gone}" for table in tables]
     return [Statement(sql, params) for sql in statements]
+
+
+def _skipped(start: TraceStart, other: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yields the ids of the spans of the other trace that ended before this one's start, if it replays the other from there on."""
+    point = next((span for span in other if span["span_id"] == start.fork_span_id), None)
+    if point is not None and start.metadata.get(Lab.WARM_START):
+        yield from (span["span_id"] for span in other if span["ended_at"] and span["ended_at"] <= point["started_at"])
 
 
 def _among(ids: Sequence[str]) -> CompiledFilter:
