@@ -224,6 +224,29 @@ async def test_what_cannot_be_searched_for_says_so_before_anything_is_replayed()
                 await asked(world, run, tools=tools)
 
 
+async def test_a_budget_that_cannot_be_kept_is_refused_and_one_that_is_used_up_ends_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_bench() as bench:
+        for model in ("openai/nobody-knows-its-price", "openai/gpt-4.1"):
+            bench.router.scripts[model] = bench.router.scripts[bench.policy(lambda *_: says("68 °F"))]
+        unknown, known = [
+            last(await bench.run("Weather?", Agent(name="Desk", model=model))).run.trace_id
+            for model in ("openai/nobody-knows-its-price", "openai/gpt-4.1")
+        ]
+        bench.writer.flush()
+        given: Any = {"wrong": "contains:°F", "right": None, "tools": "live", "on_miss": "fail"}
+        question = await cause.ask(bench.runner, unknown, **given)
+        for search in (cause.why, cause.outlook):
+            with pytest.raises(UsageError, match="The price of openai/nobody-knows-its-price is not known"):
+                await search(bench.runner, question, budget_usd=1.0)  # type: ignore[operator]
+        question = await cause.ask(bench.runner, known, **given)
+        monkeypatch.setattr("timestep_lab.runtime.replay.price", lambda *_: 0.4)
+        seen = await cause.outlook(bench.runner, question, budget_usd=1.0, concurrency=1)
+        assert (seen.stopped, seen.shares[0].n) == ("Stopped at its budget of $1.", 3)
+        assert seen.stopped in repr(seen)
+
+
 async def test_where_the_tape_knows_nothing_it_is_not_judged() -> None:
     async with open_bench() as bench:
         world = World(bench, steps=3, seed=8, noise=0.0, fault="swap", at=0, persistent=False)

@@ -277,7 +277,9 @@ class Replays:
         return notes
 
     def _is_used_up(self) -> bool:
-        if self.budget_usd is not None and self.spent_usd is not None and self.spent_usd >= self.budget_usd:
+        if self.budget_usd is not None and self.spent_usd is None:
+            self.stopped = self.stopped or "Stopped: the cost of a replay is unknown, so the budget cannot be kept."
+        elif self.budget_usd is not None and self.spent_usd is not None and self.spent_usd >= self.budget_usd:
             self.stopped = self.stopped or f"Stopped at its budget of ${self.budget_usd:g}."
         return bool(self.stopped)
 

@@ -16,7 +16,7 @@ search continues without paying twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -178,13 +178,19 @@ def _replays(question: Question, runner: Runner, planned: int, **options: Any) -
     )  # fmt: skip
 
 
+async def _check_budget(runner: Runner, question: Question, budget_usd: float | None) -> None:
+    """Raises `UsageError` for a budget that is no amount, or that cannot be kept because a price is unknown."""
+    plan = question.base.plan
+    await runner.check_prices(replace(plan.options, limits=RunLimits.read(budget_usd=budget_usd)), plan.who)
+
+
 async def outlook(
     runner: Runner, question: Question, *, k: int = 8, concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False,
     on_progress: Progress | None = None,
 ) -> Outlook:  # fmt: skip
     """See `lab.outlook`: `k` continuations after each decision. Raises `UsageError`."""
     check_whole(1, k=k, concurrency=concurrency)
-    RunLimits.read(budget_usd=budget_usd)
+    await _check_budget(runner, question, budget_usd)
     decisions = decisions_of(question.base)
     replays = _replays(
         question, runner, k * len(decisions), concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=on_progress
@@ -222,7 +228,7 @@ async def why(
     """See `lab.why`."""
     check_whole(1, k=k, concurrency=concurrency)
     check_whole(2, replays=replays)
-    RunLimits.read(budget_usd=budget_usd)
+    await _check_budget(runner, question, budget_usd)
     check_named(question.base, corrections or {}, instructions or {}, models or {})
     if question.right:
         raise UsageError(
