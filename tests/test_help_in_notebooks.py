@@ -60,6 +60,8 @@ MISTYPED: dict[str, tuple[str, Callable[[Lab], Any]]] = {
     "plan": ("models", lambda lab: lab.plan(["x"], modles=["demo/echo"])),  # type: ignore[call-arg]
     "start_comparison": ("scorers", lambda lab: lab.start_comparison(["x"], scorer=[])),  # type: ignore[call-arg]
     "prepare_comparison": ("epochs", lambda lab: lab.prepare_comparison(["x"], epoch=2)),  # type: ignore[call-arg]
+    "chat": ("agent", lambda lab: lab.chat(agnt="x")),
+    "explorer": ("filter", lambda lab: lab.explorer(filtr="x")),
     "fork": ("instructions", lambda lab: lab.fork("0" * 32, instruction="x")),  # type: ignore[call-arg]
 }
 
@@ -132,6 +134,15 @@ def test_the_public_names_cost_nothing_before_they_are_used() -> None:
 def test_what_is_plumbing_is_not_offered(lab: Lab) -> None:
     assert not PLUMBING & set(dir(lab))
     assert not PLUMBING & completed("lab.", lab=lab)
+
+
+def test_what_a_view_has_for_its_hosts_is_not_offered(lab: Lab) -> None:
+    import ipywidgets
+
+    assert ipywidgets.VBox  # With it, a view passes for a widget, whose names are not offered either.
+    offered = completed("lab.traces.", lab=lab)
+    assert {"filter", "search", "df", "where", "on_change", "panel", "widget"} <= offered
+    assert not {"attach", "snapshot", "static_html", "add_traits", "comm", "observe"} & offered
 
 
 def test_every_member_of_a_lab_can_be_looked_at(lab: Lab) -> None:

@@ -73,11 +73,21 @@ def test_a_panel_widget_drives_the_explorer_and_the_explorer_drives_what_is_besi
     expect(page.get_by_text("3 traces, 1 failed").first).to_be_visible(timeout=20_000)
     page.locator("select").filter(has_text="failed").first.select_option("failed")
     expect(page.locator(".tl-list-row")).to_have_count(1, timeout=20_000)
-    expect(page.get_by_text("1 traces, 1 failed").first).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("1 trace, 1 failed").first).to_be_visible(timeout=20_000)
     box = page.get_by_role("combobox", name="Filter")
     box.fill('status == "completed"')
     box.press("Enter")
     expect(page.get_by_text("2 traces, 0 failed")).to_be_visible(timeout=20_000)
+
+
+def test_a_plot_and_the_handoff_graph_follow_what_is_filtered_and_selected(pages: Pages, address: str) -> None:
+    page = opened(pages, address)
+    plot, graph = page.locator(".bk-Figure"), page.locator(".tl-handoff-graph")
+    expect(plot).to_have_count(1)
+    expect(graph).to_contain_text("3 traces")
+    page.locator(".tl-list-row").first.click()
+    expect(graph).to_contain_text("1 trace")
+    expect(page.locator(".tl-handoff-graph")).to_have_count(1)
 
 
 def test_sessions_share_the_lab_and_not_what_they_have_filtered(pages: Pages, address: str) -> None:

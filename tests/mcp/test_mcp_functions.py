@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -114,6 +115,27 @@ async def test_a_function_runs_here_also_for_another_process_and_a_new_process_c
     lab.mcp.close()
     assert "from the new process" in await in_thread(other_process, lab, "serve")
     assert str(lab.mcp.get("functions").url).startswith(address)
+
+
+async def test_a_run_whose_functions_have_ended_warns_and_says_how_they_come_back(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refund(order: str) -> str:
+        return f"Refunded {order}."
+
+    lab.agents.create(name="Billing", instructions="Refund.", tools=[lab.mcp.add_function(refund)])
+    lab.mcp.close()  # As when its process ends.
+    [server] = lab.mcp.list()
+    for _ in range(200):
+        try:
+            httpx.get(str(server.url))
+        except httpx.ConnectError:
+            break
+        await asyncio.sleep(0.05)
+    run = await lab.run('call refund {"order": "7"}', agent="Billing", model="demo/assistant")
+    assert run.status == "completed"
+    [warning] = [record.getMessage() for record in caplog.records if run.id in record.getMessage()]
+    assert "add its functions again: lab.mcp.add_function(f, server='functions')" in warning
 
 
 async def test_functions_are_served_to_their_lab_alone_and_not_twice_under_one_name(lab: Lab, tmp_path: Path) -> None:

@@ -68,3 +68,7 @@ def test_an_await_that_was_forgotten_is_told_where_its_result_is_used(kernel: Ke
         _, [error] = kernel.run(code)
         assert "lab.run(…) was not awaited" in error["evalue"]
         assert error["evalue"].endswith("Write: await lab.run(…)")
+    for code in ("for x in lab.run('hi'): pass", "lab.run('hi')[0]", "lab.run('hi') + 1", "'a' in lab.run('hi')"):
+        _, [error] = kernel.run(code)
+        assert error["ename"] == "TypeError"
+        assert error["evalue"].endswith("Write: await lab.run(…)")

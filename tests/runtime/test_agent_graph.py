@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.runtime.bench import Bench, last, says
 from timestep_lab.model.errors import NotFoundError, RunError, SettingsError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT
-from timestep_lab.model.records import AgentRecord, McpServerRecord
+from timestep_lab.model.records import AgentGraph, AgentRecord, GraphEdge, GraphNode, McpServerRecord
 from timestep_lab.runtime.agent_graph import (
     build,
     declared_graph,
@@ -22,6 +22,7 @@ from timestep_lab.runtime.agent_graph import (
     from_sdk,
     handoff_names,
     handoff_targets,
+    over,
     reachable,
     restore,
     restore_servers,
@@ -103,6 +104,18 @@ def test_the_declared_graph_has_each_agent_once_at_its_shortest_path() -> None:
     one.handoffs = [Agent(name="B", handoffs=[one]), one]
     assert {(e.from_path, e.to_path) for e in declared_graph(one).edges} == {("A", "A/B"), ("A/B", "A"), ("A", "A")}
     assert set(from_sdk(one).agents) == {"A", "B"}
+
+
+def test_the_graph_of_an_agent_leaves_out_agents_that_it_did_not_reach() -> None:
+    billing = AgentRecord(id="b", user_id="u", name="Billing", instructions="")
+    desk = AgentRecord(id="d", user_id="u", name="Desk", instructions="", handoff_ids=("b",))
+    observed = AgentGraph(
+        nodes=tuple(GraphNode(path=path, name=path.split("/")[-1], calls=2) for path in ("Desk", "Desk/Billing", "Desk/Billing/Mail", "Other", "Other/Billing")),
+        edges=(GraphEdge(from_path="Desk", to_path="Desk/Billing", count=2), GraphEdge(from_path="Other", to_path="Other/Billing", count=2)),
+    )  # fmt: skip
+    graph = over(declared_graph(desk, {"b": billing, "d": desk}), observed)
+    assert [(node.path, node.calls) for node in graph.nodes] == [("Desk", 2), ("Desk/Billing", 2), ("Desk/Billing/Mail", 2)]  # fmt: skip
+    assert [(edge.to_path, edge.count, edge.declared) for edge in graph.edges] == [("Desk/Billing", 2, True)]
 
 
 def test_a_snapshot_is_json_and_gives_the_same_records_back() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 import sys
 from html.parser import HTMLParser
@@ -13,6 +15,7 @@ import pytest
 from tests.ui.hostile import HOSTILE, hostile_source
 from tests.ui.sample_traces import SampleSource
 from timestep_lab import Lab
+from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.explorer import TraceExplorer
@@ -178,7 +181,8 @@ def test_a_view_is_one_widget_for_layouts_and_hosts_of_widgets(
     assert isinstance(explorer, TraceExplorer)
     assert explorer.__class__.__doc__ == TraceExplorer.__doc__
     assert not hasattr(explorer, "no_such_name")
-    bundle = explorer._repr_mimebundle_()
+    bundle, metadata = explorer._repr_mimebundle_()
+    assert metadata == {}
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.widget.model_id
     assert "data-tl-static" in bundle["text/html"]
     assert bundle["text/plain"].startswith("12 traces")
@@ -186,6 +190,31 @@ def test_a_view_is_one_widget_for_layouts_and_hosts_of_widgets(
     shown = SimpleNamespace(anywidget=lambda widget: SimpleNamespace(_mime_=lambda: ("text/html", widget.model_id)))
     monkeypatch.setitem(sys.modules, "marimo", SimpleNamespace(ui=shown))
     assert explorer._mime_() == ("text/html", explorer.widget.model_id)
+
+
+def test_in_colab_a_view_says_which_widget_manager_shows_it(
+    source: SampleSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = SimpleNamespace(_installed_url="https://colab.example/manager.js")
+    colab = SimpleNamespace(enable_custom_widget_manager=lambda: None, _widgets=manager)
+    monkeypatch.setitem(sys.modules, "google.colab.output", colab)
+    _, metadata = TraceExplorer(source)._repr_mimebundle_()
+    shown_by = metadata["application/vnd.jupyter.widget-view+json"]["colab"]["custom_widget_manager"]
+    assert shown_by == {"url": manager._installed_url}
+
+
+async def test_views_and_labs_say_that_they_cannot_be_copied_and_a_run_needs_no_copy(source: SampleSource) -> None:
+    explorer = TraceExplorer(source)
+    assert explorer.widget is not None
+    lab = Lab(":memory:")
+    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(UsageError, match=r"cannot be copied or pickled.*lab\.explorer\(filter=…\)"):
+            duplicate(explorer)
+        with pytest.raises(UsageError, match=r"cannot be copied or pickled.*Lab\(store\)"):
+            duplicate(lab)
+    run = await lab.run("hello", model="demo/echo")
+    assert copy.deepcopy({"run": run}) == {"run": run}
+    await lab.aclose()
 
 
 async def test_a_lab_and_a_run_are_small_cards_whatever_was_said() -> None:

@@ -525,6 +525,10 @@ class Lab(LabViews):
             raise UsageError("close() cannot be called while an event loop is running.", "Use: await lab.aclose()")
         asyncio.run(self.aclose())
 
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
+        """Called by `copy.copy`, `copy.deepcopy` and `pickle`."""
+        raise UsageError("A lab cannot be copied or pickled: it is an open database.", "Open it again: Lab(store)")
+
     def __enter__(self) -> Lab:
         return self
 

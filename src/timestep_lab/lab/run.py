@@ -203,6 +203,10 @@ class Run:
         decisions = {id: {"decision": decision, "message": message, "always": always, **filled} for id in chosen}
         return await self._lab.resume(self.id, decisions, agent=agent).result()
 
+    def __deepcopy__(self, memo: object) -> Run:
+        """A run does not change, so it needs no copy (`dataclasses.asdict` makes one)."""
+        return self
+
     def __repr__(self) -> str:
         lines = [_shortened(self.output, "run.output")] if self.output else []
         lines += [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from weakref import WeakKeyDictionary
 
 from timestep_lab.lab.run import Run
-from timestep_lab.model.arguments import checks_keywords, trace_id_of, trace_ids_of, with_signature_of
+from timestep_lab.model.arguments import checks_keywords, checks_options, trace_id_of, trace_ids_of, with_signature_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.store.base import in_event_loop
@@ -179,6 +179,7 @@ class LabViews:
         height: int | None = ...,
         **options: Any,
     ) -> Duel: ...
+    @checks_options("theme", internal=("trace_base", "on_trace", "on_thread", "on_theme", "questions"))
     def chat(
         self,
         agent: str | None = None,
@@ -265,6 +266,7 @@ class LabViews:
         explorers[key].forget()
         return explorers[key]
 
+    @checks_options("of", "since", "until", "last_s", "order", "live", "theme", "height", internal=("range", "unread"))
     def explorer(
         self, *, filter: str = "", search: str = "", selection: str | None = None, **options: Any
     ) -> TraceExplorer:

@@ -96,6 +96,15 @@ def checks_keywords(method: F) -> F:
     return cast("F", _checked(method, inspect.signature(method)))
 
 
+def checks_options(*options: str, internal: Iterable[str] = ()) -> Callable[[F], F]:
+    """Like `checks_keywords`, for a method that passes `**options` on: their names, and those that only pages use."""
+
+    def decorate(method: F) -> F:
+        return cast("F", _checked(method, inspect.signature(method), options, frozenset(internal)))
+
+    return decorate
+
+
 def with_signature_of(
     like: Callable[P, Any],
 ) -> Callable[[Callable[..., Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
@@ -111,9 +120,12 @@ def with_signature_of(
     return decorate
 
 
-def _checked(method: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
-    names = [name for name, parameter in signature.parameters.items() if name != "self"]
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
+def _checked(
+    method: Callable[..., Any], signature: inspect.Signature, options: Sequence[str] = (), internal: frozenset[str] = frozenset()
+) -> Callable[..., Any]:  # fmt: skip
+    parameters = signature.parameters.values()
+    names = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD] + list(options)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters) and not options:
         raise TypeError(f"{method.__qualname__} accepts any keyword; there is nothing to check.")
 
     @functools.wraps(method)
@@ -128,7 +140,7 @@ def _checked(method: Callable[..., Any], signature: inspect.Signature) -> Callab
             raise _no_keyword(method.__name__, keywords, names)
         return await method(*args, **keywords)
 
-    known = frozenset(names)
+    known = internal.union(names)
     wrapper: Any = checked_async if inspect.iscoroutinefunction(method) else checked
     wrapper.__signature__ = signature
     return cast("Callable[..., Any]", wrapper)

@@ -45,6 +45,13 @@ class NotAwaited(Coroutine[Any, Any, Any]):
             f"{self._call}(…) was not awaited, so it has no {name!r} yet. Write: await {self._call}(…)"
         )
 
+    def _not_a_result(self, *_: object) -> Any:
+        """Raises a `TypeError` for what a coroutine does not support."""
+        raise TypeError(repr(self))
+
+    __iter__ = __aiter__ = __getitem__ = __contains__ = __enter__ = __aenter__ = _not_a_result
+    __add__ = __radd__ = __lt__ = __gt__ = __le__ = __ge__ = __float__ = _not_a_result
+
     def __repr__(self) -> str:
         return f"{self._call}(…) was not awaited, so nothing has run. Write: await {self._call}(…)"
 

@@ -204,14 +204,25 @@ def declared_graph_of(roots: Iterable[AgentRecord], agents: Iterable[AgentRecord
 
 
 def over(declared: AgentGraph, observed: AgentGraph) -> AgentGraph:
-    """Returns the declared graph with the observed numbers, plus observed handoffs that were not declared."""
-    nodes = {node.path: node for node in declared.nodes} | {node.path: node for node in observed.nodes}
+    """Returns the declared graph with the observed numbers, plus the undeclared handoffs observed from its agents on. Other observed agents
+    are left out."""
     ways = {(edge.from_path, edge.to_path): edge for edge in observed.edges}
-    edges = {}
+    edges = dict(ways)
     for edge in declared.edges:
         key = (edge.from_path, edge.to_path)
         edges[key] = replace(ways[key], declared=True) if key in ways else edge
-    return AgentGraph(nodes=tuple(nodes.values()), edges=tuple((ways | edges).values()))
+    nodes = {node.path: node for node in declared.nodes} | {node.path: node for node in observed.nodes}
+    waiting = [node.path for node in declared.nodes]
+    reached = set(waiting)
+    while waiting:
+        here = waiting.pop()
+        found = {end for start, end in edges if start == here} | {path for path in nodes if path.startswith(f"{here}/")}
+        waiting += found - reached
+        reached |= found
+    return AgentGraph(
+        nodes=tuple(node for path, node in nodes.items() if path in reached),
+        edges=tuple(edge for (start, _), edge in edges.items() if start in reached),
+    )
 
 
 def with_declared(observed: AgentGraph, declared: AgentGraph) -> AgentGraph:

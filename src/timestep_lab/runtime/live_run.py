@@ -372,6 +372,7 @@ class LiveRun:
 
     async def _drive(self, given: SdkInput) -> RunEnded:
         for notice in self._graph.notices:
+            logger.warning("run %s: %s", self.run.id, notice)
             self.emit(Progress(text=str(notice)))
         while True:
             result = sdk.Runner.run_streamed(

@@ -223,10 +223,11 @@ def also_a_widget(kind: type[View]) -> type:
     return types.new_class(kind.__name__, (kind, AnyWidget), exec_body=lambda body: body.update(same))
 
 
-def bundle(widget: Any) -> dict[str, Any]:
-    """The MIME bundle of a widget."""
+def bundle(widget: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The MIME bundle of a widget and its metadata, in which Colab finds its widget manager."""
     made = widget._repr_mimebundle_()
-    return dict(made[0] if isinstance(made, tuple) else made)
+    data, metadata = made if isinstance(made, tuple) else (made, {})
+    return dict(data), dict(metadata)
 
 
 def _somebody_looks() -> bool:
@@ -255,9 +256,9 @@ def display_in_notebook(view: View) -> None:
         display_static(view)
         return
     widget = notebook_widget(view)
-    data = bundle(widget)
+    data, metadata = bundle(widget)
     data["text/plain"] = f"{type(view).__name__} (a static copy follows)"
-    display(data, raw=True)  # type: ignore[no-untyped-call]
+    display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
     # The browser loads the component while the view reads its first data.
     try:
         first = view.first()
@@ -295,5 +296,7 @@ def panel_component(view: View, **layout: object) -> Any:
     view.attach(component)
     document = panel.state.curdoc
     if document is not None and document.session_context is not None:
-        document.on_session_destroyed(lambda _: view.detach(component))
+        # Weakly, so that a component that was removed from its page does not live as long as the session.
+        still = weakref.ref(component)
+        document.on_session_destroyed(lambda _: None if (gone := still()) is None else gone.view.detach(gone))
     return component

@@ -63,6 +63,31 @@ GATHER_S = 0.03
 _ASKED_OF_WIDGETS = frozenset(
     {"_model_id", "comm", "get_state", "keys", "layout", "model_id", "observe", "send_state", "set_state", "unobserve"}
 )
+_FOR_HOSTS = frozenset(
+    [
+        "attach",
+        "detach",
+        "emit",
+        "first",
+        "flush",
+        "forget",
+        "in_loop",
+        "in_turn",
+        "is_watched",
+        "merge",
+        "prepare",
+        "receive",
+        "refresh_static",
+        "snapshot",
+        "source",
+        "start",
+        "static_html",
+        "stem",
+        "turns",
+        "watched",
+    ]
+)
+"""Attributes for hosts and pages, which tab completion leaves out."""
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -366,18 +391,31 @@ class View:
             return getattr(self.widget, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(type(self)), *self.__dict__} - _FOR_HOSTS)
+
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
+        """Called by `copy.copy`, `copy.deepcopy` and `pickle`."""
+        raise UsageError(
+            f"A {type(self).__name__} cannot be copied or pickled: it is connected to its lab and to browsers.",
+            "Make another one, such as lab.explorer(filter=…), lab.trace(run) or lab.chat().",
+        )
+
     def _ipython_display_(self) -> None:
         from timestep_lab.ui.hosts import display_in_notebook
 
         display_in_notebook(self)
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+    def _repr_mimebundle_(
+        self, include: object = None, exclude: object = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """For hosts that support widgets but not IPython's display hook; includes the static copy for hosts that
         support neither.
         """
         from timestep_lab.ui.hosts import bundle
 
-        return {**bundle(self.widget), "text/html": self._repr_html_(), "text/plain": repr(self)}
+        data, metadata = bundle(self.widget)
+        return {**data, "text/html": self._repr_html_(), "text/plain": repr(self)}, metadata
 
     def _repr_html_(self) -> str:
         from timestep_lab.ui.hosts import static_block

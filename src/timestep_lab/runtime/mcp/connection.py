@@ -265,6 +265,10 @@ def is_closed(error: BaseException) -> bool:
     return isinstance(error, MCPError) and error.code == CONNECTION_CLOSED
 
 
+SERVED_HERE = "/mcp?revision="
+"""In the URL of functions that a process of the lab serves (`lab.mcp.add_function`)."""
+
+
 def connect_error(record: McpServerRecord, error: BaseException, *, said: str, http_status: int | None) -> ToolError:
     """Converts an exception during connecting. `said` is the child process's standard error."""
     cause = error
@@ -284,6 +288,8 @@ def connect_error(record: McpServerRecord, error: BaseException, *, said: str, h
             else f"did not respond ({_short(cause)})"
         )
         step = "Check that the URL is its MCP endpoint and that the server is running."
+        if SERVED_HERE in record.url:
+            step = f"It is served by a notebook or script that has ended; add its functions again: lab.mcp.add_function(f, server={record.name!r})."
     else:
         last_line = said.splitlines()[-1][:300] if said else ""
         what = f"exited on start with: {last_line}" if last_line else f"did not start ({_short(cause)})"

@@ -17,7 +17,7 @@ from timestep_lab.model.codec import ErrorForm, JsonObject, Moment
 from timestep_lab.model.errors import ConflictError, NotFoundError, ToolError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, new_uuid
 from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
-from timestep_lab.runtime.mcp.connection import Connection
+from timestep_lab.runtime.mcp.connection import SERVED_HERE, Connection
 from timestep_lab.runtime.mcp.questions import message_item
 from timestep_lab.runtime.mcp.sdk_tools import (
     PromptInfo,
@@ -202,7 +202,7 @@ class McpCatalog:
         served = self._served[server]
         served.tools[tool.name] = tool
         # The new revision changes the URL, so that cached tool lists are not used.
-        url = f"{_SERVED_AT}{served.port}/mcp?revision={secrets.token_hex(4)}"
+        url = f"{_SERVED_AT}{served.port}{SERVED_HERE}{secrets.token_hex(4)}"
         rules = {**(known.require_approval if known else {}), tool.name: rule or "never"}
         if known is None:
             headers = {"Authorization": f"Bearer {served.token}"}
