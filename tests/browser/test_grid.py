@@ -155,6 +155,16 @@ def test_the_comparison_is_a_card_in_which_nothing_is_cut_at_the_widths_of_noteb
     assert page.locator(".tl-comparison").evaluate("e => getComputedStyle(e).borderTopWidth") == "1px"
 
 
+def test_the_rest_of_a_long_verdict_is_offered_where_its_last_line_ends(show: Show) -> None:
+    page = show(view_of(sample_grid.grid(cases=60)), width=800)
+    more = page.locator(".tl-verdict-more")
+    more.evaluate("e => { e.hidden = false; }")
+    button, card = more.bounding_box(), page.locator(".tl-comparison").bounding_box()
+    assert button is not None
+    assert card is not None
+    assert button["x"] > card["x"] + card["width"] / 2
+
+
 @pytest.mark.parametrize("width", [854, 683])
 def test_the_answers_of_three_candidates_stand_beside_each_other_in_a_narrow_cell(show: Show, width: int) -> None:
     """As wide as a notebook is at 1024 px, and at 1280 px enlarged by half. A number is there whole, or not at all."""

@@ -110,7 +110,7 @@ async def test_what_went_wrong_at_a_step_and_would_not_again_is_chance_at_that_s
         world = World(bench, steps=4, seed=3, noise=0.05, fault=kind, at=2, persistent=False)
         found = await why(world, await world.faulty())
         assert (found.found[0].verdict, found.found[0].decision.step) == ("chance", 4), found.suspects.to_string()
-        assert "CHANCE: decided here, and taken anew it goes wrong in" in found.verdict
+        assert "CHANCE: decided here, and resampled it goes wrong in" in found.verdict
 
 
 async def test_on_tape_nothing_is_called_and_the_outlook_falls_at_the_step() -> None:

@@ -265,7 +265,7 @@ async def why_command(
     say(result.verdict)
     for note in result.notes:
         say(f"Note: {note}")
-    columns = ["step", "what", "repair", "repaired", "held", "anew", "start", "verdict"]
+    columns = ["step", "what", "repair", "repaired", "held", "resampled", "start", "verdict"]
     rows = [[row[name] for name in columns] for row in result.rows()[:SHOWN]]
     print_rows(console(), columns, rows, empty="No suspects.")
     say(repr(result.outlook))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -125,7 +126,7 @@ class Suspect:
     repaired: Share
     held: Share
     """With the step as it was."""
-    anew: Share | None
+    resampled: Share | None
     """With the decision resampled; None for tool results, which are held fixed."""
     start: Share
     """From the start, without changes."""
@@ -175,7 +176,7 @@ class Why:
         return [
             {
                 "step": s.decision.step, "agent": s.decision.agent, "what": s.decision.what, "kind": s.kind, "repair": s.repair,
-                "repaired": str(s.repaired), "held": str(s.held), "anew": None if s.anew is None else str(s.anew),
+                "repaired": str(s.repaired), "held": str(s.held), "resampled": None if s.resampled is None else str(s.resampled),
                 "start": str(s.start), "p": s.p, "verdict": s.verdict, "branch": s.branch, "span_id": s.decision.span_id,
             }
             for s in self.found
@@ -203,14 +204,15 @@ class Why:
         return "No step was found that decides it." + tail
 
     def _repr_html_(self) -> str:
-        columns = ("step", "what", "kind", "repair", "repaired", "held", "anew", "verdict", "branch")
-        head = "".join(f"<th align='left'>{name}</th>" for name in columns)
-        body = "".join(
-            f"<tr>{''.join(f'<td align=left>{escape(str(row[name] or chr(8211)))}</td>' for name in columns)}</tr>"
-            for row in self.rows()[:MOST_SHOWN]
-        )
+        columns = ("step", "what", "kind", "repair", "repaired", "held", "resampled", "verdict", "branch")
+        # Jupyter aligns cells to the right unless they have a style; an id may be broken anywhere.
+        styles = dict.fromkeys(columns, "text-align:left")
+        styles["branch"] += ";word-break:break-all;min-width:9em"
+        head = "".join(f"<th style='{styles[name]}'>{name}</th>" for name in columns)
+        body = "".join(f"<tr>{_cells(row, styles)}</tr>" for row in self.rows()[:MOST_SHOWN])
         return (
-            f"<p><strong>{escape(self.verdict)}</strong></p>{_curve(self.outlook)}<table><tr>{head}</tr>{body}</table>"
+            f"<p><strong>{escape(self.verdict)}</strong></p>{_curve(self.outlook)}"
+            f"<div style='overflow-x:auto'><table><tr>{head}</tr>{body}</table></div>"
             f"{''.join(f'<p>{escape(note)}</p>' for note in self.notes)}"
             f"<p><code>lab.trace({self.trace_id!r})</code> shows it live; a branch beside it: "
             f"<code>lab.diff({self.trace_id!r}, branch)</code></p>"
@@ -218,6 +220,10 @@ class Why:
 
     def __repr__(self) -> str:
         return self.verdict
+
+
+def _cells(row: Mapping[str, object], styles: Mapping[str, str]) -> str:
+    return "".join(f"<td style='{style}'>{escape(str(row[name] or '–'))}</td>" for name, style in styles.items())
 
 
 MOST_SHOWN = 12
@@ -261,11 +267,11 @@ def told(suspect: Suspect) -> str:
     """The verdict on one suspect as a sentence."""
     where = f"step {suspect.decision.step} · {suspect.decision.what}"
     if suspect.verdict == "chance":
-        assert suspect.anew is not None
-        again = suspect.anew.n - suspect.anew.passed
-        low, high = wilson(again, suspect.anew.n).low, wilson(again, suspect.anew.n).high
+        assert suspect.resampled is not None
+        again = suspect.resampled.n - suspect.resampled.passed
+        low, high = wilson(again, suspect.resampled.n).low, wilson(again, suspect.resampled.n).high
         return (
-            f"{where} · CHANCE: decided here, and taken anew it goes wrong in {again} of {suspect.anew.n} (95 % CI {_percent(low)}–"
+            f"{where} · CHANCE: decided here, and resampled it goes wrong in {again} of {suspect.resampled.n} (95 % CI {_percent(low)}–"
             f"{_percent(high)}); as it was, {suspect.held} replays come out right."
         )
     low, high = suspect.repaired.interval

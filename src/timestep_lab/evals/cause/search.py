@@ -284,7 +284,7 @@ async def why(
     rest = [
         Suspect(
             decision=decisions[r.turn], kind=r.kind, repair=r.text, repaired=screened[_arm(r)], held=_after(seen, r.turn),
-            anew=None if r.kind == "result" else seen.shares[r.turn], start=seen.shares[0],
+            resampled=None if r.kind == "result" else seen.shares[r.turn], start=seen.shares[0],
         )
         for r in tried if r.key not in picked
     ]  # fmt: skip
@@ -310,7 +310,7 @@ class Chance:
 
     turn: int
     kind: str = "decision"
-    text: str = "taken anew"
+    text: str = "resampled"
 
     @property
     def key(self) -> str:
@@ -430,6 +430,6 @@ def _suspect(
     verdict = "" if p >= 1.0 else "suspected" if not is_settled else "chance" if isinstance(one, Chance) else "proven"
     return Suspect(
         decision=decisions[one.turn], kind=one.kind, repair=one.text, repaired=repaired, held=held,
-        anew=None if one.kind == "result" else anew, start=shares.get("anew 0", nothing), p=p, verdict=verdict,
+        resampled=None if one.kind == "result" else anew, start=shares.get("anew 0", nothing), p=p, verdict=verdict,
         branch=branches.get(_arm(one)),
     )  # fmt: skip

@@ -148,7 +148,7 @@ function line(row, onStep, onBranch) {
   return h("tr", { class: row.verdict ? `tl-is-${row.verdict}` : null },
     h("th", { scope: "row" }, h("button", { class: "tl-link", type: "button", onclick: () => onStep(row.span_id) }, `${row.step} · `, data(row.what))),
     h("td", {}, h("span", { class: "tl-soft" }, `${row.kind} `), data(row.repair)),
-    h("td", { class: "tl-num" }, row.repaired), h("td", { class: "tl-num" }, row.held), h("td", { class: "tl-num" }, row.anew ?? "held"),
+    h("td", { class: "tl-num" }, row.repaired), h("td", { class: "tl-num" }, row.held), h("td", { class: "tl-num" }, row.resampled ?? "held"),
     h("td", {}, row.verdict ? h("span", { class: "tl-badge" }, icon(row.verdict === "suspected" ? "search" : row.verdict === "chance" ? "turn" : "ok"), WORDS[row.verdict] ?? row.verdict) : h("span", { class: "tl-soft" }, "no")),
     h("td", {}, row.branch ? h("button", { class: "tl-button", type: "button", onclick: () => onBranch(row.branch) }, icon("branch"), "Beside") : null));
 }
