@@ -57,7 +57,7 @@ def search(source: SampleSource) -> Found:
         for n, (span, what) in enumerate(zip(spans, ("→ Weather Assistant", "get_weather", "answer"), strict=False))
     )
     shares = (Share(7, 8), Share(6, 8), Share(0, 8))[: len(decisions)]
-    common = {"repaired": Share(9, 10), "held": Share(0, 10), "anew": Share(1, 10), "start": Share(1, 10)}
+    common = {"repaired": Share(9, 10), "held": Share(0, 10), "resampled": Share(1, 10), "start": Share(1, 10)}
     found = (
         Suspect(decision=decisions[1], kind="argument", repair="get_weather: unit is none of its choices, 'celsius'", p=0.0004,
                 verdict="proven", branch=branch, **common),
