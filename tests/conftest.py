@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,3 +58,13 @@ def _new_labs_are_copies_of_a_migrated_one(tmp_path_factory: pytest.TempPathFact
 def new_labs_are_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of what DuckDB does to the file of a lab that is made."""
     monkeypatch.setattr(connecting, "duckdb", duckdb)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_as_it_was() -> Iterator[None]:
+    """A handler that a test leaves behind would make a later one fail that presses Ctrl-C."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    if (left := signal.getsignal(signal.SIGINT)) is not before:
+        signal.signal(signal.SIGINT, before)
+        pytest.fail(f"This test leaves its own handler of Ctrl-C behind: {left}")

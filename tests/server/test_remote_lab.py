@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import html
 import inspect
 import json
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ from timestep_lab.model.errors import (
 )
 from timestep_lab.model.events import ItemUpdated
 from timestep_lab.model.ids import new_uuid
+from timestep_lab.service.client import Connection
 
 
 @pytest.fixture
@@ -780,3 +785,32 @@ async def test_two_who_decide_at_once_are_told_apart(both: Both) -> None:
     assert sorted(type(r).__name__ for r in results) == ["ConflictError", "Run"]
     with pytest.raises(ConflictError):
         await both.remote.resume(run.id, {}).result()
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Answers after half a second."""
+
+    def do_GET(self) -> None:
+        time.sleep(0.5)
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"{}")
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+def test_a_lab_that_is_closed_while_a_request_is_pending_keeps_no_thread_waiting() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        connection = Connection(f"http://127.0.0.1:{server.server_port}", "")
+        asked = threading.Thread(target=connection.get, args=("/",), daemon=True)
+        asked.start()
+        time.sleep(0.1)
+        connection.close()
+        asked.join(timeout=10)
+        assert not asked.is_alive()
+        with pytest.raises(StoreUnavailableError, match="was closed by this process"):
+            connection.get("/")
+        server.shutdown()

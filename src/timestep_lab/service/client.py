@@ -7,7 +7,8 @@ import ssl
 import threading
 import types
 import typing
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from functools import cache, cached_property, partial
@@ -149,6 +150,7 @@ def _same(value: Any) -> Any:
 CONNECT_S = 10.0
 ANSWER_S = 120.0
 """Default timeout in seconds. Streams send a keep-alive at least every 15 s."""
+CLOSE_S = 5.0
 LONG_S = 600.0
 """Timeout in seconds for whole files, which may be large."""
 MOST_BYTES = 50 * 2**20
@@ -159,8 +161,9 @@ COOKIE = "timestep_lab_"
 class Connection:
     def __init__(self, url: str, token: str) -> None:
         self.url, self.token = url, token
-        self._lock, self._closed = threading.Lock(), False
+        self._lock, self._closed = threading.Condition(), False
         self._made: httpx.Client | None = None
+        self._n_pending = 0
 
     @classmethod
     def open(cls, address: str, token: str | None) -> Connection:
@@ -204,7 +207,8 @@ class Connection:
 
     def raw(self, method: str, path: str, *, timeout_s: float = ANSWER_S, **options: Any) -> bytes:
         try:
-            answer = self._client.request(method, path, timeout=httpx.Timeout(timeout_s, connect=CONNECT_S), **options)
+            with self._client() as client:
+                answer = client.request(method, path, timeout=httpx.Timeout(timeout_s, connect=CONNECT_S), **options)
         except httpx.HTTPError as error:
             raise unreachable(error, self.url) from error
         if answer.status_code >= 300:
@@ -242,8 +246,8 @@ class Connection:
 
     # --
 
-    @property
-    def _client(self) -> httpx.Client:
+    @contextmanager
+    def _client(self) -> Iterator[httpx.Client]:
         # A view on another thread may send a request while the lab is being closed; that must not open a new connection.
         with self._lock:
             if self._closed:
@@ -252,7 +256,14 @@ class Connection:
                 )
             if self._made is None:
                 self._made = httpx.Client(**self._options)
-            return self._made
+            made = self._made
+            self._n_pending += 1
+        try:
+            yield made
+        finally:
+            with self._lock:
+                self._n_pending -= 1
+                self._lock.notify_all()
 
     @cached_property
     def _options(self) -> dict[str, Any]:
@@ -264,8 +275,11 @@ class Connection:
         return {"base_url": self.url, "verify": trusted, "headers": headers}
 
     def close(self) -> None:
+        """Close the connection, after up to `CLOSE_S` for pending requests: closing a socket does not wake the thread that reads from it,
+        which would wait until its timeout, and the interpreter or the event loop for the thread."""
         with self._lock:
             self._closed = True
+            self._lock.wait_for(lambda: self._n_pending == 0, CLOSE_S)
             if self._made is not None:
                 self._made.close()
 
@@ -276,7 +290,8 @@ class Connection:
 def _token_for(connection: Connection, key: str) -> str:
     """Exchange the key of a sign-in link for a token (the browser's cookie)."""
     try:
-        answer = connection._client.get("/", params={"key": key})
+        with connection._client() as client:
+            answer = client.get("/", params={"key": key})
     except httpx.HTTPError as error:
         raise unreachable(error, connection.url) from error
     finally:

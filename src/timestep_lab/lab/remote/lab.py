@@ -332,7 +332,7 @@ class RemoteLab(RemoteLooking, Lab):
 
     async def aclose(self) -> None:
         await in_thread(self.changes.close)
-        self.connection.close()
+        await in_thread(self.connection.close)
 
     # -- parts that exist only on the server
 
