@@ -6,7 +6,7 @@ import signal
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import hypothesis
@@ -14,6 +14,9 @@ import pytest
 
 from timestep_lab.store.duckdb import connect as connecting
 from timestep_lab.store.duckdb.engine import Engine
+
+if TYPE_CHECKING:
+    from tests.server.lab_process import LabProcess
 
 # How long an example takes to make or to run says nothing on a machine that does other things as well.
 hypothesis.settings.register_profile("lab", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -52,6 +55,16 @@ def _new_labs_are_copies_of_a_migrated_one(tmp_path_factory: pytest.TempPathFact
     connecting.duckdb = stand_in  # type: ignore[assignment, attr-defined]
     yield
     connecting.duckdb = duckdb  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def served_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabProcess]:
+    """A really served lab, one for all tests of a worker, for a start takes seconds. Every test is a new user of it, or two."""
+    from tests.server.lab_process import start, stop
+
+    served = start(tmp_path_factory.mktemp("lab") / "lab.duckdb")
+    yield served
+    stop(served)
 
 
 @pytest.fixture

@@ -10,16 +10,14 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Pages
-from tests.server.lab_process import LabProcess, start, stop
+from tests.server.lab_process import LabProcess, start
 
 expect.set_options(timeout=45_000)
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabProcess]:
-    served = start(tmp_path_factory.mktemp("lab") / "lab.duckdb")
-    yield served
-    stop(served)
+@pytest.fixture
+def lab(served_lab: LabProcess) -> LabProcess:
+    return served_lab
 
 
 def test_who_opens_the_page_can_write_at_once_and_enter_answers_the_card(lab: LabProcess, pages: Pages) -> None:

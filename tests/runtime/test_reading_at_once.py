@@ -15,7 +15,7 @@ import pytest
 
 from tests.postgres.server import shared_server
 from tests.runtime.bench import SETTINGS
-from tests.server.lab_process import LabProcess, start, stop
+from tests.server.lab_process import LabProcess
 from timestep_lab.lab.lab import Lab
 from timestep_lab.lab.remote.lab import RemoteLab
 from timestep_lab.lab.run import Run
@@ -67,20 +67,13 @@ def url_of(kind: str, folder: Path) -> Iterator[str]:
 STORES = ["memory", "owner", "client", "postgres", "served"]
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabProcess]:
-    process = start(tmp_path_factory.mktemp("served") / "lab.duckdb", pages=False)
-    yield process
-    stop(process)
-
-
 @pytest.fixture(params=STORES)
 async def lab_and_reader(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Lab, Reader | None]]:
     """`client`: the other process came first, and owns the file. `served`: both ask a third, which serves the lab."""
     with url_of(request.param, tmp_path) as url:
         token = ""
         if request.param == "served":
-            process: LabProcess = request.getfixturevalue("served")
+            process: LabProcess = request.getfixturevalue("served_lab")
             url, token = process.url, process.tokens.issue(new_uuid())
         reader = Reader(url, token) if request.param == "client" else None
         lab = Lab(url, token=token or None, settings=SETTINGS)

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server.lab_process import LabProcess, start, stop
+from tests.server.lab_process import LabProcess
 from tests.server.remote import SETTINGS, remote_lab
 from timestep_lab import Lab, NotFoundError, UsageError
 from timestep_lab.model.errors import BudgetError, LabError, ProviderError, SettingsError
@@ -23,17 +23,10 @@ LOOKUP = {"name": "get_weather", "description": "The weather.", "parameters": {"
 SCHEMA = {"type": "json_schema", "name": "city", "schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabProcess]:
-    process = start(tmp_path_factory.mktemp("served") / "lab.duckdb", pages=False)
-    yield process
-    stop(process)
-
-
 @pytest.fixture(params=["local", "served"])
 async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lab]:
     where = (
-        remote_lab(request.getfixturevalue("served"))
+        remote_lab(request.getfixturevalue("served_lab"))
         if request.param == "served"
         else Lab(tmp_path / "lab.duckdb", settings=SETTINGS)
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
-from tests.server.lab_process import LabProcess, start, stop
+from tests.server.lab_process import LabProcess
 from tests.server.remote import Both
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.records import RunRecord, ThreadRecord, Usage
@@ -16,16 +16,9 @@ from timestep_lab.ui.chat import Chat
 from timestep_lab.ui.chat_state import run_json
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabProcess]:
-    served = start(tmp_path_factory.mktemp("lab") / "lab.duckdb", pages=False)
-    yield served
-    stop(served)
-
-
 @pytest.fixture(params=["local", "remote"])
-async def chat(lab: LabProcess, request: pytest.FixtureRequest) -> AsyncIterator[Chat]:
-    both = Both(lab)
+async def chat(served_lab: LabProcess, request: pytest.FixtureRequest) -> AsyncIterator[Chat]:
+    both = Both(served_lab)
     yield getattr(both, request.param).chat(model="demo/echo")
     await both.aclose()
 
