@@ -362,7 +362,10 @@ def words(output: str) -> float:
 
 
 async def test_every_number_is_the_same_number_wherever_it_is_told(tmp_path: Path) -> None:
-    data = [{"input": f"question {n}", "expected": f"answer {n}", "topic": "ab"[n % 2]} for n in range(24)]
+    data = [
+        {"input": f"question {n}", "expected": f"answer {n}", "topic": "ab"[n % 2], "document": f"d{n % 8}"}
+        for n in range(24)
+    ]
     models = ["openai_compatible/loop/a", "openai_compatible/loop/b"]
     with model_server(lambda said, before: behaves(said, before)) as server:
         async with Lab(tmp_path / "lab.duckdb", settings=Settings(openai_compatible={"loop": server.url})) as lab:
@@ -375,6 +378,10 @@ async def test_every_number_is_the_same_number_wherever_it_is_told(tmp_path: Pat
             assert again.notes[-1].startswith("92 of 96 answers and 88 of 92 judgements from the cache")
             page = page_html(again)
             assert (page.count(", cached<"), page.count("(judged before)")) == (92, 88)
+            settled = await lab.compare(
+                data, models=models, scorers=scorers, group="document", stop="settled", margin=0.3
+            )
+            told_alike(settled, tmp_path, lab)
 
 
 def told_alike(one: Grid, folder: Path, lab: Lab) -> None:
@@ -401,12 +408,17 @@ def told_alike(one: Grid, folder: Path, lab: Lab) -> None:
             assert (
                 f"{numbers['mean']:.3f} <span class='small'>{numbers['ci_low']:.2f} – {numbers['ci_high']:.2f}" in page
             )
-        assert (row["n"], row["errors"]) == (summary.loc[name, "n"], summary.loc[name, "errors"]) == (46, 2)
-        assert (
-            row["latency_ms_p50"]
-            == summary.loc[name, "latency_ms_p50"]
-            == frame[(frame["candidate"] == name) & frame["error"].isna()]["latency_ms"].median()
-        )
+        own = frame[frame["candidate"] == name]
+        answered = own[own["error"].isna()]
+        assert (row["n"], row["errors"]) == (summary.loc[name, "n"], summary.loc[name, "errors"])
+        assert (row["n"], row["errors"]) == (len(answered), len(own) - len(answered))
+        p50 = pytest.approx(row["latency_ms_p50"])
+        assert [summary.loc[name, "latency_ms_p50"], answered["latency_ms"].median()] == [p50, p50]
+        for whole, part in (("input_tokens", "input_tokens"), ("output_tokens", "output_tokens")):
+            assert row[whole] == summary.loc[name, whole] == answered[part].sum()
+        assert row["cost_usd"] is None
+        assert pd.isna(summary.loc[name, "cost_usd"])
+        assert answered["cost_usd"].isna().all()
     suites = {suite.get("name"): suite for suite in xml.parse(one.save(folder / "g.xml")).getroot()}
     for name, of in frame.groupby("candidate"):
         wrong = int(((of["contains"] < 1) | (of["judge"] < 1) | (of["words"] < 1)).sum())

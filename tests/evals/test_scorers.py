@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import pytest
 
 from tests.evals.loopback import model_server
 from timestep_lab.evals.datasets import Case
-from timestep_lab.evals.scorers.base import Answer, Score, Tools
+from timestep_lab.evals.scorers.base import SCORERS, Answer, Score, Scorer, Tools, passed
 from timestep_lab.evals.scorers.registry import (
     known,
     make_scorer,
@@ -679,3 +680,28 @@ async def test_what_a_judge_says_is_shown_beside_what_people_said_of_the_same_an
             told = "faithfulness is a judge's: it agrees with people on 4 of 5 answers (95 % CI 38 to 96 %, kappa 0.55)"
             assert any(note.startswith(told) for note in found.notes)
             assert told in found._repr_html_().replace("&#x27;", "'").replace("&#39;", "'")
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "in_a_thread"), [("quick", 10, False), ("quick", 100_000, True), ("slow", 10, True)]
+)
+async def test_only_a_quick_scorer_of_an_answer_of_usual_length_is_spared_the_way_to_a_thread(
+    name: str, length: int, in_a_thread: bool
+) -> None:
+    """A slow one on the event loop would make models look slow; for a quick one the way costs more than the scoring."""
+    seen: list[bool] = []
+
+    class Slow(Scorer):
+        def check(self, answer: Answer, case: Case) -> Score:
+            seen.append(threading.current_thread() is not threading.main_thread())
+            return passed(True)
+
+    class Quick(Slow):
+        is_quick = True
+
+    scorer = Quick(name=name) if name == "quick" else Slow(name=name)
+    await score_answer([scorer], Answer(output="x" * length), Case(input="?"), Tools())
+    assert seen == [in_a_thread]
+    assert {kind for kind, cls in SCORERS.items() if cls.is_quick} == {
+        "exact", "contains", "starts_with", "word_count", "latency", "cost", "tokens",
+    }  # fmt: skip

@@ -34,6 +34,8 @@ from timestep_lab.model.records import Json
 S = TypeVar("S", bound="type[Scorer]")
 T = TypeVar("T")
 
+USUAL_LENGTH = 10_000
+"""Maximum number of characters of an answer that quick scorers score without a thread."""
 _threads = ThreadPoolExecutor(8, thread_name_prefix="timestep-lab scorer")
 
 
@@ -134,6 +136,8 @@ class Scorer(ABC):
     source: ClassVar[str] = "scorer"
     pairwise: ClassVar[bool] = False
     """Whether it needs all candidates' answers to a case at once."""
+    is_quick: ClassVar[bool] = False
+    """Whether `check` takes microseconds for an answer of usual length, less than handing it to a thread."""
 
     name: str = ""
     weight: float = 1.0
@@ -152,6 +156,8 @@ class Scorer(ABC):
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
         """Like `check`, but async; overridden by scorers that call a model."""
+        if self.is_quick and len(answer.output) <= USUAL_LENGTH:
+            return self.check(answer, case)
         return await in_scorer_thread(self.check, answer, case)
 
 
@@ -215,6 +221,7 @@ class Latency(Scorer):
     """The answer was complete within `at_most_ms`; with `first_token`, it had started by then."""
 
     main: ClassVar[str | None] = "at_most_ms"
+    is_quick: ClassVar[bool] = True
     at_most_ms: float | None = None
     first_token: bool = False
 
@@ -235,6 +242,7 @@ class Cost(Scorer):
     """The answer cost at most `at_most_usd`."""
 
     main: ClassVar[str | None] = "at_most_usd"
+    is_quick: ClassVar[bool] = True
     at_most_usd: float | None = None
 
     def __post_init__(self) -> None:
@@ -253,6 +261,7 @@ class Tokens(Scorer):
     """The answer has at most this number of output tokens."""
 
     main: ClassVar[str | None] = "at_most"
+    is_quick: ClassVar[bool] = True
     at_most: int | None = None
 
     def __post_init__(self) -> None:

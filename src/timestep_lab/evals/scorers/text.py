@@ -42,6 +42,7 @@ _BEGINS = re.compile(r"[\s*_`(\[]*([A-Z])[*_`]*[.):\]]")
 class Exact(ValueScorer):
     """The answer equals the expected text, or one of several, ignoring surrounding white space."""
 
+    is_quick: ClassVar[bool] = True
     case_sensitive: bool = True
     verbatim: bool = False
     """Compare character by character, including surrounding white space."""
@@ -61,6 +62,7 @@ class Exact(ValueScorer):
 class Contains(ValueScorer):
     """The answer contains the expected text: any of several, or with `all` all of them."""
 
+    is_quick: ClassVar[bool] = True
     case_sensitive: bool = False
     all: bool = False
 
@@ -80,6 +82,7 @@ class Contains(ValueScorer):
 class StartsWith(ValueScorer):
     """The answer starts with the expected text."""
 
+    is_quick: ClassVar[bool] = True
     case_sensitive: bool = True
 
     def check(self, answer: Answer, case: Case) -> Score:
@@ -97,6 +100,7 @@ class StartsWith(ValueScorer):
 class WordCount(Scorer):
     """The answer has at least `at_least` and at most `at_most` words."""
 
+    is_quick: ClassVar[bool] = True
     main: ClassVar[str | None] = "at_most"
     at_most: int | None = None
     at_least: int = 0
