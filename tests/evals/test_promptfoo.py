@@ -204,6 +204,19 @@ async def test_tests_that_stand_alone_keep_their_assertions(tmp_path: Path, name
     assert (await scores(config(tmp_path, f"tests: file://{name}"), "red"))["label"] == "pass"
 
 
+def test_of_a_workbook_the_first_sheet_is_read_or_the_one_that_is_named(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for sheet, question in ((book.active, "one?"), (book.create_sheet("More"), "two?")):
+        sheet.append(["question", "__expected"])
+        sheet.append([question, "contains: yes"])
+    book.save(tmp_path / "t.xlsx")
+    for named, question in (("", "one?"), ("#More", "two?"), ("#2", "two?")):
+        [case] = config(tmp_path, f"tests: file://t.xlsx{named}").cases
+        assert (case.input, case.assertions[0]["value"]) == (question, "yes")
+    with pytest.raises(DataError, match=r"no sheet 'Less'.*Sheet, More"):
+        config(tmp_path, "tests: file://t.xlsx#Less")
+
+
 @pytest.mark.parametrize(
     ("prompt", "asked"),
     [

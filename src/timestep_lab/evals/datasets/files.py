@@ -162,23 +162,36 @@ def _of_header(header: list[str], values: list[Any], count: int, where: str) -> 
     return {name: value for name, value in zip(header, values, strict=True) if name}
 
 
-def read_sheet(path: Path) -> Rows:
-    """The only non-empty sheet of an Excel workbook, parsed in a separate process with memory and time limits."""
+def read_sheet(path: Path, sheet: str | None = None) -> Rows:
+    """A sheet of an Excel workbook by its name or number, or else the only one with rows, parsed in a separate process
+    with memory and time limits."""
     if find_spec("openpyxl") is None:
         raise MissingExtraError("Reading .xlsx", "files")
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    yield from apart(f"{__name__}:{sheet_rows.__name__}", content, path.name, time_limit_s=_READ_S)
+    yield from apart(f"{__name__}:{sheet_rows.__name__}", content, path.name, sheet, time_limit_s=_READ_S)
 
 
-def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
+def sheet_rows(content: bytes, filename: str, sheet: str | None = None) -> list[tuple[Any, str]]:
     """`read_sheet` in this process."""
     import openpyxl  # type: ignore[import-untyped]
 
     try:
         books = [openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=how) for how in (True, False)]
+        names = [name for name in books[0].sheetnames if hasattr(books[0][name], "iter_rows")]
+        if sheet is not None:
+            chosen = (
+                sheet
+                if sheet in names
+                else names[int(sheet) - 1]
+                if sheet.isdecimal() and 0 < int(sheet) <= len(names)
+                else None
+            )
+            if chosen is None:
+                raise DataError(f"{filename} has no sheet {sheet!r}.", f"Its sheets: {', '.join(names)}.")
+            names = [chosen]
         sheets = {
             name: [
                 [_cell_value(value, raw, f"{filename} {name} row {at}") for value, raw in zip(values, written, strict=True)]
@@ -186,7 +199,7 @@ def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
                     zip(*(book[name].iter_rows(values_only=True) for book in books), strict=True), 1
                 )
             ]
-            for name in books[0].sheetnames if hasattr(books[0][name], "iter_rows")
+            for name in names
         }  # fmt: skip
     # On a corrupt workbook openpyxl can raise any exception, not only its own.
     except (

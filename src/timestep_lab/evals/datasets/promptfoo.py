@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from timestep_lab.evals.datasets.case import Case, Provider
-from timestep_lab.evals.datasets.files import ending, load_yaml, read_text, reader_of
+from timestep_lab.evals.datasets.files import ending, load_yaml, read_sheet, read_text, reader_of
 from timestep_lab.evals.datasets.promptfoo_assertions import (
     loaded,
     only,
@@ -239,6 +239,7 @@ def _tests(tests: object, path: Path) -> Iterator[Any]:
             raise DataError(
                 f"{path.name} takes tests from {tests}, which is not supported here.", "Save them as a file."
             )
+        tests, _, sheet = tests.partition("#") if re.search(r"\.xlsx#[^#]+\Z", tests) else (tests, "", "1")
         for file in _files(tests, path, path.name):
             if ending(file) in _CODE or re.search(r"\.(?:js|ts|py):\w+\Z", file.name):
                 raise DataError(f"{path.name} takes tests from {tests}, which is code.", "Write them to a file.")
@@ -247,7 +248,7 @@ def _tests(tests: object, path: Path) -> Iterator[Any]:
             elif ending(file) == ".json" and isinstance(test := load_yaml(file), Mapping) and {"vars", "assert"} & set(test):  # fmt: skip
                 yield test
             else:
-                for row, where in reader_of(file)(file):
+                for row, where in read_sheet(file, sheet) if ending(file) == ".xlsx" else reader_of(file)(file):
                     yield _row(row, where)
     elif isinstance(tests, list):
         for test in tests:
