@@ -161,6 +161,11 @@ def test_an_answer_that_is_none_of_the_choices_is_refused() -> None:
         load_dataset([{"question": "?", "choices": ["Oslo", "Rome"], "answer": "Paris"}])
 
 
+def test_a_text_in_brackets_is_no_list_of_choices() -> None:
+    [case] = load_dataset([{"question": "?", "options": "[A] yes [B] no", "answer": "A"}])
+    assert (case.input, case.vars["options"], case.expected) == ("?", "[A] yes [B] no", "A")
+
+
 def test_of_a_worked_answer_the_result_is_expected() -> None:
     worked = "She sells 16 - 7 = <<16-7=9>>9 eggs.\nThat is 9 * 2 = $18.\n#### 18"
     [case] = load_dataset([{"question": "How much?", "answer": worked}])

@@ -47,6 +47,7 @@ _ROLES = {
     "chatbot": "assistant",
 }
 _OF_CHOICES = ("answerKey", "answer_index", "mc1_targets", "mc2_targets")
+_WRITTEN_LIST = re.compile(r"""\s*(?:\[\s*['"]|\{\s*['"](?:text|label)['"])""")
 _DOTTED = re.compile(r"(inputs|outputs|reference_outputs)\.([^.]+)")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -260,7 +261,7 @@ def _listed_choices(values: dict[str, Any], where: str) -> dict[str, Any]:
     """Choices that a table holds as the text of a list, or in columns A, B, …, as a list."""
     for name in ("choices", "options"):
         text = values.get(name)
-        if isinstance(text, str) and text.lstrip().startswith(("[", "{")):
+        if isinstance(text, str) and _WRITTEN_LIST.match(text):
             held = _from_json(text)
             try:
                 held = ast.literal_eval(text.strip()) if held is text else held
