@@ -211,6 +211,7 @@ def test_openai_evals_conversations_are_gone_on_with(tmp_path: Path) -> None:
         ("a.xlsx", "x", "not a zip file"),
         ("a.jsonl.gz", "x", "not a valid gzip file"),
         ("a.csv", "i\0n\0p\0u\0t\0", "U\\+0000"),
+        ("a.json", '{"items": ["2 + 2?"], "answers": ["4"]}', "'items' and 'answers' as lists of 1"),
         ("a.json", '[{"input": "a", "input": "b"}]', "'input' twice"),
         ("a.csv", "question,choices,answer\nq,\"['a' 'b']\",1\n", "line 2 has choices that are not a list"),
         ("a.parquet", "not parquet", "Parquet"),

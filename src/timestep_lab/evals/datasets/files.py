@@ -273,7 +273,7 @@ def read_json(path: Path) -> Rows:
         yield row, f"{path.name} case {number}"
 
 
-_LISTS = ("cases", "examples", "samples", "rows", "items", "data", "goldens", "test_cases", "questions", "instances")
+_LISTS = ("cases", "examples", "samples", "rows", "items", "data", "goldens", "test_cases")
 
 
 def _listed(value: object, name: str) -> Any:
@@ -300,6 +300,15 @@ def _listed(value: object, name: str) -> Any:
             if isinstance(held, dict) and any(isinstance(held.get(inner), list) for inner in _LISTS):
                 return _listed(held, name)
             if isinstance(held, list) and not _is_columns(value):
+                beside = [
+                    other for other, column in value.items()
+                    if other != key and isinstance(column, list) and 0 < len(column) == len(held)
+                    and all(isinstance(one, str | int | float) for one in column)
+                ]  # fmt: skip
+                if beside:
+                    raise DataError(
+                        f"{name} has {key!r} and {beside[0]!r} as lists of {len(held)}.", "Use one list of objects."
+                    )
                 return _listed(held, name)
         if not _is_columns(value):
             raise DataError(f"{name} contains an object without cases.", 'Use a list, or {"cases": [ … ]}.')
