@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -74,3 +75,40 @@ def test_a_closed_decoder_has_ended_its_process_and_still_reads(body: bytes) -> 
         os.kill(pid, 0)
     assert len(decoder.read(body, PROTOBUF, None, "user_a").spans) == 200
     assert decoder.pid is None
+
+
+def test_the_summary_of_a_request_comes_before_its_rows_and_is_that_of_them(decoder: OtlpDecoder, body: bytes) -> None:
+    with closing(decoder.begin(body, PROTOBUF, None, "user_a")) as reading:
+        assert reading.is_begun
+        assert reading.summary() == read_otlp(body, PROTOBUF, None, "user_a").summary()
+        assert reading.decoded() == read_otlp(body, PROTOBUF, None, "user_a")
+
+
+def test_of_two_requests_at_once_the_second_begins_when_its_summary_is_asked_for(
+    decoder: OtlpDecoder, body: bytes
+) -> None:
+    with (
+        closing(decoder.begin(body, PROTOBUF, None, "a")) as first,
+        closing(decoder.begin(body, PROTOBUF, None, "b")) as second,
+    ):
+        assert (first.is_begun, second.is_begun) == (True, False)
+        assert first.summary().n_spans == second.summary().n_spans == 200
+        found = [reading.decoded() for reading in (first, second)]
+        assert [one and one.user_id for one in found] == ["a", "b"]
+
+
+def test_a_request_that_nobody_waits_for_any_longer_leaves_the_decoder_free(decoder: OtlpDecoder, body: bytes) -> None:
+    decoder.begin(body, PROTOBUF, None, "user_a").close()
+    assert len(decoder.read(body, PROTOBUF, None, "user_a").spans) == 200
+
+
+def test_rows_that_the_killed_process_did_not_send_are_told_to_be_missing(decoder: OtlpDecoder, body: bytes) -> None:
+    large = body * 60  # Its rows do not fit into the pipe.
+    with closing(decoder.begin(large, PROTOBUF, None, "user_a")) as reading:
+        assert decoder.pid is not None
+        os.kill(decoder.pid, signal.SIGSTOP)
+        os.kill(decoder.pid, signal.SIGKILL)
+        assert reading.summary().n_spans == 12_000  # Begun again in another process.
+        decoded = reading.decoded()
+        assert decoded is not None
+        assert len(decoded.spans) == 12_000

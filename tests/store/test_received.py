@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from timestep_lab.model.errors import BusyError, StoreUnavailableError
+from timestep_lab.model.errors import BusyError, DataError, StoreUnavailableError
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.runtime.interchange import otlp_in, read_otlp
 from timestep_lab.store.base import Received, Statement
@@ -157,9 +157,46 @@ received.ENOUGH_SPANS = 8
 received.LINGER_S = float(sys.argv[2])
 store = open_store(sys.argv[1])
 for number in range(int(sys.argv[3]), 10_000_000):
-    assert store.db.receive(request(number))
+    one = request(number)
+    one.confirmed = lambda: 3
+    assert store.db.receive(one)
     print(number, flush=True)
 """
+
+
+def test_a_request_that_is_refused_while_it_is_kept_leaves_nothing_and_those_beside_it_are_stored(lab: Store) -> None:
+    """It is kept and decoded at the same time."""
+    deleted = request(2)
+    kept_rows: list[int] = []
+
+    def refused() -> int:
+        [(count,)] = lab.db.query(LOCAL_USER, "select count(*) from core.received").rows
+        kept_rows.append(count)
+        assert lab.db.receive(request(3))  # Accepted earlier, though kept later.
+        assert n_spans(lab) == 6
+        raise DataError("It is no request.", "Send one.")
+
+    deleted.confirmed = refused
+    assert lab.db.receive(request(1))
+    with pytest.raises(DataError, match="It is no request"):
+        lab.db.receive(deleted)
+    empty = request(4)
+    empty.confirmed = lambda: 0
+    assert lab.db.receive(empty)
+    assert kept_rows == [1]
+    assert n_spans(lab) == 6
+    assert lab.db.query(LOCAL_USER, "select count(*) from core.received").rows == [(0,)]
+
+
+def test_rows_that_are_still_on_their_way_when_a_request_is_acknowledged_are_waited_for_or_decoded_again(
+    lab: Store,
+) -> None:
+    on_its_way, lost = request(1), request(2)
+    rows = on_its_way.decoded
+    on_its_way.decoded, lost.decoded = lambda: (time.sleep(0.1), rows)[1], lambda: None
+    assert lab.db.receive(on_its_way)
+    assert lab.db.receive(lost)
+    assert n_spans(lab) == 6
 
 
 @pytest.mark.parametrize("linger", ["0.0", "3600"], ids=["while they are stored", "before they are"])

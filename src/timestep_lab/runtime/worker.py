@@ -46,10 +46,9 @@ class Worker:
         return answer
 
     def stream(self, target: str, *args: object, time_limit_s: float) -> Iterator[Any]:
-        """Yields the values of a generator function, or the single result of another function."""
+        """Returns the values of a generator function, or the single result of another function. The call has begun on return."""
         process = self._started()
         assert process.stdin is not None
-        assert process.stdout is not None
         late = threading.Event()
 
         def too_late() -> None:
@@ -59,10 +58,30 @@ class Worker:
         clock = threading.Timer(time_limit_s, too_late)
         clock.daemon = True
         clock.start()
-        whole = False
+        begun = False
         try:
             with interruptible(process.kill):
                 send(process.stdin, (target, args))
+            begun = True
+        except OSError as error:
+            raise _why(error, target, time_limit_s if late.is_set() else None) from error
+        finally:
+            if not begun:
+                self._stop(process, clock)
+        return self._answers(process, clock, late, target, time_limit_s)
+
+    def _answers(
+        self,
+        process: subprocess.Popen[bytes],
+        clock: threading.Timer,
+        late: threading.Event,
+        target: str,
+        time_limit_s: float,
+    ) -> Iterator[Any]:
+        assert process.stdout is not None
+        whole = False
+        try:
+            with interruptible(process.kill):
                 while (answer := receive(process.stdout)) is not None:
                     [kind, value] = answer
                     if kind == "error":
@@ -71,18 +90,17 @@ class Worker:
                     yield value
                 whole = True
         except (OSError, EOFError) as error:
-            if late.is_set():
-                raise TooLargeError(
-                    f"Reading this exceeded the time limit of {time_limit_s:g} s.", "Send it in smaller parts."
-                ) from None
-            if was_interrupted():
-                raise QueryError("Reading this was interrupted.", "Retry the request.") from None
-            raise WorkerDied(target) from error
+            raise _why(error, target, time_limit_s if late.is_set() else None) from error
         finally:
             clock.cancel()
             if not whole:  # Its remaining output belongs to no later call.
-                process.kill()
-                self.close()
+                self._stop(process, clock)
+
+    def _stop(self, process: subprocess.Popen[bytes], clock: threading.Timer) -> None:
+        clock.cancel()
+        process.kill()
+        if self._process is process:
+            self.close()
 
     @property
     def pid(self) -> int | None:
@@ -115,6 +133,17 @@ class Worker:
             command = [sys.executable, "-m", __name__, str(self._memory)]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return self._process
+
+
+def _why(error: Exception, target: str, time_limit_s: float | None) -> Exception:
+    """Returns the error of a call whose process ended. `time_limit_s`: the limit, if it was exceeded."""
+    if time_limit_s is not None:
+        return TooLargeError(
+            f"Reading this exceeded the time limit of {time_limit_s:g} s.", "Send it in smaller parts."
+        )
+    if was_interrupted():
+        return QueryError("Reading this was interrupted.", "Retry the request.")
+    return WorkerDied(target)
 
 
 def apart(target: str, *args: object, time_limit_s: float, memory: int = MEMORY) -> Any:

@@ -2,26 +2,67 @@
 
 Both take about the same time, so with a second CPU core the throughput doubles. The child process also bounds the
 memory and time of decompression (`runtime.worker`). Small uncompressed requests are decoded in this process.
+
+The child first sends what the sender is told, then the rows, which are needed only when they are stored.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.errors import LabError
 from timestep_lab.runtime.worker import Worker, WorkerDied, too_much
 
 if TYPE_CHECKING:
-    from timestep_lab.runtime.interchange.export import Decoded
+    from timestep_lab.runtime.interchange.export import Decoded, Summary
 
 WORTH_SENDING = 64 * 1024
 """Size in bytes below which a request is decoded in this process."""
 MEMORY = 2 * 2**30
 """Memory limit in bytes: a request may have 256 MB and exists as bytes, objects and rows."""
 TIME_LIMIT_S = 60.0
-READERS = "timestep_lab.runtime.interchange.otlp_in"
+IN_TWO = "timestep_lab.runtime.interchange.otlp_in:summary_and_rows"
+
+
+class Reading:
+    """A request that is being decoded. Close it."""
+
+    def __init__(
+        self, read: Callable[[], tuple[Summary, Decoded | Future[bytes]]], drop: Callable[[], object] | None = None
+    ) -> None:
+        """`drop`: ends what the child process has begun, if it has."""
+        self._read, self._drop = read, drop
+        self._rows: Decoded | Future[bytes] | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the child process works on it; otherwise `summary` begins."""
+        return self._drop is not None
+
+    def summary(self) -> Summary:
+        """Waits for the summary. Raises what the reader raises. Call it once."""
+        self._drop = None
+        summary, self._rows = self._read()
+        return summary
+
+    def decoded(self) -> Decoded | None:
+        """Waits for the rows, after `summary`; None if the child process ended before it had sent them."""
+        if isinstance(self._rows, Future):
+            try:
+                rows: Decoded = pickle.loads(self._rows.result())
+            except (WorkerDied, LabError):
+                return None
+            self._rows = rows
+        return self._rows
+
+    def close(self) -> None:
+        if self._drop is not None:
+            self._drop()
 
 
 class OtlpDecoder:
@@ -33,34 +74,83 @@ class OtlpDecoder:
         self._alone = (processors or os.cpu_count() or 1) < 2
         self._worker = Worker(MEMORY)
         self._lock = threading.Lock()
+        """Held from the beginning of a request in the child process until its rows have arrived."""
+        self._arriving = ThreadPoolExecutor(1, thread_name_prefix="timestep-lab decoded")
         self._closed = False
+
+    def begin(
+        self, body: bytes, content_type: str, content_encoding: str | None, user_id: str, *, reader: str = "read_otlp"
+    ) -> Reading:
+        """Begins the function `reader` of `otlp_in` in the child process, if that is free. Thread-safe."""
+        request = (body, content_type, content_encoding, user_id)
+
+        def here() -> tuple[Summary, Decoded]:
+            from timestep_lab.runtime.interchange.otlp_in import READERS
+
+            decoded = READERS[reader](*request)
+            return decoded.summary(), decoded
+
+        is_packed = (content_encoding or "identity").strip().lower() not in ("identity", "")
+        if not is_packed and (self._alone or len(body) < WORTH_SENDING):
+            return Reading(here)
+        begun = self._ask(reader, request) if not self._closed and self._lock.acquire(blocking=False) else None
+
+        def in_child() -> tuple[Summary, Decoded | Future[bytes]]:
+            pieces = begun
+            for _ in range(2):
+                if pieces is None:
+                    self._lock.acquire()
+                    if self._closed:
+                        self._lock.release()
+                        return here()
+                    pieces = self._ask(reader, request)
+                if pieces is not None:
+                    try:
+                        return self._summary(pieces)
+                    except WorkerDied:
+                        pieces = None  # It was killed, possibly for the previous request, or because the machine ran out of memory.
+            raise too_much(MEMORY)
+
+        return Reading(in_child, None if begun is None else lambda: self._arriving.submit(self._rows, begun))
 
     def read(
         self, body: bytes, content_type: str, content_encoding: str | None, user_id: str, *, reader: str = "read_otlp"
     ) -> Decoded:
         """The result of that function of `otlp_in`; raises what it raises. Blocks; thread-safe."""
-        from timestep_lab.runtime.interchange import otlp_in
-
-        read_here: Callable[..., Decoded] = getattr(otlp_in, reader)
-        request = (body, content_type, content_encoding, user_id)
-        is_packed = (content_encoding or "identity").strip().lower() not in ("identity", "")
-        if not is_packed and (self._alone or len(body) < WORTH_SENDING):
-            return read_here(*request)
-        with self._lock:
-            if self._closed:
-                return read_here(*request)
-            try:
-                return self._ask(reader, request)
-            except WorkerDied:
-                pass  # The process was killed, possibly for the previous request, or because the machine ran out of memory.
-            try:
-                return self._ask(reader, request)
-            except WorkerDied:
-                raise too_much(MEMORY) from None
-
-    def _ask(self, reader: str, request: tuple[bytes, str, str | None, str]) -> Decoded:
-        decoded: Decoded = self._worker.call(f"{READERS}:{reader}", *request, time_limit_s=TIME_LIMIT_S)
+        reading = self.begin(body, content_type, content_encoding, user_id, reader=reader)
+        reading.summary()
+        decoded = reading.decoded()
+        if decoded is None:
+            raise too_much(MEMORY)
         return decoded
+
+    def _ask(self, reader: str, request: tuple[bytes, str, str | None, str]) -> Iterator[Any] | None:
+        """Begins in the child process, whose lock is held; None, with the lock released, if the process has ended."""
+        try:
+            return self._worker.stream(IN_TWO, reader, *request, time_limit_s=TIME_LIMIT_S)
+        except WorkerDied:
+            self._lock.release()
+            return None
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _summary(self, pieces: Iterator[Any]) -> tuple[Summary, Future[bytes]]:
+        try:
+            summary: Summary = next(pieces)
+        except BaseException:
+            self._lock.release()
+            raise
+        return summary, self._arriving.submit(self._rows, pieces)
+
+    def _rows(self, pieces: Iterator[Any]) -> bytes:
+        """Receives what is left of a request, so that the child process is free for the next."""
+        try:
+            *_, rows = pieces
+            packed: bytes = rows
+            return packed
+        finally:
+            self._lock.release()
 
     @property
     def pid(self) -> int | None:
@@ -68,6 +158,7 @@ class OtlpDecoder:
         return self._worker.pid
 
     def close(self) -> None:
+        self._arriving.shutdown()
         with self._lock:
             self._closed = True
             self._worker.close()

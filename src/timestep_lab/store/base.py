@@ -137,7 +137,10 @@ class Received:
     content_encoding: str | None
     n_spans: int = 1
     decoded: object = None
-    """The result of that function; None if the body must be decoded again."""
+    """The result of that function, or a function that returns it; None if the body must be decoded again."""
+    confirmed: Callable[[], int] | None = None
+    """Called once the request is durable, and before it is acknowledged: returns its number of spans, 0 if there is nothing to store.
+    Raises if the request is refused, which is then not stored. Lets decoding and storing take place at the same time."""
 
 
 Columns = Mapping[str, Sequence[Any]]
@@ -206,7 +209,7 @@ class Database(Protocol):
 
     def receive(self, request: Received) -> bool:
         """Stores a trace request unchanged, durable on return; later reads and writes see its spans. Returns False if the database does not
-        support this, or not for this request; the caller then stores its spans."""
+        support this, or not for this request; the caller then stores its spans. Raises what `request.confirmed` raises."""
         ...
 
     def select(

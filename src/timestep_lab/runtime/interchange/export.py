@@ -39,6 +39,17 @@ EVALUATION_RESULT = "gen_ai.evaluation.result"
 """An event of the GenAI conventions: the result of an evaluation of its span."""
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the sender is told of decoded spans, and what decides whether they may be stored."""
+
+    n_spans: int
+    """With the events that came apart from their spans, and the scores."""
+    n_traces: int
+    rejected: int
+    problem: str
+
+
 @dataclass(slots=True)
 class Decoded:
     """Decoded spans and what belongs to them. `spans` are tuples in the order of the store's `SPAN_COLUMNS`."""
@@ -76,6 +87,10 @@ class Decoded:
                 note=_lab_rows_text(attributes.get("gen_ai.evaluation.explanation", attributes.get("error.type"))), source="scorer",
                 created_at=datetime.fromtimestamp(min(time, 1 << 64) / 1e9, UTC) if time else utc_now(),
             ))  # fmt: skip
+
+    def summary(self) -> Summary:
+        n_spans = len(self.spans) + len(self.events) + len(self.scores)
+        return Summary(n_spans, len(self.trace_ids()), self.rejected, self.problem)
 
     def trace_ids(self) -> set[str]:
         return {row[AT["trace_id"]] for row in self.spans}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -21,7 +22,7 @@ from timestep_lab.runtime.interchange.conventions import (
     span_link,
     span_row,
 )
-from timestep_lab.runtime.interchange.export import Decoded, store_together
+from timestep_lab.runtime.interchange.export import Decoded, Summary, store_together
 from timestep_lab.runtime.interchange.messages import messages_in, read_json
 from timestep_lab.store.base import Database, Received
 from timestep_lab.store.imported_trace import said_key
@@ -220,11 +221,18 @@ def read_otlp_logs(body: bytes, content_type: str, content_encoding: str | None,
 READERS = {"read_otlp": read_otlp, "read_otlp_logs": read_otlp_logs}
 
 
+def summary_and_rows(reader: str, body: bytes, *more: Any) -> Iterator[Summary | bytes]:
+    """Yields the summary of a request, then the pickled result of its reader, which is still to be sent when the sender has its answer."""
+    decoded = READERS[reader](body, *more)
+    yield decoded.summary()
+    yield pickle.dumps(decoded, protocol=5)
+
+
 def store_received(db: Database, requests: Iterable[Received]) -> None:
     """Stores the spans of received requests for their users; requests that are already decoded are not decoded again."""
     of_users: dict[str, list[Decoded]] = {}
     for one in requests:
-        decoded = one.decoded
+        decoded = one.decoded() if callable(one.decoded) else one.decoded
         if not isinstance(decoded, Decoded):
             decoded = READERS[one.reader](one.body, one.content_type, one.content_encoding, one.user_id)
         of_users.setdefault(one.user_id, []).append(decoded)

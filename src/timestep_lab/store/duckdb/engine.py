@@ -394,9 +394,9 @@ class Engine:
         module, name = STORE_RECEIVED
         getattr(importlib.import_module(module), name)(self, requests)
 
-    def forget(self, first: int, last: int) -> None:
-        sql = "delete from core.received where received_no between $1 and $2"
-        self.begin_write(SYSTEM_USER, [Statement(sql, [first, last])]).result()
+    def forget(self, numbers: Sequence[int]) -> None:
+        sql = f"delete from core.received where received_no in ({', '.join(map(str, numbers))})"
+        self.begin_write(SYSTEM_USER, [Statement(sql)]).result()
 
     def put_aside(self, number: int, problem: str) -> None:
         sql = "update core.received set problem = $2 where received_no = $1"

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from timestep_lab.model.errors import BusyError, StoreUnavailableError
@@ -44,8 +44,8 @@ class Kept(Protocol):
         """Stores the spans of the requests; durable on return."""
         ...
 
-    def forget(self, first: int, last: int) -> None:
-        """Deletes requests whose spans are stored."""
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Deletes requests whose spans are stored, or that were refused."""
         ...
 
     def put_aside(self, number: int, problem: str) -> None:
@@ -60,11 +60,12 @@ class Inbox:
         self._kept = kept
         self._waiting: deque[tuple[int, Received]] = deque(left)
         self._n_spans, self._n_bytes = sum(one.n_spans for _, one in left), sum(len(one.body) for _, one in left)
-        self._accepted = next_number - 1
-        """The last acknowledged number, and the last number that is stored as spans or put aside."""
-        self._stored = left[0][0] - 1 if left else self._accepted
-        self._wanted = self._accepted if left else -1
-        """The highest number that a caller waits for."""
+        self._next_number = next_number
+        """The next row of the table. Rows may be accepted in another order."""
+        self._accepted, self._stored = len(left), 0
+        """How many requests were accepted so far, and how many of these, in this order, are stored as spans or put aside."""
+        self._wanted = len(left)
+        """How many of these a caller waits for."""
         self._since = self._not_before = 0.0
         self._error: BaseException | None = None
         self._n_errors = 0
@@ -88,21 +89,34 @@ class Inbox:
         with self._keeping:
             if self._closing:
                 raise ClosedError
-            number = self._accepted + 1
+            number, self._next_number = self._next_number, self._next_number + 1
             self._kept.keep(number, request)
-            with self._changed:
-                if self._closing:
-                    raise ClosedError  # The next process that opens the file stores it, as does a repeated request; it is stored only once.
-                if not self._waiting:
-                    self._since = time.monotonic()
-                self._waiting.append((number, request))
-                self._n_spans += request.n_spans
-                self._n_bytes += len(request.body)
-                self._accepted = number
-                if self._thread is None:
-                    self._start()
-                if len(self._waiting) == 1 or self._n_spans >= ENOUGH_SPANS:
-                    self._changed.notify_all()
+        if request.confirmed is not None and not self._is_confirmed(number, request, request.confirmed):
+            return
+        with self._changed:
+            if self._closing:
+                raise ClosedError  # The next process that opens the file stores it, as does a repeated request; it is stored only once.
+            if not self._waiting:
+                self._since = time.monotonic()
+            self._waiting.append((number, request))
+            self._n_spans += request.n_spans
+            self._n_bytes += len(request.body)
+            self._accepted += 1
+            if self._thread is None:
+                self._start()
+            if len(self._waiting) == 1 or self._n_spans >= ENOUGH_SPANS:
+                self._changed.notify_all()
+
+    def _is_confirmed(self, number: int, request: Received, confirmed: Callable[[], int]) -> bool:
+        """Returns whether the request has something to store. Otherwise, or if it is refused, its row is deleted."""
+        is_kept = False
+        try:
+            request.n_spans = confirmed()
+            is_kept = request.n_spans > 0
+        finally:
+            if not is_kept:
+                self._kept.forget([number])
+        return is_kept
 
     def settle(self) -> None:
         """Waits until everything acknowledged before this call is stored. Raises the error that prevents it."""
@@ -186,14 +200,14 @@ class Inbox:
         if not self._waiting:
             return None
         now = time.monotonic()
-        linger = self._wanted < self._waiting[0][0] and self._n_spans < ENOUGH_SPANS
+        linger = self._wanted <= self._stored and self._n_spans < ENOUGH_SPANS
         return max(0.0, self._not_before - now, self._since + LINGER_S - now if linger else 0.0)
 
     def _settle_group(self, group: list[tuple[int, Received]]) -> bool:
         """Stores a group; returns whether it is finished."""
         try:
             self._kept.store([request for _, request in group])
-            self._kept.forget(group[0][0], group[-1][0])
+            self._kept.forget([number for number, _ in group])
         except (StoreUnavailableError, BusyError, ClosedError, OSError) as error:
             return self._failed(error)
         except Exception as error:
@@ -214,7 +228,7 @@ class Inbox:
                 self._n_spans -= request.n_spans
                 self._n_bytes -= len(request.body)
             self._since = time.monotonic()
-            self._stored = group[-1][0]
+            self._stored += len(group)
             self._error = None
             self._changed.notify_all()
         return True
