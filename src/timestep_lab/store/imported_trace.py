@@ -10,7 +10,7 @@ from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
 from timestep_lab.model.ids import new_id
@@ -289,11 +289,14 @@ class _Best:
         self._offered[span_id] = None
 
     def get(self) -> str | None:
-        for span_id in self._offered:
-            key = self._key_of(span_id)
-            if key is not None:
-                heappush(self._heap, (key, span_id))
+        offered = [(key, span_id) for span_id in self._offered if (key := self._key_of(span_id)) is not None]
         self._offered.clear()
+        if not self._heap:  # As for the first part of a trace, which is often all of it: no key can have changed.
+            self._heap = offered
+            heapify(offered)
+            return offered[0][1] if offered else None
+        for entry in offered:
+            heappush(self._heap, entry)
         while self._heap:
             key, span_id = self._heap[0]
             if self._key_of(span_id) == key:
@@ -338,7 +341,8 @@ class ImportedTrace:
         before = {span_id: self.spans[span_id] for span_id in new if span_id in self.spans}
         for span_id, facts in new.items():
             self._put(span_id, facts)
-        agents = self._with_agents(new)
+        everyone_known = first and all(facts.agent is not None for facts in new.values())
+        agents = {} if everyone_known else self._with_agents(new)
         n_turns = _turns(new.values()) - _turns(before.values())
         if first:
             after, repeated = used(self.spans)

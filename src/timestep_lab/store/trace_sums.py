@@ -121,7 +121,8 @@ class Facts(NamedTuple):
 
 
 def _lines(values: Iterable[object]) -> str | None:
-    return "\n".join(sorted({" ".join(clean(str(value)).split()) for value in values})) or None
+    values = list(values)
+    return None if not values else "\n".join(sorted({" ".join(clean(str(value)).split()) for value in values})) or None
 
 
 def trace_deltas(

@@ -91,4 +91,5 @@ SENDERS = (
     Sender("smolagents", "OpenInference, smolagents", ("smolagents[openai]", "openinference-instrumentation-smolagents", *_OTLP)),
     Sender("vercel_ai", "Vercel AI SDK", npm=("ai", "@ai-sdk/openai", "zod", *_NODE)),
     Sender("strands", "Strands Agents", ("strands-agents[openai]", *_OTLP)),
+    Sender("weave", "Weave, OpenAI Agents SDK", ("weave", "openai-agents", *_OTLP)),
 )  # fmt: skip
