@@ -125,6 +125,9 @@ async def test_what_an_mcp_server_asks_is_answered_from_another_process_refused_
 ) -> None:
     async with Lab(lab_url, settings=SETTINGS) as first, Lab(lab_url, settings=SETTINGS) as second:
         first.mcp.add("asking", command=[sys.executable, ASKING])
+        first.mcp.add("before", command=[sys.executable, ASKING], protocol="2025-11-25")
+        spoken = {server.name: server.protocol for server in second.mcp.list()}
+        assert (spoken["asking"], spoken["before"]) == (None, "2025-11-25")
         first.agents.create(name="Host", tools=["asking.book"], model="demo/assistant")
         run = await first.run("call book {}", agent="Host")
         assert [(call.asks, call.reason) for call in run.interruptions] == [("elicitation", "Whose table?")]

@@ -165,6 +165,12 @@ async def test_a_picture_is_announced_as_one_and_becomes_what_its_bytes_are(chat
     assert (odd["type"], odd["mime_type"]) == ("file", "application/octet-stream")
 
 
+async def test_a_file_of_less_than_nothing_is_refused(chat: ChatKitClient) -> None:
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        await chat.ask("attachments.create", name="a.txt", size=-1, mime_type="text/plain")
+    assert refused.value.response.json()["error"]["param"] == "params.size"
+
+
 @pytest.mark.parametrize("limit", [0, -1, 100_000])
 async def test_a_page_of_a_size_that_is_none_is_refused(chat: ChatKitClient, limit: int) -> None:
     with pytest.raises(httpx.HTTPStatusError) as refused:

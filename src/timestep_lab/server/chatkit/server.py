@@ -201,6 +201,8 @@ class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
         """Announce an attachment. The file name is sanitised; the declared type is used until the content has been
         uploaded and its type detected.
         """
+        if input.size < 0:
+            raise UsageError(f"A file cannot have {input.size} bytes.", "Give its size.", param="params.size")
         if input.size > MAX_BYTES:
             raise too_large(safe_name(input.name), input.size)
         file_id = new_id("file")
