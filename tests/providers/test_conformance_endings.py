@@ -12,7 +12,7 @@ from agents import SQLiteSession
 from agents.exceptions import ModelRefusalError
 
 from tests.providers.calling import Answer, ask, get_weather, run
-from tests.providers.cases import ANTHROPIC, CHAT, OLLAMA, Case
+from tests.providers.cases import ANTHROPIC, CHAT, OLLAMA, OPENAI, Case
 from tests.providers.test_conformance_answers import replayed
 from tests.wire import AtOnce, Call, Deltas, Instead, Raw, Reply, Thought, WireServer, Words
 from timestep_lab.model.errors import (
@@ -122,6 +122,10 @@ async def test_a_refusal_is_told_in_the_servers_words_in_whichever_form(
     ("case", "body"),
     [
         (CHAT, {"error": {"message": "Too long", "type": "invalid_request_error", "code": "context_length_exceeded"}}),
+        (
+            OPENAI,
+            {"error": {"message": "Too long", "type": "invalid_request_error", "code": "context_length_exceeded"}},
+        ),
         (CHAT, {"error": {"code": 400, "message": "Too long", "type": "exceed_context_size_error", "n_ctx": 4096}}),
         (
             CHAT,
@@ -139,7 +143,7 @@ async def test_a_refusal_is_told_in_the_servers_words_in_whichever_form(
         ),
         (OLLAMA, {"error": "the input length exceeds the context length"}),
     ],
-    ids=["openai", "llama.cpp", "vllm", "anthropic", "ollama"],
+    ids=["openai_chat", "openai_responses", "llama.cpp", "vllm", "anthropic", "ollama"],
 )
 async def test_a_conversation_that_is_too_long_has_a_code_of_its_own_and_says_what_to_do(
     server_for: ServerFor, router_for: RouterFor, case: Case, body: Any
