@@ -230,6 +230,7 @@ RESPONSES_FORMS = [
     odd("arguments_as_an_object", *responses(with_objects), text="Hello"),
     odd("no_numbers", *responses(without("sequence_number", "output_index", "item_id")), text="Hello"),
     odd("an_event_of_another_api", *responses(same), sse({"type": "response.done", "response": {"id": "x"}}), text="Hello"),
+    odd("events_of_no_kind", sse({"type": None, "item": {"id": "x"}}), sse({"type": "x.added", "item": {"id": "x"}}), *responses(same), text="Hello"),
     odd("keep_alive_events", sse({"type": "keepalive"}), *responses(same), text="Hello"),
 ]  # fmt: skip
 

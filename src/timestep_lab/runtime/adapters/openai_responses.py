@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LONGEST_CALL_ID = 64
 _WITH_RESPONSE = (
-    "response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed",
+    "response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed", "response.queued",
 )  # fmt: skip
 _WITH_ITEM = ("response.output_item.added", "response.output_item.done")
 _NOT_IN_THIS_API = ("frequency_penalty", "presence_penalty")
@@ -109,16 +109,20 @@ class ResponsesModel(Model):
 
 def _is_of_this_api(event: Any) -> bool:
     """Returns whether an event can be read. Raises `TypeError` if one of this API cannot."""
-    if not hasattr(event, "type") or isinstance(getattr(event, "response", None), dict):
+    kind = getattr(event, "type", None)
+    if not isinstance(kind, str):
         return False
-    if str(event.type).endswith(".delta") and not isinstance(event.delta, str):
-        raise TypeError(f"the delta of {event.type} is no text")
-    if event.type in _WITH_RESPONSE:
-        if not isinstance(event.response, Response) or not isinstance(event.response.output, list | None):
-            raise TypeError(f"{event.type} has no response")
-        event.response.output = event.response.output or []
-    if event.type in _WITH_ITEM and not isinstance(event.item, BaseModel):
-        raise TypeError(f"{event.type} has no item")
+    response, item = getattr(event, "response", None), getattr(event, "item", None)
+    if kind not in (*_WITH_RESPONSE, *_WITH_ITEM) and (response is not None or item is not None):
+        return False
+    if kind.endswith(".delta") and not isinstance(event.delta, str):
+        raise TypeError(f"the delta of {kind} is no text")
+    if kind in _WITH_RESPONSE:
+        if not isinstance(response, Response) or not isinstance(response.output, list | None):
+            raise TypeError(f"{kind} has no response")
+        response.output = response.output or []
+    if kind in _WITH_ITEM and not isinstance(item, BaseModel):
+        raise TypeError(f"{kind} has no item")
     return True
 
 
