@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from agents import Agent, RunConfig, Runner, SQLiteSession
 
-from tests.providers.calling import ask, get_weather, run
+from tests.providers.calling import Answer, ask, get_weather, run
 from tests.providers.cases import ANTHROPIC, CHAT, OLLAMA, OPENAI, Case
 from tests.providers.test_conformance_answers import replayed
 from tests.wire import Call, Raw, Reply, WireServer, Words, openai_responses
@@ -325,6 +325,47 @@ async def test_a_server_that_could_not_finish_is_told_in_its_own_words(
     with pytest.raises(ProviderError, match=words) as raised:
         await ask(router_for(CHAT.configure(server.url), NO_RETRY).get_model(CHAT.model))
     assert isinstance(raised.value, ProviderUnavailableError)
+
+
+SAID = "The line is busy."
+WHAT_SERVERS_SAY: list[Any] = [
+    (CHAT, b"event: error\ndata: {'message': 'The line is busy.', 'code': 503}\n\n".replace(b"'", b'"')),
+    (CHAT, b"event: error\ndata: The line is busy.\n\n"),
+    (CHAT, b"data: The line is busy.\n\n"),
+    (CHAT, b"<html><body>The line is busy.</body></html>\n\n"),
+    (CHAT, b'error: {"code": 503, "message": "The line is busy."}\n\n'),
+    (CHAT, b'{"error": {"code": 503, "message": "The line is busy."}}\n'),
+    (CHAT, sse({"error_code": 18, "error_msg": SAID})),
+    (CHAT, sse({"status": "error", "reason": SAID})),
+    (CHAT, sse({"success": False, "errors": [{"code": 1, "message": SAID}], "result": None})),
+    (CHAT, sse(chunk({}, error={"code": 502, "message": SAID}))),
+    (CHAT, sse({"error": {"message": "Provider returned error", "code": 503, "metadata": {"raw": SAID}}})),
+    (OLLAMA, json.dumps({"error": {"message": SAID}}).encode() + b"\n"),
+    (OLLAMA, json.dumps({"detail": SAID}).encode() + b"\n"),
+    (ANTHROPIC, b'event: error\ndata: {"message": "The line is busy."}\n\n'),
+]
+
+
+@pytest.mark.parametrize(("case", "piece"), WHAT_SERVERS_SAY, ids=str)
+async def test_what_a_server_says_in_the_middle_of_a_stream_reaches_the_user_in_whichever_form(
+    server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router], case: Case, piece: bytes
+) -> None:
+    begun = list(case.protocol.pieces(Reply(Words("Hello to you and to all")), {"model": "m"}))[:4]
+    server = server_for(case.protocol).will(Raw((*begun, piece, *([DONE] if case is CHAT else []))))
+    so_far = Answer()
+    with pytest.raises(ProviderUnavailableError, match=SAID):
+        await ask(router_for(case.configure(server.url), NO_RETRY).get_model(case.model), into=so_far)
+    assert any(event.type == "response.output_text.delta" for event in so_far.events)
+
+
+@pytest.mark.parametrize("case", [CHAT, ANTHROPIC], ids=str)
+async def test_a_connection_that_is_lost_when_all_was_said_costs_nothing(
+    server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router], case: Case
+) -> None:
+    pieces = list(case.protocol.pieces(Reply(Words("Hello to you")), {"model": "m"}))[:-1]
+    server = server_for(case.protocol).will(Raw(tuple(pieces), abrupt=True))
+    answer = await ask(router_for(case.configure(server.url), NO_RETRY).get_model(case.model))
+    assert (answer.text, answer.response.output[0].status) == ("Hello to you", "completed")
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "reasoning_text"])

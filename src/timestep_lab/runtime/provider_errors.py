@@ -255,6 +255,10 @@ _TOO_LONG_IN_WORDS = re.compile(
     r"|input token count.{0,40} exceeds the maximum number of tokens",  # Gemini
     re.IGNORECASE,
 )
+_MESSAGES = (
+    "error", "message", "detail", "msg", "errors", "error_description", "error_msg", "base_resp", "status_msg", "reason",
+)  # fmt: skip
+"""Fields in which servers say what went wrong."""
 _HTML = re.compile(r"\s*(<!doctype|<html|<head|<body|<\?xml)", re.IGNORECASE)
 
 
@@ -395,6 +399,10 @@ def _unreachable(context: ErrorContext) -> ProviderUnavailableError:
     )
 
 
+def is_lost_connection(error: BaseException) -> bool:
+    return bool(_family(error) & {"timeout", "transport"})
+
+
 def _family(error: BaseException) -> set[str]:
     """Returns which of `timeout`, `transport` and `api` an exception of a client or HTTP library belongs to."""
     families = set()
@@ -440,29 +448,33 @@ def _status_in_body(error: BaseException) -> int | None:
 
 def _said(error: BaseException) -> str:
     for source in (getattr(error, "body", None), getattr(error, "error", None), getattr(error, "message", None)):
-        if words := _words(source):
+        if words := words_of(source):
             return words
     return str(error)
 
 
-def _words(content: object) -> str:
+def words_of(content: object) -> str:
     """Returns the message of a server's error in any form: OpenAI's, FastAPI's `detail`, a list of them, HTML, or plain text."""
     if isinstance(content, str):
         if content.lstrip()[:1] in ("{", "["):
             try:
-                return _words(json.loads(content)) or content
+                return words_of(json.loads(content)) or content
             except ValueError:
                 return content
         if _HTML.match(content):
             content = html.unescape(re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", content))
         return str(content).strip()
     if isinstance(content, list):
-        return "; ".join(words for one in content if (words := _words(one)))
+        return "; ".join(words for one in content if (words := words_of(one)))
     if isinstance(content, Mapping):
         where = ".".join(str(part) for part in content.get("loc") or ()) if isinstance(content.get("loc"), list) else ""
-        for name in ("error", "message", "detail", "msg", "errors", "error_description", "base_resp", "status_msg"):
-            if words := _words(content.get(name)):
-                return f"{where}: {words}" if where else words
+        metadata = content.get("metadata")
+        told = (
+            words_of(metadata.get("raw")) if isinstance(metadata, Mapping) else ""
+        )  # what a provider behind OpenRouter said
+        for name in _MESSAGES:
+            if words := words_of(content.get(name)):
+                return ": ".join(part for part in (where, words, told) if part)
     return ""
 
 

@@ -21,6 +21,7 @@ from timestep_lab.runtime.adapters.base import (
     text_of,
 )
 from timestep_lab.runtime.emitter import Emitter, Events
+from timestep_lab.runtime.provider_errors import is_lost_connection
 from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.stream_items import arguments_object
 
@@ -283,10 +284,14 @@ class AnthropicModel(AdapterModel):
         answer = _Answer(emitter, self.model, set_aside_note(set_aside(self.model, request)))
         stream = await self._client.get().messages.create(**message_request(self.model, request), stream=True)
         async with stream:
-            async for event in stream:
-                with self.reading():
-                    for ours in answer.read(event):
-                        yield ours
+            try:
+                async for event in stream:
+                    with self.reading():
+                        for ours in answer.read(event):
+                            yield ours
+            except Exception as error:
+                if not (answer.stop_reason and is_lost_connection(error)):
+                    raise
         for ours in answer.end():
             yield ours
 
@@ -299,7 +304,7 @@ class _Answer:
         self._model = model
         self._metadata = metadata
         self._usage: dict[str, Any] = {}
-        self._stop_reason = ""
+        self.stop_reason = ""
         self._declined_because = ""
         self._said_anything = False
         self._kind = ""
@@ -326,7 +331,7 @@ class _Answer:
 
     def end(self) -> Events:
         """Completes an answer whose stop reason was sent but whose `message_stop` was not."""
-        if self._stop_reason and not self._ended:
+        if self.stop_reason and not self._ended:
             yield from self._message_stop(None)
 
     def _message_start(self, event: Any) -> Events:
@@ -433,7 +438,7 @@ class _Answer:
     def _message_delta(self, event: Any) -> Events:
         self._usage.update(_counted(event.usage))
         if event.delta is not None:
-            self._stop_reason = event.delta.stop_reason or self._stop_reason
+            self.stop_reason = event.delta.stop_reason or self.stop_reason
             self._declined_because = getattr(event.delta.stop_details, "explanation", None) or self._declined_because
         yield from ()
 
@@ -441,7 +446,7 @@ class _Answer:
         self._ended = True
         for index in self._calls:
             yield from self._whole_input(index)
-        reason = _STOP_REASONS.get(self._stop_reason, self._stop_reason or "incomplete")
+        reason = _STOP_REASONS.get(self.stop_reason, self.stop_reason or "incomplete")
         if reason == "refusal":
             yield from self._emit.refusal(self._declined_because or DECLINED, after_text=True)
         yield from self._emit.finish(self._total(), reason, self._metadata)

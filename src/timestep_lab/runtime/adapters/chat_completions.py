@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents import UserError
 from agents.models.chatcmpl_converter import Converter
-from openai import APIError, APIStatusError, AsyncStream
-from openai._streaming import ServerSentEvent
+from openai import APIConnectionError, APIError, APIStatusError, AsyncStream
+from openai._streaming import ServerSentEvent, SSEDecoder
 
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Usage
@@ -39,6 +39,7 @@ from timestep_lab.runtime.adapters.clients import (
     SHORT_ID,
     USAGE,
     ServerLimits,
+    json_or_error,
     json_values,
 )
 from timestep_lab.runtime.emitter import Emitter, Events, decoded_arguments, provider_call_id
@@ -97,15 +98,17 @@ class ChatCompletionsModel(AdapterModel):
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
         answer = ChatAnswer(emitter, self._wire_name, [spec.name for spec in request.functions])
         async with await self._asked(request) as stream:
-            async for chunk in stream:
-                with self.reading():
-                    for one in _objects(chunk):  # Gemini sends errors in a list
-                        if one.get("error") or (
-                            "choices" not in one and one.get("object") == "error"
-                        ):  # FastChat, vLLM
-                            raise APIError(str(one.get("message")), stream.response.request, body=one)
-                        for event in answer.read(one):
-                            yield event
+            try:
+                async for chunk in stream:
+                    with self.reading():
+                        for one in _objects(chunk):  # Gemini sends errors in a list
+                            if one.get("error") or (one.get("object") == "error" and "choices" not in one):
+                                raise APIError(str(one.get("message")), stream.response.request, body=one)
+                            for event in answer.read(one):
+                                yield event
+            except APIConnectionError:
+                if not answer.is_whole(done=stream.done):
+                    raise
         failed = answer.failed or (None if answer.is_whole(done=stream.done) else answer.unread)
         if failed:
             raise APIError("The answer failed.", stream.response.request, body=failed)
@@ -122,13 +125,8 @@ class ChatCompletionsModel(AdapterModel):
             body, options = _with_extras(body, request)
             try:
                 stream = await client.post(
-                    "/chat/completions",
-                    body=body,
-                    options=options,
-                    cast_to=object,
-                    stream=True,
-                    stream_cls=_Chunks,
-                )
+                    "/chat/completions", body=body, options=options, cast_to=object, stream=True, stream_cls=_Chunks
+                )  # fmt: skip
             except APIStatusError as error:
                 if not self._limits.learned_from(error, body):
                     raise
@@ -138,17 +136,28 @@ class ChatCompletionsModel(AdapterModel):
 
 
 class _Chunks(AsyncStream[Any]):
-    """Splits the stream into chunks. Skips empty keep-alive events."""
+    """Splits the stream into chunks. Skips empty keep-alive events. A text that is no JSON is what the server says of an error."""
 
     done = False
     """Whether the server sent `[DONE]`."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._decoder = _Decoder()
+
     async def _iter_events(self) -> AsyncIterator[Any]:
         async for event in super()._iter_events():
             for data in json_values(event.data):
-                if event.event not in _KEEP_ALIVE:
+                if event.event not in _KEEP_ALIVE and data.lower() not in _KEEP_ALIVE:
                     self.done = self.done or data[:6].upper() == "[DONE]"
-                    yield ServerSentEvent(event=event.event, data="[DONE]" if self.done else data)
+                    yield ServerSentEvent(event=event.event, data="[DONE]" if self.done else json_or_error(data))
+
+
+class _Decoder(SSEDecoder):
+    """Reads errors and chunks that are lines of their own as data, too: of TGI, llama.cpp, and proxies."""
+
+    def decode(self, line: str) -> ServerSentEvent | None:
+        return super().decode(f"data: {line.removeprefix('error:')}" if line.startswith(("error:", "{", "<")) else line)
 
 
 def chat_body(request: ModelRequest, model: str, prefix: str, without: Collection[str] = frozenset()) -> dict[str, Any]:
@@ -195,15 +204,8 @@ def _with_extras(body: dict[str, Any], request: ModelRequest) -> tuple[dict[str,
 
 
 def _tool(spec: FunctionSpec) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {
-            "name": spec.name,
-            "description": spec.description,
-            "parameters": spec.parameters,
-            "strict": spec.strict,
-        },
-    }
+    told = {"name": spec.name, "description": spec.description, "parameters": spec.parameters, "strict": spec.strict}
+    return {"type": "function", "function": told}
 
 
 def _messages(request: ModelRequest, model: str, prefix: str, without: Collection[str]) -> list[dict[str, Any]]:
@@ -385,9 +387,8 @@ class ChatAnswer:
         self._finish_reason = str(reason) if reason else self._finish_reason
         for reason in (self._finish_reason, choice.get("native_finish_reason")):
             if str(reason).partition(":")[0].lower() in _FAILED:  # Gemini adds a reason of its own
-                failure = {"message": f"it ended its answer with the finish reason {reason!r}"}
-                self.failed = choice.get("error") or self.failed or failure
-        self.failed = _object(chunk.get("x_groq")).get("error") or self.failed
+                self.failed = self.failed or {"message": f"it ended its answer with the finish reason {reason!r}"}
+        self.failed = choice.get("error") or _object(chunk.get("x_groq")).get("error") or self.failed
 
     def _fragment(self, name: str, fragment: Mapping[str, object]) -> str:
         """Keeps a fragment of reasoning and returns its text."""
@@ -579,13 +580,9 @@ def _usage(counted: Mapping[str, object]) -> Usage | None:
     into, out = _object(counted.get("prompt_tokens_details")), _object(counted.get("completion_tokens_details"))
     cached = _count(into, "cached_tokens"), _count(counted, "cached_tokens", "prompt_cache_hit_tokens")
     return Usage(
-        requests=1,
-        input_tokens=read or 0,
-        output_tokens=written or 0,
-        cached_tokens=cached[0] or cached[1] or 0,
-        cache_write_tokens=_count(into, "cache_write_tokens") or 0,
-        reasoning_tokens=_count(out, "reasoning_tokens") or 0,
-    )
+        requests=1, input_tokens=read or 0, output_tokens=written or 0, cached_tokens=cached[0] or cached[1] or 0,
+        cache_write_tokens=_count(into, "cache_write_tokens") or 0, reasoning_tokens=_count(out, "reasoning_tokens") or 0,
+    )  # fmt: skip
 
 
 def _reasoning_field(request: ModelRequest, model: str) -> str:

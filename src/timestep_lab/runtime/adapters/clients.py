@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from timestep_lab.runtime.provider_errors import status_in
+from timestep_lab.runtime.provider_errors import status_in, words_of
 from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.span_records import HTTP_HOOKS
 from timestep_lab.runtime.stream_items import MESSAGE_EXTRAS, arguments_object
@@ -259,11 +259,25 @@ async def _each_line(
     yield changed(line)
 
 
+def json_or_error(data: str) -> str:
+    """Returns JSON; a text, as some servers send when they fail, becomes an error. JSON that was cut off stays as it is."""
+    if data.startswith(("{", "[", '"')):
+        return data
+    try:
+        json.loads(data)
+    except ValueError:
+        return json.dumps({"error": {"message": data}})
+    return data
+
+
 def _line_of_json(line: bytes) -> bytes:
-    """Returns a line as Ollama's client can read it: it fails on empty lines, and ends lines at some characters within them too."""
+    """Returns a line as Ollama's client can read it: it fails on empty lines and on errors that are no text, and ends lines at some
+    characters within them too."""
     line = line.strip().removeprefix(b"data:").lstrip()
     for separator in ("\x85", "\u2028", "\u2029"):
         line = line.replace(separator.encode(), f"\\u{ord(separator):04x}".encode())
+    if line.endswith(b"}") and b'"done"' not in line and (words := words_of(line.decode(errors="replace"))):
+        line = json.dumps({"error": words}).encode()
     return line + b"\n" if line.startswith(b"{") else b""
 
 
