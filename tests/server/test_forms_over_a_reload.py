@@ -44,6 +44,13 @@ def test_a_comparison_keeps_its_data_its_models_and_what_is_folded_away(lab: Lab
     expect(page.get_by_role("radio", name="Failures of last week")).to_be_checked()
     page.get_by_text("Type or paste").click()
     expect(page.get_by_label("Cases", exact=True)).to_have_value("What is 2 + 2?")
+    page.get_by_text("File", exact=True).first.click()
+    file = {"name": "support.csv", "mimeType": "text/csv", "buffer": b"input,expected\nCapital of Norway?,Oslo\n"}
+    page.get_by_label("File", exact=True).last.set_input_files(file)  # type: ignore[arg-type]
+    expect(page.get_by_role("status", name="Preview")).to_contain_text("Capital of Norway?")
+    reloaded(page)
+    expect(page.get_by_role("status", name="Preview")).to_contain_text("Capital of Norway?")
+    expect(page.get_by_role("radio", name="File")).to_be_checked()
 
 
 def test_an_agent_that_is_not_created_yet_keeps_its_fields_and_its_approval_rules(

@@ -196,7 +196,7 @@ def test_too_large_a_body_of_unknown_length_is_refused_on_its_way(lab: LabProces
             assert "larger than" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("path", ["/", "/chat", "/api/v1/agents", "/healthz", "/assets/shell.css", "/nowhere"])
+@pytest.mark.parametrize("path", ["/", "/chat", "/api/v1/agents", "/healthz", "/assets/shell.js", "/nowhere"])
 def test_every_answer_carries_the_security_headers(lab: LabProcess, path: str) -> None:
     with lab.nobody() as client:
         headers = client.get(path).headers

@@ -109,11 +109,15 @@ def words(text: str) -> str:
 
 def test_a_page_takes_little_and_asks_again_for_nothing_that_it_has(lab: LabProcess) -> None:
     with lab.anonymous() as client:
-        html = client.get("/traces").text
+        page = client.get("/traces")
+        html = page.text
+        assert page.headers["content-encoding"] == "gzip"
+        assert int(page.headers["content-length"]) < 6_000, "with its style: nothing else is needed for the first paint"
+        assert 'rel="stylesheet"' not in html
         assert "bokeh" not in html.lower()
         needed = re.findall(r'(?:src|href|data-module)="(/assets/[^"]+\?v=[^"]+)"', html)
         answers = [client.get(address) for address in dict.fromkeys(needed)]
-        assert len(answers) == 4, "a style, the scripts of page and keyboard, and the module of the view"
+        assert len(answers) == 3, "the scripts of page and keyboard, and the module of the view"
         assert {answer.headers["content-encoding"] for answer in answers} == {"gzip"}
         assert all("immutable" in answer.headers["cache-control"] for answer in answers)
         assert sum(int(answer.headers["content-length"]) for answer in answers) < 100_000

@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from timestep_lab import __version__
@@ -158,12 +159,15 @@ SESSION_ARGUMENTS = (b"bokeh_session_id", b"bokeh-session-id")
 class PagesWait:
     """Delays requests for pages until the pages are available. The API does not wait.
 
+    Pages are compressed: a slow connection paints after the first few kB.
+
     Every page gets a new session, regardless of its address, and is created without the browser's cookies: those of
     other programs on the same host may have names that Panel does not accept.
     """
 
     def __init__(self, app: ASGIApp, api: FastAPI) -> None:
         self.app, self.api = app, api
+        self.compressed = GZipMiddleware(app, minimum_size=1000, compresslevel=6)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan" and not scope["path"].startswith((*API_PREFIXES, *OPEN_PATHS)):
@@ -176,8 +180,9 @@ class PagesWait:
                     [(name, value) for name, value in asked if name not in SESSION_ARGUMENTS]
                 ).encode(),
             }
-            send = with_status(send)
-        await self.app(scope, receive, send)
+            await self.compressed(scope, receive, with_status(send))
+        else:
+            await self.app(scope, receive, send)
 
 
 # --- Serving until told to stop

@@ -49,7 +49,7 @@ class Asset:
 
 @cache
 def asset_of(name: str) -> Asset:
-    """`shell.css`, `shell.js`, or `view/<name>.js`, the module of a view. Raises `FileNotFoundError`."""
+    """`shell.js`, `keys.js`, or `view/<name>.js`, the module of a view. Raises `FileNotFoundError`."""
     stem = name.removeprefix("view/").removesuffix(".js")
     body = build(stem, "served").encode() if name.startswith("view/") else (STATIC / name).read_bytes()
     return Asset(body, gzip.compress(body, 9, mtime=0), hashlib.sha256(body).hexdigest()[:16])
@@ -88,7 +88,7 @@ async def favicon() -> Response:
 
 
 @router.get("/assets/{name}")
-async def asset(request: Request, name: Literal["shell.css", "shell.js", "keys.js"]) -> Response:
+async def asset(request: Request, name: Literal["shell.js", "keys.js"]) -> Response:
     return _sent(request, asset_of(name))
 
 
@@ -225,7 +225,7 @@ def _page(entry: Entry | None) -> str:
     for name, value in {
         "$NAVIGATION": links,
         "$TITLE": html.escape(title or "Timestep Lab"),
-        "$STYLE": address_of("shell.css"),
+        "$STYLE": (STATIC / "shell.css").read_text("utf-8"),  # In the page: the first paint waits for nothing else.
         "$SCRIPT": address_of("shell.js"),
         "$KEYS": address_of("keys.js"),
         "$PAGE": title.lower(),

@@ -18,14 +18,14 @@ export const COLUMNS = [
   { id: "started", word: "Started", order: "started_at", width: 74, keep: 9, cell: (row) => h("time", { class: "tl-soft", datetime: row.started_at, title: exactTime(Date.parse(row.started_at)) }, ago(Date.parse(row.started_at))) },
   { id: "outcome", word: "Status", width: 100, keep: 10, cell: (row) => outcomeBadge(row) },
   { id: "input", word: "Input", width: null, keep: 99, cell: (row) => data(String(row.input ?? "").trim().slice(0, 240) || row.workflow || "Trace", { class: "tl-clip" }) },
-  { id: "agents", word: "Agents", width: 120, keep: 5, cell: (row) => h("span", { class: "tl-clip" }, agentPath(row.agent_path) ?? data(row.workflow ?? "", { class: "tl-soft" })) },
-  { id: "model", word: "Model", width: 96, keep: 4, cell: (row) => (row.model ? data(row.model, { class: "tl-clip", title: row.model }) : faint("")) },
+  { id: "agents", word: "Agents", width: 112, keep: 5, cell: (row) => h("span", { class: "tl-clip" }, agentPath(row.agent_path) ?? data(row.workflow ?? "", { class: "tl-soft" })) },
+  { id: "model", word: "Model", width: 92, keep: 4, cell: (row) => (row.model ? data(row.model, { class: "tl-clip", title: row.model }) : faint("")) },
   { id: "errors", word: "Errors", order: "n_errors", width: 46, keep: 1, number: true, cell: (row) => (row.n_errors ? h("span", { class: "tl-bad" }, row.n_errors.toLocaleString("en")) : faint("0")) },
   { id: "tokens", word: "Tokens", order: "tokens", width: 60, keep: 6, number: true, cell: (row) => (sum(row) === null ? faint("unknown") : h("span", { title: tokens(sum(row)) }, short(sum(row)))) },
   { id: "cost", word: "Cost", order: "cost_usd", width: 68, keep: 7, number: true, cell: (row) => h("span", { class: known(row.cost_usd) && !(row.n_unpriced && !row.cost_usd) ? "tl-clip" : "tl-clip tl-soft", title: cost(row.cost_usd, row.n_unpriced) }, cost(row.cost_usd, row.n_unpriced).replace("cost ", "").replace("at least ", "≥ ")) },
   { id: "first_token", word: "First token", order: "ttft_ms", width: 74, keep: 3, number: true, cell: (row) => (known(row.ttft_ms) ? duration(row.ttft_ms) : faint("")) },
   { id: "score", word: "Score", order: "score", width: 52, keep: 2, number: true, cell: (row) => scores(row) },
-  { id: "duration", word: "Time", order: "duration_ms", width: 90, keep: 8, number: true, cell: (row, longest) => [h("i", { class: "tl-cell-bar", style: { width: `${Math.max(1, (30 * (row.duration_ms ?? 0)) / longest)}px` } }), traceTime(row)] },
+  { id: "duration", word: "Time", order: "duration_ms", width: 86, keep: 8, number: true, cell: (row, longest) => [h("i", { class: "tl-cell-bar", style: { width: `${Math.max(1, (30 * (row.duration_ms ?? 0)) / longest)}px` } }), traceTime(row)] },
   { id: "turns", word: "Turns", order: "turns", width: 58, keep: 0, number: true, extra: true, cell: (row) => (row.turns ? String(row.turns) : "") },
   { id: "steps", word: "Steps", order: "n_spans", width: 58, keep: 0, number: true, extra: true, cell: (row) => (row.n_spans ?? 0).toLocaleString("en") },
   { id: "failed_tools", word: "Failed tools", width: 120, keep: 0, extra: true, cell: (row) => data(lines(row.failed_tools), { class: "tl-clip" }) },
@@ -36,7 +36,7 @@ export const COLUMNS = [
 ];
 export const USUAL = COLUMNS.filter((column) => !column.extra).map((column) => column.id);
 const NARROW = 480;
-const LEAST_INPUT = 200;
+const LEAST_INPUT = 160;
 const GAP = 7;
 
 function scores(row) {

@@ -12,7 +12,7 @@ function render(context) {
   const view = page(context, "compare", "Compare", "Models, agents, prompts and settings on the same cases, with a verdict.");
   const rows = h("div", {});
   const open = button("New comparison", { name: "plus", primary: true, "aria-expanded": "false", onclick: () => toggle(form.element.hidden) });
-  const form = compareForm(view, { cancelled: () => { toggle(false); open.focus(); }, started: forget });
+  const form = compareForm(view, { cancelled: () => { toggle(false); open.focus(); }, started: () => { forget(); form.forget(); } });
   form.element.hidden = true;
   view.actions.append(open);
   const arena = arenaCard(view.link);

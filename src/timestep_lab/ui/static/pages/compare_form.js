@@ -5,11 +5,13 @@ import { count } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 import { wholeField } from "../shared/keep_written.js";
 import { latestOnly } from "../shared/link.js";
+import { shelf } from "../shared/shelf.js";
 import { button, field, input, parsed, wrong } from "./parts.js";
 
 const EXAMPLES = `What's the weather in Oakland?
 {"input": "What's the weather in Tokyo?", "expected": "°F"}`;
 const SOON_MS = 500;
+const SHELF = "comparison";
 const READ = ".csv,.tsv,.jsonl,.ndjson,.json,.xlsx,.parquet,.gz";
 const SOURCES = [["text", "Type or paste"], ["file", "File"], ["stored", "Data set"], ["failures", "Failures of last week"]];
 
@@ -18,7 +20,7 @@ export function compareForm({ link, act, submit }, on) {
   const [looks, uploads] = [latestOnly(), latestOnly()];
   const cases = h("textarea", { name: "cases", class: "tl-input tl-mono", rows: 6, spellcheck: "false", value: EXAMPLES });
   const source = source_(() => { shown(); soon(); });
-  const file = h("input", { type: "file", name: "file", class: "tl-input", accept: READ });
+  const file = h("input", { type: "file", name: "file", class: "tl-input", accept: READ, "data-tl-kept": "" });
   const stored = h("select", { name: "stored", class: "tl-input" });
   const preview = h("div", { class: "tl-preview", role: "status", "aria-label": "Preview" });
   const models = chooser("model", { name: "models", placeholder: "openai/gpt-4.1" });
@@ -62,6 +64,7 @@ export function compareForm({ link, act, submit }, on) {
 
   function shown() {
     for (const [kind, part] of Object.entries(parts)) part.hidden = source.value() !== kind;
+    if (source.value() === "file") takeUp();
   }
 
   // Update the preview and the estimate when the reader pauses. An incomplete form shows nothing yet.
@@ -85,9 +88,27 @@ export function compareForm({ link, act, submit }, on) {
     }
   }
 
+  /** The chosen file outlives a reload, after which it is read again. */
+  async function keep(chosen) {
+    await forget();
+    await shelf.add(SHELF, chosen);
+  }
+  async function forget() {
+    for (const { kept } of await shelf.all(SHELF)) await shelf.remove(kept);
+  }
+  async function takeUp() {
+    const [found] = await shelf.all(SHELF);
+    if (!found || file.files.length || source.value() !== "file") return;
+    const transfer = new DataTransfer();
+    transfer.items.add(found.file);
+    file.files = transfer.files;
+    send();
+  }
+
   async function send() {
     const [chosen] = file.files;
     if (!chosen) return;
+    keep(chosen);
     looks.forget();
     uploads.forget();
     put(preview, h("p", { class: "tl-soft tl-small" }, "Reading …"));
@@ -157,7 +178,7 @@ export function compareForm({ link, act, submit }, on) {
     models.offer((await link.call("models")).value);
   }
 
-  return { element, update, look: soon };
+  return { element, update, look: soon, forget };
 }
 
 /** The source of the cases, as a group of toggle buttons. */

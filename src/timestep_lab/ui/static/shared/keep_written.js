@@ -55,7 +55,8 @@ export function keepWritten(root) {
     for (const field of all()) {
       const name = nameOf(field);
       seen.set(name, (seen.get(name) ?? -1) + 1);
-      if (written.has(field)) values.push([name, seen.get(name), isTicked(field) ? field.checked : field.value]);
+      const isOther = field.type === "radio" && !field.checked;
+      if (written.has(field) && !isOther) values.push([name, seen.get(name), isTicked(field) ? field.checked : field.value]);
     }
     const waiting = kept.filter(([name, at]) => !values.some((other) => other[0] === name && other[1] === at));
     if (!values.length && !waiting.length) return;
