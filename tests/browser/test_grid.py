@@ -155,6 +155,14 @@ def test_the_comparison_is_a_card_in_which_nothing_is_cut_at_the_widths_of_noteb
     assert page.locator(".tl-comparison").evaluate("e => getComputedStyle(e).borderTopWidth") == "1px"
 
 
+def test_names_that_begin_with_the_same_words_are_told_apart_in_a_narrow_cell(show: Show) -> None:
+    names = ["Weather Assistant · demo/assistant", "Weather Assistant · demo/echo"]
+    page = show(view_of(sample_grid.grid(names, cases=6)), width=934)
+    for place in (".tl-rank tbody th .tl-clip", ".tl-mx-name .tl-clip", ".tl-rank thead th"):
+        for text in page.locator(place).all():
+            assert text.evaluate("e => e.scrollWidth <= e.clientWidth + 1 && e.scrollHeight <= e.clientHeight + 1")
+
+
 def test_the_rest_of_a_long_verdict_is_offered_where_its_last_line_ends(show: Show) -> None:
     page = show(view_of(sample_grid.grid(cases=60)), width=800)
     more = page.locator(".tl-verdict-more")
