@@ -192,6 +192,16 @@ def test_a_view_is_one_widget_for_layouts_and_hosts_of_widgets(
     assert explorer._mime_() == ("text/html", explorer.widget.model_id)
 
 
+async def test_the_static_copy_of_a_chat_that_no_browser_has_shown_has_its_conversation() -> None:
+    lab = Lab(":memory:")
+    run = await lab.run("What's the weather in Berkeley?", model="demo/assistant")
+    page = Tags(lab.chat(thread=run.thread_id)._repr_html_())
+    assert "What's the weather in Berkeley?" in page.text
+    assert "get_weather" in page.text
+    assert "Nothing was said yet." in lab.chat()._repr_html_()
+    await lab.aclose()
+
+
 def test_in_colab_a_view_says_which_widget_manager_shows_it(
     source: SampleSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,9 @@ class LabChatSource:
     async def threads(self, search: str = "", limit: int = 50) -> ThreadPage:
         return await in_thread(self._lab.threads.page, search=search, limit=limit, count=False, runs=True)
 
+    def read_now(self, thread_id: str) -> tuple[ThreadRecord, Sequence[ThreadItem]]:
+        return self._lab.threads.read(thread_id), self._lab.threads.all_items(thread_id)
+
     async def thread(self, thread_id: str) -> ThreadRecord:
         return await in_thread(self._lab.threads.read, thread_id)
 

@@ -152,6 +152,10 @@ class ChatSource(Protocol):
         """
         ...
 
+    def read_now(self, thread_id: str) -> tuple[ThreadRecord, Sequence[ThreadItem]]:
+        """The thread and its items, for a static copy. Blocks."""
+        ...
+
     async def thread(self, thread_id: str) -> ThreadRecord: ...
     async def items(self, thread_id: str) -> Sequence[ThreadItem]: ...
 
@@ -331,6 +335,8 @@ class Conversation(View):
         return list(OTHER_STARTERS if calls_no_tools else STARTERS.get(self._agent, OTHER_STARTERS))
 
     def static_html(self) -> str:
+        if self._thread is None and self._thread_id is not None:  # Not loaded yet.
+            return static_copy(*self._source.read_now(self._thread_id))
         return static_copy(self._thread, self._items.values())
 
     def merge(self, last: dict[str, Json], op: dict[str, Json]) -> bool:

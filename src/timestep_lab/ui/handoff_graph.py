@@ -95,5 +95,5 @@ def _agent(node: GraphNode) -> str:
     if not node.calls:
         return f"<li>{text(node.name)}: never ran</li>"
     facts = [f"{node.calls:,} ×", duration_text(node.p50_ms), cost_text(node.cost_usd)]
-    facts += [f"{node.errors:,} errors"] if node.errors else []
+    facts += [f"{node.errors:,} error{'s' if node.errors != 1 else ''}"] if node.errors else []
     return f"<li>{text(node.name)}: {' · '.join(fact for fact in facts if fact)}</li>"
