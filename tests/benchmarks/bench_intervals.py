@@ -279,7 +279,7 @@ def test_intervals_of_ratings_of_three_and_of_six_models() -> None:
         for votes in (5, 10, 20):
             covered = []
             for spread in (0.0, 0.5, 1.0, 2.0, 3.0):
-                generator, runs = np.random.default_rng(votes), 150
+                generator, runs = np.random.default_rng(votes), 400
                 truth = spread * np.linspace(-1, 1, k)
                 names, inside = [str(n) for n in range(k)], np.zeros(k)
                 for run in range(runs):
@@ -296,7 +296,7 @@ def test_intervals_of_ratings_of_three_and_of_six_models() -> None:
                 covered += list(inside / runs)
             print(f"{k:>7} {votes:>6} {100 * np.mean(covered):>7.1f} {100 * min(covered):>8.1f}", flush=True)
             assert np.mean(covered) >= 0.95
-            assert min(covered) >= 0.90 - 2 * math.sqrt(0.09 / runs)
+            assert min(covered) >= 0.90
 
 
 # -- slices, agreement, labels
