@@ -3,6 +3,7 @@
 Programs with two instrumentations report a call twice: as a framework's span around the client's span, or as two sibling spans with the
 same response id. An agent span may report the sum of its calls. Sums therefore use the outermost spans with a number, and a generation
 inside a generation is the same call. What a span contributes depends on the spans above it and, if it has no price, on those below.
+Siblings without a common response id are separate calls: by model, tokens and time they are not distinguishable from parallel calls.
 """
 
 from __future__ import annotations

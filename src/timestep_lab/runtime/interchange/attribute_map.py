@@ -31,6 +31,7 @@ from timestep_lab.runtime.interchange.attribute_readers import (
     seconds,
     text_of_answer,
     then,
+    total_of,
     typed,
     usage_in,
     with_ending,
@@ -240,6 +241,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("cached_tokens", "gen_ai.usage.cached_tokens", OTEL),
     *(Line("cached_tokens", f"gen_ai.usage.details.{key}", PYDANTIC_AI) for key in ("cache_read_tokens", "cache_read_input_tokens", "cached_tokens", "cached_input_tokens", "input_cached_tokens")),
     Line("cached_tokens", "gen_ai.usage.prompt_tokens_details.cached_tokens", OTEL),
+    Line("cached_tokens", "gen_ai.usage.input_tokens_details.cached_tokens", OTEL),
     Line("cached_tokens", "llm.usage.cache_read_input_tokens", OPENLLMETRY),
     Line("cached_tokens", "ai.usage.cachedInputTokens", VERCEL),
     Line("cached_tokens", "ai.usage.inputTokenDetails.cacheReadTokens", VERCEL),
@@ -269,6 +271,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("reasoning_tokens", "gen_ai.usage.details.reasoning_tokens", PYDANTIC_AI),
     Line("reasoning_tokens", "gen_ai.usage.reasoning_tokens", OPENLLMETRY),
     Line("reasoning_tokens", "llm.usage.reasoning_tokens", OPENLLMETRY),
+    Line("reasoning_tokens", "gen_ai.usage.output_tokens_details.reasoning_tokens", OTEL),
+    Line("reasoning_tokens", "gen_ai.usage.completion_tokens_details.reasoning_tokens", OTEL),
     Line("reasoning_tokens", "codex.turn.token_usage.reasoning_output_tokens", CODEX),
     Line("reasoning_tokens", "ai.usage.reasoningTokens", VERCEL),
     Line("reasoning_tokens", "ai.usage.outputTokenDetails.reasoningTokens", VERCEL),
@@ -295,6 +299,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("cost", "langwatch.span.cost", LANGWATCH),
     Line("cost", "langwatch.metrics", LANGWATCH, then(typed(), part("cost"))),
     Line("cost", "braintrust.metrics", BRAINTRUST, part("estimated_cost")),
+    Line("cost", "langfuse.observation.cost_details", LANGFUSE, total_of),
+    *(Line("cost_part", f"llm.cost.{side}", OI) for side in ("prompt", "completion")),
     # The finish reason.
     Line("stop", GenAI.FINISH_REASONS, OTEL),
     Line("stop", "llm.finish_reason", OI),
@@ -361,6 +367,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("asked", "message", AUTOGEN, scope="autogen"),
     Line("asked", GenAI.PROMPT_DEPRECATED, OTEL),
     Line("asked", "langwatch.input", LANGWATCH, typed("chat_messages")),
+    Line("asked", "gen_ai.agent.invocation_input", SEMANTIC_KERNEL),
     Line("asked", "lk.chat_ctx", LIVEKIT, part("items")),
     Line("asked", "gen_ai.prompt_json", CLOUDFLARE),
     Line("asked", "input", PIPECAT, scope="pipecat"),
@@ -376,6 +383,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("answered", "gcp.vertex.agent.llm_response", ADK),
     Line("answered", GenAI.COMPLETION_DEPRECATED, OTEL),
     Line("answered", "langwatch.output", LANGWATCH, typed("chat_messages")),
+    Line("answered", "gen_ai.agent.invocation_output", SEMANTIC_KERNEL),
     Line("answered", "gen_ai.completion_json", CLOUDFLARE),
     Line("answered", "output", PIPECAT, scope="pipecat"),
     Line("answered", "llm.responses", LANGTRACE),
@@ -515,7 +523,9 @@ DOCUMENTS = ("retrieval.documents.", "reranker.output_documents.")
 """Prefixes of flattened documents, of OpenInference."""
 EMBEDDED = ("embedding.embeddings.", ".embedding.text")
 """Prefix and ending of each text that is embedded, of OpenInference."""
-_USAGE = frozenset({"input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "cost"})
+_USAGE = frozenset(
+    {"input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "cost", "cost_part"}
+)
 _MESSAGES = frozenset({"asked", "answered", "answer_text", "answer_calls", "answer_reasoning"})
 
 Source = tuple[str, Reader | None]
@@ -534,6 +544,7 @@ class Meaning:
     cache_write_tokens: tuple[Source, ...]
     cached_tokens: tuple[Source, ...]
     cost: tuple[Source, ...]
+    cost_part: tuple[Source, ...]
     end_user: tuple[Source, ...]
     first_token: tuple[Source, ...]
     first_token_at: tuple[Source, ...]
@@ -565,7 +576,7 @@ class Meaning:
             setattr(self, field, tuple(sources))
         self.is_ours = Lab.KIND in known
         """Whether the span was exported by this program."""
-        self.has_usage = any(by_field[field] for field in _USAGE) or "langfuse.observation.cost_details" in known
+        self.has_usage = any(by_field[field] for field in _USAGE)
         self.has_first_token = bool(self.first_token or self.first_token_at)
         self.has_messages = any(by_field[field] for field in _MESSAGES)
         self.has_flattened = any(name.startswith(_FLATTENED) for name in names)

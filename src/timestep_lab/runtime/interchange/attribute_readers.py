@@ -141,6 +141,15 @@ def with_ending(endings: Mapping[str, str]) -> Reader:
     return read
 
 
+def total_of(value: object) -> Any:
+    """Returns the total of an object of numbers: as stated, else their sum."""
+    numbers = json_value(value)
+    if not isinstance(numbers, Mapping) or "total" in numbers:
+        return numbers.get("total") if isinstance(numbers, Mapping) else None
+    found = [number for number in numbers.values() if isinstance(number, int | float) and not isinstance(number, bool)]
+    return sum(found) if found else None
+
+
 def above_zero(value: object) -> object:
     """For senders that write 0 for an unknown price."""
     return value or None

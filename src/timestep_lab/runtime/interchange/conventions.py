@@ -122,7 +122,7 @@ def span_row(
         asked = _embedded(attributes)
     text_in, json_in = asked or _payload(attributes, meaning.input, OpenInference.INPUT_MIME, kind, "user")
     text_out, json_out = answered or _payload(attributes, meaning.output, OpenInference.OUTPUT_MIME, kind, "assistant")
-    if kind == "generation" and stop is None and json_out and text_out and '"finish_reason"' in text_out:
+    if kind == "generation" and stop is None and json_out and text_out and '_reason"' in text_out:
         stop = _stop_reason(finish_of(read_json(text_out)))
     if kind == "handoff":
         agent = told(attributes, meaning.from_agent) or agent or text_in
@@ -435,11 +435,9 @@ def _as_text(value: object) -> tuple[str, bool]:
 def _stated_cost(attributes: Attributes, meaning: Meaning) -> float | None:
     """Returns the cost stated by the sender, or None. Negative values are ignored."""
     cost = _number(told(attributes, meaning.cost))
-    if cost is None and "langfuse.observation.cost_details" in attributes:
-        details = read_json(attributes["langfuse.observation.cost_details"])
-        details = details if isinstance(details, Mapping) else {}
-        parts = [number for part in details.values() if (number := _number(part)) is not None]
-        cost = _number(details.get("total")) if "total" in details else sum(parts) if parts else None
+    if cost is None and meaning.cost_part:
+        parts = [part for name, _ in meaning.cost_part if (part := _number(attributes[name])) is not None]
+        cost = sum(parts) if parts else None
     return cost if cost is not None and cost >= 0 else None
 
 

@@ -294,7 +294,7 @@ def _conversation(value: object, role: str, depth: int) -> list[Message] | None:
 
 def _ended(messages: list[Message], choice: Mapping[str, object]) -> list[Message]:
     """Returns the message of a choice, with the finish reason of the choice."""
-    finish = choice.get("finish_reason", choice.get("finishReason"))
+    finish = choice.get("finish_reason", choice.get("finishReason", choice.get("stopReason")))
     if not isinstance(finish, str) or len(messages) != 1 or "finish_reason" in messages[0]:
         return messages
     return [{**messages[0], "finish_reason": finish}]
@@ -554,8 +554,8 @@ def finish_of(messages: object) -> Any:
     """Returns the finish reason of the last of these messages that states one."""
     if isinstance(messages, Iterable) and not isinstance(messages, str | Mapping):
         for message in reversed(list(messages)):
-            if isinstance(message, Mapping) and message.get("finish_reason"):
-                return message["finish_reason"]
+            if isinstance(message, Mapping) and (reason := message.get("finish_reason") or message.get("stop_reason")):
+                return reason
     return None
 
 
