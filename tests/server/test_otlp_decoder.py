@@ -80,7 +80,8 @@ def test_a_closed_decoder_has_ended_its_process_and_still_reads(body: bytes) -> 
 def test_the_summary_of_a_request_comes_before_its_rows_and_is_that_of_them(decoder: OtlpDecoder, body: bytes) -> None:
     with closing(decoder.begin(body, PROTOBUF, None, "user_a")) as reading:
         assert reading.is_begun
-        assert reading.summary() == read_otlp(body, PROTOBUF, None, "user_a").summary()
+        for _ in range(2):
+            assert reading.summary() == read_otlp(body, PROTOBUF, None, "user_a").summary()
         assert reading.decoded() == read_otlp(body, PROTOBUF, None, "user_a")
 
 
@@ -112,3 +113,11 @@ def test_rows_that_the_killed_process_did_not_send_are_told_to_be_missing(decode
         decoded = reading.decoded()
         assert decoded is not None
         assert len(decoded.spans) == 12_000
+
+
+def test_a_refused_request_is_refused_whenever_it_is_asked_for(decoder: OtlpDecoder, body: bytes) -> None:
+    with closing(decoder.begin(b"\xff" * len(body), PROTOBUF, None, "user_a")) as reading:
+        for _ in range(2):
+            with pytest.raises(DataError):
+                reading.summary()
+    assert len(decoder.read(body, PROTOBUF, None, "user_a").spans) == 200

@@ -38,6 +38,8 @@ class Reading:
         """`drop`: ends what the child process has begun, if it has."""
         self._read, self._drop = read, drop
         self._rows: Decoded | Future[bytes] | None = None
+        self._summary: Summary | None = None
+        self._failed: LabError | None = None
 
     @property
     def is_begun(self) -> bool:
@@ -45,10 +47,17 @@ class Reading:
         return self._drop is not None
 
     def summary(self) -> Summary:
-        """Waits for the summary. Raises what the reader raises. Call it once."""
+        """Waits for the summary. Raises what the reader raises."""
         self._drop = None
-        summary, self._rows = self._read()
-        return summary
+        if self._failed is not None:
+            raise self._failed
+        if self._summary is None:
+            try:
+                self._summary, self._rows = self._read()
+            except LabError as error:
+                self._failed = error
+                raise
+        return self._summary
 
     def decoded(self) -> Decoded | None:
         """Waits for the rows, after `summary`; None if the child process ended before it had sent them."""
@@ -158,7 +167,7 @@ class OtlpDecoder:
         return self._worker.pid
 
     def close(self) -> None:
-        self._arriving.shutdown()
         with self._lock:
             self._closed = True
             self._worker.close()
+        self._arriving.shutdown()
