@@ -205,8 +205,8 @@ class Why:
 
     def _repr_html_(self) -> str:
         columns = ("step", "what", "kind", "repair", "repaired", "held", "resampled", "verdict", "branch")
-        # Jupyter aligns cells to the right unless they have a style; an id may be broken anywhere.
-        styles = dict.fromkeys(columns, "text-align:left")
+        # Jupyter aligns cells to the right, and marimo gives them no room; an id may be broken anywhere.
+        styles = dict.fromkeys(columns, "text-align:left;padding:2px 10px 2px 0")
         styles["branch"] += ";word-break:break-all;min-width:9em"
         head = "".join(f"<th style='{styles[name]}'>{name}</th>" for name in columns)
         body = "".join(f"<tr>{_cells(row, styles)}</tr>" for row in self.rows()[:MOST_SHOWN])
