@@ -110,6 +110,7 @@ RUBRIC = """
         (TRANSFORMED, "French is  fun", 1.0, "pass"),
         (TEST % "{type: equals, value: foo, transform: output.category}", '{"category": "foo"}', 1.0, "pass"),
         (TEST % "{type: equals, value: foo, transform: output.category}", "no JSON", 0.0, "fail"),
+        (TEST % "{type: equals, value: '{\"a\":1}', transform: 'JSON.stringify({a: JSON.parse(output).a, b: JSON.parse(output).b})'}", '{"a": 1}', 1.0, "pass"),
         ("assertionTemplates: {hi: {type: starts-with, value: hi}}\n" + TEST % "{$ref: '#/assertionTemplates/hi'}", "hi you", 1.0, "pass"),
         ("defaultTest: {assert: [{type: contains, value: a}]}\ntests: [{vars: {q: x}, assert: [{type: contains, value: b}]}]", "a", 0.5, "fail"),
         (

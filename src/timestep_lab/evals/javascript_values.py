@@ -301,17 +301,28 @@ METHODS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "replaceAll": {"text": lambda t, old, new: _replace(t, old, new, True)}, "match": {"text": _match},
     "repeat": {"text": _repeated}, "concat": {"text": lambda t, *x: _bounded(t + "".join(map(as_text, x))), "list": lambda i, *x: i + [y for part in x for y in (part if isinstance(part, list) else [part])]},
     "test": {"pattern": lambda p, t: _searched(p.compiled.search, as_text(t)) is not None},
-    "toString": {"text": str, "number": as_text}, "toFixed": {"number": lambda x, n=0: f"{x:.{min(100, int(n))}f}"},
+    "toString": {"text": str, "number": as_text}, "toFixed": {"number": lambda x, n=0: f"{x:.{min(100, int(n))}f}" if math.isfinite(x) else as_text(x)},
     "join": {"list": lambda items, by=",": _bounded(as_text(by).join("" if i is None else as_text(i) for i in items))},
     "map": {"list": lambda items, f: [f(item) for item in items]}, "filter": {"list": lambda items, f: [item for item in items if truthy(f(item))]},
     "some": {"list": lambda items, f: any(truthy(f(item)) for item in items)}, "every": {"list": lambda items, f: all(truthy(f(item)) for item in items)},
     "find": {"list": lambda items, f: next((item for item in items if truthy(f(item))), UNDEFINED)},
     "reduce": {"list": _reduced}, "reverse": {"list": lambda items: items[::-1]},
 }  # fmt: skip
+
+
+def _without_undefined(value: object) -> Any:
+    """What JSON holds of a value: no fields that are undefined, and null in their place in lists."""
+    if isinstance(value, dict):
+        return {key: _without_undefined(held) for key, held in value.items() if not isinstance(held, Undefined)}
+    if isinstance(value, list):
+        return [None if isinstance(held, Undefined) else _without_undefined(held) for held in value]
+    return value
+
+
 CONSTANTS: Mapping[str, Any] = {"Math.PI": math.pi, "Math.E": math.e}
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "JSON.parse": lambda t: json.loads(as_text(t)),
-    "JSON.stringify": lambda v, _=None, indent=None: json.dumps(v, ensure_ascii=False, separators=(",", ":")) if not indent else json.dumps(v, ensure_ascii=False, indent=min(10, int(indent))),
+    "JSON.stringify": lambda v, _=None, indent=None: json.dumps(_without_undefined(v), ensure_ascii=False, separators=(",", ":")) if not indent else json.dumps(_without_undefined(v), ensure_ascii=False, indent=min(10, int(indent))),
     "Math.min": lambda *x: min(map(number, x), default=math.inf), "Math.max": lambda *x: max(map(number, x), default=-math.inf),
     "Math.abs": lambda x: abs(number(x)), "Math.floor": lambda x: math.floor(number(x)), "Math.ceil": lambda x: math.ceil(number(x)),
     "Math.round": lambda x: math.floor(number(x) + 0.5), "Math.sqrt": lambda x: math.sqrt(number(x)), "Math.log": lambda x: math.log(number(x)),
