@@ -111,6 +111,7 @@ CHAT_FORMS = [
         "".join(f"data: {line}\n" for line in json.dumps(one, indent=1).splitlines()).encode() + b"\n" for one in (HELLO, ROME_CALL, END)
     ), DONE, text="Hello"),
     odd("done_in_small_letters", sse(HELLO), sse(ROME_CALL), sse(END), sse("[done]"), text="Hello"),
+    odd("lines_without_data", *(json.dumps({**one, "object": "chat.completion.chunk"}).encode() + b"\n" for one in (HELLO, ROME_CALL, END)), text="Hello"),
     odd("delta_that_is_text", *chat(chunk("Hello"), ROME_CALL, END), text="Hello"),
     odd("texts_in_place_of_deltas", *chat(chunk(None, text="Hel"), chunk(None, text="lo"), ROME_CALL, END), text="Hello"),
     odd("text_as_an_object", *chat(chunk({"content": [{"type": "text", "text": {"value": "Hello"}}]}), ROME_CALL, END), text="Hello"),

@@ -214,8 +214,8 @@ async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
 
 def _is_stream(begun: bytes, media_type: str) -> bool:
     line = begun.lstrip()
-    if media_type.startswith("text/event-stream"):
-        return not line.startswith((b"{", b"[", b"<"))
+    if media_type.startswith("text/event-stream") and not line.startswith((b"{", b"[", b"<")):
+        return True
     if _SSE.match(begun) or not line:
         return True
     first, newline, _ = line.partition(b"\n")
@@ -224,7 +224,7 @@ def _is_stream(begun: bytes, media_type: str) -> bool:
     except ValueError:
         # A line of JSON, as Ollama streams them, that is longer than what was read.
         return line.startswith(b"{") and not newline and len(begun) > _LONGEST_FIRST_LINE and "ndjson" in media_type
-    return isinstance(part, dict) and "done" in part
+    return isinstance(part, dict) and ("done" in part or part.get("object") == "chat.completion.chunk")
 
 
 def _continued(http: ModuleType, begun: bytes, rest: AsyncIterator[bytes], whole: Any, *, end: bytes = b"\n\n") -> Any:
