@@ -39,6 +39,7 @@ from timestep_lab.runtime.adapters.clients import (
     SHORT_ID,
     USAGE,
     ServerLimits,
+    is_one_value,
     json_or_error,
     json_values,
 )
@@ -147,6 +148,9 @@ class _Chunks(AsyncStream[Any]):
 
     async def _iter_events(self) -> AsyncIterator[Any]:
         async for event in super()._iter_events():
+            if event.event is None and event.data.startswith("{") and is_one_value(event.data):
+                yield event
+                continue
             for data in json_values(event.data):
                 if event.event not in _KEEP_ALIVE and data.lower() not in _KEEP_ALIVE:
                     self.done = self.done or data[:6].upper() == "[DONE]"
@@ -316,7 +320,9 @@ class ChatAnswer:
     def read(self, chunk: Any) -> Events:
         """Reads one `chat.completion.chunk` as JSON. Servers may omit any field, or send null."""
         self._count(chunk.get("usage"))
-        self._count(_object(chunk.get("x_groq")).get("usage"))
+        if groq := _object(chunk.get("x_groq")):
+            self._count(groq.get("usage"))
+            self.failed = groq.get("error") or self.failed
         choices = _objects(chunk.get("choices"))
         if not choices and "usage" not in chunk and "created" not in chunk:
             self.unread = dict(chunk) or self.unread
@@ -326,13 +332,14 @@ class ChatAnswer:
             return
         self._place = _index(choice.get("index")) if self._place is None else self._place
         self._count(choice.get("usage"))
-        self._end_of(choice, chunk)
+        self._end_of(choice)
         given = choice.get("delta") or choice.get("text")
         delta = {"content": given} if isinstance(given, str) else _object(given)
-        if any(delta.get(name) for name in ("content", "tool_calls", "function_call", *REASONING_FIELDS)):
-            self._in_messages = None
-        elif message := _object(choice.get("message")):
-            delta = self._untold(message)
+        if self._in_messages is not None or "message" in choice:
+            if any(delta.get(name) for name in ("content", "tool_calls", "function_call", *REASONING_FIELDS)):
+                self._in_messages = None
+            elif message := _object(choice.get("message")):
+                delta = self._untold(message)
         field = next((name for name in REASONING_FIELDS if _is_text(delta.get(name))), "")
         thought = delta.get(field, "")
         for name in MESSAGE_EXTRAS:
@@ -381,14 +388,14 @@ class ChatAnswer:
         ):
             self._usage = counted
 
-    def _end_of(self, choice: Mapping[str, object], chunk: Mapping[str, object]) -> None:
+    def _end_of(self, choice: Mapping[str, object]) -> None:
         reason = choice.get("finish_reason")
         reason = reason.get("type") if isinstance(reason, Mapping) else reason  # an object, in SGLang's own format
         self._finish_reason = str(reason) if reason else self._finish_reason
         for reason in (self._finish_reason, choice.get("native_finish_reason")):
-            if str(reason).partition(":")[0].lower() in _FAILED:  # Gemini adds a reason of its own
+            if reason and str(reason).partition(":")[0].lower() in _FAILED:  # Gemini adds a reason of its own
                 self.failed = self.failed or {"message": f"it ended its answer with the finish reason {reason!r}"}
-        self.failed = choice.get("error") or _object(chunk.get("x_groq")).get("error") or self.failed
+        self.failed = choice.get("error") or self.failed
 
     def _fragment(self, name: str, fragment: Mapping[str, object]) -> str:
         """Keeps a fragment of reasoning and returns its text."""
@@ -587,11 +594,7 @@ def _usage(counted: Mapping[str, object]) -> Usage | None:
 
 def _reasoning_field(request: ModelRequest, model: str) -> str:
     for item in request.input:
-        provider_data = item.get("provider_data") or {}
-        if (
-            item.get("type") == "reasoning"
-            and provider_data.get("model") in (model, ANY_MODEL)
-            and provider_data.get("field")
-        ):
-            return str(provider_data["field"])
+        data = item.get("provider_data") or {}
+        if item.get("type") == "reasoning" and "field" in data and data.get("model") in (model, ANY_MODEL):
+            return str(data["field"])
     return "reasoning_content"

@@ -291,11 +291,16 @@ def _named_event(line: bytes) -> bytes:
     return f"event: {name}\n".encode() + line.rstrip() + b"\n\n" if isinstance(name, str) else line
 
 
+def is_one_value(data: str) -> bool:
+    """Returns whether data cannot be several JSON values."""
+    return "\n" not in data and "}{" not in data
+
+
 def json_values(data: str) -> Iterator[str]:
     """Yields the JSON values of an event, usually one: some servers omit the blank line between events, and gateways repeat `data:`."""
     data = data.strip()
     while data:
-        if not (data.startswith("data:") or "\n" in data or "}{" in data):
+        if not data.startswith("data:") and is_one_value(data):
             yield data
             return
         data = data.removeprefix("data:").lstrip()
