@@ -14,7 +14,7 @@ from tests.evals.planted import World
 from tests.runtime.bench import calls, last, open_bench, says
 from timestep_lab.evals import cause
 from timestep_lab.evals.cause import Why, WhyPlan
-from timestep_lab.model.errors import MissingKeyError, RateLimitError, UsageError
+from timestep_lab.model.errors import MissingKeyError, RateLimitError, UnknownPrefixError, UsageError
 from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.span_records import read_only
 from timestep_lab.runtime.tape import Tape, record
@@ -252,7 +252,46 @@ async def test_where_the_tape_knows_nothing_it_is_not_judged() -> None:
         world = World(bench, steps=3, seed=8, noise=0.0, fault="swap", at=0, persistent=False)
         run = await world.faulty()
         found = await why(world, run, tools="tape")
-        assert "left the tape" in found.verdict, found.suspects.to_string()
+        assert "left the tape, most often at look. Use a tape with more traces" in found.verdict
+        stored = await why(world, run, tools="tape")
+        assert (stored.replays, stored.verdict) == (0, found.verdict)
+
+
+async def test_with_live_tools_what_may_change_something_is_not_called_and_named() -> None:
+    async with open_bench() as bench:
+
+        @function_tool
+        def book(id: str) -> str:
+            return f"Booked {id}"
+
+        model = bench.policy(
+            lambda _, items, __: says("A-1.") if items[-1].get("output") else calls(("book", {"id": "A-1"}))
+        )
+        agent = Agent(name="Desk", model=model, tools=[book])
+        run = last(await bench.run("Book.", agent)).run
+        bench.writer.flush()
+        given: Any = {"wrong": "contains:A-1", "right": None, "tools": "live", "on_miss": "fail"}
+        found = await cause.why(bench.runner, await cause.ask(bench.runner, run.trace_id, **given))
+        assert isinstance(found, Why)
+        assert "most often at book. Only read-only tools are called: mark it" in found.verdict
+
+
+async def test_a_run_that_has_not_ended_and_a_model_that_cannot_simulate_are_refused() -> None:
+    async with open_bench() as bench:
+
+        @function_tool(needs_approval=True)
+        def book(id: str) -> str:
+            return f"Booked {id}"
+
+        agent = Agent(name="Desk", model=bench.policy(lambda *_: calls(("book", {"id": "A-1"}))), tools=[book])
+        waiting = last(await bench.run("Book.", agent)).run
+        bench.writer.flush()
+        with pytest.raises(UsageError, match="has not ended: its status is needs_approval"):
+            await cause.ask(bench.runner, waiting.trace_id, wrong=None, right=None, tools="tape", on_miss="fail")
+        world = World(bench, steps=2, seed=7, fault="swap", at=1)
+        run = await world.faulty()
+        with pytest.raises(UnknownPrefixError, match="nowhere"):
+            await asked(world, run, tools="tape", on_miss="simulate:nowhere/model")
 
 
 def stuck(bench: Any, rate: float) -> Agent[Any]:

@@ -296,6 +296,10 @@ async def prepare(
     which = [new_id("case")] if bench.router.is_object(model.full) else []
     on = [] if tape is None else [[tape.version, on_miss]]
     fingerprint = digest(["1", definition, model.full, dict(record.model_settings), record.prompt, *which, *on])
+    if tape is not None:
+        from timestep_lab.runtime.tape import check_on_miss
+
+        check_on_miss(on_miss, may_ask=False, model_of=bench.router.get_model)
     offered = {} if tape is None else await offered_on_tape(graph, tape, on_miss)
     if tape is not None and on_miss == "fail":
         has_tools = False  # These are the same in every process.

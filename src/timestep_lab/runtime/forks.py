@@ -198,7 +198,7 @@ async def prepare(
     tape: Tape | None = None
     if changes.on_tools == "tape":
         assert on_tools is not None
-        check_on_miss(on_miss, may_ask=True)
+        check_on_miss(on_miss, may_ask=True, model_of=router.get_model)
         tape = await in_thread(lambda: read_tape(store, on_tools, agent=run.agent, own=trace_id))
         changes = replace(changes, tape=tape.spec(on_miss))
     earlier = runner.changes_of(run) or Changes()

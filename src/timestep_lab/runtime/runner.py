@@ -149,7 +149,7 @@ class Runner:
         if self.store.quota:
             self.store.quota.check_runs(len(self._live))
         if tape is not None:
-            check_on_miss(on_miss, may_ask=True)
+            check_on_miss(on_miss, may_ask=True, model_of=self.router.get_model)
             if isinstance(agent, sdk.Agent):
                 check_tools({name: one.tools for name, one in from_sdk(agent).agents.items()})
         options = read_options(

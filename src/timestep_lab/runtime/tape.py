@@ -227,10 +227,12 @@ def read_names(given: Mapping[str, Sequence[str] | str] | None, param: str) -> d
     return {tool: (names,) if isinstance(names, str) else tuple(names) for tool, names in (given or {}).items()}
 
 
-def check_on_miss(on_miss: str, *, may_ask: bool) -> None:
-    """Validates `on_miss`. Raises `UsageError`."""
+def check_on_miss(on_miss: str, *, may_ask: bool, model_of: Callable[[str], Model] | None = None) -> None:
+    """Validates `on_miss`. Raises `UsageError`, and what `model_of` raises for a model that is to simulate."""
     known = ["fail", "live-if-readonly", *(["ask"] if may_ask else [])]
     if on_miss in known or (on_miss.startswith(_SIMULATE) and on_miss != _SIMULATE):
+        if model_of and on_miss.startswith(_SIMULATE):
+            model_of(on_miss.removeprefix(_SIMULATE))
         return
     why = " here, because nobody can be asked" if on_miss == "ask" else ""
     raise UsageError(

@@ -161,6 +161,10 @@ class Why:
     """Number of replays that were judged or left the tape, with the stored ones."""
     lost: int = 0
     """Those of them that left the tape."""
+    lost_at: str | None = None
+    """The tool at which most of them left it."""
+    live: bool = False
+    """Whether read-only tools were called."""
     notes: tuple[str, ...] = ()
     """What could not be tried, and why."""
 
@@ -189,10 +193,10 @@ class Why:
         if self.found and self.found[0].verdict in ("proven", "chance"):
             return told(self.found[0]) + tail
         if self.made and self.lost * 2 > self.made:
-            return (
-                f"Not judged: {self.lost} of {self.made} replays left the tape. Use a tape with more traces, or tools='live'."
-                + tail
-            )
+            advice = "Use a tape with more traces, or tools='live'."
+            if self.live:
+                advice = "Only read-only tools are called: mark it with timestep_lab.read_only (or readOnlyHint) if it is one, or use a tape."
+            return f"Not judged: {self.lost} of {self.made} replays left the tape, most often at {self.lost_at}. {advice}{tail}"
         start = self.outlook.shares[0]
         if start.n and start.passed * 2 >= start.n:
             return (

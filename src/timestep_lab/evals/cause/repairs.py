@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents import FunctionTool
 from agents.tool_context import ToolContext
+from agents.tracing import function_span
 
 from timestep_lab.evals.datasets.case import digest
 from timestep_lab.model.arguments import did_you_mean
@@ -273,8 +274,11 @@ async def asked_again(
         where = f"Step {base.recorded.turn_of[call_id] + 1}: {tool.name}, called again with {_short(arguments)},"
         async with gate:
             try:
-                async with asyncio.timeout(LONGEST_CALL_S):
-                    said = await tool.on_invoke_tool(context, arguments)
+                with function_span(
+                    tool.name, disabled=True
+                ):  # Errors of tools are attached to a span; this one is not kept.
+                    async with asyncio.timeout(LONGEST_CALL_S):
+                        said = await tool.on_invoke_tool(context, arguments)
             except TimeoutError:
                 notes[call_id] = f"{where} did not answer within {LONGEST_CALL_S:.0f} s."
             except Exception as error:  # noqa: BLE001 - whatever a tool raises is told in the notes

@@ -23,6 +23,7 @@ from timestep_lab.model.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitError,
+    RunError,
     StoreError,
     StreamCutError,
     TapeMissError,
@@ -155,8 +156,8 @@ class Replays:
     run: int = 0
     """Replays that were run now."""
     done: int = 0
-    lost: int = 0
-    """Replays that left the tape, of those in `done`."""
+    missed: Counter[str] = field(default_factory=Counter)
+    """Replays that left the tape, of those in `done`, by the tool that they called there."""
     spent_usd: float | None = 0.0
     stopped: str = ""
     notes: dict[str, None] = field(default_factory=dict)
@@ -228,8 +229,9 @@ class Replays:
             self.done += 1
             if passed is False and replayed.error and not self.end:
                 self.errors[str(replayed.error)] += 1
-            self.lost += (left := isinstance(replayed.error, TapeMissError))
-            if passed is None and not left and not _is_outside(replayed.error, self.end):
+            if isinstance(replayed.error, TapeMissError):
+                self.missed[replayed.error.tool] += 1
+            elif passed is None and not _is_outside(replayed.error, self.end):
                 self.notes["The scorer gave no score to some of the replays; these are not judged."] = None
             if self.on_progress:
                 self.on_progress(self.done, self.planned)
@@ -266,6 +268,16 @@ class Replays:
     async def _judged(self, replayed: Replayed, start: WarmStart) -> bool | None:
         return await self.judge(replace(replayed, items=(*calls_before(start, start.turn), *replayed.items)))
 
+    @property
+    def lost(self) -> int:
+        """Replays that left the tape, of those in `done`."""
+        return self.missed.total()
+
+    @property
+    def lost_at(self) -> str | None:
+        """The tool at which most of them left it."""
+        return self.missed.most_common(1)[0][0] if self.missed else None
+
     def all_notes(self) -> list[str]:
         """What could not be tried or judged, and the most frequent error."""
         notes = [*self.notes]
@@ -298,16 +310,19 @@ def _plain(replayed: Replayed) -> dict[str, Json]:
     """What is stored of a replay."""
     return {
         "output": replayed.output, "error": str(replayed.error) if replayed.error else None,
-        "lost": isinstance(replayed.error, TapeMissError), "trace_id": replayed.trace_id, "followed": replayed.followed,
+        "missed": replayed.error.tool if isinstance(replayed.error, TapeMissError) else None, "trace_id": replayed.trace_id, "followed": replayed.followed,
         "items": [item for item in replayed.items if item.get("type") == "function_call"],
     }  # fmt: skip
 
 
 def _read(plain: Mapping[str, Any]) -> Replayed:
     """The inverse of `_plain`, as far as it is judged."""
-    kind = TapeMissError if plain["lost"] else UsageError
+    error: RunError | None = RunError(plain["error"]) if plain["error"] else None
+    if plain["missed"] is not None:
+        error = TapeMissError(plain["error"])
+        error.tool = plain["missed"]
     return Replayed(
-        output=plain["output"], error=kind(plain["error"]) if plain["error"] else None, items=tuple(plain["items"]), agent="", usage=NO_USAGE,
+        output=plain["output"], error=error, items=tuple(plain["items"]), agent="", usage=NO_USAGE,
         cost_usd=0.0, trace_id=plain["trace_id"], followed=plain["followed"],
     )  # fmt: skip
 

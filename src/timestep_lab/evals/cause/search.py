@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.store import Store
 
-VERSION = 3
+VERSION = 4
 ALPHA = 0.05
 SCREENED = 4
 """Replays of each repair before the shortlist is made."""
@@ -146,6 +146,10 @@ async def ask(
     base = await warm_start(runner, trace_id, on_tools=on_tools, on_miss=on_miss, agent=agent, context=context)
     assert base.plan.tape is not None
     run = base.plan.run
+    if run.status in ("running", "needs_approval"):
+        raise UsageError(
+            f"This run has not ended: its status is {run.status}.", "Wait for its end, decide its calls, or cancel it."
+        )
     if wrong is None and right is None and run.status == "completed":
         right = await in_thread(correction_of, runner.store, trace_id)
     judge = judge_of(wrong, right, run.input, failed=run.status != "completed")
@@ -295,7 +299,7 @@ async def why(
     )
     return Why(
         trace_id=base.plan.run.trace_id, found=tuple(ranked), outlook=seen, replays=work.run, spent_usd=work.spent_usd, stopped=work.stopped,
-        made=work.done, lost=work.lost, notes=(*notes, *unknown, *left_out, *work.all_notes()),
+        made=work.done, lost=work.lost, lost_at=work.lost_at, live=question.live, notes=(*notes, *unknown, *left_out, *work.all_notes()),
     )  # fmt: skip
 
 
