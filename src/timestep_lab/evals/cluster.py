@@ -254,7 +254,7 @@ class _Worker:
                 recorded=kit.tape.definitions if kit.tape else None,
             )  # fmt: skip
         chosen = record.model or graph.root.model
-        offered = {} if kit.tape is None else await offered_on_tape(graph, kit.tape, kit.options.on_miss)
+        offered = {} if kit.tape is None else await offered_on_tape(graph, kit.tape, kit.options.on_miss, self.router)
         return Candidate(
             record,
             agent,

@@ -26,7 +26,7 @@ from timestep_lab.model.records import AgentRecord, Json
 from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk, reachable
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.runtime.pricing import has_price, is_free
-from timestep_lab.runtime.router import ModelRef
+from timestep_lab.runtime.router import ModelRef, Router
 from timestep_lab.runtime.run import RunLimits
 from timestep_lab.store.base import in_thread
 
@@ -101,10 +101,6 @@ class Options:
         RunLimits.read(**self.limits.given())
         if self.tools is None and (self.on_miss != "fail" or self.ignore or self.near):
             raise UsageError("on_miss, ignore and near need a tape.", "Add tools='tape'.", param="tools")
-        if self.tools is not None:
-            from timestep_lab.runtime.tape import check_on_miss
-
-            check_on_miss(self.on_miss, may_ask=False)
         if self.cache not in ("models", "all", "off"):
             raise UsageError(
                 f"cache={self.cache!r} is not a valid value.", "Use 'models', 'all' or 'off'.", param="cache"
@@ -296,22 +292,19 @@ async def prepare(
     which = [new_id("case")] if bench.router.is_object(model.full) else []
     on = [] if tape is None else [[tape.version, on_miss]]
     fingerprint = digest(["1", definition, model.full, dict(record.model_settings), record.prompt, *which, *on])
-    if tape is not None:
-        from timestep_lab.runtime.tape import check_on_miss
-
-        check_on_miss(on_miss, may_ask=False, model_of=bench.router.get_model)
-    offered = {} if tape is None else await offered_on_tape(graph, tape, on_miss)
+    offered = {} if tape is None else await offered_on_tape(graph, tape, on_miss, bench.router)
     if tape is not None and on_miss == "fail":
         has_tools = False  # These are the same in every process.
     return Candidate(replace(record, fingerprint=fingerprint), agent, graph, model, has_tools, offered=offered)
 
 
-async def offered_on_tape(graph: BuiltGraph, tape: Tape, on_miss: str) -> Mapping[str, Sequence[Any]]:
+async def offered_on_tape(graph: BuiltGraph, tape: Tape, on_miss: str, router: Router) -> Mapping[str, Sequence[Any]]:
     """The tools of each agent. Raises `UsageError` for a tool that cannot be replaced by a tape."""
     from timestep_lab.runtime.recorded import Changes
     from timestep_lab.runtime.replay import offered_tools
-    from timestep_lab.runtime.tape import Player, taped_tools
+    from timestep_lab.runtime.tape import Player, check_on_miss, taped_tools
 
+    check_on_miss(on_miss, may_ask=False, model_of=router.get_model)
     offered = await offered_tools(graph, Changes(), tape.definitions)
     taped_tools(graph, offered, Player(tape, on_miss))
     return offered
