@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import queue
+from functools import partialmethod
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ from timestep_lab.model.events import (
 from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.attachments import with_content
 from timestep_lab.runtime.files import Files
+from timestep_lab.runtime.stream_items import StreamItems
 
 
 async def test_a_turn_tells_its_story_in_the_promised_order(bench: Bench) -> None:
@@ -56,6 +58,24 @@ async def test_a_turn_tells_its_story_in_the_promised_order(bench: Bench) -> Non
         ("user_message", None), ("handoff", None), ("tool_call", "think"), ("tool_call", "get_weather"),
         ("assistant_message", None),
     ]  # fmt: skip
+
+
+async def test_a_call_whose_tool_starts_before_it_was_read_from_the_stream_is_shown_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy process may read the stream so late; here no tool waits for it."""
+    at_once = partialmethod(StreamItems.call_item, patience_s=0.0)
+    monkeypatch.setattr(StreamItems, "call_item", at_once)
+
+    @function_tool
+    def dig(n: int) -> str:
+        return f"Dug {n}."
+
+    steps = [calls(*(("dig", {"n": n}) for n in range(4))), calls(("dig", {"n": 4})), says("Done.")]
+    agent = Agent(name="Digger", model=bench.script(*steps), tools=[dig])
+    run = last(await bench.run("dig", agent)).run
+    shown = [(i.data["arguments"], i.data["status"], i.data["output"]) for i in bench.items(run.thread_id, "tool_call")]
+    assert sorted(shown) == [(f'{{"n":{n}}}', "completed", f"Dug {n}.") for n in range(5)]
 
 
 async def test_every_item_is_stored_when_its_event_is_read_but_for_what_the_model_is_still_saying(bench: Bench) -> None:

@@ -369,12 +369,8 @@ REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning
 CALL_KNOWN_WITHIN_S = 5.0  # How long a starting tool waits for its call to be read from the stream.
 
 NOT_SHOWN = (
-    "mcp_list_tools",
-    "mcp_approval_request",
-    "mcp_approval_response",
-    "tool_search_call",
-    "tool_search_output",
-)
+    "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "tool_search_call", "tool_search_output",
+)  # fmt: skip
 
 
 class StreamItems:
@@ -401,6 +397,8 @@ class StreamItems:
         self.answers = 0
         """Number of responses that were read completely."""
         self._heard: dict[str, asyncio.Event] = {}
+        self._opening: dict[str, asyncio.Future[str]] = {}
+        """Items of calls that were not read to their end yet, by call id."""
 
     def adopt(self, items: list[ThreadItem]) -> None:
         """Adds the items that the run wrote before its pause."""
@@ -522,19 +520,23 @@ class StreamItems:
             if item.type not in ("message", "reasoning", "function_call", *NOT_SHOWN):
                 await self._hosted_call(item)
         elif item.type == "message":
-            await self.log.finish(
-                item_id,
-                text=message_text(item),
-                status="incomplete" if item.status == "incomplete" else "completed",
-                annotations=message_annotations(item),
-            )
+            status = "incomplete" if item.status == "incomplete" else "completed"
+            notes = message_annotations(item)
+            await self.log.finish(item_id, text=message_text(item), status=status, annotations=notes)
         elif item.type == "reasoning":
             text = reasoning_text(item) or self.log.get(item_id).data["text"]
             await self.log.finish(item_id, text=text, status="completed")
         else:
             await self._finish_call(item_id, item.call_id, item.arguments)
+            self._opening.pop(item.call_id, None)
 
     async def _open_call(self, call_id: str, name: str) -> str:
+        """Returns the item of a call, which may also be opened by its tool, if that starts before the call is read."""
+        if call_id not in self._opening:
+            self._opening[call_id] = asyncio.ensure_future(self._add_call(call_id, name))
+        return await asyncio.shield(self._opening[call_id])
+
+    async def _add_call(self, call_id: str, name: str) -> str:
         if self._is_client_tool(name):
             data: dict[str, Json] = {
                 "call_id": call_id, "name": name, "arguments": {}, "status": "pending", "output": None,
@@ -589,8 +591,6 @@ class StreamItems:
         if self.log.get(item_id).data["status"] in ("in_progress", "needs_approval"):
             text = output_text(item.output)
             await self.log.change(item_id, status="failed", output=text, error=text)
-
-    # --
 
     def _is_handoff(self, name: str) -> bool:
         return self.speaker is not None and name in handoff_targets(self.speaker)
