@@ -58,6 +58,7 @@ def test_one_exported_trace_is_a_page_of_that_trace(pages: Any, tmp_path: Path) 
     source = SampleSource.with_history(3)
     page = pages.open(export_html(source, tmp_path / "run.html", trace_ids=[next(iter(source.rows))]).as_uri())
     expect(page.locator(".tl-trace-head")).to_contain_text("Berkeley")
+    expect(page.get_by_role("heading", level=1)).to_have_count(1)
     page.get_by_role("tab", name="Conversation").click()
     expect(page.locator(".tl-conversation")).to_contain_text("14 °C with fog")
 

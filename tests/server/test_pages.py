@@ -784,6 +784,7 @@ def test_a_trace_is_shared_in_two_clicks_approved_on_a_phone_in_three_and_all_of
     other = pages.open(link)
     expect(other.locator(".tl-trace-title")).to_contain_text("What's the weather in Berkeley?")
     assert other.get_by_role("button", name="Share").count() == 0
+    assert serious(other) == []
 
     page.keyboard.press("Escape")
     page.keyboard.press("Control+k")

@@ -394,7 +394,14 @@ class GridView(TraceReader):
         payload = {**head(self._state), "can_stop": self._stop is not None}
         if self._cut is None:
             payload["columns"] = []
-        return {**payload, "headline": "Reading the answers.", "unread": True} if self._unread else payload
+        if self._unread:  # Until the answers are there, the conclusion is the one that was stored at the end.
+            return {
+                **payload,
+                "conclusion": self.record.conclusion or "",
+                "headline": "Reading the answers.",
+                "unread": True,
+            }
+        return payload
 
     @handles("case")
     def _case(self, place: int) -> Json:

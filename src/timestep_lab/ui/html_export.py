@@ -31,8 +31,8 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:">
-<style>html{{color-scheme:light dark}}body{{margin:0;--tl-height:100vh}}noscript{{display:block;padding:16px;font:14px system-ui}}</style></head>
-<body><main id="view"></main><noscript>{static_copy}</noscript>
+<style>html{{color-scheme:light dark}}body{{margin:0;--tl-height:100vh}}noscript{{display:block;padding:16px;font:14px system-ui}}h1{{position:absolute;width:1px;height:1px;margin:0;overflow:hidden;clip-path:inset(50%)}}</style></head>
+<body><main id="view">{heading}</main><noscript>{static_copy}</noscript>
 <script type="application/octet-stream" id="data">{data}</script>
 <script type="module">{module}</script></body></html>
 """
@@ -72,7 +72,7 @@ def trace_page(source: Traces, trace_id: str, *, title: str | None = None) -> st
     traces = {trace_id: _trace(source, trace_id)}
     data = {"single": trace_id, "rows": [row], "sql": "", "graph": None, "traces": traces}
     named = title or f"{str(row.get('input') or row.get('workflow') or 'Trace')[:80]} · Timestep Lab"
-    return _page("trace", data, trace_html(source, trace_id), named)
+    return _page("trace", data, trace_html(source, trace_id), named, heading=f"<h1>{escape(named)}</h1>")
 
 
 def _own(row: Mapping[str, object]) -> dict[str, Any]:
@@ -80,9 +80,14 @@ def _own(row: Mapping[str, object]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("user_id", "thread_id", GenAI.CONVERSATION_ID)}
 
 
-def _page(component: str, data: Mapping[str, object], static_copy: str, title: str) -> str:
+def _page(component: str, data: Mapping[str, object], static_copy: str, title: str, *, heading: str = "") -> str:
+    """`heading`: for screen readers, if the component has none of its own."""
     return _PAGE.format(
-        title=escape(title), static_copy=static_copy, data=_packed(data), module=_inline(build(component, "page"))
+        title=escape(title),
+        heading=heading,
+        static_copy=static_copy,
+        data=_packed(data),
+        module=_inline(build(component, "page")),
     )
 
 
