@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from tests.server.lab_process import LabProcess
 from tests.server.remote import Both
+from timestep_lab import Lab
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.records import RunRecord, ThreadRecord, Usage
 from timestep_lab.ui.chat import Chat
@@ -106,3 +108,30 @@ def test_what_a_stopped_run_took_is_unknown_and_not_nothing() -> None:
     assert (run_json(run)["tokens"], run_json(run)["cost_usd"]) == (None, None)
     told = replace(run, usage=Usage(input_tokens=3, output_tokens=4))
     assert (run_json(told)["tokens"], run_json(told)["cost_usd"]) == (7, 0.0)
+
+
+async def test_a_chat_that_is_read_on_one_event_loop_is_written_to_on_another() -> None:
+    """As in JupyterLab, whose messages reach the kernel's loop first and that of a subshell later."""
+    lab = Lab(":memory:")
+    chat = lab.chat(model="demo/echo")
+    go_on, read = asyncio.Event(), chat._source.models
+
+    async def models() -> Sequence[str]:
+        await go_on.wait()
+        return await read()
+
+    chat._source.models = models  # type: ignore[method-assign]
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=other.run_forever, daemon=True)
+    thread.start()
+    opened = asyncio.run_coroutine_threadsafe(chat._ensure_loaded(), other)
+    async with asyncio.timeout(20):
+        while chat._loaded is None:
+            await asyncio.sleep(0.01)
+        other.call_soon_threadsafe(other.call_later, 0.2, go_on.set)
+        assert await chat.ask("hello") == "Echo (no language model): hello"
+        await asyncio.wrap_future(opened)
+    other.call_soon_threadsafe(other.stop)
+    await asyncio.to_thread(thread.join, 10)
+    other.close()
+    await lab.aclose()

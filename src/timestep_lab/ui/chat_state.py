@@ -28,7 +28,7 @@ from timestep_lab.model.events import (
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.service.runs import DEFAULT_AGENT
 from timestep_lab.service.threads import ThreadPage
-from timestep_lab.ui.view import LatestOnly, Updates, View
+from timestep_lab.ui.view import LatestOnly, Updates, View, of_any_loop
 
 if TYPE_CHECKING:
     from timestep_lab.ui.view import Theme
@@ -357,7 +357,7 @@ class Conversation(View):
     async def _ensure_loaded(self) -> None:
         if self._loaded is None:
             self._loaded = asyncio.ensure_future(self._load())
-        await self._loaded
+        await of_any_loop(self._loaded)
 
     async def _load(self) -> None:
         self._agents = await self._source.agents()

@@ -458,6 +458,19 @@ class View:
             refresh(self)
 
 
+async def of_any_loop(task: asyncio.Task[T]) -> T:
+    """The result of a task of this event loop or of another one. JupyterLab's messages reach the kernel's own loop until
+    their subshell has started, and that of the subshell from then on.
+    """
+
+    async def result() -> T:
+        return await task
+
+    if task.get_loop() is asyncio.get_running_loop():
+        return await task
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(result(), task.get_loop()))
+
+
 class LatestOnly:
     """Of several questions only the answer to the last one counts, in whatever order they are answered: `is_latest = self._queries.ask()`
     before asking, and then `if is_latest(): …`."""
