@@ -185,6 +185,7 @@ def test_a_view_is_one_widget_for_layouts_and_hosts_of_widgets(
     assert metadata == {}
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.widget.model_id
     assert "data-tl-static" in bundle["text/html"]
+    assert "mathjax_ignore" in bundle["text/html"], "amounts of dollars are not set as formulas"
     assert bundle["text/plain"].startswith("12 traces")
     # marimo shows what an object's `_mime_` gives: here the widget in its own frame.
     shown = SimpleNamespace(anywidget=lambda widget: SimpleNamespace(_mime_=lambda: ("text/html", widget.model_id)))

@@ -52,7 +52,8 @@ def static_block(view: View) -> str:
         page = aligned(view.static_html())
     except LabError as error:
         page = f"<p>{html.escape(f'{type(view).__name__}: {error}')}</p>"
-    return f'<div data-tl-static="{html.escape(view.id)}">{page}</div>'
+    # The classes: JupyterLab and nbconvert would set what stands between two dollar signs as a formula.
+    return f'<div data-tl-static="{html.escape(view.id)}" class="tex2jax_ignore mathjax_ignore">{page}</div>'
 
 
 def aligned(page: str) -> str:
