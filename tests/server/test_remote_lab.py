@@ -31,7 +31,6 @@ from timestep_lab.model.errors import (
     MissingKeyError,
     NotFoundError,
     StoreUnavailableError,
-    ToolError,
     UsageError,
 )
 from timestep_lab.model.events import ItemUpdated
@@ -332,7 +331,7 @@ async def test_servers_tools_and_models_are_those_of_the_served_lab(both: Both) 
     think = next(tool.id for tool in await both.remote.mcp.tools() if tool.name == "think")
     for lab in (both.remote, both.local):
         assert await lab.mcp.call(think, {"thought": "Is it so?"}) == "Noted."
-        with pytest.raises(ToolError, match="nowhere"):
+        with pytest.raises(NotFoundError, match="nowhere"):
             await lab.mcp.call("nowhere.tool")
     with pytest.raises(LabError) as there:
         await both.remote.mcp.test("docs")
