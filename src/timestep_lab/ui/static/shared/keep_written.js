@@ -61,7 +61,7 @@ export function keepWritten(root) {
     const waiting = kept.filter(([name, at]) => !values.some((other) => other[0] === name && other[1] === at));
     if (!values.length && !waiting.length) return;
     const expanded = openers().filter((button) => button.getAttribute("aria-expanded") === "true").map(wordsOf);
-    storage((tab) => tab.setItem(key, JSON.stringify({ fields: [...values, ...waiting], opened: expanded })));
+    storage((tab) => tab.setItem(key, JSON.stringify({ fields: [...values, ...waiting], opened: [...expanded, ...toOpen] })));
   };
   const restore = () => {
     const seen = new Map();
