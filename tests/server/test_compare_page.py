@@ -9,7 +9,6 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Pages
 from tests.server.lab_process import LabProcess
 from tests.server.test_pages import go, ready
-from timestep_lab import Lab
 
 CASES = """What's the weather in Oakland?
 {"input": "What's the weather in Tokyo?", "expected": "°F"}"""
@@ -68,15 +67,6 @@ def test_what_cannot_be_understood_is_told_and_nothing_typed_is_lost(lab: LabPro
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("contains")
     expect(page.get_by_label("Cases", exact=True)).to_have_value("fine")
-
-
-async def test_a_comparison_that_is_opened_says_its_conclusion_before_its_answers_are_read() -> None:
-    async with Lab(":memory:") as lab:
-        grid = await lab.compare(["Hello", "Goodbye"], models=["demo/echo", "demo/assistant"], scorers=["contains"])
-        view = lab.grid_view(grid.id)
-        head = view.snapshot().value
-        assert head["unread"]
-        assert head["conclusion"] == grid.conclusion != ""
 
 
 COUNT = "addEventListener('pointerdown', () => sessionStorage.clicks = 1 + Number(sessionStorage.clicks || 0), true)"

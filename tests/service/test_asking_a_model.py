@@ -159,8 +159,8 @@ def spans_of(lab: Lab, trace_id: str) -> list[Any]:
     return []
 
 
-def test_answers_are_their_users_own_and_nobody_else_is_answered(served: LabProcess) -> None:
-    with served.nobody() as nobody, served.anonymous() as ann, served.anonymous() as ben:
+def test_answers_are_their_users_own_and_nobody_else_is_answered(served_lab: LabProcess) -> None:
+    with served_lab.nobody() as nobody, served_lab.anonymous() as ann, served_lab.anonymous() as ben:
         assert nobody.post("/api/v1/models/ask", json={"prompt": "x"}).status_code == 401
         answer = ann.post("/api/v1/models/ask", json={"prompt": "A secret", "model": "demo/echo"}).json()
         assert "secret" in answer["text"]

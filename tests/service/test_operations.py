@@ -16,9 +16,10 @@ import pytest
 from timestep_lab import Lab, NotFoundError, UsageError, ui
 from timestep_lab.lab.remote.lab import RemoteLab
 from timestep_lab.server import pages
-from timestep_lab.service.agents import Agents, Mcp
+from timestep_lab.service.agents import Agents
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.files import Files, VectorStores
+from timestep_lab.service.mcp import Mcp
 from timestep_lab.service.models import Models
 from timestep_lab.service.operation import operations
 from timestep_lab.service.runs import Runs

@@ -10,6 +10,7 @@ import pytest
 from tests.ui import sample_grid
 from tests.ui.sample_grid import MODELS, cell, running
 from tests.ui.sample_traces import SampleSource
+from timestep_lab import Lab
 from timestep_lab.evals.exports import grid_html
 from timestep_lab.evals.grid import Grid
 from timestep_lab.model.comparison import CellDelta, CellDone, CellStarted, GridLike
@@ -72,3 +73,12 @@ def test_long_answers_are_sent_short_and_opened_whole() -> None:
     assert len(reply.buffers[0]) < 2000
     assert len(json.loads(reply.buffers[0])["cells"]) == 1
     assert len(view._case(0)["answers"][0]["output"]) == 100_000
+
+
+async def test_a_comparison_that_is_opened_says_its_conclusion_before_its_answers_are_read() -> None:
+    async with Lab(":memory:") as lab:
+        grid = await lab.compare(["Hello", "Goodbye"], models=["demo/echo", "demo/assistant"], scorers=["contains"])
+        view = lab.grid_view(grid.id)
+        head = view.snapshot().value
+        assert head["unread"]
+        assert head["conclusion"] == grid.conclusion != ""

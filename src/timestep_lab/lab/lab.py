@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.runtime.tape import Tape
     from timestep_lab.runtime.warm_start import Replayed
-    from timestep_lab.service.agents import Mcp
     from timestep_lab.service.causes import Causes
     from timestep_lab.service.comparisons import Comparisons
     from timestep_lab.service.files import Files, VectorStores
+    from timestep_lab.service.mcp import Mcp
     from timestep_lab.store.store import Store
     from timestep_lab.store.trace_writer import TraceWriter
 
@@ -158,7 +158,7 @@ class Lab(LabViews):
     @cached_property
     def mcp(self) -> Mcp:
         """MCP servers: `.add(name, command=[…])`, `.add(name, url=…)`, `.add_function(f)`, `.list()`, `.remove(name)`, `await .tools()`."""
-        from timestep_lab.service.agents import Mcp
+        from timestep_lab.service.mcp import Mcp
 
         return Mcp(self.store, lambda: self.toolbox)
 

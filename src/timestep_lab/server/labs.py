@@ -20,11 +20,11 @@ from timestep_lab.service.operation import Scope
 if TYPE_CHECKING:
     from timestep_lab.model.records import Json
     from timestep_lab.runtime.runner import Runner
-    from timestep_lab.service.agents import Mcp
     from timestep_lab.service.causes import Causes
     from timestep_lab.service.comparisons import Comparisons
     from timestep_lab.service.datasets import Datasets
     from timestep_lab.service.files import VectorStores
+    from timestep_lab.service.mcp import Mcp
     from timestep_lab.service.models import Models
     from timestep_lab.service.my_data import MyData
     from timestep_lab.service.runs import Runs

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
 from annotated_types import Len
 
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.clock import to_aware_utc, utc_now
 from timestep_lab.model.codec import JsonObject, Ref
-from timestep_lab.model.display import redact_url
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT, new_uuid
 from timestep_lab.model.records import LIMITS, AgentRecord, McpServerRecord, differences
-from timestep_lab.runtime.mcp.toolbox import McpCatalog
 from timestep_lab.service import operation as op
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import Statement
@@ -532,46 +529,3 @@ def _no_tool(tool: str, servers: Iterable[McpServerRecord]) -> NoReturn:
         f"There is no built-in tool {tool!r}.{meant}",
         f"Built-in tools: {', '.join(known)}. Write a tool of another MCP server as server.tool.",
     )
-
-
-# --- `lab.mcp`: a user's MCP servers and their tools, as operations
-
-
-ON_ITS_MACHINE = "A served lab does not start commands. Pass url=…, or add the server on the lab's own machine: timestep-lab mcp add."
-
-
-@says_await("lab.mcp")
-@op.noun("mcp")
-class Mcp(McpCatalog):
-    """MCP servers: `.add(name, command=[…])`, `.add(name, url=…)`, `.add_function(f)`, `.list()`, `.remove(name)`, `await .tools()`."""
-
-    list = op.get("/mcp")(McpCatalog.list)
-    add = op.post("/mcp", status=201, local={"command": ON_ITS_MACHINE, "env": ON_ITS_MACHINE})(McpCatalog.add)
-    tools = op.get("/mcp/tools")(McpCatalog.tools)
-    survey = op.get("/mcp/survey")(McpCatalog.survey)
-    resources = op.get("/mcp/resources")(McpCatalog.resources)
-    read_resource = op.get("/mcp/resource")(McpCatalog.read_resource)
-    prompts = op.get("/mcp/prompts")(McpCatalog.prompts)
-    get_prompt = op.post("/mcp/prompts")(McpCatalog.get_prompt)
-    forget = op.delete("/mcp/{server_id}")(McpCatalog.forget)
-
-    @op.post("/mcp/call")
-    async def call(self, tool_id: Annotated[str, Len(1, 500)], arguments: JsonObject | None = None) -> str:
-        """Calls a tool directly, without approval, and returns its text (images as JSON): `await lab.mcp.call("time.now", {…})`.
-
-        Raises `NotFoundError` for an unknown tool, `ToolError` when its server cannot be reached or it reports an error.
-        """
-        async with self._connected() as toolbox:
-            tools, problems = await toolbox.survey()
-            down = [server.id for server in self.list() if server.name in {problem.server for problem in problems}]
-            if tool_id.partition(".")[0] not in down and all(tool.id != tool_id for tool in tools):
-                raise NotFoundError(f"There is no tool {tool_id!r}.", "See the ids of all tools: await lab.mcp.tools()")
-            return await toolbox.call(tool_id, dict(arguments or {}))
-
-    def __repr__(self) -> str:
-        """Lists the servers without connecting to them; `await lab.mcp.survey()` checks whether they answer."""
-        listed = [
-            f"  {server.name}  {redact_url(server.url) if server.url else ' '.join(server.command)}"
-            for server in self.list()
-        ]
-        return "\n".join(["MCP servers:", "  lab  (built in)", *listed])

@@ -23,9 +23,9 @@ from timestep_lab.model.errors import DataError, NotFoundError, QueryError, Usag
 from timestep_lab.model.records import Json, TitledGraph
 from timestep_lab.runtime.files.files import PART_BYTES
 from timestep_lab.service import client as decode
-from timestep_lab.service.agents import Mcp
 from timestep_lab.service.client import CONNECT_S, Connection, remote, unsupported_remotely
 from timestep_lab.service.files import Files
+from timestep_lab.service.mcp import Mcp
 from timestep_lab.service.my_data import written_whole
 from timestep_lab.service.traces import Source, Traces, of_traces
 from timestep_lab.store.base import Change, Rows, Topic, in_thread

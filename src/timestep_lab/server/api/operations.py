@@ -21,12 +21,13 @@ from timestep_lab.model.events import Event
 from timestep_lab.server.api.changes import SSE, event_stream
 from timestep_lab.server.fair_reads import FairReads, in_turn
 from timestep_lab.server.labs import CurrentLab, UserLab
-from timestep_lab.service.agents import Agents, Mcp
+from timestep_lab.service.agents import Agents
 from timestep_lab.service.causes import Causes
 from timestep_lab.service.client import PREFIX
 from timestep_lab.service.comparisons import Comparisons
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.files import Files, VectorStores
+from timestep_lab.service.mcp import Mcp
 from timestep_lab.service.models import Models
 from timestep_lab.service.my_data import MyData
 from timestep_lab.service.operation import Operation, operations
