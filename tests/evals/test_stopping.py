@@ -295,10 +295,10 @@ def test_a_look_at_fifteen_pairs_takes_less_than_half_a_millisecond() -> None:
             family.look(row)
         best = math.inf
         for start in range(100, 300, 20):
-            began = time.perf_counter()
+            began = time.thread_time()  # Not the time in which other processes have the processor.
             for row in rows[start : start + 20]:
                 family.look(row)
-            best = min(best, (time.perf_counter() - began) / 20)
+            best = min(best, (time.thread_time() - began) / 20)
         assert best < 0.0005
 
 
