@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.runtime.test_reading_at_once import KINDS, Reader, lab_and_reader, misses, served
+from tests.runtime.test_reading_at_once import KINDS, Reader, lab_and_reader, misses
 
 from timestep_lab.lab.lab import Lab
 
-__all__ = ["lab_and_reader", "served"]
+__all__ = ["lab_and_reader"]
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
 ROUNDS = 24
 
