@@ -62,6 +62,7 @@ def chat(*chunks: Json) -> tuple[bytes, ...]:
 HELLO = chunk({"content": "Hello"})
 ROME_CALL = chunk(call(ROME, index=0, id="c1"))
 END = chunk({}, "tool_calls")
+CALL_TEXT = json.dumps(call(ROME, id="c1")["tool_calls"])
 TWICE = json.dumps(ROME)
 
 CHAT_FORMS = [
@@ -121,6 +122,53 @@ CHAT_FORMS = [
     ), text="Hello"),
     odd("reason_in_every_chunk", *chat(chunk({"content": "Hello"}, "stop"), chunk(call(ROME, index=0, id="c"), "stop")), text="Hello"),
     odd("the_end_several_times", *chat(HELLO, ROME_CALL, END, END, chunk({"content": ""}, "tool_calls"), {"choices": []}), text="Hello"),
+    odd("arguments_that_grow", *chat(
+        chunk(call("", index=0, id="a")), chunk(call(ROME[:5], None, index=0)), chunk(call(ROME[:15], None, index=0)), chunk(call(ROME, None, index=0)), END,
+    )),
+    odd("whole_calls_that_grow", *chat(*(chunk(call(ROME[:end], index=0, id="a")) for end in (1, 5, 5, 15, None, None)), END)),
+    odd("two_calls_that_grow", *chat(
+        *(chunk(call(one[:end], index=0, id=id)) for one, id in ((ROME, "a"), (OSLO, "b")) for end in (5, 15, None)), END,
+    ), places=["Rome", "Oslo"]),
+    odd("calls_that_grow_in_turns", *chat(
+        *(chunk(call(one[:end], None if end > 5 else N, index=index)) for end in (5, 15, 99) for index, one in enumerate((ROME, OSLO))), END,
+    ), places=["Rome", "Oslo"]),
+    odd("arguments_that_grow_before_the_name", *chat(
+        chunk(call(ROME[:5], None, index=0, id="a")), chunk(call(ROME, None, index=0)), chunk(call("", index=0)), END,
+    )),
+    odd("half_a_call_then_the_whole_one_without_a_name", *chat(
+        chunk(call("", index=0, id="a")), chunk(call(ROME[:-1], None, index=1, id=None)), chunk(call(ROME, None, index=1, id=None)), END,
+    )),
+    odd("pieces_that_begin_alike", *chat(
+        chunk(call('{"location": "Rome", "more": "', index=0, id="a")), chunk(call('{', None, index=0)), chunk(call('{ }}"}', None, index=0)), END,
+    )),
+    odd("calls_by_index", *chat(chunk({"tool_calls": {"0": {"id": "a", "function": {"name": N, "arguments": ROME}}, "1": {"name": N, "arguments": OSLO}}}), END), places=["Rome", "Oslo"]),
+    odd("calls_by_index_in_pieces", *chat(
+        chunk({"tool_calls": {"0": call("", id="a")["tool_calls"][0]}}), chunk({"tool_calls": {"1": call("", id="b")["tool_calls"][0]}}),
+        chunk({"tool_calls": {"0": {"function": {"arguments": ROME}}}}), chunk({"tool_calls": {"1": {"function": {"arguments": OSLO}}}}), END,
+    ), places=["Rome", "Oslo"]),
+    odd("calls_by_id", *chat(chunk({"tool_calls": {"call_a": call(ROME)["tool_calls"][0], "call_b": call(OSLO)["tool_calls"][0]}}), END), places=["Rome", "Oslo"]),
+    odd("arguments_by_name", *chat(chunk({"tool_calls": {N: {"location": "Rome"}}}), END)),
+    odd("calls_as_text", *chat(HELLO, chunk({"tool_calls": json.dumps(call(ROME, id="a")["tool_calls"] + call(OSLO, id="b")["tool_calls"])}), END), places=["Rome", "Oslo"], text="Hello"),
+    odd("calls_as_text_in_pieces", *chat(*(chunk({"tool_calls": part}) for part in (CALL_TEXT[:9], CALL_TEXT[9:40], CALL_TEXT[40:])), END)),
+    odd("calls_as_texts_in_a_list", *chat(chunk({"tool_calls": [CALL_TEXT]}), END)),
+    odd("calls_in_a_list_in_a_list", *chat(chunk({"tool_calls": [call(ROME, id="a")["tool_calls"], call(OSLO, id="b")["tool_calls"]]}), END), places=["Rome", "Oslo"]),
+    odd("function_as_text", *chat(chunk({"tool_calls": [{"index": 0, "id": "a", "function": json.dumps({"name": N, "arguments": ROME})}]}), END)),
+    odd("function_as_its_name", *chat(chunk({"tool_calls": [{"index": 0, "id": "a", "function": N, "arguments": ROME}]}), END)),
+    odd("function_in_a_list", *chat(chunk({"tool_calls": [{"index": 0, "id": "a", "function": [{"name": N, "arguments": ROME}]}]}), END)),
+    odd("input", *chat(chunk({"tool_calls": [{"index": 0, "id": "a", "name": N, "input": {"location": "Rome"}}]}), END)),
+    odd("deprecated_call_as_text", *chat(chunk({"function_call": json.dumps({"name": N, "arguments": ROME})}), END)),
+    odd("call_as_a_content_part", *chat(chunk({"content": [{"type": "text", "text": "Hello"}, {"type": "tool_use", "id": "a", "name": N, "input": {"location": "Rome"}}]}), END), text="Hello"),
+    odd("the_same_call_under_a_second_index", *chat(ROME_CALL, chunk(call(ROME, index=1, id="c1")), chunk(call(OSLO, index=2, id="c2")), END), places=["Rome", "Oslo"]),
+    odd("the_same_call_in_pieces_under_a_second_index", *chat(
+        *(chunk(call(part, name, index=index, id=id)) for index in (0, 1) for part, name, id in (("", N, "c1"), (ROME[:5], None, None), (ROME[5:], None, None))), END,
+    )),
+    odd("the_same_call_twice_in_one_chunk", *chat(chunk({"tool_calls": [*call(ROME, index=0, id="c1")["tool_calls"], *call(ROME, index=1, id="c1")["tool_calls"]]}), END)),
+    odd("a_call_that_grows_under_further_indexes", *chat(*(chunk(call(ROME[:end], index=index, id="c1")) for index, end in enumerate((0, 5, 15, None))), END)),
+    odd("other_calls_with_the_same_id", *chat(
+        chunk(call("", index=0, id="0")), chunk(call(ROME, None, index=0)), chunk(call("", index=1, id="0")), chunk(call(OSLO, None, index=1)), END,
+    ), places=["Rome", "Oslo"]),
+    odd("the_same_call_with_another_id", *chat(ROME_CALL, chunk(call(ROME, index=1, id="c2")), END), places=["Rome", "Rome"]),
+    odd("an_id_for_each_piece", *chat(*(chunk(call(part, index=0, id=f"id{part}")) for part in (ROME[:8], ROME[8:14], ROME[14:])), END)),
     odd("no_error_in_every_chunk", *chat({**HELLO, "error": None}, {**ROME_CALL, "error": None}, {**END, "error": {}}), text="Hello"),
 ]  # fmt: skip
 
@@ -164,6 +212,10 @@ ANTHROPIC_FORMS = [
     odd("input_encoded_twice", BEGUN, *use(0, json.dumps(ROME)), *ENDED),
     odd("name_with_spaces", BEGUN, *use(0, ROME, name=f" {N} "), *ENDED),
     odd("a_delta_without_a_delta", BEGUN, *use(0, ROME), ENDED[0], event("message_delta", usage={"output_tokens": 5}), ENDED[1]),
+    odd("input_that_grows", BEGUN, *block(0, {"type": "tool_use", "id": "t1", "name": N, "input": {}}, *(
+        {"type": "input_json_delta", "partial_json": ROME[:end]} for end in (5, 15, None))), *ENDED),
+    odd("the_same_call_under_a_second_index", BEGUN, *use(0, ROME), *use(1, ROME), *use(2, OSLO, "t2"), *ENDED, places=PLACES),
+    odd("other_calls_with_the_same_id", BEGUN, *use(0, ROME), *use(1, OSLO), *ENDED, places=PLACES),
     odd("openais_end", BEGUN, *words(0), *use(1, ROME), *ENDED, DONE, text="Hello"),
     odd("neither_beginning_nor_stops", words(0)[0], words(0)[1], use(1, ROME)[0], use(1, ROME)[1], *ENDED, text="Hello"),
 ]  # fmt: skip
@@ -290,6 +342,31 @@ async def test_an_odd_stream_is_read_as_it_was_meant_and_goes_back_as_such(
     ]  # fmt: skip
     if text:
         assert said_to(server.requests[1].body) == text
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("given", [f"{N}(Rome)", CALL_TEXT[:-5], 7, [7], {"then": ROME}, {"x": {"y": 1}}], ids=str)
+async def test_calls_in_no_known_form_are_told_in_words(
+    server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router], given: Json, streamed: bool
+) -> None:
+    whole = {
+        "object": "chat.completion",
+        **chunk(None, "tool_calls", message={"role": "assistant", "tool_calls": given}),
+    }
+    sent = chat(chunk({"tool_calls": given}), END) if streamed else (json.dumps(whole).encode(),)
+    server = server_for(CHAT.protocol).will(Raw(sent))
+    with pytest.raises(ProviderError, match=r"tool calls are in no form that can be read: .+") as raised:
+        await ask(router_for(CHAT.configure(server.url), NO_RETRY).get_model(CHAT.model))
+    words = given if isinstance(given, str) else json.dumps(given)
+    assert words.strip("[]") in raised.value.message
+
+
+async def test_an_answer_that_ends_for_calls_and_has_none_is_an_error(
+    server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router]
+) -> None:
+    server = server_for(CHAT.protocol).will(Raw(chat(chunk({"toolCalls": call(ROME)["tool_calls"]}), END)))
+    with pytest.raises(ProviderError, match="tool calls are in no form that can be read: there is none"):
+        await ask(router_for(CHAT.configure(server.url), NO_RETRY).get_model(CHAT.model))
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ from openai.types.responses.response_usage import InputTokensDetails, OutputToke
 
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Usage
-from timestep_lab.runtime.stream_items import CUT_SHORT
+from timestep_lab.runtime.stream_items import CUT_SHORT, INVALID_JSON, arguments_object
 
 # --- Unique ids for output items, whatever the wrapped model does
 #
@@ -140,6 +140,52 @@ def decoded_arguments(arguments: str) -> str:
         return arguments
 
 
+def is_json_object(arguments: str) -> bool:
+    return bool(arguments) and INVALID_JSON not in arguments_object(decoded_arguments(arguments))
+
+
+class Arguments:
+    """A call's arguments, joined from pieces.
+
+    A piece continues the one before, but some servers send everything so far in each (gateways of DeepSeek and Qianfan, SGLang with
+    MiniMax). A piece that begins with all of the one before is therefore held back until the next. Only if the joined pieces are no JSON
+    object and the last one is, the last one is what was meant.
+    """
+
+    def __init__(self) -> None:
+        self._joined = self._passed_on = ""
+        self._last: str | None = ""
+        """The last piece, as long as each began with the one before."""
+
+    def add(self, piece: str) -> str:
+        """Returns what can be passed on. Nothing of JSON that is encoded once more, before it is complete."""
+        if not piece:
+            return ""
+        grew = bool(self._last) and piece.startswith(str(self._last))
+        self._last = piece if grew or not self._joined else None
+        self._joined += piece
+        return "" if grew or self._joined.lstrip().startswith('"') else self._untold(self._joined)
+
+    def sent(self) -> str:
+        """Returns the arguments so far, as they were sent."""
+        if (
+            self._last
+            and self._last != self._joined
+            and not is_json_object(self._joined)
+            and is_json_object(self._last)
+        ):
+            return self._last
+        return self._joined
+
+    def rest(self) -> str:
+        """Returns what is left to pass on when the call is complete."""
+        return self._untold(decoded_arguments(self.sent()))
+
+    def _untold(self, arguments: str) -> str:
+        rest, self._passed_on = arguments.removeprefix(self._passed_on), arguments
+        return rest
+
+
 Event = Any
 """One of the `openai.types.responses` stream events."""
 Events = Iterator[Event]
@@ -163,6 +209,12 @@ class Emitter:
         self._open: Any = None
         self._open_calls: list[Any] = []
         """Calls that stay open while other items arrive."""
+        self._arguments: dict[str, Arguments] = {}
+        """Arguments of calls, by item id."""
+        self._first_with: dict[str, Any] = {}
+        """The first call with each of the provider's ids."""
+        self._again: list[tuple[Any, Any]] = []
+        """Later calls with such an id, and the first one. They are held back until it is known whether they repeat it."""
         self._half = ""
         """First half of a surrogate pair that a server split."""
 
@@ -282,22 +334,28 @@ class Emitter:
             arguments="",
             status="in_progress",
         )
-        yield from self._switch_to(call)
-        if stays_open:
-            self._open_calls.append(call)
-            self._open = None
+        self._arguments[str(call.id)] = Arguments()
+        first = self._first_with.setdefault(call_id, call) if call_id and stays_open else call
+        if first is not call:
+            self._again.append((call, first))
+        else:
+            yield from self._switch_to(call)
+            if stays_open:
+                self._open_calls.append(call)
+                self._open = None
         yield from self.arguments(arguments, call)
         return call
 
     def arguments(self, delta: str, call: Any = None) -> Events:
-        """Emits arguments of `call`, by default of the most recently opened one. Those encoded twice are emitted once they are complete."""
+        """Emits arguments of `call`, by default of the most recently opened one."""
         item = self._open if call is None else call
-        if delta:
-            item.arguments += delta
-        if delta and not item.arguments.lstrip().startswith('"'):
-            yield from self._arguments_delta(item, delta)
+        if any(item is held for held, _ in self._again):
+            self._arguments[item.id].add(delta)
+        elif more := self._arguments[item.id].add(delta):
+            yield from self._arguments_delta(item, more)
 
     def _arguments_delta(self, item: Any, delta: str) -> Events:
+        item.arguments += delta
         yield self._say(
             ResponseFunctionCallArgumentsDeltaEvent,
             type="response.function_call_arguments.delta",
@@ -310,6 +368,8 @@ class Emitter:
     def finish(self, usage: Usage | None, stop_reason: str, metadata: Mapping[str, str] | None = None) -> Events:
         """Ends the answer. `usage` is None when the provider reported none."""
         yield from self._close("incomplete" if stop_reason in CUT_SHORT else "completed")
+        for call, first in self._again:
+            yield from self._told_again(call, first)
         for call in self._open_calls:
             yield from self._close_item(call)
         usage_block = None if usage is None else response_usage(usage)
@@ -322,6 +382,21 @@ class Emitter:
         yield self._say(ResponseCompletedEvent, type="response.completed", response=done, sequence_number=self._next())
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _told_again(self, call: Any, first: Any) -> Events:
+        """Opens a call with the id of an earlier one, unless it is the same again: LocalAI sends a call under several indexes, first without
+        its arguments or with some of them. Other servers give different calls the same id."""
+        said, before = self._arguments[call.id].sent(), self._arguments[first.id].sent()
+        if call.name == first.name and before.startswith(said) and (said == before or not is_json_object(said)):
+            return
+        if call.name == first.name and said.startswith(before) and not is_json_object(before):
+            yield from self.arguments(said.removeprefix(before), first)
+            return
+        yield from self._switch_to(call)
+        self._open = None
+        self._open_calls.append(call)
+        self._arguments[call.id] = Arguments()
+        yield from self._arguments_delta(call, self._arguments[call.id].add(said))
 
     def _whole_characters(self, delta: str) -> str:
         """Joins a surrogate pair that a server writing `\\ud83d\\ude00` split into two deltas: the first half waits for the second."""
@@ -422,9 +497,8 @@ class Emitter:
             yield from self._close_part()
             item.status = status
         elif item.type == "function_call":
-            if item.arguments.lstrip().startswith('"'):
-                item.arguments = decoded_arguments(item.arguments)
-                yield from self._arguments_delta(item, item.arguments)
+            if rest := self._arguments[item.id].rest():
+                yield from self._arguments_delta(item, rest)
             item.arguments = item.arguments or "{}"
             item.status = "completed"
             yield self._say(ResponseFunctionCallArgumentsDoneEvent, 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents import UserError
@@ -22,7 +21,6 @@ from openai._streaming import ServerSentEvent, SSEDecoder
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
-    NAMELESS,
     THINK_TAGS,
     AdapterModel,
     CallIds,
@@ -32,6 +30,7 @@ from timestep_lab.runtime.adapters.base import (
     between_tags,
     results_as_text,
 )
+from timestep_lab.runtime.adapters.chat_calls import ChatCalls, as_index, as_object, as_objects
 from timestep_lab.runtime.adapters.clients import (
     IDS,
     REASONING,
@@ -43,7 +42,7 @@ from timestep_lab.runtime.adapters.clients import (
     json_or_error,
     json_values,
 )
-from timestep_lab.runtime.emitter import Emitter, Events, decoded_arguments, provider_call_id
+from timestep_lab.runtime.emitter import Emitter, Events, provider_call_id
 from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.stream_items import (
     ANY_MODEL,
@@ -70,6 +69,8 @@ _FAILED = (
 )  # fmt: skip
 """Finish reasons of servers that failed: OpenRouter's, those of the servers behind it, SGLang's, DeepSeek's and Gemini's."""
 _KEEP_ALIVE = ("ping", "heartbeat", "keepalive", "keep-alive")
+_CALL_PARTS = ("tool_use", "tool_call", "function_call")
+"""Content parts that are calls, from gateways to other APIs."""
 AS_PARTS = "thinking"
 """A form of reasoning, besides field names and opening tags."""
 _AROUND = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
@@ -102,7 +103,7 @@ class ChatCompletionsModel(AdapterModel):
             try:
                 async for chunk in stream:
                     with self.reading():
-                        for one in _objects(chunk):  # Gemini sends errors in a list
+                        for one in as_objects(chunk):  # Gemini sends errors in a list
                             if one.get("error") or (one.get("object") == "error" and "choices" not in one):
                                 raise APIError(str(one.get("message")), stream.response.request, body=one)
                             for event in answer.read(one):
@@ -110,8 +111,7 @@ class ChatCompletionsModel(AdapterModel):
             except APIConnectionError:
                 if not answer.is_whole(done=stream.done):
                     raise
-        failed = answer.failed or (None if answer.is_whole(done=stream.done) else answer.unread)
-        if failed:
+        if failed := answer.fault(done=stream.done):
             raise APIError("The answer failed.", stream.response.request, body=failed)
         for event in answer.end(done=stream.done):
             yield event
@@ -275,23 +275,6 @@ def _as_sent(item: dict[str, Any], ids: CallIds | None) -> dict[str, Any]:
     return sent
 
 
-@dataclass
-class _Call:
-    """A call assembled from deltas. It is emitted once its name is certain."""
-
-    index: int | None
-    id: str
-    name: str = ""
-    arguments: str = ""
-    empty: str = ""
-    """`{}` that arrived before any arguments: the arguments if nothing follows, otherwise a placeholder."""
-    named_again: str = ""
-    """A name that was repeated after complete arguments: a new call starts if arguments follow."""
-    extras: dict[str, Any] = field(default_factory=dict)
-    """Data that the server expects back with the call, such as Gemini's signature of the thought that led to it."""
-    item: Any = None
-
-
 class ChatAnswer:
     """Converts chunks to events. Several calls can be open at once, with text between their deltas."""
 
@@ -299,17 +282,15 @@ class ChatAnswer:
         """`names` are the functions that the model may call."""
         self._emit = emitter
         self._model = model
-        self._names = names
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
-        self._calls: list[_Call] = []
+        self._calls = ChatCalls(emitter, names)
         self._said_anything = False
         self._tags = ThinkTags()
         self._extras: dict[str, list[dict[str, Any]]] = {}
         """Further reasoning data of the message, sent back with the calls that it led to."""
         self._in_messages: str | None = ""
         """Text read from messages; None once deltas had content."""
-        self._deprecated_call = False
         self._place: int | None = None
         """Index of the choice that is read; others are ignored."""
         self.failed: Any = None
@@ -320,53 +301,52 @@ class ChatAnswer:
     def read(self, chunk: Any) -> Events:
         """Reads one `chat.completion.chunk` as JSON. Servers may omit any field, or send null."""
         self._count(chunk.get("usage"))
-        if groq := _object(chunk.get("x_groq")):
+        if groq := as_object(chunk.get("x_groq")):
             self._count(groq.get("usage"))
             self.failed = groq.get("error") or self.failed
-        choices = _objects(chunk.get("choices"))
+        choices = as_objects(chunk.get("choices"))
         if not choices and "usage" not in chunk and "created" not in chunk:
             self.unread = dict(chunk) or self.unread
         places = (None, self._place)
-        choice = next((one for one in choices if self._place is None or _index(one.get("index")) in places), None)
+        choice = next((one for one in choices if self._place is None or as_index(one.get("index")) in places), None)
         if choice is None:
             return
-        self._place = _index(choice.get("index")) if self._place is None else self._place
+        self._place = as_index(choice.get("index")) if self._place is None else self._place
         self._count(choice.get("usage"))
         self._end_of(choice)
         given = choice.get("delta") or choice.get("text")
-        delta = {"content": given} if isinstance(given, str) else _object(given)
+        delta = {"content": given} if isinstance(given, str) else as_object(given)
         if self._in_messages is not None or "message" in choice:
             if any(delta.get(name) for name in ("content", "tool_calls", "function_call", *REASONING_FIELDS)):
                 self._in_messages = None
-            elif message := _object(choice.get("message")):
+            elif message := as_object(choice.get("message")):
                 delta = self._untold(message)
         field = next((name for name in REASONING_FIELDS if _is_text(delta.get(name))), "")
         thought = delta.get(field, "")
         for name in MESSAGE_EXTRAS:
-            told = "".join([self._fragment(name, detail) for detail in _objects(delta.get(name))])
+            told = "".join([self._fragment(name, detail) for detail in as_objects(delta.get(name))])
             thought = thought or told
         if thought:
             yield from self._thought(thought, field)
-        google = _object(_object(delta.get("extra_content")).get("google"))
+        google = as_object(as_object(delta.get("extra_content")).get("google"))
         yield from self._content(delta.get("content"), is_thought=google.get("thought") is True)
         if refusal := delta.get("refusal"):
             self._said_anything = True
             yield from self._emit.refusal(refusal)
-        for note in _objects(delta.get("annotations")):
-            if cited := _object(note.get("url_citation")):
+        for note in as_objects(delta.get("annotations")):
+            if cited := as_object(note.get("url_citation")):
                 yield from self._emit.annotation(
                     cited.get("url", ""), cited.get("title", ""), cited.get("start_index"), cited.get("end_index")
                 )
-        pieces = _objects(delta.get("tool_calls"))
-        for place, piece in enumerate(pieces):
-            nowhere = piece.get("index") is None and len(pieces) > 1
-            yield from self._tool_piece({**piece, "index": place} if nowhere else piece)
-        asked = _object(
-            delta.get("function_call")
-        )  # the deprecated form of a single call, which gateways send beside the other
-        if asked and (self._deprecated_call or not self._calls):
-            self._deprecated_call = True
-            yield from self._tool_piece({"function": asked})
+        calls, call = delta.get("tool_calls"), delta.get("function_call")
+        if calls or call:
+            yield from self._called(self._calls.read(calls))
+            yield from self._calls.read_deprecated(call)
+
+    def _called(self, calls: Events) -> Events:
+        self._said_anything = True
+        yield from self._told(self._tags.end())
+        yield from calls
 
     def _untold(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns what is new in a message that was sent beside deltas, at their end, or in their place: whole, in pieces, or growing."""
@@ -383,7 +363,7 @@ class ChatAnswer:
 
     def _count(self, used_by_server: object) -> None:
         """Records usage, which may come with every chunk, or as zeros after the real one."""
-        if (counted := _usage(_object(used_by_server))) and not (
+        if (counted := _usage(as_object(used_by_server))) and not (
             self._usage and counted.input_tokens == counted.output_tokens == 0
         ):
             self._usage = counted
@@ -413,21 +393,24 @@ class ChatAnswer:
         """Returns whether the answer is complete. `done`: the server sent the end marker."""
         return self._finish_reason is not None or (done and self._said_anything and self.unread is None)
 
+    def fault(self, *, done: bool) -> Any:
+        """Returns the server's error, or what could not be read of its answer; None for an answer."""
+        if self.failed or not self.is_whole(done=done):
+            return self.failed or self.unread
+        unread = self._calls.unread or (self._ended_as == "tool_calls" and not self._said_anything and "there is none")
+        return {"message": f"its tool calls are in no form that can be read: {unread}"} if unread else None
+
+    @property
+    def _ended_as(self) -> str:
+        told = (self._finish_reason or ("tool_calls" if self._calls else "incomplete")).partition(":")[0].lower()
+        return _STOP_REASONS.get(told, told)
+
     def end(self, *, done: bool) -> Events:
         yield from self._told(self._tags.end())
         if not self.is_whole(done=done):
             return  # cut off: the reader sees that nothing completed
-        for call in self._calls:
-            if call.item is None:  # without a name, the model is told that the tool does not exist
-                call.name = call.name or NAMELESS
-                yield from self._open(call)
-            if not call.arguments:
-                yield from self._emit.arguments(call.empty, call.item)
-            extras = {**call.extras, **(self._extras if call is self._calls[0] else {})}
-            if extras:
-                call.item.provider_data = {"model": self._model, **extras}
-        told = (self._finish_reason or ("tool_calls" if self._calls else "incomplete")).partition(":")[0].lower()
-        reason = _STOP_REASONS.get(told, told)
+        yield from self._calls.end({"model": self._model, **self._extras} if self._extras else {}, self._model)
+        reason = self._ended_as
         if reason == "content_filter" and not self._said_anything:
             yield from self._emit.refusal(WITHHELD)
         yield from self._emit.finish(self._usage, reason)
@@ -443,7 +426,7 @@ class ChatAnswer:
             self._said_anything = self._said_anything or (bool(content) and not is_thought)
             yield from self._told(self._tags.read(content), is_thought=is_thought)
             return
-        for part in content if isinstance(content, list) else _objects(content):
+        for part in content if isinstance(content, list) else as_objects(content):
             if isinstance(part, str):
                 yield from self._content(part)
             elif not isinstance(part, Mapping):
@@ -452,6 +435,8 @@ class ChatAnswer:
                 inner = part.get("thinking") or part.get("summary") or part.get("text") or ""
                 if thought := inner if isinstance(inner, str) else "".join(str(one.get("text") or "") for one in inner):
                     yield from self._thought(thought, AS_PARTS)
+            elif part.get("type") in _CALL_PARTS:
+                yield from self._called(self._calls.read(part))
             else:
                 yield from self._content(part.get("text") or part.get("value") or "")
 
@@ -462,98 +447,6 @@ class ChatAnswer:
                 yield from self._thought(text, self._tags.opening or "reasoning_content")
             else:
                 yield from self._emit.text(text)
-
-    def _tool_piece(self, piece: Mapping[str, object]) -> Events:
-        self._said_anything = True
-        yield from self._told(self._tags.end())
-        function = _object(piece.get("function")) or piece  # Cloudflare sends name and arguments in the call itself
-        name = self._bare(str(function.get("name") or ""))
-        arguments = _arguments(function.get("arguments", function.get("parameters")))
-        call = self._call_of(piece, name, arguments)
-        self._name(call, name)
-        call.named_again = name if not arguments and _whole(call.arguments) else ""
-        call.extras |= {name: piece[name] for name in CALL_EXTRAS if piece.get(name)}
-        if arguments == call.arguments and (name or _whole(arguments)):
-            arguments = ""  # the whole call, or all of its arguments, were repeated
-        if not call.arguments and arguments.strip() in ("{}", '""', "null"):
-            call.empty, arguments = arguments, ""
-        call.arguments += arguments
-        if call.item is not None:
-            yield from self._emit.arguments(arguments, call.item)
-        elif call.name and (call.arguments or self._is_sure(call.name)):
-            yield from self._open(call)
-
-    def _bare(self, name: str) -> str:
-        """Returns a name without the namespace and the markers of the format in which OpenAI's and Kimi's models write calls."""
-        name = name.partition("<|")[0].strip()
-        inner = name.removeprefix("functions.")
-        return inner if inner in self._names and name not in self._names else name
-
-    def _name(self, call: _Call, piece: str) -> None:
-        """Merges a delta of a name: servers send it complete (once or in every delta), in pieces, or cumulatively; known names decide."""
-        if call.item is not None or not piece or (piece == call.name and piece in self._names):
-            return
-        joined = call.name + piece
-        if any(name.startswith(joined) for name in self._names):
-            call.name = joined
-        elif call.name not in self._names:
-            call.name = piece if piece in self._names or piece.startswith(call.name) else joined
-
-    def _is_sure(self, name: str) -> bool:
-        """Returns whether the name is complete, so that the call can be emitted before its arguments."""
-        return name in self._names and not any(other.startswith(name) for other in self._names if other != name)
-
-    def _open(self, call: _Call) -> Events:
-        call.item = yield from self._emit.tool_call(call.name, call.id, call.arguments, stays_open=True)
-
-    def _call_of(self, piece: Mapping[str, object], name: str, arguments: str) -> _Call:
-        """Returns the call that a delta belongs to: the one with its index. Where a server uses one index for all calls, or none, a new id
-        starts a new call, and so does a name with other arguments after complete ones. A delta with neither a known index nor an id nor
-        a name belongs to the last call, if the server omits the index or counts deltas or functions."""
-        index, given = _index(piece.get("index")), str(piece["id"] if piece.get("id") is not None else "")
-        known = [call for call in self._calls if call.index == index]
-        newest = self._calls[-1] if self._calls else None
-        is_open = newest is not None and not _whole(newest.arguments)
-        if newest and not (known or given or name) and (is_open or None in (index, newest.index)):
-            return newest
-        same = [call for call in self._calls if given and call.id == given]
-        known = [call for call in known if call in same] or known or ([] if name and index is not None else same)
-        again = ""
-        if newest and known:
-            last = known[-1]
-            is_whole, other_id = _whole(last.arguments), bool(given and last.id and given != last.id)
-            more = is_whole and arguments.strip() not in ("", last.arguments.strip())
-            if more and is_open and not (name or other_id or last.named_again):
-                return newest
-            told = last.item is not None and name in self._names
-            other_name = last.name not in ("", name) and (is_whole or told)
-            if not (name and (more or other_id or other_name)) and not (more and (other_id or last.named_again)):
-                last.id = last.id or given
-                return last
-            again = last.named_again
-        self._calls.append(_Call(index, given, again))
-        return self._calls[-1]
-
-
-def _whole(arguments: str) -> bool:
-    return bool(arguments) and INVALID_JSON not in arguments_object(decoded_arguments(arguments))
-
-
-def _index(given: Any) -> int | None:
-    """Returns a number, which some servers send as text or as a fraction. Bedrock's gateway counts from -1."""
-    try:
-        return int(given)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _object(given: object) -> Mapping[str, Any]:
-    return given if isinstance(given, Mapping) else {}
-
-
-def _objects(given: object) -> list[Mapping[str, Any]]:
-    """Returns the objects of a list; a single object becomes a list."""
-    return [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, Mapping)]
 
 
 def _is_text(given: object) -> bool:
@@ -569,13 +462,6 @@ def _count(counted: Mapping[str, object], *names: str) -> int | None:
     return None
 
 
-def _arguments(given: object) -> str:
-    """Returns arguments as text, as the API specifies; some servers send an object."""
-    if given is None or isinstance(given, str):
-        return given or ""
-    return json.dumps(given, ensure_ascii=False)
-
-
 def _usage(counted: Mapping[str, object]) -> Usage | None:
     """Returns the usage; None when neither input nor output was counted."""
     read, written = (
@@ -584,7 +470,7 @@ def _usage(counted: Mapping[str, object]) -> Usage | None:
     )
     if read is None and written is None:
         return None
-    into, out = _object(counted.get("prompt_tokens_details")), _object(counted.get("completion_tokens_details"))
+    into, out = as_object(counted.get("prompt_tokens_details")), as_object(counted.get("completion_tokens_details"))
     cached = _count(into, "cached_tokens"), _count(counted, "cached_tokens", "prompt_cache_hit_tokens")
     return Usage(
         requests=1, input_tokens=read or 0, output_tokens=written or 0, cached_tokens=cached[0] or cached[1] or 0,

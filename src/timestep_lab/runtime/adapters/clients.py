@@ -373,9 +373,6 @@ def _one_chunk(said: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a `chat.completion` as one chunk."""
     choice = dict(said["choices"][0])
     delta = dict(choice.pop("message", None) or {})
-    calls = [{"index": place, **call} for place, call in enumerate(delta.pop("tool_calls", None) or ())]
-    if calls:
-        delta["tool_calls"] = calls
     return {**said, "object": "chat.completion.chunk", "choices": [{**choice, "delta": delta}]}
 
 
