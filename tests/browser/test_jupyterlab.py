@@ -63,6 +63,23 @@ def test_a_run_is_followed_live_and_remains_readable_without_kernel(jupyterlab: 
     expect(static_copy).to_contain_text("handed off from Personal Assistant")
 
 
+def test_a_layout_of_views_remains_readable_without_kernel(jupyterlab: JupyterLab, pages: Pages) -> None:
+    trace = "trace = TraceView(source, next(iter(source.rows)))\n"
+    layout = f"from ipywidgets import HBox, VBox\n{trace}VBox([HBox([trace]), TraceExplorer(source)])"
+    notebook = jupyterlab.open(pages, "restarted", [SETUP, layout])
+    notebook.run_all()
+    expect(notebook.page.locator(".tl-list-row")).to_have_count(20)
+    expect(notebook.page.locator("[data-tl-static]").locator("visible=true")).to_have_count(0)
+    notebook.save_and_stop()
+    notebook.page.context.close()
+    again = jupyterlab.open(pages, "restarted", []).page
+    instead_of_the_layout = again.locator(".jp-OutputArea-output.jupyter-widgets")
+    expect(instead_of_the_layout).to_have_text("Error displaying widget: model not found", timeout=60_000)
+    expect(instead_of_the_layout).to_be_hidden()
+    pages.faults[:] = [fault for fault in pages.faults if "widget model not found" not in fault]  # JupyterLab's own.
+    expect(again.locator("[data-tl-static]").locator("visible=true")).to_have_count(2)
+
+
 def test_a_trace_is_drawn_while_its_cell_still_runs(jupyterlab: JupyterLab, pages: Pages) -> None:
     big = "from tests.ui.sample_traces import big_trace\nrow, spans = weather_run(78, utc_now())\nsource.add(row, spans)\n"
     big += "source.spans_of[row['trace_id']] = big_trace(5_000)\n"

@@ -1,4 +1,4 @@
-"""A kernel as notebooks have it: what an interrupt does, and what a forgotten `await` shows."""
+"""A kernel as notebooks have it: what an interrupt does, what a forgotten `await` shows, and what is saved of a layout of views."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from jupyter_client.manager import KernelManager, start_new_kernel
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 SLOW = "'hi', model='demo/slow?ttft=30000'"
 WAITING = [
     f"await lab.run({SLOW})",
@@ -38,7 +39,7 @@ class Kernel:
                 self.manager.interrupt_kernel()
             elif message["content"].get("execution_state") == "idle":
                 return time.monotonic() - began, shown
-            elif message["msg_type"] in ("error", "execute_result"):
+            elif message["msg_type"] in ("error", "execute_result", "display_data"):
                 shown.append(message["content"])
 
 
@@ -55,7 +56,7 @@ def kernel() -> Iterator[Kernel]:
 
 @pytest.mark.parametrize("code", WAITING)
 def test_an_interrupt_ends_a_waiting_cell_at_once_and_leaves_one_line(kernel: Kernel, code: str) -> None:
-    took, [error] = kernel.run(f"print('waiting', flush=True)\n{code}", interrupt=True)
+    took, [*_, error] = kernel.run(f"print('waiting', flush=True)\n{code}", interrupt=True)
     assert took < 5
     assert error["ename"] == "CancelledError"
     assert error["traceback"] == ["Interrupted. Completed work is kept."]
@@ -72,3 +73,30 @@ def test_an_await_that_was_forgotten_is_told_where_its_result_is_used(kernel: Ke
         _, [error] = kernel.run(code)
         assert error["ename"] == "TypeError"
         assert error["evalue"].endswith("Write: await lab.run(…)")
+
+
+LAYOUTS = {
+    "VBox([lab.traces, lab.chat()])": 2,
+    "Tab([HBox([IntSlider(), lab.traces]), VBox([lab.traces.widget, lab.traces])])": 1,
+    "Card(slots={'body': [HBox([lab.traces])]})": 1,
+    "lab.traces.widget": 1,
+}
+CARD = """
+import traitlets
+from ipywidgets import *
+class Card(DOMWidget):
+    "A container of another library."
+    _view_name = traitlets.Unicode("Card").tag(sync=True)
+    slots = traitlets.Dict().tag(sync=True, **widget_serialization)
+"""
+
+
+def test_a_layout_of_widgets_is_followed_by_the_static_copies_of_the_views_in_it(kernel: Kernel) -> None:
+    kernel.run(CARD)
+    for code, views in LAYOUTS.items():
+        _, [layout, *copies] = kernel.run(code)
+        assert WIDGET in layout["data"], code
+        assert ["data-tl-static" in copy["data"]["text/html"] for copy in copies] == [True] * views, code
+    _, [slider] = kernel.run("VBox([IntSlider()])")
+    assert list(slider["data"]) == ["text/plain", WIDGET], "a layout without views is left alone"
+    assert "execution_count" in slider

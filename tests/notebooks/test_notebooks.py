@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 
 from timestep_lab.runtime.adapters import local as local_weights
 
@@ -60,3 +61,24 @@ def test_a_notebook_that_ran_where_nobody_looks_carries_the_static_copies_alone(
     assert [len(outputs) for outputs in shown] == [1, 1]
     assert all("data-tl-static" in data["text/html"] for [data] in shown)
     assert len(nbformat.writes(notebook)) < 20_000
+
+
+def test_a_layout_that_ran_where_nobody_looks_carries_static_copies_and_no_modules_of_its_views() -> None:
+    cells = [
+        "from ipywidgets import *\nfrom timestep_lab import Lab\nlab = Lab(':memory:')",
+        "HBox([IntSlider(), lab.traces, lab.chat()])",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, store_widget_state=True).execute()
+    layout, *copies = [output.data for output in notebook.cells[1].outputs]
+    assert (
+        layout[VIEWS_ONLY]["model_id"]
+        in notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    )
+    assert ["data-tl-static" in data["text/html"] for data in copies] == [True, True]
+    assert len(nbformat.writes(notebook)) < 30_000
+    # A notebook that was saved by JupyterLab has no widgets in it: only the copies are left, and nothing is said of them.
+    del notebook.metadata["widgets"]
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert page.count("data-tl-static=") == 2
+    assert VIEWS_ONLY not in page

@@ -8,7 +8,7 @@ import os
 import re
 import types
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,7 +30,7 @@ from timestep_lab.ui.view import View
 # to the saved output; running the cell again does.
 #
 # If the kernel is gone, JupyterLab shows "Error displaying widget" instead of the widget; the static copy hides that, too. Hosts without
-# HTML show the same static copy as text.
+# HTML show the same static copy as text. A layout of ipywidgets is followed by the static copies of the views in it.
 
 
 REFRESH_S = 0.5
@@ -38,9 +38,12 @@ MOST_CELL = 60
 """Maximum number of characters of a table cell on a terminal."""
 _CELL = re.compile(r"<(t[dh])\b([^>]*)>")
 _TO_THE_RIGHT = re.compile(r"align=['\"]?right|class=['\"]n\b")
-_NO_ERROR_ABOVE = ".jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets):has(+ .jp-OutputArea-child [data-tl-static]){display:none}"
-"""Hides JupyterLab's message for a widget without a model, directly above a static copy. Where styles are not trusted,
-widgets are not shown either.
+_NO_ERROR_ABOVE = (
+    ".jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets):not(:has(> .jupyter-widgets > *))"
+    ":has(+ .jp-OutputArea-child [data-tl-static]){display:none}"
+)
+"""Hides JupyterLab's message for a widget without a model, a text without elements, directly above a static copy. Where
+styles are not trusted, widgets are not shown either.
 """
 _displays: weakref.WeakKeyDictionary[View, list[str]] = weakref.WeakKeyDictionary()
 _due: weakref.WeakSet[View] = weakref.WeakSet()
@@ -81,9 +84,9 @@ def plain_text(page: str) -> str:
 
 def display_static(view: View) -> None:
     """Display the view's static copy as a separate output."""
-    from IPython.display import display as show
+    from IPython.display import display
 
-    handle = show(_bundle(view), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    handle = display(_bundle(view), raw=True, display_id=True)  # type: ignore[no-untyped-call]
     if handle is not None:
         _displays.setdefault(view, []).append(handle.display_id)
 
@@ -183,13 +186,17 @@ class _Reader(HTMLParser):
             self.lines.append("  ".join(cells).rstrip())
 
 
+_NOTHING = "export default {}"
+"""The module of a widget that nobody looks at; its static copy follows."""
+
+
 @cache
-def _widget_class(stem: str) -> type[Any]:
+def _widget_class(stem: str, somebody_looks: bool) -> type[Any]:
     import anywidget
     import traitlets
 
     class LabWidget(anywidget.AnyWidget):
-        _esm = build(stem)
+        _esm = build(stem) if somebody_looks else _NOTHING
         first = traitlets.Any(None).tag(sync=True)
         view: View
 
@@ -206,8 +213,9 @@ def _widget_class(stem: str) -> type[Any]:
 
 def notebook_widget(view: View) -> Any:
     """A widget for the view: `view.widget`, or an additional one."""
-    widget = _widget_class(view.stem)()
+    widget = _widget_class(view.stem, _somebody_looks())()
     widget.view = view
+    _show_layouts_with_static_copies()
     view.attach(widget)
     widget.on_msg(lambda _, content, buffers: view.receive(widget, content, buffers))
     return widget
@@ -268,6 +276,58 @@ def display_in_notebook(view: View) -> None:
     if first:
         widget.first = {"state": json_safe(first.value), "config": view.config, "buffers": list(first.buffers)}
     display_static(view)
+
+
+def _show_layouts_with_static_copies() -> None:
+    """Have IPython display each ipywidget that contains a view, such as `VBox([lab.traces])`, by `_display_layout`."""
+    from IPython import get_ipython
+    from ipywidgets import Widget  # type: ignore[import-untyped]
+
+    shell = get_ipython()
+    if shell is not None:
+        shell.display_formatter.ipython_display_formatter.for_type(Widget, _display_layout)
+
+
+def _display_layout(widget: Any) -> None:
+    """Display a widget, followed by the static copies of the views in it; without views, as IPython would."""
+    from IPython import get_ipython
+    from IPython.display import display
+    from IPython.terminal.interactiveshell import TerminalInteractiveShell
+
+    own = getattr(widget, "_ipython_display_", None)
+    if own is not None:
+        own()
+        return
+    views = list(_views_in(widget, set()))
+    if not views or widget._view_name is None or isinstance(get_ipython(), TerminalInteractiveShell):
+        raise NotImplementedError  # IPython then asks its other formatters.
+    data, metadata = bundle(widget)
+    data["text/plain"] = f"{type(widget).__name__} (static copies follow)"
+    display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
+    for view in views:
+        display_static(view)
+
+
+def _views_in(shown: object, seen: set[int]) -> Iterator[View]:
+    """The views in a widget, in order: those in its traits that hold widgets, which every container marks by the same
+    serializer."""
+    from ipywidgets import Widget, widget_serialization
+
+    shown = getattr(shown, "view", shown) if isinstance(shown, Widget) else shown
+    if isinstance(shown, Mapping):
+        shown = [*shown.values()]
+    if isinstance(shown, (list, tuple)):
+        for part in shown:
+            yield from _views_in(part, seen)
+    elif id(shown) in seen:
+        return
+    elif isinstance(shown, View):
+        seen.add(id(shown))
+        yield shown
+    elif isinstance(shown, Widget):
+        seen.add(id(shown))
+        for name in shown.traits(to_json=lambda serializer: serializer is widget_serialization["to_json"]):
+            yield from _views_in(getattr(shown, name), seen)
 
 
 @cache
