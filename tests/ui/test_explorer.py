@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,35 @@ from timestep_lab import Lab
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import FilterError, NotFoundError, UsageError
 from timestep_lab.ui.explorer import TraceExplorer
+
+EVERYTHING: dict[str, Any] = {"filter": "", "search": "", "since": None, "until": None, "since_s": None}
+
+
+class Browser:
+    """What a browser hears from a view."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+
+    def post(self, message: Mapping[str, Any], buffers: Sequence[bytes]) -> None:
+        self.messages.append(dict(message))
+
+    def said(self, op: str) -> list[dict[str, Any]]:
+        return [message for message in self.messages if message["op"] == op]
+
+    @property
+    def lists(self) -> list[dict[str, Any]]:
+        return [op for batch in self.said("batch") for op in batch["ops"] if op["kind"] == "list"]
+
+    async def hears(self, it: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not it():
+                await asyncio.sleep(0.002)
+
+    async def asks(self, view: TraceExplorer, name: str, **args: Any) -> None:
+        id = f"a.{len(self.messages)}"
+        view.receive(self, {"op": "call", "id": id, "name": name, "args": args})
+        await self.hears(lambda: any(reply["id"] == id for reply in self.said("reply")))
 
 
 @pytest.fixture(scope="module")
@@ -165,17 +194,49 @@ async def test_an_answer_that_was_overtaken_by_a_later_query_is_not_shown(source
         await overtaken.wait()
         return answer
 
-    everything: dict[str, Any] = {"filter": "", "search": "", "since": None, "until": None, "since_s": None}
     explorer.turns = slowly
     source.add(*weather_run(99, utc_now()))
     late = [
         asyncio.create_task(explorer._refresh()),
-        asyncio.create_task(explorer._from_browser(**everything, order="cost_usd desc")),
+        asyncio.create_task(explorer._from_browser(**EVERYTHING, order="cost_usd desc")),
     ]
     await asyncio.sleep(0)
     explorer.turns = None
-    await explorer._from_browser(**everything, order="duration_ms desc")
+    await explorer._from_browser(**EVERYTHING, order="duration_ms desc")
     overtaken.set()
     await asyncio.gather(*late)
     assert explorer.order == "duration_ms desc"
     assert explorer.snapshot()["query"]["order"] == "duration_ms desc"
+
+
+async def test_another_order_of_the_same_traces_counts_none_again_until_one_changes() -> None:
+    source, host = SampleSource.with_history(30), Browser()
+    counted: list[str] = []
+    facets = source.facets
+    source.facets = lambda **words: counted.append(words["filter"]) or facets(**words)  # type: ignore[assignment, func-returns-value]
+    explorer = TraceExplorer(source)
+    explorer.attach(host)
+    explorer.receive(host, {"op": "sync", "mount": "a"})
+    await host.hears(lambda: len(counted) == 2)  # For the snapshot, and again once changes are followed.
+    await host.asks(explorer, "query", **EVERYTHING, order="cost_usd desc")
+    counted.clear()
+    await host.asks(explorer, "query", **EVERYTHING, order="duration_ms desc")
+    assert host.lists[-1]["query"]["order"] == "duration_ms desc"
+    assert sum(bucket["count"] for bucket in host.lists[-1]["histogram"]) == 30
+    await host.asks(explorer, "query", **{**EVERYTHING, "filter": 'status == "failed"'})
+    await host.asks(explorer, "query", **EVERYTHING)
+    assert counted == ['status == "failed"']
+    source.add(*weather_run(99, utc_now()))
+    await host.asks(explorer, "query", **EVERYTHING, order="cost_usd desc")
+    assert host.lists[-1]["page"]["total"] == 31
+    explorer.receive(host, {"op": "bye", "mount": "a"})
+
+
+async def test_what_a_call_changes_comes_with_its_answer_and_not_thirty_milliseconds_later() -> None:
+    explorer, host = TraceExplorer(SampleSource.with_history(3)), Browser()
+    explorer.attach(host)
+    explorer.receive(host, {"op": "sync", "mount": "a"})
+    await host.hears(lambda: host.said("snap"))
+    await host.asks(explorer, "query", **EVERYTHING, order="cost_usd desc")
+    assert [message["op"] for message in host.messages] == ["snap", "batch", "reply"]
+    explorer.receive(host, {"op": "bye", "mount": "a"})

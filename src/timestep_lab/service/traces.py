@@ -509,10 +509,10 @@ class Traces:
 
 
 def of_traces(callback: Callable[[str], None]) -> Callable[[Change], None]:
-    """A change listener that passes on only changes of traces."""
+    """A change listener that passes on only changes of traces, and of what is said about them."""
 
     def changed(change: Change) -> None:
-        if change.topic in ("traces", "runs"):
+        if change.topic in ("traces", "runs", "scores"):
             callback(change.id)
 
     return changed

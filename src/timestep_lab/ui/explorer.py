@@ -76,6 +76,10 @@ def _row(row: Mapping[str, Any]) -> str:
 
 PAGE = 50
 BUCKETS = 60
+COUNTS_KEPT = 20
+
+_Counts = tuple[tuple[TimeBucket, ...], tuple[Facet, ...]]
+"""The histogram and the facets of a query, in any order of its traces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +140,8 @@ class TraceExplorer(TraceReader):
         self._last_s = last_s
         self._order, self._range = order, range
         self._queries = LatestOnly()
+        self._counts: dict[TraceQuery, _Counts] = {}
+        """Of the queries since the last change. A change replaces the dict, so a count that it overtook is not kept."""
         self._shown: _Shown | None = None
         self._refused: dict[str, Json] | None = None
         """The invalid filter that the view was opened with, and its error."""
@@ -337,6 +343,7 @@ class TraceExplorer(TraceReader):
 
     def watched(self, now: bool) -> None:
         if now and self._end is None and self._live:
+            self._counts = {}
             self._end = self.source.subscribe(self._changed)
             self._updates.soon()
         elif not now and self._end is not None:
@@ -404,18 +411,24 @@ class TraceExplorer(TraceReader):
         if last_s is not None:
             query = replace(query, since=utc_now() - timedelta(seconds=last_s), until=None)
         page = self.source.page(**query.words(), order=order, limit=PAGE, with_total=False)
-        buckets: tuple[TimeBucket, ...] = ()
-        facets: tuple[Facet, ...] = ()
-        if page.data:
-            with ThreadPoolExecutor(1) as other:  # Each reads all that matches: both at once.
-                counted = other.submit(copy_context().run, partial(self.source.facets, **query.words()))
-                buckets = tuple(self.source.histogram(**query.words(), buckets=BUCKETS))
-                facets = tuple(counted.result())
+        buckets, facets = self._counted(query) if page.data else ((), ())
         page = replace(page, total=sum(bucket.count for bucket in buckets))
         is_empty = not page.data and not self.source.page(limit=1).data
         return _Shown(
             query=query, last_s=last_s, order=order, range=range, page=page, histogram=buckets, facets=facets, is_empty=is_empty
         )  # fmt: skip
+
+    def _counted(self, query: TraceQuery) -> _Counts:
+        """While changes are followed, a query that was counted since the last one (another order, Back) is not counted again."""
+        counts = self._counts if self._end is not None else {}
+        if (found := counts.get(query)) is None:
+            with ThreadPoolExecutor(1) as other:  # Each reads all that matches: both at once.
+                facets = other.submit(copy_context().run, partial(self.source.facets, **query.words()))
+                found = tuple(self.source.histogram(**query.words(), buckets=BUCKETS)), tuple(facets.result())
+            while len(counts) >= COUNTS_KEPT:
+                counts.pop(next(iter(counts)), None)
+            counts[query] = found
+        return found
 
     def _ask(self, query: TraceQuery, last_s: float | None) -> None:
         shown = self._answer(query, last_s, self._order)
@@ -452,6 +465,7 @@ class TraceExplorer(TraceReader):
     # Live updates
 
     def _changed(self, trace_id: str) -> None:
+        self._counts = {}
         self._changed_ids.add(trace_id)
         self._updates.soon()
 

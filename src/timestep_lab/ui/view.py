@@ -314,6 +314,7 @@ class View:
                 self._post(host, _refusal(call_id, f"{type(error).__name__}: {error}", "See the log."), ())
             else:
                 reply = result if isinstance(result, Reply) else Reply(result)
+                self.flush()  # What the call changed is there when it returns; the 30 ms are for changes that come by themselves.
                 self._post(host, {"op": "reply", "id": call_id, "value": reply.value}, reply.buffers)
 
         self.start(answer())

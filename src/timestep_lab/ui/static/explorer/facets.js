@@ -66,5 +66,13 @@ export function facetPanel(onChoose) {
     }));
     element.classList.toggle("tl-is-empty", !sections.childElementCount);
   };
-  return { element, show(facets, text) { latest = facets; filter = text; draw(); } };
+  return {
+    element,
+    show(facets, text) {
+      if (text === filter && JSON.stringify(facets) === JSON.stringify(latest)) return;
+      latest = facets;
+      filter = text;
+      draw();
+    },
+  };
 }

@@ -15,6 +15,7 @@ export function histogram(onBrush) {
   const field = h("div", { class: "tl-histo-field", title: "Drag to select a time range" }, bars, brush);
   const element = h("div", { class: "tl-histo" }, summary, field, h("div", { class: "tl-histo-ends tl-num" }, first, reset, last));
   let shown = [];
+  let drawn = "";
 
   const share = (event) => {
     const box = field.getBoundingClientRect();
@@ -49,9 +50,12 @@ export function histogram(onBrush) {
   return {
     element,
     show(buckets, isBrushed) {
-      shown = buckets.map((b) => ({ ...b, start: Date.parse(b.start), end: Date.parse(b.end) }));
       reset.hidden = !isBrushed;
-      element.hidden = !shown.length && !isBrushed;
+      element.hidden = !buckets.length && !isBrushed;
+      const text = JSON.stringify(buckets);
+      if (text === drawn) return; // In another order the same traces are counted.
+      drawn = text;
+      shown = buckets.map((b) => ({ ...b, start: Date.parse(b.start), end: Date.parse(b.end) }));
       if (!shown.length) { put(bars); first.textContent = ""; last.textContent = ""; return; }
       const most = Math.max(1, ...shown.map((b) => b.count));
       put(bars, shown.map((b) => h("i", { title: `${told(b)}\n${exactTime(b.start)}` },

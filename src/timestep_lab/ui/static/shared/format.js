@@ -52,14 +52,23 @@ export function ago(when, now = Date.now()) {
   if (s < 60) return `${Math.floor(s)} s ago`;
   if (s < 3600) return `${Math.floor(s / 60)} min ago`;
   if (s < 86_400) return `${Math.floor(s / 3600)} h ago`;
-  const date = new Date(when);
-  const sameYear = date.getFullYear() === new Date(now).getFullYear();
-  return date.toLocaleDateString(undefined, { day: "numeric", month: "short", ...(sameYear ? {} : { year: "numeric" }) });
+  const sameYear = new Date(when).getFullYear() === new Date(now).getFullYear();
+  return inWords(when, { day: "numeric", month: "short", ...(sameYear ? {} : { year: "numeric" }) });
+}
+
+const formats = new Map();
+
+/** These parts of a date and time, in the reader's language. The formatters are kept: to make one takes longer than to use it a hundred times. */
+function inWords(when, parts) {
+  if (!known(when)) return UNKNOWN;
+  const key = JSON.stringify(parts);
+  if (!formats.has(key)) formats.set(key, new Intl.DateTimeFormat(undefined, parts));
+  return formats.get(key).format(when);
 }
 
 /** Local date and time with milliseconds and time zone. */
 export function exactTime(when) {
-  return new Date(when).toLocaleString(undefined, {
+  return inWords(when, {
     year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
     fractionalSecondDigits: 3, timeZoneName: "short",
   });
