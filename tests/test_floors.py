@@ -85,6 +85,16 @@ def test_importing_the_package_loads_nothing_heavy_and_costs_little() -> None:
     assert total_us < 250_000
 
 
+@pytest.mark.parametrize(
+    "module", ["runtime.interchange.otlp_in", "runtime.files.extract", "evals.datasets.files", "service.files"]
+)
+def test_what_a_child_process_runs_and_what_files_need_loads_no_sdk(module: str) -> None:
+    """Such a process is started for one PDF, or with the first traces; the Agents SDK alone takes it more than a second."""
+    code = f"import sys, timestep_lab.{module}; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {name.split(".")[0] for name in done.stdout.split()} & set(HEAVY)
+
+
 def test_modules_stay_small_enough_to_read_in_one_sitting() -> None:
     too_long = {str(p.relative_to(PACKAGE)): n for p in modules() if (n := len(p.read_text().splitlines())) > 600}
     assert not too_long

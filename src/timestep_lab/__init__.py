@@ -68,8 +68,8 @@ if TYPE_CHECKING:
     from timestep_lab.model.records import ThreadItem as ThreadItem
     from timestep_lab.model.records import ThreadRecord as ThreadRecord
     from timestep_lab.model.records import Usage as Usage
-    from timestep_lab.runtime.files import Files as Files
-    from timestep_lab.runtime.files import VectorStores as VectorStores
+    from timestep_lab.runtime.files.files import Files as Files
+    from timestep_lab.runtime.files.vector_stores import VectorStores as VectorStores
     from timestep_lab.runtime.interchange.files import Imported as Imported
     from timestep_lab.runtime.settings import Settings as Settings
     from timestep_lab.runtime.span_records import read_only as read_only
@@ -100,7 +100,8 @@ _NAMES = {
     "evals.plan": "Plan",
     "runtime.interchange.files": "Imported",
     "runtime.settings": "Settings",
-    "runtime.files": "Files VectorStores",
+    "runtime.files.files": "Files",
+    "runtime.files.vector_stores": "VectorStores",
     "runtime.span_records": "read_only",
     "runtime.tape": "Tape",
     "model.records": "AgentRecord Interruption RunRecord ThreadItem ThreadRecord Usage",

@@ -10,7 +10,7 @@ import pytest
 
 from timestep_lab.model.errors import ToolError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER
-from timestep_lab.runtime.files import VectorStores
+from timestep_lab.runtime.files.vector_stores import VectorStores
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.store import Store

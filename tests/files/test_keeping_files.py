@@ -14,8 +14,7 @@ from tests.store.conftest import FACTORIES, OwnerProcess
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import ConflictError, DataError, NotFoundError, TooLargeError, UsageError
 from timestep_lab.model.ids import new_uuid
-from timestep_lab.runtime.files import Files, Uploads
-from timestep_lab.runtime.files.files import MAX_BYTES, content_type_of, safe_name
+from timestep_lab.runtime.files.files import MAX_BYTES, Files, Uploads, content_type_of, safe_name
 from timestep_lab.store.store import Store
 
 LARGE = bytes(range(256)) * 10_000  # 2.5 MB: three parts

@@ -25,8 +25,8 @@ from timestep_lab.model.errors import (
     UsageError,
 )
 from timestep_lab.model.ids import new_uuid
-from timestep_lab.runtime.files import VectorStores
 from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed
+from timestep_lab.runtime.files.vector_stores import VectorStores
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.base import Statement
 from timestep_lab.store.store import Store

@@ -16,7 +16,7 @@ import pytest
 from tests.postgres.server import Server
 from timestep_lab.model.errors import BusyError, LabError, QueryError
 from timestep_lab.model.ids import new_uuid
-from timestep_lab.runtime.files import Files
+from timestep_lab.runtime.files.files import Files
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.postgres.setup import Signer, login_parameters, set_up
 from timestep_lab.store.quota import GuestLimits, Quota

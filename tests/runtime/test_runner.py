@@ -40,7 +40,7 @@ from timestep_lab.model.events import (
 )  # fmt: skip
 from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.attachments import with_content
-from timestep_lab.runtime.files import Files
+from timestep_lab.runtime.files.files import Files
 from timestep_lab.runtime.stream_items import StreamItems
 
 

@@ -20,7 +20,7 @@ from tests.traces.recorder import Recorder
 from timestep_lab import Lab
 from timestep_lab.model.errors import BusyError, ModelNotFoundError, NotFoundError, SettingsError, TooLargeError
 from timestep_lab.model.ids import LOCAL_USER, new_uuid
-from timestep_lab.runtime.files import Files
+from timestep_lab.runtime.files.files import Files
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.server import gate
 from timestep_lab.server import server as run

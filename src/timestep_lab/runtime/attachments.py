@@ -14,7 +14,7 @@ from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     from timestep_lab.model.records import FileRecord
-    from timestep_lab.runtime.files import Files
+    from timestep_lab.runtime.files.files import Files
 
 IMAGE_TYPES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 PDF = "application/pdf"

@@ -13,12 +13,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agents import RunContextWrapper
-
 from timestep_lab.model.errors import BudgetError
 from timestep_lab.model.records import RunRecord, Usage
 
 if TYPE_CHECKING:
+    from agents import RunContextWrapper
+
     from timestep_lab.runtime.run import RunLimits
 
 

@@ -138,7 +138,7 @@ class Runner:
         `NotFoundError` (thread, handoff target), `ConflictError` (the thread has an active run).
         """
         if not isinstance(input, str):
-            from timestep_lab.runtime.files import Files
+            from timestep_lab.runtime.files.files import Files
 
             input = await with_files(Files(self.store), messages_of(input))
         if fork is None:  # A fork keeps the limits of its run.

@@ -22,7 +22,6 @@ from timestep_lab.model.errors import (
     UsageError,
 )
 from timestep_lab.model.records import SearchHit, VectorStoreFileRecord
-from timestep_lab.runtime.adapters.clients import ollama_client, openai_client, with_v1
 from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error
 from timestep_lab.runtime.settings import OLLAMA_LOCAL_HOST, OPENAI_URL, Settings
 from timestep_lab.store.base import Database, in_thread
@@ -277,6 +276,8 @@ def _openai(settings: Settings, prefix: str, name: str, address: str, key: str |
     async def ask(texts: Sequence[str]) -> Vectors:
         from openai import omit
 
+        from timestep_lab.runtime.adapters.clients import openai_client, with_v1
+
         official = prefix == "openai" and not settings.openai_elsewhere
         clients = openai_client(with_v1(address), key, settings.request_timeout_s, official=official)
         context = ErrorContext(
@@ -305,6 +306,8 @@ def _openai(settings: Settings, prefix: str, name: str, address: str, key: str |
 
 def _ollama(settings: Settings, name: str, dimensions: int | None) -> Embed:
     async def ask(texts: Sequence[str]) -> Vectors:
+        from timestep_lab.runtime.adapters.clients import ollama_client
+
         host = settings.ollama_host or OLLAMA_LOCAL_HOST
         clients = ollama_client(host, None, settings.request_timeout_s)
         context = ErrorContext(

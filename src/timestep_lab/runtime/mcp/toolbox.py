@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
     from timestep_lab.runtime.approvals import Rule
-    from timestep_lab.runtime.files import VectorStores
+    from timestep_lab.runtime.files.vector_stores import VectorStores
     from timestep_lab.runtime.mcp.serve import FunctionServer
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.store.store import Store

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mcp.server import Server
 
     from timestep_lab.runtime.approvals import Rule
-    from timestep_lab.runtime.files import VectorStore, VectorStores
+    from timestep_lab.runtime.files.vector_stores import VectorStore, VectorStores
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.runtime.tools.weather import Weather
 

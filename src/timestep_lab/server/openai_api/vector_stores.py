@@ -11,8 +11,8 @@ from pydantic import Field
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import LabError, NotFoundError, UsageError
 from timestep_lab.model.records import VectorStoreFileRecord, VectorStoreRecord
-from timestep_lab.runtime.files import VectorStores
 from timestep_lab.runtime.files.embeddings import VECTOR_WEIGHT
+from timestep_lab.runtime.files.vector_stores import VectorStores
 from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import After, Id, Limit, Object, Order, deleted, unix, window
