@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 
+import psutil
 import pytest
 
 from tests.benchmarks.bench_trace_writing import otlp, rows
-from timestep_lab.model.errors import DataError
+from tests.server.lab_process import LabProcess
+from timestep_lab.model.errors import DataError, StoreUnavailableError, TooLargeError
 from timestep_lab.runtime.interchange import read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
+from timestep_lab.runtime.worker import WorkerDied
 from timestep_lab.server.otlp_decoder import WORTH_SENDING, OtlpDecoder
 
 
@@ -121,3 +126,59 @@ def test_a_refused_request_is_refused_whenever_it_is_asked_for(decoder: OtlpDeco
             with pytest.raises(DataError):
                 reading.summary()
     assert len(decoder.read(body, PROTOBUF, None, "user_a").spans) == 200
+
+
+@contextmanager
+def killing(children: Callable[[], list[int]]) -> Iterator[None]:
+    """Whatever process is begun meanwhile is killed."""
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.1):
+            for pid in children():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        killer.join()
+
+
+def test_a_request_whose_process_is_killed_each_time_can_be_sent_again_and_is_not_called_too_large(
+    lab: LabProcess, body: bytes
+) -> None:
+    def decoders() -> list[int]:
+        children = psutil.Process(lab.process.pid).children()
+        with suppress(psutil.NoSuchProcess):
+            return [child.pid for child in children if "timestep_lab.runtime.worker" in child.cmdline()]
+        return []
+
+    with lab.anonymous() as client:
+        headers = {"Content-Type": PROTOBUF, "Content-Encoding": "gzip"}
+        with killing(decoders):
+            refused = client.post("/v1/traces", content=gzip.compress(body), headers=headers)
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "was killed" in refused.json()["error"]["message"]
+        assert client.post("/v1/traces", content=gzip.compress(body), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("returncode", "kind"),
+    [
+        (-signal.SIGKILL, StoreUnavailableError),
+        (-signal.SIGTERM, StoreUnavailableError),
+        (None, StoreUnavailableError),
+        (-signal.SIGABRT, TooLargeError),
+        (-signal.SIGSEGV, TooLargeError),
+        (1, DataError),
+    ],
+)
+def test_how_a_process_ended_decides_whether_its_input_is_worth_sending_again(
+    returncode: int | None, kind: type[Exception]
+) -> None:
+    assert type(WorkerDied(returncode).as_error(2**30)) is kind

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Any, Self
 
-from timestep_lab.model.errors import LabError, QueryError, TooLargeError
+from timestep_lab.model.errors import DataError, LabError, QueryError, StoreUnavailableError, TooLargeError
 from timestep_lab.store.liveness import interruptible, was_interrupted
 
 MEMORY = 2**30
@@ -30,6 +30,23 @@ _LENGTH = struct.Struct("<Q")
 
 class WorkerDied(Exception):
     """The process ended without an answer: it was killed, or crashed on its input."""
+
+    def __init__(self, returncode: int | None) -> None:
+        """`returncode`: as of `subprocess.Popen`, None if it is unknown."""
+        super().__init__(f"ended with {returncode}")
+        self.returncode = returncode
+
+    def as_error(self, memory: int) -> LabError:
+        """Returns what the sender is told. A process that others ended says nothing about its input, which may be sent again; one that
+        crashed had most likely no memory left."""
+        if self.returncode is None or -self.returncode in _ENDED_BY_OTHERS:
+            return StoreUnavailableError("The process that reads this was killed.", "Send it again.")
+        if self.returncode > 0:
+            return DataError("This could not be read.", "The reason is in the log of the process that reads it.")
+        return too_much(memory)
+
+
+_ENDED_BY_OTHERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 class Worker:
@@ -64,18 +81,17 @@ class Worker:
                 send(process.stdin, (target, args))
             begun = True
         except OSError as error:
-            raise _why(error, target, time_limit_s if late.is_set() else None) from error
+            raise _why(process, time_limit_s if late.is_set() else None) from error
         finally:
             if not begun:
                 self._stop(process, clock)
-        return self._answers(process, clock, late, target, time_limit_s)
+        return self._answers(process, clock, late, time_limit_s)
 
     def _answers(
         self,
         process: subprocess.Popen[bytes],
         clock: threading.Timer,
         late: threading.Event,
-        target: str,
         time_limit_s: float,
     ) -> Iterator[Any]:
         assert process.stdout is not None
@@ -90,7 +106,7 @@ class Worker:
                     yield value
                 whole = True
         except (OSError, EOFError) as error:
-            raise _why(error, target, time_limit_s if late.is_set() else None) from error
+            raise _why(process, time_limit_s if late.is_set() else None) from error
         finally:
             clock.cancel()
             if not whole:  # Its remaining output belongs to no later call.
@@ -135,7 +151,7 @@ class Worker:
         return self._process
 
 
-def _why(error: Exception, target: str, time_limit_s: float | None) -> Exception:
+def _why(process: subprocess.Popen[bytes], time_limit_s: float | None) -> Exception:
     """Returns the error of a call whose process ended. `time_limit_s`: the limit, if it was exceeded."""
     if time_limit_s is not None:
         return TooLargeError(
@@ -143,7 +159,9 @@ def _why(error: Exception, target: str, time_limit_s: float | None) -> Exception
         )
     if was_interrupted():
         return QueryError("Reading this was interrupted.", "Retry the request.")
-    return WorkerDied(target)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(CLOSE_S)  # It closes its pipes shortly before its end can be read.
+    return WorkerDied(process.returncode)
 
 
 def apart(target: str, *args: object, time_limit_s: float, memory: int = MEMORY) -> Any:
@@ -151,8 +169,8 @@ def apart(target: str, *args: object, time_limit_s: float, memory: int = MEMORY)
     with Worker(memory) as worker:
         try:
             return worker.call(target, *args, time_limit_s=time_limit_s)
-        except WorkerDied:
-            raise too_much(memory) from None
+        except WorkerDied as died:
+            raise died.as_error(memory) from None
 
 
 def too_much(memory: int) -> TooLargeError:

@@ -145,7 +145,13 @@ def error_object(error: LabError) -> dict[str, object]:
     return {"error": error_json(error)}
 
 
+RETRY_S = 5.0
+"""Seconds after which a request may be sent again that was answered 503."""
+
+
 def error_response(error: LabError, *, retry_after: float | None = None) -> JSONResponse:
+    if retry_after is None and error.http_status == 503:
+        retry_after = RETRY_S
     headers = {"Retry-After": str(max(1, math.ceil(retry_after)))} if retry_after is not None else {}
     if isinstance(error, TooSlowError):
         headers["Connection"] = "close"

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.errors import LabError
-from timestep_lab.runtime.worker import Worker, WorkerDied, too_much
+from timestep_lab.runtime.worker import Worker, WorkerDied
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.interchange.export import Decoded, Summary
@@ -60,11 +60,13 @@ class Reading:
         return self._summary
 
     def decoded(self) -> Decoded | None:
-        """Waits for the rows, after `summary`; None if the child process ended before it had sent them."""
+        """Waits for the rows, after `summary`; None if the child process ended before it had sent them. Raises the
+        error of a request that exceeds a limit.
+        """
         if isinstance(self._rows, Future):
             try:
                 rows: Decoded = pickle.loads(self._rows.result())
-            except (WorkerDied, LabError):
+            except WorkerDied:
                 return None
             self._rows = rows
         return self._rows
@@ -105,7 +107,7 @@ class OtlpDecoder:
         begun = self._ask(reader, request) if not self._closed and self._lock.acquire(blocking=False) else None
 
         def in_child() -> tuple[Summary, Decoded | Future[bytes]]:
-            pieces = begun
+            pieces, ended = begun, WorkerDied(None)
             for _ in range(2):
                 if pieces is None:
                     self._lock.acquire()
@@ -116,9 +118,9 @@ class OtlpDecoder:
                 if pieces is not None:
                     try:
                         return self._summary(pieces)
-                    except WorkerDied:
-                        pieces = None  # It was killed, possibly for the previous request, or because the machine ran out of memory.
-            raise too_much(MEMORY)
+                    except WorkerDied as died:
+                        pieces, ended = None, died  # Possibly killed for the previous request.
+            raise ended.as_error(MEMORY)
 
         return Reading(in_child, None if begun is None else lambda: self._arriving.submit(self._rows, begun))
 
@@ -130,7 +132,7 @@ class OtlpDecoder:
         reading.summary()
         decoded = reading.decoded()
         if decoded is None:
-            raise too_much(MEMORY)
+            raise WorkerDied(None).as_error(MEMORY)
         return decoded
 
     def _ask(self, reader: str, request: tuple[bytes, str, str | None, str]) -> Iterator[Any] | None:

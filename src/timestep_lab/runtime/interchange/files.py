@@ -19,7 +19,7 @@ from timestep_lab.model.spans import GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.export import FLAT_COLUMNS, Decoded, is_lab_row, read_flat_rows, read_lab_rows
 from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_json, read_otlp_json, read_otlp_protobuf
-from timestep_lab.runtime.worker import MEMORY, Worker, WorkerDied, too_much
+from timestep_lab.runtime.worker import MEMORY, Worker, WorkerDied
 from timestep_lab.store.imported_trace import TOLD, said_key
 from timestep_lab.store.store import Store
 
@@ -296,8 +296,8 @@ def _read_apart(source: Path, user_id: str, time_limit_s: float) -> Iterator[Dec
     with Worker() as worker:
         try:
             yield from worker.stream(f"{__name__}:{read_file.__name__}", source, user_id, time_limit_s=time_limit_s)
-        except WorkerDied:
-            raise too_much(MEMORY) from None
+        except WorkerDied as died:
+            raise died.as_error(MEMORY) from None
 
 
 def read_file(source: Path, user_id: str) -> Iterator[Decoded]:
