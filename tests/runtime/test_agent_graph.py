@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from agents import Agent, Handoff, ModelSettings
+from agents import Agent, Handoff, ModelSettings, RunHooks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,8 @@ from timestep_lab.runtime.agent_graph import (
     restore_servers,
     same_servers,
 )
+from timestep_lab.runtime.run import RunOptions
+from timestep_lab.runtime.tools.builtin import builtin_record
 from timestep_lab.service.agents import GET_WEATHER, default_agents, ensure_default_agents
 
 USER = "user"
@@ -174,3 +177,47 @@ async def test_the_model_asked_for_this_run_wins_over_the_agents_own(bench: Benc
     assert run.model == "demo/echo"
     assert run.output
     assert "hello" in run.output
+
+
+async def test_a_run_sees_its_agent_as_it_is_stored_now(bench: Bench) -> None:
+    model = bench.script(*[says("Aye.")] * 3)
+    agent = bench.agent("Pirate", instructions="First.", model=model, tool_ids=(f"{BUILTIN_MCP_SERVER}.think",))
+    await bench.run("hello", agent)
+    changed = bench.store.agents.update(agent.id, instructions="Second.", tool_ids=())
+    await bench.run("hello", changed)
+    await bench.run("hello", replace(changed, instructions="Third."))
+    heard = bench.router.scripts[model].inner.calls  # type: ignore[attr-defined]
+    assert [call.system_instructions for call in heard] == ["First.", "Second.", "Third."]
+    assert [len(call.tools) for call in heard] == [1, 0, 0]
+
+
+async def test_the_agents_of_a_stored_agent_are_built_once_until_it_or_its_servers_change(bench: Bench) -> None:
+    graphs, options = bench.runner.graphs, RunOptions()
+
+    async def built(**how: bool) -> object:
+        agent = bench.store.agents.get(PERSONAL_ASSISTANT)
+        return (await graphs.build(agent, await graphs.records(agent), options, **how))[0]
+
+    first = await built()
+    assert await built() is first
+    bench.store.agents.update(WEATHER_ASSISTANT, instructions="Another answer.")
+    second = await built()
+    assert second is not first
+    bench.store.mcp_servers.insert(
+        replace(builtin_record(), user_id=bench.store.user_id, allowed_tools=("get_weather",))
+    )
+    assert await built() is not second
+
+
+async def test_what_a_hook_changes_about_an_agent_ends_with_its_run(bench: Bench) -> None:
+    class Renames(RunHooks):  # type: ignore[type-arg]
+        async def on_agent_start(self, context: object, agent: Any) -> None:
+            agent.instructions = "Changed by the hook."
+
+    model = bench.script(*[says("Aye.")] * 3)
+    agent = bench.agent("Pirate", instructions="As stored.", model=model)
+    await bench.run("hello", agent)
+    await bench.run("hello", agent, hooks=Renames())
+    await bench.run("hello", agent)
+    heard = bench.router.scripts[model].inner.calls  # type: ignore[attr-defined]
+    assert heard[0].system_instructions == heard[2].system_instructions == "As stored."

@@ -24,7 +24,7 @@ from timestep_lab.model.records import (
     ThreadRecord,
     Usage,
 )
-from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement, write_soon
+from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement, append_soon, write_soon
 from timestep_lab.store.store import Store
 
 ALICE, BOB = "alice", "bob"
@@ -341,6 +341,23 @@ async def test_a_write_begun_by_many_at_once_is_durable_when_its_waiter_goes_on(
     assert await asyncio.gather(*map(one, range(40))) == [1] * 40
     with pytest.raises(ConflictError):
         await write_soon(database, ALICE, [insert_score("7")])
+
+
+async def test_rows_that_many_append_at_once_are_all_there_and_a_taken_key_fails_alone(database: Database) -> None:
+    columns = ("id", "user_id", "target", "target_id", "name", "source", "created_at")
+
+    async def one(n: int) -> int:
+        rows = [(f"{n}{part}", ALICE, "trace", "t", "n", "human", datetime(2026, 1, 1)) for part in "ab"]
+        note = Statement("update score_rows set note = 'x' where user_id = $1 and id = $2", [ALICE, f"{n}b"], expect=1)
+        await append_soon(database, ALICE, {"score_rows": (columns, rows)}, then=[note])
+        return len(database.query(ALICE, "select 1 from score_rows where id in ($1, $2)", [f"{n}a", f"{n}b"]).rows)
+
+    database.write(ALICE, [insert_score("7a")])
+    results = await asyncio.gather(*map(one, range(30)), return_exceptions=True)
+    assert [type(result) for result in results if result != 2] == [ConflictError]
+    assert isinstance(results[7], ConflictError)
+    assert len(ids(database)) == 2 * 29 + 1
+    assert len(database.query(ALICE, "select 1 from score_rows where note = 'x'").rows) == 29
 
 
 def test_a_change_of_nobodys_in_particular_is_told_to_every_user(database: Database) -> None:

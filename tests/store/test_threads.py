@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -12,8 +13,8 @@ import pytest
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.records import RunRecord, RunStateRecord, ThreadItem, ThreadRecord
-from timestep_lab.store.base import Database
-from timestep_lab.store.store import Store
+from timestep_lab.store.base import Database, Statement
+from timestep_lab.store.store import Store, ThreadTail
 
 ALICE = "alice"
 
@@ -155,3 +156,59 @@ def test_the_newest_run_of_each_thread_is_found_in_one_reading(store: Store) -> 
     found = store.runs.newest_of_each("thread_id", ["t", "u", "none"])
     assert {run.thread_id: run.id for run in found} == {"t": "r3", "u": "r2"}
     assert store.runs.newest_of_each("thread_id", []) == []
+
+
+def said(*texts: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text} for text in texts]
+
+
+async def test_a_run_goes_on_where_the_thread_ends_also_when_others_have_written_meanwhile(store: Store) -> None:
+    tail = ThreadTail(store.threads, "t", "run_1")
+    placed = await tail.append([item("a"), item("b")], said("one"))
+    placed += await tail.append([item("c")])
+    await tail.append(said=said("two", "three"))
+    store.threads.append_items("t", [item("by another")])
+    store.threads.append_session_items("t", said("by another"))
+    placed += await tail.append([item("d"), item("e")], said("four"))
+    placed += await tail.append([item("f")], said("five"))
+    assert [one.item_index for one in placed] == [0, 1, 2, 4, 5, 6]
+    assert [one.id for one in store.threads.all_items("t")] == ["a", "b", "c", "by another", "d", "e", "f"]
+    log = [entry["content"] for entry in store.threads.session_items("t")]
+    assert log == ["one", "two", "three", "by another", "four", "five"]
+    assert store.threads.session_items("t", run_id="run_1")[-1]["content"] == "five"
+
+
+async def test_two_runs_that_write_to_one_thread_at_once_lose_nothing(store: Store) -> None:
+    async def write(name: str) -> None:
+        tail = ThreadTail(store.threads, "t", name)
+        for n in range(10):
+            await tail.append([item(f"{name}{n}")], said(f"{name}{n}"))
+
+    await asyncio.gather(write("a"), write("b"))
+    found = store.threads.all_items("t")
+    assert [one.item_index for one in found] == list(range(20))
+    for name in ("a", "b"):
+        assert [one.id for one in found if one.id.startswith(name)] == [f"{name}{n}" for n in range(10)]
+    assert len(store.threads.session_items("t")) == 20
+
+
+async def test_nothing_is_appended_when_a_statement_of_the_same_transaction_is_refused(store: Store) -> None:
+    tail = ThreadTail(store.threads, "t", "run_1")
+    await tail.append([item("a")])
+    never = Statement("update threads set title = 'x' where user_id = $1 and id = 'no such thread'", [ALICE], expect=1)
+    with pytest.raises(ConflictError):
+        await tail.append([item("b")], said("b"), then=[never])
+    assert [one.id for one in store.threads.all_items("t")] == ["a"]
+    assert store.threads.session_items("t") == []
+    [placed] = await tail.append([item("c")])
+    assert placed.item_index == 1
+
+
+async def test_nothing_is_appended_to_a_thread_that_was_deleted(store: Store) -> None:
+    tail = ThreadTail(store.threads, "t", "run_1")
+    await tail.append([item("a")])
+    store.threads.delete("t")
+    with pytest.raises(ConflictError):
+        await tail.append([item("b")], said("b"))
+    assert store.threads.all_items("t") == []
+    assert store.threads.session_items("t") == []

@@ -79,19 +79,25 @@ async def build(
     default_model: str,
     servers: Sequence[McpServerRecord] | None = None,
     recorded: Definitions | None = None,
+    like: BuiltGraph | None = None,
 ) -> BuiltGraph:
-    """Builds SDK agents for `records`. `servers`: the user's MCP servers, if just read; for `recorded` see `Toolbox.tools_for`. Raises
-    `SettingsError` for invalid model settings."""
+    """Builds SDK agents for `records`. `servers`: the user's MCP servers, if just read; for `recorded` see `Toolbox.tools_for`. Returns
+    `like`, a graph with the same root and default model, if it would be the same. Raises `SettingsError` for invalid model settings."""
+    offered = {
+        record.name: await toolbox.tools_for(record, servers, recorded)
+        for record in records.values()
+        if toolbox and record.tool_ids
+    }
+    if like is not None and list(like.stored.values()) == list(records.values()) and _same(like.kits, offered):
+        return like
     agents: dict[str, Agent[Any]] = {}
     notices: list[LabError] = []
     client_tools: set[str] = set()
-    kits: dict[str, ToolSet] = {}
     for record in records.values():
-        kit = await toolbox.tools_for(record, servers, recorded) if toolbox and record.tool_ids else None
+        kit = offered.get(record.name)
         own_client_tools = [tool for tool in record.tool_ids if is_client_tool(tool)]
         client_tools.update(own_client_tools)
         if kit:
-            kits[record.name] = kit
             notices.extend(kit.missing)
         agents[record.id] = Agent(
             name=record.name,
@@ -113,11 +119,16 @@ async def build(
     return BuiltGraph(
         root=agents[root_id],
         agents={agent.name: agent for agent in agents.values()},
-        kits=kits,
+        kits=offered,
         client_tools=frozenset(client_tools),
         notices=tuple(notices),
         stored={record.name: record for record in records.values()},
     )
+
+
+def _same(some: Mapping[str, ToolSet], others: Mapping[str, ToolSet]) -> bool:
+    """Returns whether these are the same objects; `Toolbox.tools_for` returns another one when something has changed."""
+    return some.keys() == others.keys() and all(some[name] is others[name] for name in some)
 
 
 def is_client_tool(tool_id: str) -> bool:

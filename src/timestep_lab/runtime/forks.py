@@ -20,7 +20,7 @@ from timestep_lab.model.spans import Lab
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.recorded import Changes, Point, Recorded, Span, ToolStub
 from timestep_lab.runtime.replay import Offered, Replay, offered_tools, rewire
-from timestep_lab.runtime.run import Approve, RunOptions
+from timestep_lab.runtime.run import Approve, RunOptions, Snapshot
 from timestep_lab.runtime.session import AGENT_VERSIONS, FORK, OPTIONS, STOPPED_BY, is_output
 from timestep_lab.runtime.span_records import parsed
 from timestep_lab.runtime.tape import Player, Tape, check_on_miss, named, read_tape, taped_tools
@@ -124,7 +124,7 @@ async def fork(
     rewired = rewire(plan.graph, plan.tools(replay), replay, plan.model_of)
     thread_id, messages = await in_thread(_past, runner.store, run)
 
-    async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
+    async def blueprint() -> tuple[BuiltGraph, Snapshot]:
         return rewired, plan.snapshot
 
     first = str(run.model if replay.answers.get(run.agent) else changes.model or run.model)
@@ -161,7 +161,7 @@ class Branching:
     changes: Changes
     """Changes of this fork, combined with those of the forks it came from."""
     graph: BuiltGraph
-    snapshot: dict[str, Json]
+    snapshot: Snapshot
     offered: Offered
     model_of: Callable[[Agent[Any]], Model]
     context: Any

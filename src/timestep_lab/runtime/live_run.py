@@ -44,13 +44,14 @@ from timestep_lab.runtime.approval_gate import ApprovalGate
 from timestep_lab.runtime.approvals import Decision
 from timestep_lab.runtime.mcp.questions import ASKER, Question, Reply
 from timestep_lab.runtime.pricing import LimitWatch, cost_so_far, counted
-from timestep_lab.runtime.run import RunOptions
+from timestep_lab.runtime.run import RunOptions, Snapshot
 from timestep_lab.runtime.run_hooks import RecordingHooks, watch_from_here
 from timestep_lab.runtime.session import STOPPED_BY, StoreSession, complete_session
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import ItemLog, StreamItems, as_lab_error, error_json, output_text
 from timestep_lab.runtime.tracing import StoreProcessor, TraceContext, note_error_class
-from timestep_lab.store.base import in_thread, write_soon
+from timestep_lab.store.base import in_thread
+from timestep_lab.store.store import ThreadTail
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.sdk_tools import ToolSet
@@ -63,7 +64,7 @@ logger = logging.getLogger("timestep_lab")
 LEFT_OPEN = "The run ended before this step did."
 
 SdkInput = list[Any] | RunState[Any, Any]
-Blueprint = Callable[[], Awaitable[tuple[BuiltGraph, Mapping[str, Json]]]]
+Blueprint = Callable[[], Awaitable[tuple[BuiltGraph, Snapshot]]]
 First = Callable[[], Awaitable[None]]
 
 
@@ -127,22 +128,25 @@ class LiveRun:
         own_toolbox: Toolbox | None = None,
         seconds: float = 0.0,
         said: Sequence[Mapping[str, Json]] | None = None,
+        tail: ThreadTail | None = None,
     ) -> None:
-        """`seconds`: working time of earlier parts of the run. `said`: the content of the session log, if known."""
+        """`seconds`: working time of earlier parts of the run. `said`: the content of the session log, if known. `tail`: what began the
+        thread, if it is new."""
         self.run, self._shop, self._options, self._blueprint = run, shop, options, blueprint
         self._route, self._claim, self._context, self._own_toolbox = route, claim, context, own_toolbox
         self._graph: BuiltGraph
-        self._snapshot: Mapping[str, Json]
+        self._snapshot: Snapshot
         self._store = shop.store
         self._sdk_trace = sdk_trace_id(run.trace_id)
         self._events = Unread()
-        self._log = ItemLog(self._store, run, self.emit)
+        self._tail = tail or ThreadTail(self._store.threads, run.thread_id, run.id)
+        self._log = ItemLog(self._store, run, self.emit, self._tail)
         self._items = StreamItems(self._log, self._is_client_tool, self._server_of, self._text_came)
         self.pauses = ApprovalGate(self._store, self._items, route, run, self._kit)
         self._watch = LimitWatch(options.limits, route, run, seconds)
         self._stopped: BudgetError | None = None
         self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, self._watch, hooks)
-        self._session = StoreSession(self._store, run.thread_id, run.id, said)
+        self._session = StoreSession(self._store, run.thread_id, run.id, said, self._tail)
         self._speakers: list[str] = []
         self._began = time.perf_counter()
         self._ttft_ms = run.ttft_ms
@@ -487,7 +491,7 @@ class LiveRun:
         text = state.to_string(context_serializer=lambda _: {})
         replay = self._graph.replay
         snapshot = {
-            **self._snapshot,
+            **self._snapshot(),
             SECONDS: self._watch.seconds,
             ASKED_UNDER: dict(self._route.turns),
             **({SAID: list(replay.said)} if replay else {}),
@@ -561,7 +565,7 @@ class LiveRun:
         store, run = self._store, self.run
         self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
         spans = self._route.writer.barrier()
-        statements = [store.runs.update_statement(run.id, answers=False, **columns), *self._session.unwritten()]
+        statements = [store.runs.update_statement(run.id, answers=False, **columns)]
         if kept is not None and self._claim is None:
             statements.append(store.run_states.insert_statement(kept))
         elif self._claim is not None:
@@ -580,7 +584,7 @@ class LiveRun:
             )
         try:
             changes = store.runs.changes(run.id) if kept is self._claim is None else approvals.changes(store, run)
-            await write_soon(store.db, store.user_id, statements, changes=changes)
+            await self._tail.append(said=self._session.unwritten(), then=statements, changes=changes)
             self.run = replace(run, **columns)
         except ConflictError:
             logger.error(

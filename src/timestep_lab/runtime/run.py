@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -211,6 +211,9 @@ def _shown(attachment: Mapping[str, Json]) -> dict[str, Json]:
 
 
 AnyAgent = AgentRecord | sdk.Agent[Any]
+Snapshot = Callable[[], Mapping[str, Json]]
+"""Makes what a pause stores of a run's agents."""
+KEPT_GRAPHS = 8
 
 
 @dataclass(slots=True)
@@ -220,6 +223,8 @@ class Graphs:
     store: Store
     toolbox: Toolbox
     settings: Settings
+    _built: dict[tuple[str, str], BuiltGraph] = field(default_factory=dict)
+    """Maps the root's id and the default model to the latest graph. Runs share it until an agent or its tools change."""
 
     async def records(self, agent: AnyAgent, versions: Mapping[str, int] | None = None) -> dict[str, AgentRecord]:
         """Returns the stored agents reachable from `agent`, in their current or the given `versions` (by id); empty for an SDK agent.
@@ -235,13 +240,22 @@ class Graphs:
         records: Mapping[str, AgentRecord],
         options: RunOptions,
         recorded: Definitions | None = None,
-    ) -> tuple[BuiltGraph, dict[str, Json]]:
-        """Builds the agents and the snapshot that a pause stores. For `recorded` see `Toolbox.tools_for`."""
+        *,
+        shared: bool = True,
+    ) -> tuple[BuiltGraph, Snapshot]:
+        """Builds the agents and what makes the snapshot that a pause stores. For `recorded` see `Toolbox.tools_for`. Unless `shared`, the
+        agents are of this run alone, for code that may change them."""
         if isinstance(agent, sdk.Agent):
-            return from_sdk(agent), freeze_sdk(agent.name, options.to_json())
+            return from_sdk(agent), lambda: freeze_sdk(agent.name, options.to_json())
         servers = await self._servers()
-        graph = await self._build(records, agent.id, self.toolbox, servers, recorded)
-        return graph, freeze(records, agent.id, servers, options.to_json())
+        key = (agent.id, self.settings.default_model)
+        like = self._built.get(key) if shared and recorded is None else None
+        graph = await self._build(records, agent.id, self.toolbox, servers, recorded, like)
+        if graph is not like and shared and recorded is None and not graph.notices:
+            if len(self._built) >= KEPT_GRAPHS:
+                self._built.clear()
+            self._built[key] = graph
+        return graph, lambda: freeze(records, agent.id, servers, options.to_json())
 
     async def rebuild(self, state: RunStateRecord, agent: sdk.Agent[Any] | None) -> tuple[BuiltGraph, Toolbox | None]:
         """Rebuilds the agents from the snapshot of a pause, with a toolbox of their own if the MCP servers changed since.
@@ -271,10 +285,12 @@ class Graphs:
         toolbox: Toolbox,
         servers: Sequence[McpServerRecord] | None = None,
         recorded: Definitions | None = None,
+        like: BuiltGraph | None = None,
     ) -> BuiltGraph:
         return await build(
-            records, root_id, toolbox, default_model=self.settings.default_model, servers=servers, recorded=recorded
-        )
+            records, root_id, toolbox, default_model=self.settings.default_model, servers=servers, recorded=recorded,
+            like=like,
+        )  # fmt: skip
 
     async def _servers(self) -> list[McpServerRecord]:
         return await in_thread(self.store.mcp_servers.find)

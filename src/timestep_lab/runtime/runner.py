@@ -38,6 +38,7 @@ from timestep_lab.runtime.run import (
     Graphs,
     RunLimits,
     RunOptions,
+    Snapshot,
     UserTurn,
     finished_call,
     last_agent,
@@ -74,7 +75,7 @@ class Fork:
     """Name of the model that answers first."""
     changes: Changes
     """Changes of this fork, including those of the forks it came from."""
-    blueprint: Callable[[], Awaitable[tuple[BuiltGraph, dict[str, Json]]]]
+    blueprint: Callable[[], Awaitable[tuple[BuiltGraph, Snapshot]]]
     versions: Mapping[str, int] | None = None
     """Versions of the run's stored agents, by id."""
 
@@ -176,7 +177,7 @@ class Runner:
             agent_id=agent.id if isinstance(agent, AgentRecord) else None, agent=agent.name, last_agent=agent.name,
             model=model_name, input=turn.text, process_id=self.store.db.process_id, metadata={**(metadata or {}), **run_metadata},
         )  # fmt: skip
-        shown = await run_rows.begin(self.store, run, thread, turn, is_new=is_new, said=said)
+        shown, tail = await run_rows.begin(self.store, run, thread, turn, is_new=is_new, said=said)
         self._announce(run, fork)
         if isinstance(agent, sdk.Agent):
             _keep(self._sdk_agents, run.id, agent)
@@ -185,17 +186,17 @@ class Runner:
         if fork:
             _keep(self._changes, run.id, fork.changes)
 
-        async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
+        async def blueprint() -> tuple[BuiltGraph, Snapshot]:
             if fork:
                 return await fork.blueprint()
             if tape is None:
-                return await self.graphs.build(agent, records, options)
+                return await self.graphs.build(agent, records, options, shared=hooks is None)
             graph, snapshot = await self.graphs.build(agent, records, options, tape.definitions)
             return await self._on_tape(graph, tape, options, ()), snapshot
 
         live = LiveRun(
             self._shop, run, options, blueprint, route=self._route(run), context=context, hooks=hooks,
-            said=turn.session_items if is_new else None,
+            said=turn.session_items if is_new else None, tail=tail,
         )  # fmt: skip
         head: list[Event] = [RunStarted(run=run), *([ThreadCreated(thread=thread)] if is_new else [])]
         head += [ItemDone(item=item) for item in shown]
@@ -308,7 +309,7 @@ class Runner:
         mine = [i for i in items if i.run_id == run.id]
         graph = await self._again_on_tape(await self._as_forked(run, graph, ()), options, mine)
 
-        async def blueprint() -> tuple[BuiltGraph, Mapping[str, Json]]:
+        async def blueprint() -> tuple[BuiltGraph, Snapshot]:
             return graph, snapshot
 
         answer = {"type": "function_call_output", "call_id": call_id, "output": output_text(output)}
@@ -485,8 +486,8 @@ class Runner:
         else:
             given = await restore_state(graph, state, items, context)
 
-        async def blueprint() -> Any:
-            return graph, state.agent_snapshot
+        async def blueprint() -> tuple[BuiltGraph, Snapshot]:
+            return graph, lambda: state.agent_snapshot
 
         route = self._route(run, resumes=True)
         route.turns = asked_under(state.agent_snapshot)

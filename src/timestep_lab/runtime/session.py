@@ -22,7 +22,8 @@ from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import asked_under
 from timestep_lab.runtime.approval_gate import rejected_span
 from timestep_lab.runtime.run import UserTurn
-from timestep_lab.store.base import Change, Statement, in_thread, write_soon
+from timestep_lab.store.base import Change, Statement, append_soon, in_thread
+from timestep_lab.store.store import ThreadTail
 
 if TYPE_CHECKING:
     from agents import TResponseInputItem
@@ -37,14 +38,19 @@ class StoreSession(SessionABC):
     """The session log of one thread. `run_id` marks items added by this run; `said` is the current content of the log, if known."""
 
     def __init__(
-        self, store: Store, thread_id: str, run_id: str | None = None, said: Sequence[Mapping[str, Json]] | None = None
+        self,
+        store: Store,
+        thread_id: str,
+        run_id: str | None = None,
+        said: Sequence[Mapping[str, Json]] | None = None,
+        tail: ThreadTail | None = None,
     ) -> None:
         self.session_id = thread_id
         self.session_settings = None
         self.unanswered: set[str] = set()
         """Call ids whose output comes from the client; the placeholder output that ends the turn is not stored."""
         self._store, self._threads = store, store.threads
-        self._run_id = run_id
+        self._tail = tail or ThreadTail(store.threads, thread_id, run_id)
         self._said = said
         self._unwritten: list[Item] = []
         """Latest output of the model without a call; written together with what follows. It is already stored in the thread."""
@@ -74,17 +80,17 @@ class StoreSession(SessionABC):
         if has_calls:
             await self.write()
 
-    def unwritten(self) -> list[Statement]:
-        """Returns the pending writes as statements, for the transaction that ends the run."""
+    def unwritten(self) -> list[Item]:
+        """Returns what is still to be written, for the transaction that ends the run."""
         items, self._unwritten = self._unwritten, []
-        return self._threads.append_statements(self.session_id, (), items, self._run_id)
+        return items
 
     async def write(self) -> None:
         if not self._unwritten:
             return
         changes = self._threads.changes(self.session_id)
         try:
-            await write_soon(self._store.db, self._store.user_id, self.unwritten(), changes=changes)
+            await self._tail.append(said=self.unwritten(), changes=changes)
         except ConflictError:
             raise self._threads.missing(self.session_id) from None
 
@@ -233,9 +239,9 @@ def refuse_reserved(metadata: Mapping[str, Json]) -> None:
 
 async def begin(
     store: Store, run: RunRecord, thread: ThreadRecord, turn: UserTurn, *, is_new: bool, said: ThreadItem | None = None
-) -> list[ThreadItem]:
-    """Stores the run, its thread if new, and the user's input; returns the user's items. `said` is already in the thread and is assigned
-    to the run.
+) -> tuple[list[ThreadItem], ThreadTail]:
+    """Stores the run, its thread if new, and the user's input; returns the user's items and what appends to the thread. `said` is already
+    in the thread and is assigned to the run.
 
     Raises `ConflictError`, without writing anything, when the thread has an active run.
     """
@@ -248,25 +254,24 @@ async def begin(
         )
         for index, (kind, data) in enumerate(turn.thread_items)
     ]  # fmt: skip
-    written = (
-        store.threads.begin_statements(thread, items, turn.session_items, run.id)
-        if is_new
-        else store.threads.append_statements(thread.id, items, turn.session_items, run.id)
-    )
-    guard = (
-        [] if is_new else [approvals.idle_statement(store, thread.id)]
-    )  # After the statement that updates the thread's row.
-    statements = [
-        *written[:1], *guard, *written[1:], store.runs.insert_statement(run),
-        *([] if said is None else [_adopt(store, run, said)]),
-    ]  # fmt: skip
+    tail = ThreadTail(store.threads, thread.id, run.id)
+    adopted = [] if said is None else [_adopt(store, run, said)]
     changes = [*store.threads.changes(thread.id), *store.runs.changes(run.id)]
+    if is_new:
+        rows = store.threads.new_rows(thread, items, turn.session_items, run.id)
+        rows = {**rows, store.runs.name: (store.runs.columns, [store.runs.to_row(run)])}
+        await append_soon(store.db, store.user_id, rows, then=adopted, changes=changes)
+        tail.ends_at(len(items), len(turn.session_items))
+        return items, tail
+    idle = approvals.idle_statement(store, thread.id)
     try:
-        results = await write_soon(store.db, store.user_id, statements, changes=changes)
+        items = await tail.append(
+            items, turn.session_items, then=[idle, store.runs.insert_statement(run), *adopted], changes=changes
+        )
     except ConflictError:
         busy = await in_thread(approvals.thread_is_busy, store, thread.id)
         raise busy or store.threads.missing(thread.id) from None
-    return items if is_new else store.threads.appended(thread.id, items, results[len(guard) :])
+    return items, tail
 
 
 def _make_ready(store: Store, thread_id: str, is_new: bool) -> None:

@@ -44,10 +44,10 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json, RunRecord, ThreadItem
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.span_records import jsonable
-from timestep_lab.store.base import in_thread, write_soon
+from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
-    from timestep_lab.store.store import Store
+    from timestep_lab.store.store import Store, ThreadTail
 
 
 # --- The thread items of a run in progress
@@ -77,8 +77,8 @@ ID_KIND = {
 class ItemLog:
     """The thread items of one run."""
 
-    def __init__(self, store: Store, run: RunRecord, emit: Callable[[Event], None]) -> None:
-        self._store, self._run, self._emit = store, run, emit
+    def __init__(self, store: Store, run: RunRecord, emit: Callable[[Event], None], tail: ThreadTail) -> None:
+        self._store, self._run, self._emit, self._tail = store, run, emit, tail
         self._items: dict[str, ThreadItem] = {}
         self._grown: dict[str, tuple[str, list[str]]] = {}
         """Maps an item id to its growing field and the deltas not yet merged into it."""
@@ -183,18 +183,16 @@ class ItemLog:
         new = [self._items[item_id] for item_id in self._new]
         changed = [self._items[item_id] for item_id in self._dirty if item_id not in self._new]
         self._new, self._dirty = {}, {}
-        statements = [*threads.append_statements(thread_id, new), *map(threads.data_statement, changed)]
+        statements = [*map(threads.data_statement, changed)]
         try:
-            results = await write_soon(
-                self._store.db, self._store.user_id, statements, changes=threads.changes(thread_id)
-            )
+            placed = await self._tail.append(new, then=statements, changes=threads.changes(thread_id))
         except BaseException as error:
             self._new = dict.fromkeys([*(item.id for item in new), *self._new])
             self._dirty = dict.fromkeys([*(item.id for item in changed), *self._dirty])
             if isinstance(error, ConflictError) and await in_thread(threads.try_get, thread_id) is None:
                 raise threads.missing(thread_id) from None
             raise
-        for item in threads.appended(thread_id, new, results):
+        for item in placed:
             self._items[item.id] = replace(self._items[item.id], item_index=item.item_index)
 
     def _write_soon(self) -> None:

@@ -28,7 +28,7 @@ from timestep_lab.model.records import (
     ThreadItem,
     ThreadRecord,
 )
-from timestep_lab.store.base import Change, Database, Rows, Statement
+from timestep_lab.store.base import Change, Database, Rows, Statement, Tables, append_soon, write_soon
 from timestep_lab.store.table import Table
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 # order of writes, independent of clocks, and are unique.
 
 
+SESSION_COLUMNS = ("user_id", "thread_id", "seq", "item", "run_id", "created_at")
 BELONGING = ("thread_items", "session_items", "run_states", "runs")
 """Tables whose rows are deleted with their thread. Traces are kept, as a record of what happened."""
 
@@ -94,24 +95,33 @@ class Threads(Table[ThreadRecord]):
             *self._said_statements(thread_id, said, run_id),
         ]
 
-    def begin_statements(
+    def new_rows(
         self, thread: ThreadRecord, items: Sequence[ThreadItem], said: Sequence[Mapping[str, Json]], run_id: str
-    ) -> list[Statement]:
-        """Returns the statements for a new thread with its first items, whose `item_index` is set."""
-        insert = self.insert_statement(thread)
-        counted = insert.sql.replace(") values (", ", next_item, next_session_seq) values (")
-        n, now = len(insert.params), to_naive_utc(utc_now())
-        return [
-            Statement(f"{counted[:-1]}, ${n + 1}, ${n + 2})", [*insert.params, len(items), len(said)]),
-            *map(self._items.insert_statement, items),
-            *(
-                Statement(
-                    "insert into session_items (user_id, thread_id, seq, item, run_id, created_at) values ($1, $2, $3, $4, $5, $6)",
-                    [self.user_id, thread.id, seq, _to_json(one), run_id, now],
-                )
-                for seq, one in enumerate(said)
-            ),
+    ) -> Tables:
+        """Returns the rows of a new thread with its first items, whose `item_index` is set."""
+        counted = (*self.columns, "next_item", "next_session_seq")
+        return {
+            self.name: (counted, [[*self.to_row(thread), len(items), len(said)]]),
+            **self.rows_at(thread.id, 0, items, said, run_id),
+        }
+
+    def rows_at(
+        self,
+        thread_id: str,
+        first_seq: int,
+        items: Sequence[ThreadItem],
+        said: Sequence[Mapping[str, Json]],
+        run_id: str | None,
+    ) -> Tables:
+        """Returns the rows of items whose `item_index` is set, and of session entries from `first_seq` on."""
+        now = to_naive_utc(utc_now())
+        entries = [
+            (self.user_id, thread_id, seq, _to_json(entry), run_id, now) for seq, entry in enumerate(said, first_seq)
         ]
+        return {
+            **({self._items.name: (self._items.columns, list(map(self._items.to_row, items)))} if items else {}),
+            **({"session_items": (SESSION_COLUMNS, entries)} if entries else {}),
+        }
 
     def appended(self, thread_id: str, items: Sequence[ThreadItem], results: Sequence[Rows]) -> list[ThreadItem]:
         """Returns the items with their `item_index`, from the results of `append_statements`."""
@@ -186,7 +196,7 @@ class Threads(Table[ThreadRecord]):
         count, now = len(items), to_naive_utc(utc_now())
         return [
             Statement(
-                "insert into session_items (user_id, thread_id, seq, item, run_id, created_at) "
+                f"insert into session_items ({', '.join(SESSION_COLUMNS)}) "
                 f"select $1, $2, next_session_seq + {offset - count}, $3, $4, $5 from threads where user_id = $1 and id = $2",
                 [self.user_id, thread_id, _to_json(item), run_id, now],
             )
@@ -238,7 +248,7 @@ class Threads(Table[ThreadRecord]):
         wanted = [(counter, count) for counter, count in counts.items() if count]
         sets = "".join(f", {counter} = {counter} + {count}" for counter, count in wanted)
         return Statement(
-            f"update threads set updated_at = $3{sets} where user_id = $1 and id = $2",
+            f"update threads set updated_at = $3{sets} where user_id = $1 and id = $2 returning next_item, next_session_seq",
             [self.user_id, thread_id, to_naive_utc(utc_now())],
             expect=1,
         )
@@ -265,6 +275,71 @@ class Threads(Table[ThreadRecord]):
             if self.try_get(thread_id) is None:
                 raise self.missing(thread_id) from None
             raise
+
+
+class ThreadTail:
+    """Appends to one thread on behalf of a run.
+
+    It remembers where the thread ends, so that what it appends are plain rows. When others have appended too, the counters in the
+    thread's row differ, nothing is written, and the positions are read from there.
+    """
+
+    def __init__(self, threads: Threads, thread_id: str, run_id: str | None) -> None:
+        self._threads, self._thread_id, self._run_id = threads, thread_id, run_id
+        self._end: tuple[int, int] | None = None
+
+    def ends_at(self, next_item: int, next_session_seq: int) -> None:
+        self._end = (next_item, next_session_seq)
+
+    async def append(
+        self,
+        items: Sequence[ThreadItem] = (),
+        said: Sequence[Mapping[str, Json]] = (),
+        *,
+        then: Sequence[Statement] = (),
+        changes: Sequence[Change] = (),
+    ) -> list[ThreadItem]:
+        """Appends items and session entries and runs `then`, in one transaction; returns the items with their `item_index`.
+
+        Raises `ConflictError`, without writing anything, when the thread was deleted or the `expect` of a statement is not met.
+        """
+        threads, db = self._threads, self._threads.db
+        if self._end is not None and (items or said):
+            start, first_seq = self._end
+            placed = [replace(item, thread_id=self._thread_id, item_index=n) for n, item in enumerate(items, start)]
+            self._end = (
+                start + len(items),
+                first_seq + len(said),
+            )  # A write that begins meanwhile comes after this one.
+            move = self._move((start, first_seq), self._end)
+            rows = threads.rows_at(self._thread_id, first_seq, placed, said, self._run_id)
+            try:
+                await append_soon(db, threads.user_id, rows, then=[move, *then], changes=changes)
+            except ConflictError:
+                self._end = None
+            except BaseException:
+                self._end = None
+                raise
+            else:
+                return placed
+        statements = [*threads.append_statements(self._thread_id, items, said, self._run_id), *then]
+        results = await write_soon(db, threads.user_id, statements, changes=changes)
+        if items or said:
+            self._end = results[0].rows[0]
+        return threads.appended(self._thread_id, items, results)
+
+    def _move(self, start: tuple[int, int], end: tuple[int, int]) -> Statement:
+        """Returns the statement that sets the counters which `end` moves, if they are still at `start`."""
+        counters = zip(("next_item", "next_session_seq"), start, end, strict=True)
+        moved = [(name, was, now) for name, was, now in counters if was != now]
+        params: list[Any] = [self._threads.user_id, self._thread_id, to_naive_utc(utc_now())]
+        sets, conditions = "", ""
+        for name, was, now in moved:
+            sets += f", {name} = ${len(params) + 1}"
+            conditions += f" and {name} = ${len(params) + 2}"
+            params += [now, was]
+        sql = f"update threads set updated_at = $3{sets} where user_id = $1 and id = $2{conditions}"
+        return Statement(sql, params, expect=1)
 
 
 def _to_json(value: object) -> str:

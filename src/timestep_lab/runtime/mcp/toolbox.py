@@ -332,6 +332,8 @@ def _words(command: Sequence[str] | str | None) -> tuple[str, ...]:
 Definitions = Mapping[str, Sequence[Mapping[str, "Json"]]]
 """Maps an MCP server's name to its tools as recorded in a trace (`GenAI.TOOL_DEFINITIONS`)."""
 ToolUse = tuple[Connection, "Tool", ToolInfo]
+KEPT_TOOL_SETS = 32
+"""Agents of one user whose tools are kept for their next runs."""
 
 
 class Toolbox:
@@ -352,6 +354,8 @@ class Toolbox:
         self._settings, self._vector_stores = settings, vector_stores
         self._connections: dict[str, Connection] = {}
         self._server_of: dict[str, str] = {}
+        self._made: dict[str, tuple[AgentRecord, list[ToolUse], ToolSet]] = {}
+        """Maps an agent's id to its latest tools and what they were made of."""
         self._set(() if callable(servers) else servers)
 
     @property
@@ -370,6 +374,7 @@ class Toolbox:
 
         `servers`: the user's, if just read. `recorded` maps a server's name to its tools as recorded in a trace; such a server is connected
         only when one of them is called. Unavailable tools are reported in `.missing`, with one error per server or tool; nothing is raised.
+        The same object is returned as long as neither the agent nor its servers' tools have changed.
         """
         await self._refresh(servers)
         missing: list[ToolError] = []
@@ -393,6 +398,19 @@ class Toolbox:
             )
         ):
             uses += picked
+        known = self._made.get(agent.id)
+        if known and not missing and known[0] == agent and _same(known[1], uses):
+            return known[2]
+        kit = self._tool_set(agent, uses, client_tools, missing)
+        if not missing and recorded is None:
+            if len(self._made) >= KEPT_TOOL_SETS:
+                self._made.clear()
+            self._made[agent.id] = (agent, uses, kit)
+        return kit
+
+    def _tool_set(
+        self, agent: AgentRecord, uses: list[ToolUse], client_tools: list[str], missing: list[ToolError]
+    ) -> ToolSet:
         told = agent.tool_descriptions
         uses = [(c, tool, replace(info, description=told.get(info.id, info.description))) for c, tool, info in uses]
         infos = [info for _, _, info in uses]
@@ -568,6 +586,11 @@ def recorded_tool(definition: Mapping[str, Json]) -> Tool:
         input_schema=definition["parameters"],
         annotations=ToolAnnotations(read_only_hint=bool(definition.get("read_only"))),
     )
+
+
+def _same(some: Sequence[ToolUse], others: Sequence[ToolUse]) -> bool:
+    """Returns whether these are the same tools of the same connections."""
+    return len(some) == len(others) and all(a[0] is b[0] and a[1] is b[1] for a, b in zip(some, others, strict=True))
 
 
 def _caller(connection: Connection, tool: Tool) -> Callable[[dict[str, Any]], Any]:

@@ -11,9 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from timestep_lab.model.ids import new_id
-from timestep_lab.store.base import Change, Columns, Dialect, Received, Rows, Statement, Topic
+from timestep_lab.store.base import (
+    NO_TABLES,
+    Change,
+    Columns,
+    Dialect,
+    Received,
+    Rows,
+    Statement,
+    Tables,
+    Topic,
+)
 from timestep_lab.store.duckdb.engine import Job
-from timestep_lab.store.duckdb.loopback import Backend, Tables
+from timestep_lab.store.duckdb.loopback import Backend
 from timestep_lab.store.duckdb.owner_election import OwnerElection
 from timestep_lab.store.liveness import Liveness
 
@@ -60,9 +70,15 @@ class DuckDatabase:
         )
 
     def begin_write(
-        self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
+        self,
+        user_id: str,
+        statements: Sequence[Statement],
+        *,
+        tables: Tables = NO_TABLES,
+        changes: Sequence[Change] = (),
     ) -> Future[list[Rows]] | None:
-        return self._seat.begin(lambda engine: engine.submit(Job(user_id, statements=statements, changes=changes)))
+        job = Job(user_id, statements=statements, tables=tables, changes=changes)
+        return self._seat.begin(lambda engine: engine.submit(job))
 
     def state_of(self, user_id: str, topic: Topic) -> object | None:
         return self._seat.begin(lambda engine: engine.state_of(user_id, topic))

@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -23,10 +23,21 @@ import duckdb
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import BusyError, QueryError, StoreError
 from timestep_lab.store.archive import folder_of, view_sql
-from timestep_lab.store.base import SYSTEM_USER, Change, Columns, Dialect, Received, Rows, Statement, Topic
+from timestep_lab.store.base import (
+    NO_TABLES,
+    SYSTEM_USER,
+    Change,
+    Columns,
+    Dialect,
+    Received,
+    Rows,
+    Statement,
+    Tables,
+    Topic,
+)
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.connect import FATAL, LOG, Cursor, LogCheck, connect, translate, verify
-from timestep_lab.store.duckdb.loopback import ClosedError, Tables
+from timestep_lab.store.duckdb.loopback import ClosedError
 from timestep_lab.store.duckdb.received import Inbox
 from timestep_lab.store.duckdb.sql_guard import GuardedReads
 from timestep_lab.store.liveness import Publisher, interruptible, was_interrupted
@@ -153,6 +164,7 @@ class Writer:
         results = []
         self._cursor.execute("begin")
         try:
+            self._append(job.tables for job in group if not job.batch_id)
             for job in group:
                 key = (job.user_id, job.batch_id or "")
                 if job.batch_id and (key in self._batches or key in fresh):
@@ -178,10 +190,20 @@ class Writer:
         with contextlib.suppress(duckdb.TransactionException):  # A failed commit has ended its transaction.
             self._cursor.execute("rollback")
 
+    def _append(self, inserts: Iterable[Tables]) -> None:
+        """Inserts the rows of several jobs, with one appender per table. Jobs of a group are concurrent, so that the rows of one may come
+        before the statements of an earlier one."""
+        together: dict[tuple[str, tuple[str, ...]], list[Sequence[Any]]] = {}
+        for tables in inserts:
+            for table, (columns, rows) in tables.items():
+                together.setdefault((table, tuple(columns)), []).extend(rows)
+        for (table, names), all_rows in together.items():
+            with self._cursor.appender(table, columns=list(names)) as appender:
+                appender.append_rows(all_rows)
+
     def _perform(self, job: Job) -> list[Rows]:
-        for table, (columns, rows) in job.tables.items():
-            with self._cursor.appender(table, columns=list(columns)) as appender:
-                appender.append_rows(rows)
+        if job.batch_id:
+            self._append([job.tables])
         results = []
         for statement in job.statements:
             result = run(self._cursor, statement.sql, statement.params)
@@ -321,9 +343,14 @@ class Engine:
         return self.submit(Job(user_id, statements=statements, changes=changes, batch_id=batch_id)).result()
 
     def begin_write(
-        self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
+        self,
+        user_id: str,
+        statements: Sequence[Statement],
+        *,
+        tables: Tables = NO_TABLES,
+        changes: Sequence[Change] = (),
     ) -> Future[list[Rows]]:
-        return self.submit(Job(user_id, statements=statements, changes=changes))
+        return self.submit(Job(user_id, statements=statements, tables=tables, changes=changes))
 
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),

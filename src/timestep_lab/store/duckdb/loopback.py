@@ -21,7 +21,7 @@ from uuid import UUID
 
 from timestep_lab.model import errors
 from timestep_lab.model.errors import DataError, LabError, QueryError, StoreTooNewError, StoreUnavailableError
-from timestep_lab.store.base import Change, Columns, Rows, Statement, by_columns
+from timestep_lab.store.base import Change, Columns, Rows, Statement, Tables, by_columns
 from timestep_lab.store.liveness import Publisher, interruptible, was_interrupted
 from timestep_lab.store.migrate import latest
 
@@ -64,10 +64,6 @@ class OwnerFile:
 
 
 # --- Backends: the file itself (`Engine`), or a connection to the process that holds it (`Loopback`)
-
-
-Tables = Mapping[str, tuple[Sequence[str], Sequence[tuple[Any, ...]]]]
-"""Maps a table name to (column names, row tuples)."""
 
 
 class ClosedError(Exception):

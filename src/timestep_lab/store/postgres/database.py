@@ -10,7 +10,7 @@ import socket
 import threading
 import typing
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from datetime import date, datetime, timedelta
@@ -23,6 +23,7 @@ from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import LabError, StoreUnavailableError
 from timestep_lab.model.ids import new_id
 from timestep_lab.store.base import (
+    NO_TABLES,
     SYSTEM_USER,
     Change,
     Columns,
@@ -31,6 +32,7 @@ from timestep_lab.store.base import (
     Received,
     Rows,
     Statement,
+    Tables,
     Topic,
     by_columns,
 )
@@ -304,7 +306,6 @@ HOUSEKEEPING_LOCK = 7305442
 KEPT_BY_DAY = timedelta(days=800)
 """Rows older than this share one partition."""
 
-Tables = Mapping[str, tuple[Sequence[str], Sequence[tuple[Any, ...]]]]
 Work = Callable[[Conn], list[Rows]]
 
 
@@ -373,7 +374,12 @@ class PostgresDatabase:
         return self._transaction(user_id, work, changes, batch_id)
 
     def begin_write(
-        self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
+        self,
+        user_id: str,
+        statements: Sequence[Statement],
+        *,
+        tables: Tables = NO_TABLES,
+        changes: Sequence[Change] = (),
     ) -> Future[list[Rows]] | None:
         """Returns None: a waiting thread would have to hold the connection."""
         return None
