@@ -16,10 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import agents as sdk
-from agents import (
-    RunConfig,
-    RunState,
-)
+from agents import RunConfig, RunState
 from agents.items import ToolApprovalItem
 
 from timestep_lab.model.clock import utc_now
@@ -130,8 +127,7 @@ class LiveRun:
         said: Sequence[Mapping[str, Json]] | None = None,
         tail: ThreadTail | None = None,
     ) -> None:
-        """`seconds`: working time of earlier parts of the run. `said`: the content of the session log, if known. `tail`: what began the
-        thread, if it is new."""
+        """`seconds`: working time of earlier parts. `said`: the content of the session log, if known. `tail`: what began the turn."""
         self.run, self._shop, self._options, self._blueprint = run, shop, options, blueprint
         self._route, self._claim, self._context, self._own_toolbox = route, claim, context, own_toolbox
         self._graph: BuiltGraph

@@ -118,7 +118,7 @@ async def _server_tools(agent: Agent[Any], recorded: Definitions) -> Sequence[An
         return ()
     from agents.mcp import MCPUtil
 
-    from timestep_lab.runtime.mcp.toolbox import recorded_tool
+    from timestep_lab.runtime.mcp.sdk_tools import recorded_tool
 
     known = {id(server): recorded.get(server.name) for server in agent.mcp_servers}
     if not all(known.values()):

@@ -36,9 +36,10 @@ from mcp.types import (
     TextResourceContents,
     ToolAnnotations,
 )
+from mcp.types import Tool as McpTool
 
 from timestep_lab.model.errors import ToolError
-from timestep_lab.model.records import Json, McpServerRecord
+from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
 from timestep_lab.model.spans import GenAI
 from timestep_lab.runtime.approvals import Rule, reason_to_ask
 from timestep_lab.runtime.tracing import note
@@ -352,3 +353,28 @@ def _fit(name: str, seed: str, *, unique: bool) -> str:
     if unique and len(name) <= _NAME_LENGTH:
         return name
     return f"{name[: _NAME_LENGTH - 9]}_{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
+
+
+def rule_of(agent: AgentRecord, server: McpServerRecord, info: ToolInfo) -> Rule:
+    """Returns the agent's rule for a tool, or else the server's. The most specific key wins: tool, then server, then all."""
+    keys = (info.id, f"{server.name}.{info.name}", f"{info.server_id}.*", f"{server.name}.*", "*")
+    for rules, names in ((agent.approvals, keys), (server.require_approval, (info.name, "*"))):
+        for name in names:
+            if name in rules:
+                return rules[name]
+    return "never"
+
+
+def as_text(result: CallToolResult) -> str:
+    output = output_of(result)
+    return output if isinstance(output, str) else "\n".join(part.model_dump_json() for part in output)
+
+
+def recorded_tool(definition: Mapping[str, Json]) -> McpTool:
+    """Returns a tool of a server as recorded in a trace."""
+    return McpTool(
+        name=definition["server_tool"],
+        description=definition.get("description"),
+        input_schema=definition["parameters"],
+        annotations=ToolAnnotations(read_only_hint=bool(definition.get("read_only"))),
+    )

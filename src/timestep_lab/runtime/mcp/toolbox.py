@@ -25,9 +25,11 @@ from timestep_lab.runtime.mcp.sdk_tools import (
     ResourceInfo,
     ToolInfo,
     ToolSet,
+    as_text,
     function_tool,
-    output_of,
     public_names,
+    recorded_tool,
+    rule_of,
 )
 from timestep_lab.runtime.mcp.server_records import check_record, redact, split_tool_id
 from timestep_lab.runtime.tools import builtin
@@ -37,7 +39,7 @@ from timestep_lab.store.base import in_thread
 if TYPE_CHECKING:
     from agents import FunctionTool
     from agents import Tool as SdkTool
-    from mcp.types import CallToolResult, Tool
+    from mcp.types import Tool
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
@@ -415,7 +417,7 @@ class Toolbox:
         uses = [(c, tool, replace(info, description=told.get(info.id, info.description))) for c, tool, info in uses]
         infos = [info for _, _, info in uses]
         names = public_names(infos, client_tools)
-        rules = [_rule(agent, connection.record, info) for connection, _, info in uses]
+        rules = [rule_of(agent, connection.record, info) for connection, _, info in uses]
         tools: list[SdkTool] = [
             function_tool(
                 info, name, rule, _caller(connection, tool), partial(redact, record=connection.record), self._keep
@@ -501,7 +503,7 @@ class Toolbox:
             raise missing[0]
         [(connection, tool, _)] = uses
         result = await connection.call(tool, arguments)
-        text = _as_text(result)
+        text = as_text(result)
         if result.is_error:
             message = redact(f"{name} failed: {text}", connection.record)
             raise ToolError(message, server=connection.record.name, tool=name)
@@ -576,18 +578,6 @@ class Toolbox:
         return [(connection, tool, ToolInfo.of(record, tool)) for tool in tools if "*" in names or tool.name in names]
 
 
-def recorded_tool(definition: Mapping[str, Json]) -> Tool:
-    """Returns a tool of a server as recorded in a trace."""
-    from mcp.types import Tool, ToolAnnotations
-
-    return Tool(
-        name=definition["server_tool"],
-        description=definition.get("description"),
-        input_schema=definition["parameters"],
-        annotations=ToolAnnotations(read_only_hint=bool(definition.get("read_only"))),
-    )
-
-
 def _same(some: Sequence[ToolUse], others: Sequence[ToolUse]) -> bool:
     """Returns whether these are the same tools of the same connections."""
     return len(some) == len(others) and all(a[0] is b[0] and a[1] is b[1] for a, b in zip(some, others, strict=True))
@@ -595,21 +585,6 @@ def _same(some: Sequence[ToolUse], others: Sequence[ToolUse]) -> bool:
 
 def _caller(connection: Connection, tool: Tool) -> Callable[[dict[str, Any]], Any]:
     return lambda arguments: connection.call(tool, arguments)
-
-
-def _rule(agent: AgentRecord, server: McpServerRecord, info: ToolInfo) -> Rule:
-    """Returns the agent's rule for a tool, or else the server's. The most specific key wins: tool, then server, then all."""
-    keys = (info.id, f"{server.name}.{info.name}", f"{info.server_id}.*", f"{server.name}.*", "*")
-    for rules, names in ((agent.approvals, keys), (server.require_approval, (info.name, "*"))):
-        for name in names:
-            if name in rules:
-                return rules[name]
-    return "never"
-
-
-def _as_text(result: CallToolResult) -> str:
-    output = output_of(result)
-    return output if isinstance(output, str) else "\n".join(part.model_dump_json() for part in output)
 
 
 def _unknown(tool_id: str, agent: AgentRecord) -> ToolError:
