@@ -104,7 +104,7 @@ async def build(
             handoff_description=record.description or None,
             instructions=record.instructions or None,
             model=record.model or default_model,
-            model_settings=validate_settings(dict(record.model_settings)),
+            model_settings=validate_settings(dict(record.model_settings)) if record.model_settings else {},
             tools=list(kit.tools) if kit else [],
             mcp_servers=list(kit.mcp_servers) if kit else [],
             tool_use_behavior=(

@@ -29,7 +29,6 @@ from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolbox import Definitions, Toolbox
-    from timestep_lab.runtime.settings import Settings
     from timestep_lab.store.store import Store
 
 
@@ -124,7 +123,7 @@ def read_options(
         )
     return RunOptions(
         model=model,
-        model_settings=validate_settings(dict(model_settings or {})),
+        model_settings=validate_settings(dict(model_settings)) if model_settings else {},
         max_turns=max_turns,
         approve=cast(Approve, approve),
         limits=limits,
@@ -222,9 +221,10 @@ class Graphs:
 
     store: Store
     toolbox: Toolbox
-    settings: Settings
-    _built: dict[tuple[str, str], BuiltGraph] = field(default_factory=dict)
-    """Maps the root's id and the default model to the latest graph. Runs share it until an agent or its tools change."""
+    default_model: str
+    """The model of an agent that names none."""
+    _built: dict[str, BuiltGraph] = field(default_factory=dict)
+    """Maps the root's id to the latest graph. Runs share it until an agent or its tools change."""
 
     async def records(self, agent: AnyAgent, versions: Mapping[str, int] | None = None) -> dict[str, AgentRecord]:
         """Returns the stored agents reachable from `agent`, in their current or the given `versions` (by id); empty for an SDK agent.
@@ -248,13 +248,12 @@ class Graphs:
         if isinstance(agent, sdk.Agent):
             return from_sdk(agent), lambda: freeze_sdk(agent.name, options.to_json())
         servers = await self._servers()
-        key = (agent.id, self.settings.default_model)
-        like = self._built.get(key) if shared and recorded is None else None
+        like = self._built.get(agent.id) if shared and recorded is None else None
         graph = await self._build(records, agent.id, self.toolbox, servers, recorded, like)
         if graph is not like and shared and recorded is None and not graph.notices:
             if len(self._built) >= KEPT_GRAPHS:
                 self._built.clear()
-            self._built[key] = graph
+            self._built[agent.id] = graph
         return graph, lambda: freeze(records, agent.id, servers, options.to_json())
 
     async def rebuild(self, state: RunStateRecord, agent: sdk.Agent[Any] | None) -> tuple[BuiltGraph, Toolbox | None]:
@@ -288,7 +287,7 @@ class Graphs:
         like: BuiltGraph | None = None,
     ) -> BuiltGraph:
         return await build(
-            records, root_id, toolbox, default_model=self.settings.default_model, servers=servers, recorded=recorded,
+            records, root_id, toolbox, default_model=self.default_model, servers=servers, recorded=recorded,
             like=like,
         )  # fmt: skip
 

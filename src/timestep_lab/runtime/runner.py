@@ -93,7 +93,7 @@ class Runner:
         self, store: Store, router: Router, toolbox: Toolbox, settings: Settings, *, writer: TraceWriter
     ) -> None:
         self.store, self.router, self.writer = store, router, writer
-        self.graphs = Graphs(store, toolbox, settings)
+        self.graphs = Graphs(store, toolbox, settings.default_model)
         self._shop = RunServices(store, router, install(writer))
         self._live: dict[str, LiveRun] = {}
         self._sdk_agents: dict[str, sdk.Agent[Any]] = {}

@@ -189,9 +189,11 @@ class AdapterModel(Model):
         self._check(model_settings)
         wants_schema = output_schema is not None and not output_schema.is_plain_text()
         items = [{"role": "user", "content": input}] if isinstance(input, str) else [dict(item) for item in input]
+        if not all(isinstance(item.get("content"), str) for item in items):
+            items = await files_as_text(items, self.takes_files)
         request = ModelRequest(
             instructions=system_instructions,
-            input=await files_as_text(items, self.takes_files),
+            input=items,
             settings=model_settings,
             functions=(*map(self._tool, tools), *map(_handoff, handoffs)),
             schema=output_schema.json_schema() if wants_schema else None,
