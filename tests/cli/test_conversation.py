@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.cli.conftest import Done
 
@@ -194,4 +199,30 @@ def test_why_says_what_it_found_and_pays_nothing_twice(cli: Cli) -> None:
     assert cli("why", trace, *options, "--json").json["replays"] == 0
     shown = cli("why", trace, *options)
     assert shown.out.startswith("No step was found")
+    assert re.fullmatch(r"\d+ of at most \d+ replays, free\n", shown.err), "without a terminal, one line at the end"
     assert "criterion for wrong answers" in cli("why", trace).err
+
+
+def test_ctrl_c_ends_a_search_with_what_is_known(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from timestep_lab.evals.cause.replays import Replays
+
+    assert cli("run", 'call think {"thought": "once"}').code == 0
+    trace = cli("sql", "select trace_id from traces", "--json").json[0]["trace_id"]
+    options = "why", trace, "--wrong", "regex:.+", "-k", "6", "--replays", "4"
+    told = Replays.tell
+
+    def presses_it(self: Any) -> None:
+        told(self)
+        if self.done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Replays, "tell", presses_it)
+        patch.setenv("TIMESTEP_LAB_DEMO_DELAY_MS", "20")
+        done = cli(*options)
+    assert done.code == 130, done.err
+    assert "Stopped early. Finished replays are kept; run it again to continue." in done.out
+    assert "3 of at most" in done.err
+    again = cli(*options)
+    assert again.code == 0
+    assert "Stopped" not in again.out

@@ -142,8 +142,10 @@ async def test_a_continuation_counts_after_every_decision_up_to_which_it_repeats
 
         bench.router.scripts["demo/policy-0"].inner.decide = counted  # type: ignore[attr-defined]
         question = await asked(world, run)
-        seen = await cause.outlook(bench.runner, question, k=8, on_progress=lambda *so_far: told.append(so_far))
-        assert all(share.n >= 8 for share in seen.shares)
+        seen = await cause.outlook(
+            bench.runner, question, k=8, on_progress=lambda work: told.append((work.done, work.planned))
+        )
+        assert all(share.n >= (8 if share.passed else 4) for share in seen.shares), "what is clear after half is left"
         assert asked_of_models < 0.5 * 8 * sum(range(1, 11)), "each decision's own continuations would ask for as much"
         assert len(told) < 30
         assert max(planned for _, planned in told) == 80
@@ -171,12 +173,53 @@ async def test_a_search_that_was_stopped_goes_on_and_pays_nothing_twice() -> Non
         world = World(bench, steps=3, seed=5, noise=0.05, fault="swap", at=1)
         run = await world.faulty()
         told: list[int] = []
-        whole = await why(world, run, on_progress=lambda done, _: told.append(done))
+        whole = await why(world, run, on_progress=lambda work: told.append(work.done))
         again = await why(world, run)
         assert (again.replays, again.verdict) == (0, whole.verdict)
-        assert whole.replays == len(told) > 0
+        assert whole.replays == len(told) - 1 > 0, "told at its beginning, and of each"
         with pytest.raises(UsageError, match="the recorded run succeeded"):
             await cause.why(bench.runner, await asked(world, run, wrong=lambda _: False))
+
+
+async def test_a_search_that_is_stopped_ends_at_once_with_what_is_known_and_goes_on_there() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=5, noise=0.05, fault="swap", at=1)
+        run = await world.faulty()
+        whole = await why(world, run)
+        bench.store.db.write(bench.store.user_id, [Statement("delete from answer_cache", [])])
+        world.switch.takes_s = 0.01
+
+        def stop(work: Any) -> None:
+            if work.done == whole.replays - 10:
+                world.switch.takes_s = 60.0  # What is running would take for ever.
+                work.stop()
+
+        async with asyncio.timeout(30):
+            part = await why(world, run, on_progress=stop)
+        assert "Stopped early. Finished replays are kept; run it again to continue." in part.verdict
+        assert part.made >= whole.replays - 10
+        assert any(share.n for share in part.outlook.shares), "what is known is told"
+        world.switch.takes_s = 0.0
+        rest = await why(world, run)
+        assert (rest.found[0].verdict, rest.stopped) == ("proven", "")
+        assert rest.replays < 40
+
+
+async def test_an_outlook_runs_the_second_half_only_where_the_first_is_not_clear() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=6, seed=3, noise=0.0, fault="swap", at=3, persistent=False)
+        run = await world.faulty()
+        number = 0
+
+        def another(*given: Any) -> list[Any]:
+            nonlocal number
+            number += 1
+            return [*says(f"Thought {number}."), *world._decide(*given)]
+
+        bench.router.scripts["demo/policy-0"].inner.decide = another  # type: ignore[attr-defined]
+        seen = await cause.outlook(bench.runner, await asked(world, run), k=8)
+        assert [share.rate for share in seen.shares] == [1.0] * 5 + [0.0] * 3
+        assert [share.n for share in seen.shares] == [8, 4, 4, 4, 8, 8, 4, 4], "at the start, and where it changes"
 
 
 async def test_a_plan_says_what_it_would_take_and_runs_nothing() -> None:

@@ -276,7 +276,8 @@ async def test_leaving_a_search_stops_it_and_it_goes_on_without_paying_twice(bot
     events = both.remote.causes.why(run.trace_id, wrong="contains:Oakland", k=20, concurrency=1)
     async for event in events:
         assert event.type == "cause.progress"
-        break
+        if event.done:
+            break
     await events.aclose()
     found = await both.local.why(run.trace_id, wrong="contains:Oakland", k=20)
     made = sum(share.n for share in found.outlook.shares)

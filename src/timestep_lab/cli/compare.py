@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
-from timestep_lab.cli.render import print_rows
+from timestep_lab.cli.render import print_rows, progress_bar
 from timestep_lab.lab import Lab
 from timestep_lab.model.comparison import (
     SHOWN_MEASURES,
@@ -280,25 +280,13 @@ def progress_line(*, quiet: bool) -> Iterator[Callable[[Event], None]]:
     if quiet or not sys.stderr.isatty():
         yield lambda event: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Comparing", total=None, note="")
+    with progress_bar("Comparing") as update:
 
         def show(event: Event) -> None:
             if isinstance(event, ComparisonProgress):
                 p = event.progress
                 note = f"{p.errors} errors · {p.cached} cached · {cost_text(p.spent_usd) if p.spent_usd else ''}"
-                bar.update(task, total=p.total, completed=p.done, note=note)
-                if event.verdict:
-                    bar.update(task, description=_short_interval(event))
+                update(p.done, p.total, note, _short_interval(event) if event.verdict else None)
 
         yield show
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from timestep_lab.cli.context import printable, say
+from timestep_lab.cli.context import console, printable, say
 from timestep_lab.model.clock import iso, ms_between
 from timestep_lab.model.display import cost_text, duration_text, tokens_text
 from timestep_lab.model.events import (
@@ -351,3 +352,24 @@ def run_object(run: Run) -> dict[str, Any]:
             for i in run.interruptions
         ],
     }
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int, str, str | None], None]]:
+    """A progress bar on stderr. Call it with the number done, the total, a note, and another description if that changed."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None, note="")
+
+        def update(done: int, total: int, note: str, description: str | None = None) -> None:
+            bar.update(task, completed=done, total=total, note=note, description=description)
+
+        yield update

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
-from timestep_lab.cli.render import print_rows, print_trace
+from timestep_lab.cli.render import print_rows, print_trace, progress_bar
 from timestep_lab.lab import Lab
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.display import ago_text, cost_text, duration_text
 from timestep_lab.model.errors import UsageError
+from timestep_lab.store.base import in_thread
+
+if TYPE_CHECKING:
+    from timestep_lab.evals.cause import Blame, Why, WhyPlan
+    from timestep_lab.evals.cause.replays import Progress, Search
+
+T = TypeVar("T")
+INTERRUPTED = 130
 
 # --- `timestep-lab sql`: query the lab's rows
 
@@ -250,18 +262,27 @@ async def why_command(
     """Replay the run of TRACE_ID with and without each suspect, and report which step made it go wrong. A stopped
     search resumes where it was.
     """
-    from timestep_lab.evals.cause import Why
+    from timestep_lab.evals import cause
 
-    result = await lab.why(
-        full_id(lab, trace_id), wrong=wrong, right=right, replays=replays, k=k, tools=tools, on_miss=on_miss, budget_usd=budget, plan=plan
-    )  # fmt: skip
-    if not isinstance(result, Why):
-        say(repr(result))
+    lab.flush()
+    question = await cause.ask(
+        lab.runner, full_id(lab, trace_id), wrong=wrong, right=right, tools=tools, on_miss=on_miss
+    )
+
+    async def search(on_progress: Progress | None) -> Why | WhyPlan:
+        return await cause.why(
+            lab.runner, question, replays=replays, k=k, budget_usd=budget, plan=plan, on_progress=on_progress
+        )
+
+    if plan:
+        say(repr(await search(None)))
         return 0
+    result, code = await _searched(search, "replays", quiet=as_json)
+    assert isinstance(result, cause.Why)
     if as_json:
         print_json({"verdict": result.verdict, "replays": result.replays, "spent_usd": result.spent_usd, "suspects": result.rows(),
                     "outlook": result.outlook.rows(), "notes": [*result.notes]})  # fmt: skip
-        return 0
+        return code
     say(result.verdict)
     for note in result.notes:
         say(f"Note: {note}")
@@ -269,7 +290,40 @@ async def why_command(
     rows = [[row[name] for name in columns] for row in result.rows()[:SHOWN]]
     print_rows(console(), columns, rows, empty="No suspects.")
     say(repr(result.outlook))
-    return 0
+    return code
+
+
+async def _searched(search: Callable[[Progress], Awaitable[T]], what: str, *, quiet: bool) -> tuple[T, int]:
+    """The result of a search, and the exit code. Its progress is a bar on a terminal, and one line at its end otherwise. Ctrl-C ends it
+    with what is known."""
+    working: Search | None = None
+
+    def amount() -> str:
+        spent = None if working is None else working.spent_usd
+        return "cost unknown" if spent is None else cost_text(spent)
+
+    with progress_bar("Searching") if sys.stderr.isatty() and not quiet else nullcontext() as bar:
+
+        def on_progress(work: Search) -> None:
+            nonlocal working
+            working = work
+            if bar:
+                bar(work.done, work.planned, amount(), None)
+
+        task = asyncio.ensure_future(search(on_progress))
+        code = 0
+        try:
+            result = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if working is None:  # Nothing has been done yet.
+                task.cancel()
+                await asyncio.wait([task])
+                raise
+            working.stop()
+            result, code = await task, INTERRUPTED
+    if working is not None and not bar and not quiet:
+        say(f"{working.done} of at most {working.planned} {what}, {amount()}", err=True)
+    return result, code
 
 
 @click.command("blame")
@@ -297,21 +351,25 @@ async def blame_command(
     """Find the change that made an agent worse, such as: blame "Front desk@3" "Front desk@7" cases.csv --scorers
     contains. The differences between the versions are tested in a subset of their combinations, each run on every case
     of DATASET."""
-    from timestep_lab.evals.cause import Blame
     from timestep_lab.evals.scorers.registry import split_specs
+    from timestep_lab.lab.comparing import named
+    from timestep_lab.service.causes import find_change, plan_of_change
 
     given = {"epochs": epochs, "limit": limit, "tools": tools, "on_miss": on_miss}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    result = await lab.blame(
-        good=good, bad=bad, cases=dataset, scorers=split_specs(scorers), budget_usd=budget, plan=plan, **options
-    )  # fmt: skip
-    if not isinstance(result, Blame):
-        say(repr(result))
+    cases, specs = await in_thread(named, lab, dataset), split_specs(scorers)
+    if plan:
+        say(repr(await plan_of_change(lab, good, bad, cases, specs, **options)))
         return 0
+
+    async def search(on_progress: Progress) -> Blame:
+        return await find_change(lab, good, bad, cases, specs, budget_usd=budget, on_progress=on_progress, **options)
+
+    result, code = await _searched(search, "answers", quiet=as_json)
     if as_json:
         print_json({"verdict": result.verdict, "culprits": result.culprits, "calls": result.calls, "full_calls": result.full_calls,
                     "comparisons": [grid.id for grid in result.grids], "effects": result.rows()})  # fmt: skip
-        return 0
+        return code
     say(result.verdict)
     rows = [
         [row["change"], f"{row['diff']:+.3f}", f"{row['ci_low']:+.3f} … {row['ci_high']:+.3f}", f"{row['p_holm']:.3g}", row["verdict"],
@@ -319,4 +377,4 @@ async def blame_command(
         for row in result.rows() if row["kind"] == "change" or row["verdict"] != "not settled"
     ]  # fmt: skip
     print_rows(console(), ["change", "difference", "95 % CI", "p (Holm)", "verdict", "not separable from"], rows)
-    return 0
+    return code

@@ -381,21 +381,25 @@ class Lab(LabViews):
         on_miss: str = "fail", concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False, agent: sdk.Agent[Any] | None = None,
         context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Outlook:  # fmt: skip
-        """Estimate the probability of success after each decision of a run, from `k` continuations each. A drop marks
-        the step to look at.
+        """Estimate the probability of success after each decision of a run, from continuations of it. A drop marks the
+        step to look at.
+
+        `k`: Continuations after each decision, at most. Half of them are run first; the other half only where these
+        disagree, and next to decisions that change the rate. The intervals are those of the continuations that were run.
 
         `scorer`: defines success: `contains:°C`, a scorer, or a function of the answer. Alternatively pass `wrong` or
         `right` as for `why`: `wrong="contains:°F"`, `right="the corrected answer"`. The other arguments are those of
         `why`.
         """
         from timestep_lab.evals import cause
+        from timestep_lab.service.causes import in_numbers
 
         question = await cause.ask(
             self.runner, trace_id_of(run), scorer=scorer, wrong=wrong, right=right, tools=tools, on_miss=on_miss, agent=agent,
             context=context,
         )  # fmt: skip
         return await cause.outlook(
-            self.runner, question, k=k, concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=on_progress
+            self.runner, question, k=k, concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=in_numbers(on_progress)
         )  # fmt: skip
 
     @checks_keywords
@@ -427,13 +431,14 @@ class Lab(LabViews):
         Every replay is stored, so an interrupted `why` continues without paying twice.
         """
         from timestep_lab.evals import cause
+        from timestep_lab.service.causes import in_numbers
 
         question = await cause.ask(
             self.runner, trace_id_of(run), wrong=wrong, right=right, tools=tools, on_miss=on_miss, agent=agent, context=context
         )  # fmt: skip
         return await cause.why(
             self.runner, question, replays=replays, k=k, corrections=corrections, instructions=instructions, models=models, concurrency=concurrency,
-            budget_usd=budget_usd, approve_all=approve_all, plan=plan, on_progress=on_progress,
+            budget_usd=budget_usd, approve_all=approve_all, plan=plan, on_progress=in_numbers(on_progress),
         )  # fmt: skip
 
     @cached_property

@@ -460,13 +460,13 @@ class LabViews:
         `cases`, `scorers` and the other options are those of `compare`; the first scorer decides. `plan=True` returns
         the estimated cost instead. Raises as `compare` does, and `UsageError` if nothing differs.
         """
-        from timestep_lab.service.causes import find_change, plan_of_change
+        from timestep_lab.service.causes import find_change, in_numbers, plan_of_change
 
         data = await self._data(cases)
         if plan:
             return await plan_of_change(self._lab, good, bad, data, scorers, **options)
         return await find_change(
-            self._lab, good, bad, data, scorers, budget_usd=budget_usd, on_progress=on_progress, **options
+            self._lab, good, bad, data, scorers, budget_usd=budget_usd, on_progress=in_numbers(on_progress), **options
         )
 
     def comparison(self, id: str) -> Grid:

@@ -205,6 +205,8 @@ class CauseProgress(Event):
     type: ClassVar[str] = "cause.progress"
     done: int
     planned: int
+    spent_usd: float | None = None
+    """So far; None if a price is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

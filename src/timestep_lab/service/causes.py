@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Unpack
 
 from annotated_types import Gt, Interval, Len
 
 from timestep_lab.evals.cause.findings import BlamePlan, Outlook, Why, WhyPlan
 from timestep_lab.model.codec import JsonObject, error_json, error_of_json
+from timestep_lab.model.comparison import CellDone, ComparisonProgress
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.events import CauseFound, CauseProgress, Event
 from timestep_lab.model.records import AgentRecord, DatasetRecord
@@ -25,6 +26,7 @@ from timestep_lab.store.base import in_thread
 if TYPE_CHECKING:
     from timestep_lab.evals.cause import Question
     from timestep_lab.evals.cause.blame import Blame
+    from timestep_lab.evals.cause.replays import Progress, Search
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
     from timestep_lab.runtime.warm_start import Replayed
@@ -111,10 +113,10 @@ class Causes:
 
         question = await self._asked(trace_id, wrong, right, tools, on_miss)
 
-        async def search(on_progress: Callable[[int, int], None]) -> Any:
+        async def search(tell: Tell) -> Any:
             return await cause.why(
                 self._scope.runner, question, replays=replays, k=k, corrections=corrections, instructions=instructions, models=models,
-                concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=on_progress,
+                concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=_as_events(tell),
             )  # fmt: skip
 
         async for event in _events(search):
@@ -167,10 +169,10 @@ class Causes:
 
         question = await self._asked(trace_id, wrong, right, tools, on_miss, scorer)
 
-        async def search(on_progress: Callable[[int, int], None]) -> Any:
+        async def search(tell: Tell) -> Any:
             return await cause.outlook(
                 self._scope.runner, question, k=k, concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all,
-                on_progress=on_progress,
+                on_progress=_as_events(tell),
             )  # fmt: skip
 
         async for event in _events(search):
@@ -208,9 +210,10 @@ class Causes:
             max_tool_calls=max_tool_calls,
         )  # fmt: skip
 
-        async def search(on_progress: Callable[[int, int], None]) -> dict[str, Any]:
+        async def search(tell: Tell) -> dict[str, Any]:
             replayed = await replay_many(
-                start, times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces, on_progress=on_progress
+                start, times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces,
+                on_progress=lambda done, planned: tell(CauseProgress(done=done, planned=planned)),
             )  # fmt: skip
             return {"replays": [replayed_json(one) for one in replayed]}
 
@@ -228,8 +231,10 @@ class Causes:
         """
         options: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
 
-        async def search(on_progress: Callable[[int, int], None]) -> dict[str, Any]:
-            result = await find_change(self._scope, good, bad, [*cases], [*scorers], on_progress=on_progress, **options)
+        async def search(tell: Tell) -> dict[str, Any]:
+            result = await find_change(
+                self._scope, good, bad, [*cases], [*scorers], on_progress=_as_events(tell), **options
+            )
             return result.to_json()
 
         async for event in _events(search):
@@ -282,26 +287,63 @@ class Causes:
 
 async def find_change(
     scope: Scope, good: Any, bad: Any, cases: Any, scorers: Any, *, budget_usd: float | None = None,
-    on_progress: Callable[[int, int], None] | None = None, **options: Any,
+    on_progress: Progress | None = None, **options: Any,
 ) -> Blame:  # fmt: skip
     """See `lab.blame`. Every row of the design is a candidate of one comparison."""
     from timestep_lab.evals.cause import blame as search
 
     left, right, shown = await _versions(scope, good, bad)
-    done, (_, most) = 0, search.rows_of(len(search.changes_of(left, right)))
+    work = Combinations(search.rows_of(len(search.changes_of(left, right)))[1])
 
     async def ask(agents: Sequence[Any], names: Sequence[str], left_usd: float | None) -> Grid:
         made = await _comparison(scope, cases, agents, names, scorers, budget_usd=left_usd, **options)
+        before_usd = work.begin(made)
+        if on_progress:
+            on_progress(work)
 
         def count(event: Event) -> None:
-            nonlocal done
-            if event.type == "cell.done" and on_progress:
-                done += 1
-                on_progress(done, most * made.record.n_cases * made.record.epochs)
+            if isinstance(event, CellDone):
+                work.done += 1
+            elif isinstance(event, ComparisonProgress):
+                work.spent_usd = before_usd + event.progress.spent_usd
+            if on_progress:
+                on_progress(work)
 
         return await made.run(count)
 
     return await search.blame(left, right, ask, shown, budget_usd=budget_usd)
+
+
+@dataclass(slots=True)
+class Combinations:
+    """The search of `find_change` while it runs: answers, and what they have cost."""
+
+    most_rows: int
+    done: int = 0
+    planned: int = 0
+    spent_usd: float = 0.0
+    _comparison: Comparison | None = None
+
+    def begin(self, comparison: Comparison) -> float:
+        """Another comparison begins. Returns what the earlier ones have cost."""
+        self._comparison = comparison
+        self.planned = self.most_rows * comparison.record.n_cases * comparison.record.epochs
+        return self.spent_usd
+
+    def stop(self) -> None:
+        """End it with what is known. Finished answers are kept and not asked for again."""
+        if self._comparison is not None:
+            self._comparison.cancel()
+
+
+def in_numbers(on_progress: Callable[[int, int], None] | None) -> Progress | None:
+    """Progress as the number done and the number planned at most."""
+
+    def tell(search: Search) -> None:
+        assert on_progress is not None
+        on_progress(search.done, search.planned)
+
+    return tell if on_progress else None
 
 
 async def plan_of_change(scope: Scope, good: Any, bad: Any, cases: Any, scorers: Any, **options: Any) -> BlamePlan:
@@ -418,16 +460,23 @@ def _assertions(wrong: Any, right: Any) -> tuple[JsonObject, ...]:
     return ({**spec, "negate": not spec.get("negate", False)},) if isinstance(wrong, str) else (spec,)
 
 
-async def _events(search: Callable[[Callable[[int, int], None]], Awaitable[Any]]) -> AsyncGenerator[Event, None]:
-    """Progress events while the search runs, then the result. Closing the generator stops the search."""
-    changed, told = asyncio.Event(), (0, 0)
+Tell = Callable[[CauseProgress], None]
 
-    def on_progress(done: int, planned: int) -> None:
+
+def _as_events(tell: Tell) -> Progress:
+    return lambda work: tell(CauseProgress(done=work.done, planned=work.planned, spent_usd=work.spent_usd))
+
+
+async def _events(search: Callable[[Tell], Awaitable[Any]]) -> AsyncGenerator[Event, None]:
+    """Progress events while the search runs, then the result. Closing the generator stops the search."""
+    changed, told = asyncio.Event(), CauseProgress(done=0, planned=0)
+
+    def tell(progress: CauseProgress) -> None:
         nonlocal told
-        told = (done, planned)
+        told = progress
         changed.set()
 
-    task = asyncio.ensure_future(search(on_progress))
+    task = asyncio.ensure_future(search(tell))
     task.add_done_callback(lambda _: changed.set())
     try:
         while True:
@@ -435,7 +484,7 @@ async def _events(search: Callable[[Callable[[int, int], None]], Awaitable[Any]]
             changed.clear()
             if task.done():
                 break
-            yield CauseProgress(done=told[0], planned=told[1])
+            yield told
         result = task.result()
         yield CauseFound(found=result if isinstance(result, dict) else asdict(result))
     finally:

@@ -476,7 +476,8 @@ async def blame(
     seen = {scorer: effects(levels, scores, names, alpha=early) for scorer, scores in table.items()}
     left = None if budget_usd is None else budget_usd - sum(cell.cost_usd or 0.0 for cell in grids[0].cells)
     doubted = next((estimates for estimates in seen.values() if is_doubtful(estimates, levels)), None)
-    more = _more(levels, doubted) if left is None or left > 0 else levels[:0]
+    goes_on = grids[0].status == "completed" and (left is None or left > 0)
+    more = _more(levels, doubted) if goes_on else levels[:0]
     if len(more):
         grids.append(await ask(*_as_agents(good, bad, parts, more), left))
         extra = _scores(grids[1])

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from timestep_lab.evals.cause.findings import Share
 from timestep_lab.evals.datasets.case import Case, digest
@@ -46,7 +46,28 @@ ROUNDS = 4
 """Rounds of continuations in which the next ones depend on the previous; then all missing ones are run."""
 
 Judge = Callable[[Replayed], Awaitable[bool | None]]
-Progress = Callable[[int, int], None]
+
+
+class Search(Protocol):
+    """A search for a cause while it runs."""
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def planned(self) -> int:
+        """At most."""
+
+    @property
+    def spent_usd(self) -> float | None:
+        """None if the price of something is unknown."""
+
+    def stop(self) -> None:
+        """End the search early, with what is known."""
+
+
+Progress = Callable[[Search], None]
+"""Called when a search begins, and after everything that it has done."""
 
 
 # -- the criterion of success
@@ -168,6 +189,13 @@ class Replays:
     branches: dict[str, str] = field(default_factory=dict)
     _hanging: int = 0
     _gate: asyncio.Semaphore | None = None
+    _running: set[asyncio.Timeout] = field(default_factory=set)
+
+    def stop(self) -> None:
+        """End the search early, with what is known: no further replay is begun, and those that are running are cancelled."""
+        self.stopped = self.stopped or "Stopped early. Finished replays are kept; run it again to continue."
+        for limit in self._running:
+            limit.reschedule(0.0)
 
     async def shares(self, phase: str, arms: Mapping[str, WarmStart | None], numbers: range) -> dict[str, Share]:
         """Replay each arm once per number and return the fraction of successes. An arm of None is the recorded end
@@ -233,17 +261,28 @@ class Replays:
                 self.missed[replayed.error.tool] += 1
             elif passed is None and not _is_outside(replayed.error, self.end):
                 self.notes["The scorer gave no score to some of the replays; these are not judged."] = None
-            if self.on_progress:
-                self.on_progress(self.done, self.planned)
+            self.tell()
             return Outcome(passed, replayed.followed)
+
+    def tell(self) -> None:
+        if self.on_progress:
+            self.on_progress(self)
 
     async def _run(self, start: WarmStart, *, keep_trace: bool, follow: bool) -> Replayed | None:
         """One replay, repeated once if its provider failed for the moment. None, and the search stops, if it fails again."""
         for attempt in (1, 2):
             try:
-                async with asyncio.timeout(self.most_s):
-                    replayed = await start.replay(approve_all=self.approve_all, keep_trace=keep_trace, follow=follow)
+                async with asyncio.timeout(self.most_s) as limit:
+                    self._running.add(limit)
+                    try:
+                        replayed = await start.replay(
+                            approve_all=self.approve_all, keep_trace=keep_trace, follow=follow
+                        )
+                    finally:
+                        self._running.discard(limit)
             except TimeoutError:
+                if self.stopped:
+                    return None
                 self._hanging += 1
                 if self._hanging >= MOST_HANGING:
                     self.stopped = f"Stopped: {MOST_HANGING} replays did not end within {self.most_s:.0f} s each."

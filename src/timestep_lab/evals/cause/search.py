@@ -176,10 +176,12 @@ def _replays(question: Question, runner: Runner, planned: int, **options: Any) -
     base, rows = question.base, ComparisonRows(runner.store.db, runner.store.user_id)
     spans = base.recorded.answers
     took_s = (spans[-1]["ended_at"] - spans[0]["started_at"]).total_seconds() if spans[-1]["ended_at"] else 0.0
-    return Replays(
+    work = Replays(
         rows, question.judge, [*question.key, options["approve_all"]], base.recorded.end, planned=planned,
         most_s=max(LEAST_LIMIT_S, took_s * (PATIENCE + options["concurrency"])), **options,
     )  # fmt: skip
+    work.tell()
+    return work
 
 
 async def _check_budget(runner: Runner, question: Question, budget_usd: float | None) -> None:
@@ -192,7 +194,7 @@ async def outlook(
     runner: Runner, question: Question, *, k: int = 8, concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False,
     on_progress: Progress | None = None,
 ) -> Outlook:  # fmt: skip
-    """See `lab.outlook`: `k` continuations after each decision. Raises `UsageError`."""
+    """See `lab.outlook`. Raises `UsageError`."""
     check_whole(1, k=k, concurrency=concurrency)
     await _check_budget(runner, question, budget_usd)
     decisions = decisions_of(question.base)
@@ -205,7 +207,9 @@ async def outlook(
 async def _outlook(
     question: Question, replays: Replays, decisions: Sequence[Decision], k: int, *, sparing: bool = False
 ) -> Outlook:
-    """`sparing`: runs half of the continuations first, and the rest only at the start and next to changes of the pass rate."""
+    """Runs half of the continuations first, and the rest at the start and wherever that half is not clear: next to changes of the
+    success rate, and at decisions where it is neither 0 nor 1. `sparing`: not at the latter, which are no suspects.
+    """
     turns = range(len(decisions))
     continued = Continuations(replays, [question.base.at(turn) for turn in turns])
 
@@ -213,13 +217,13 @@ async def _outlook(
         shares = tuple(share_of(judged) for judged in continued.judged)
         return Outlook(question.base.plan.run.trace_id, tuple(decisions), shares, question.right, replays.stopped)
 
-    first = (k + 1) // 2 if sparing else k
-    await continued.up_to([first] * len(decisions))
+    await continued.up_to([(k + 1) // 2] * len(decisions))
     half = seen()
-    if first < k:
-        changed = {turn for turn in turns if abs(half.fall(turn) or 0.0) >= LEAST_FALL}
-        open_turns = {0, *changed, *(turn + 1 for turn in changed)}
-        await continued.up_to([k if turn in open_turns else 0 for turn in turns])
+    changed = {turn for turn in turns if abs(half.fall(turn) or 0.0) >= LEAST_FALL}
+    open_turns = {0, *changed, *(turn + 1 for turn in changed)}
+    if not sparing:
+        open_turns |= {turn for turn in turns if half.shares[turn].rate not in (0.0, 1.0)}
+    await continued.up_to([k if turn in open_turns else 0 for turn in turns])
     replays.planned -= k * len(decisions) - replays.done
     return seen()
 
