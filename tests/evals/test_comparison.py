@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -530,3 +531,22 @@ async def test_cases_of_one_group_are_counted_as_a_group(tmp_path: Path) -> None
     assert "beats" in again.verdict
     assert "beats" not in few.verdict
     assert few.notes[0].startswith("The cases form 5 groups: with fewer than 6")
+
+
+async def test_the_garbage_collector_runs_seldom_while_a_comparison_does_and_as_before_when_none_runs(
+    tmp_path: Path,
+) -> None:
+    usual, during = gc.get_threshold(), []
+
+    def scorer(output: str) -> float:
+        during.append(gc.get_threshold())
+        return 1.0
+
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        both = [
+            await new_comparison(bench, ["a", "b"], models=["demo/echo"], scorers=[scorer], cache="off") for _ in "ab"
+        ]
+        await asyncio.gather(*(comparison.run() for comparison in both))
+    assert len(during) == 4
+    assert all(threshold[0] > 10 * usual[0] for threshold in during)
+    assert gc.get_threshold() == usual

@@ -29,8 +29,8 @@ from timestep_lab.evals.attempt import (
     attempt,
     cache_key,
     cell_from_cache,
+    collecting_seldom,
     limited,
-    old_objects_set_aside,
 )
 from timestep_lab.evals.datasets.case import Case, Dataset
 from timestep_lab.evals.grid import Grid
@@ -268,7 +268,7 @@ class Comparison:
                 await in_thread(self._rows.begin, self.record, self.dataset.records(self.record.id))
             # Calls in progress when the result is settled are wasted, so with early stopping the concurrency does not grow.
             at_once = self.options.concurrency or (DEFAULT_CONCURRENCY if self.options.stop else None)
-            with old_objects_set_aside(), limited(self._bench.router, prefixes, at_once):
+            with collecting_seldom(), limited(self._bench.router, prefixes, at_once):
                 slots = [] if self._only_score else await self._from_cache(writer)
                 self._emit(
                     ComparisonStarted(
