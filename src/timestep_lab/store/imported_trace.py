@@ -10,7 +10,7 @@ from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 from timestep_lab.model.ids import new_id
@@ -88,11 +88,7 @@ class SpanBatch:
         if deltas is None:
             process_id = db.process_id
             deltas = trace_deltas(
-                self.user_id,
-                ended=self.ended,
-                opened=self.opened,
-                opened_before=self.opened_before,
-                starts=self.starts,
+                self.user_id, ended=self.ended, opened=self.opened, opened_before=self.opened_before, starts=self.starts
             )
         tables: Tables = {
             "traces_raw": (TRACE_COLUMNS, self.starts),
@@ -124,22 +120,14 @@ class SpanBatch:
         return [
             Statement(
                 "update core.open_spans set process_id = $3, approval = $4, attributes = $5 where user_id = $1 and trace_id || span_id = $2",
-                [
-                    self.user_id,
-                    "".join(span_key(row)),
-                    process_of(row, db.process_id),
-                    row[AT["approval"]],
-                    row[AT["attributes"]],
-                ],
+                [self.user_id, "".join(span_key(row)), process_of(row, db.process_id), row[AT["approval"]], row[AT["attributes"]]],
             )
             for row in self.taken_over
-        ]
+        ]  # fmt: skip
 
     def _changes(self, trace_ids: Iterable[str]) -> list[Change]:
         ids = list(trace_ids)
-        if len(ids) > MANY_TRACES:
-            ids = [""]
-        return [Change("traces", self.user_id, trace_id) for trace_id in ids]
+        return [Change("traces", self.user_id, trace_id) for trace_id in (ids if len(ids) <= MANY_TRACES else [""])]
 
 
 def write_together(db: Database, batches: Sequence[SpanBatch], bodies: MessageBodies) -> None:
@@ -254,10 +242,11 @@ def is_open(row: Row) -> bool:
 
 
 def facts_of(row: Row) -> SpanFacts:
-    pending, kind, started_at = is_open(row), row[_KIND], row[_STARTED]
+    status, kind, started_at = row[_STATUS], row[_KIND], row[_STARTED]
+    pending = status == "pending" and row[_ENDED] is None
     text_in, text_out = row[_INPUT], row[_OUTPUT]
     says = text_in is not None and text_in not in _EMPTY, text_out is not None and text_out not in _EMPTY
-    who = row[_PARENT], kind, row[_NAME], row[_AGENT], pending, row[_STATUS] == "error", row[_MODEL], row[_PROVIDER]
+    who = row[_PARENT], kind, row[_NAME], row[_AGENT], pending, status == "error", row[_MODEL], row[_PROVIDER]
     if pending:
         return SpanFacts(*who, started_at, started_at, has_input=says[0])
     answer = response_id(row[_ATTRIBUTES]) if kind == "generation" else None
@@ -291,10 +280,6 @@ class _Best:
     def get(self) -> str | None:
         offered = [(key, span_id) for span_id in self._offered if (key := self._key_of(span_id)) is not None]
         self._offered.clear()
-        if not self._heap:  # As for the first part of a trace, which is often all of it: no key can have changed.
-            self._heap = offered
-            heapify(offered)
-            return offered[0][1] if offered else None
         for entry in offered:
             heappush(self._heap, entry)
         while self._heap:
@@ -303,6 +288,21 @@ class _Best:
                 return span_id
             heappop(self._heap)
         return None
+
+
+class _Index:
+    """What is maintained of a trace's spans while further parts arrive."""
+
+    def __init__(self, trace: ImportedTrace) -> None:
+        self.below: dict[str, dict[str, None]] = {}
+        """Maps a span id, present or not, to the spans that name it as their parent."""
+        self.answers: dict[str, list[str]] = {}
+        """Maps a response id to its spans."""
+        self.agents: list[tuple[datetime, str, str]] = []
+        self.tops, self.failed_tops = [0, 0, 0], [0, 0, 0]
+        """Counts of roots, of spans without a present parent, and of the latter with a minor kind; in total and failed."""
+        self.name, self.model = _Best(trace._name_key), _Best(trace._model_key)
+        self.input, self.output = _Best(trace._input_key), _Best(trace._output_key)
 
 
 class ImportedTrace:
@@ -324,29 +324,26 @@ class ImportedTrace:
         """The span whose input is stored as the trace's input, if known; similarly `output_of`."""
         self.output_of: str | None = None
         self.spans: dict[str, SpanFacts] = {}
-        self._below: dict[str, dict[str, None]] = {}
-        """Maps a span id, present or not, to the spans that name it as their parent."""
-        self._answers: dict[str, list[str]] = {}
-        self._agents: list[tuple[datetime, str, str]] = []
-        self._tops, self._failed_tops = [0, 0, 0], [0, 0, 0]
-        """Counts of roots, of spans without a present parent, and of the latter with a minor kind; in total and failed."""
-        self._name, self._model = _Best(self._name_key), _Best(self._model_key)
-        self._input, self._output = _Best(self._input_key), _Best(self._output_key)
+        self._topmost: list[str] = []
+        """The spans without a present parent, until a second part arrives, which needs the index. Most traces come as a whole."""
+        self._index: _Index | None = None
 
     # -- adding
 
     def add(self, new: Mapping[str, SpanFacts]) -> Added:
         """Adds spans that are new, or known only as open."""
-        first = not self.spans
-        before = {span_id: self.spans[span_id] for span_id in new if span_id in self.spans}
-        for span_id, facts in new.items():
-            self._put(span_id, facts)
-        everyone_known = first and all(facts.agent is not None for facts in new.values())
-        agents = {} if everyone_known else self._with_agents(new)
-        n_turns = _turns(new.values()) - _turns(before.values())
-        if first:
+        n_turns = sum(facts.kind == "turn" for facts in new.values())
+        if not self.spans:
+            self._take(new)
+            agents = {} if all(facts.agent is not None for facts in new.values()) else self._with_agents(new)
             after, repeated = used(self.spans)
             return Added(after, n_turns, [(i, new[i], counted) for i, counted in repeated.items()], agents)
+        index = self._indexed()
+        before = {span_id: self.spans[span_id] for span_id in new if span_id in self.spans}
+        for span_id, facts in new.items():
+            self._put(index, span_id, facts)
+        agents = self._with_agents(new)
+        n_turns -= sum(facts.kind == "turn" for facts in before.values())
         region = self._region(new, before)
         was, repeated_before = used(
             {i: before.get(i, facts) for i, facts in region.items() if i not in new or i in before}
@@ -365,37 +362,47 @@ class ImportedTrace:
 
     def load(self, stored: Mapping[str, SpanFacts]) -> None:
         """Loads the facts that the store has."""
-        for span_id, facts in stored.items():
-            self._put(span_id, facts)
+        self._take(stored)
         if self.version:  # Otherwise it was not imported here, and another span's input may be shown.
-            self.input_of, self.output_of = self._input.get(), self._output.get()
+            self.input_of, self.output_of = self.input(), self.output()
 
-    def _put(self, span_id: str, facts: SpanFacts) -> None:
+    def _take(self, spans: Mapping[str, SpanFacts]) -> None:
+        self.spans = dict(spans)
+        self._topmost = [span_id for span_id in spans if self._top(span_id) is not None]
+
+    def _indexed(self) -> _Index:
+        if self._index is None:
+            self._index = _Index(self)
+            spans, self.spans = self.spans, {}
+            for span_id, facts in spans.items():
+                self._put(self._index, span_id, facts)
+        return self._index
+
+    def _put(self, index: _Index, span_id: str, facts: SpanFacts) -> None:
         old = self.spans.get(span_id)
         if old is not None:
-            self._count_top(span_id, -1)
+            self._count_top(index, span_id, -1)
             if old.kind == "agent":
-                self._agents.remove((old.started_at, span_id, old.agent or old.name))
-            del self._below[old.parent_id or ""][span_id]
+                index.agents.remove(_agent_at(span_id, old))
+            del index.below[old.parent_id or ""][span_id]
+        below = list(index.below.get(span_id, ())) if old is None else []
+        for child in below:  # They are no longer topmost.
+            self._count_top(index, child, -1)
         self.spans[span_id] = facts
-        below = list(self._below.get(span_id, ())) if old is None else []
-        for child in below:  # They were counted as topmost.
-            if child != span_id:
-                self._uncount_orphan(child)
-        self._below.setdefault(facts.parent_id or "", {})[span_id] = None
-        self._count_top(span_id, 1)
+        index.below.setdefault(facts.parent_id or "", {})[span_id] = None
+        self._count_top(index, span_id, 1)
         if facts.kind == "agent":
-            insort(self._agents, (facts.started_at, span_id, facts.agent or facts.name))
+            insort(index.agents, _agent_at(span_id, facts))
         if facts.response_id is not None:
-            self._answers.setdefault(facts.response_id, []).append(span_id)
+            index.answers.setdefault(facts.response_id, []).append(span_id)
         for changed in (span_id, *below):
-            self._name.offer(changed)
+            index.name.offer(changed)
             if self.spans[changed].has_input:
-                self._input.offer(changed)
+                index.input.offer(changed)
             if self.spans[changed].has_output:
-                self._output.offer(changed)
+                index.output.offer(changed)
         if facts.kind == "generation" and facts.model:
-            self._model.offer(span_id)
+            index.model.offer(span_id)
 
     def _with_agents(self, new: Iterable[str]) -> dict[str, str]:
         """Assigns spans without an agent to the agent of the nearest span above them that has one; returns the changes."""
@@ -415,25 +422,31 @@ class ImportedTrace:
             if agent is not None:
                 nowhere.difference_update(path)
                 self._fill(path, agent, filled)
-        for span_id in new:
+        index = self._index
+        for span_id in new if index is not None else ():  # In a first part, every span above another is new.
             agent = self.spans[span_id].agent
             waiting = [] if agent is None else [span_id]
-            while waiting and agent is not None:
-                below = [child for child in self._below.get(waiting.pop(), ()) if self.spans[child].agent is None]
+            while waiting and agent is not None and index is not None:
+                below = [child for child in index.below.get(waiting.pop(), ()) if self.spans[child].agent is None]
                 self._fill(below, agent, filled)
                 waiting.extend(below)
         return filled
 
     def _fill(self, span_ids: Iterable[str], agent: str, filled: dict[str, str]) -> None:
         for span_id in span_ids:
-            self.spans[span_id] = self.spans[span_id]._replace(agent=agent)
+            old = self.spans[span_id]
+            facts = self.spans[span_id] = old._replace(agent=agent)
             filled[span_id] = agent
+            if self._index is not None and old.kind == "agent":
+                self._index.agents.remove(_agent_at(span_id, old))
+                insort(self._index.agents, _agent_at(span_id, facts))
 
     # -- calls
 
     def _region(self, new: Mapping[str, SpanFacts], before: Mapping[str, SpanFacts]) -> dict[str, SpanFacts]:
         """Returns the spans whose usage may have changed: those below the outermost span with usage, and those with the same response
         id."""
+        index = self._indexed()
         region: dict[str, SpanFacts] = {}
         knows_nothing: set[str] = set()
         told_with: dict[str, list[str]] = {}
@@ -451,19 +464,19 @@ class ImportedTrace:
                 facts = region[span_id] = self.spans[span_id]
                 if facts.response_id is not None:
                     if span_id not in told_with:
-                        told_with.update(self._told_at_once(facts.response_id))
+                        told_with.update(self._told_at_once(index.answers[facts.response_id]))
                     waiting.extend(told_with[span_id])
                     told_with[span_id].clear()  # The list is shared by the whole group, which is queued now.
                 if top is not None:
-                    inside.extend(self._below.get(span_id, ()))
+                    inside.extend(index.below.get(span_id, ()))
         return region
 
-    def _told_at_once(self, answer: str) -> dict[str, list[str]]:
-        """Groups the spans with a response id that follow each other without a gap."""
+    def _told_at_once(self, span_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Groups spans with one response id that follow each other without a gap."""
         groups: dict[str, list[str]] = {}
         group: list[str] = []
         until = datetime.min
-        for span_id in sorted(set(self._answers[answer]), key=lambda i: self.spans[i].started_at):
+        for span_id in sorted(set(span_ids), key=lambda i: self.spans[i].started_at):
             facts = self.spans[span_id]
             if facts.started_at > until:
                 group = []
@@ -490,31 +503,37 @@ class ImportedTrace:
     # -- what the trace shows
 
     def name(self) -> str | None:
-        span_id = self._name.get()
+        span_id = self._index.name.get() if self._index else self._least(self._name_key, self._topmost)
         if span_id is None and self.spans:  # All spans are in cycles.
             span_id = min(self.spans, key=self._begins)
         return None if span_id is None else self.spans[span_id].name[:MOST_NAME] or None
 
     def model(self) -> str | None:
         """Returns the model of the generation that started last."""
-        span_id = self._model.get()
+        span_id = self._index.model.get() if self._index else self._least(self._model_key, self.spans)
         return None if span_id is None else (self.spans[span_id].model or "")[:MOST_NAME]
 
     def input(self) -> str | None:
         """Returns the span whose input is the trace's input; similarly `output`."""
-        return self._input.get()
+        return self._index.input.get() if self._index else self._payload_of(self._input_key)
 
     def output(self) -> str | None:
-        return self._output.get()
+        return self._index.output.get() if self._index else self._payload_of(self._output_key)
 
     def failed(self) -> bool:
         """Returns whether a root failed; without a root, whether one of the topmost spans did."""
-        return next((bool(failed) for n, failed in zip(self._tops, self._failed_tops, strict=True) if n), False)
+        if self._index:
+            counts = zip(self._index.tops, self._index.failed_tops, strict=True)
+            return next((bool(failed) for n, failed in counts if n), False)
+        tops = [(self._top(span_id) or 0, span_id) for span_id in self._topmost]
+        first = min(tops, default=(0, ""))[0]
+        return any(self.spans[span_id].failed for top, span_id in tops if top == first)
 
     def agents(self) -> str | None:
         """Returns the agents in order of start, as 'A → B → C'."""
+        whole = () if self._index else (one for one in self.spans.items() if one[1].kind == "agent")
         path, last = "", None
-        for _, _, name in self._agents:
+        for _, _, name in self._index.agents if self._index else sorted(_agent_at(*one) for one in whole):
             if name != last:
                 path, last = (f"{path}{ARROW}{name}" if last is not None else name), name
                 if len(path) > MOST_PATH:
@@ -522,6 +541,15 @@ class ImportedTrace:
         return path or None
 
     # -- keys
+
+    @staticmethod
+    def _least(key_of: Callable[[str], Key | None], span_ids: Iterable[str]) -> str | None:
+        keys = [(key, span_id) for span_id in span_ids if (key := key_of(span_id)) is not None]
+        return min(keys)[1] if keys else None
+
+    def _payload_of(self, key_of: Callable[[str], Key | None]) -> str | None:
+        top = self._least(key_of, self._topmost)
+        return self._least(key_of, self.spans) if top is None or self.spans[top].kind in _MINOR else top
 
     def _top(self, span_id: str) -> int | None:
         facts = self.spans[span_id]
@@ -531,17 +559,11 @@ class ImportedTrace:
             return None
         return 2 if facts.kind in _MINOR else 1
 
-    def _count_top(self, span_id: str, n: int) -> None:
+    def _count_top(self, index: _Index, span_id: str, n: int) -> None:
         top = self._top(span_id)
         if top is not None:
-            self._tops[top] += n
-            self._failed_tops[top] += n * self.spans[span_id].failed
-
-    def _uncount_orphan(self, span_id: str) -> None:
-        facts = self.spans[span_id]
-        top = 2 if facts.kind in _MINOR else 1
-        self._tops[top] -= 1
-        self._failed_tops[top] -= facts.failed
+            index.tops[top] += n
+            index.failed_tops[top] += n * self.spans[span_id].failed
 
     def _name_key(self, span_id: str) -> Key | None:
         top = self._top(span_id)
@@ -574,5 +596,5 @@ class ImportedTrace:
         return 3 if top == 2 else top
 
 
-def _turns(facts: Iterable[SpanFacts]) -> int:
-    return sum(one.kind == "turn" for one in facts)
+def _agent_at(span_id: str, facts: SpanFacts) -> tuple[datetime, str, str]:
+    return facts.started_at, span_id, facts.agent or facts.name

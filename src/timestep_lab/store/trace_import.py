@@ -356,7 +356,7 @@ class _Part:
             **Facts.of([*ended, *changed.values()], from_json(said.metadata), source=self._source)._asdict(),
             "end_user": end_user, "end_user_key": end_user_key, **added.used._asdict(),
         }  # fmt: skip
-        self.deltas.append(tuple(values.get(column) for column in DELTA_COLUMNS))
+        self.deltas.append(tuple(map(values.get, DELTA_COLUMNS)))
         trace.started_at = started_at if earlier else trace.started_at
         trace.is_known, trace.n_parts = True, trace.n_parts + 1
 

@@ -580,6 +580,7 @@ class Meaning:
         self.has_first_token = bool(self.first_token or self.first_token_at)
         self.has_messages = any(by_field[field] for field in _MESSAGES)
         self.has_flattened = any(name.startswith(_FLATTENED) for name in names)
+        self.has_trace = bool(self.thread or self.end_user or self.workflow)
         self.has_documents = any(name.startswith(DOCUMENTS) for name in names)
 
 

@@ -87,8 +87,10 @@ def literal(inner: Reader) -> Reader:
 
 def words(table: Mapping[str, str]) -> Reader:
     """Looks up a word in the table, ignoring case; None if it is missing."""
-    lower = {word.lower(): meaning for word, meaning in table.items()}
-    return lambda value: lower.get(str(json_value(value)).lower())
+    known = {word.lower(): meaning for word, meaning in table.items()} | dict(table)
+    return lambda value: (
+        known[value] if isinstance(value, str) and value in known else known.get(str(json_value(value)).lower())
+    )
 
 
 def always(meaning: str) -> Reader:

@@ -70,10 +70,11 @@ def span_row(
     attributes: Attributes,
     scope: str = "",
     fragments: Mapping[str, str] | None = None,
+    meaning: Meaning | None = None,
 ) -> Row:
     """Returns the store's row. `error` is None unless the span failed; datetimes are naive UTC. `attributes` is modified.
 
-    `fragments`: for some attributes, name and value already serialized as JSON.
+    `fragments`: for some attributes, name and value already serialized as JSON. `meaning`: of these attributes, if known.
     """
     if Lab.EXPORTED in attributes:
         exported = _exported(attributes, is_open=ended_at is None)
@@ -84,13 +85,11 @@ def span_row(
                 *(exported.get(column) for column in EXPORTED_COLUMNS[5:-1]), exported["io_json"], None, to_json(attributes),
                 exported["input"], exported["output"],
             )  # fmt: skip
-    meaning = meaning_of(tuple(attributes), scope)
+    meaning = meaning or meaning_of(tuple(attributes), scope)
     kind = _kind(meaning, name, attributes, scope, parent_id)
-    agent, model, provider = (
-        told(attributes, meaning.agent),
-        told(attributes, meaning.model),
-        told(attributes, meaning.provider),
-    )
+    agent = told(attributes, meaning.agent) if meaning.agent else None
+    model = told(attributes, meaning.model) if meaning.model else None
+    provider = told(attributes, meaning.provider) if meaning.provider else None
     if meaning.name:
         name = str(told(attributes, meaning.name) or name)
     in_tokens = out_tokens = cached = reasoning = cost = ttft = stop = None
@@ -254,9 +253,10 @@ def inclusive_output(in_tokens: int, out_tokens: int, reasoning: int, total: int
     return out_tokens
 
 
-def about_trace(attributes: Mapping[str, object], scope: str = "") -> dict[str, Any]:
+def about_trace(attributes: Mapping[str, object], meaning: Meaning) -> dict[str, Any]:
     """Returns the fields of the whole trace that a span's attributes set: `thread_id`, `end_user` and `workflow`."""
-    meaning = meaning_of(tuple(attributes), scope)
+    if not meaning.has_trace:
+        return {}
     values = {
         "thread_id": told(attributes, meaning.thread),
         "end_user": told(attributes, meaning.end_user),
@@ -394,7 +394,7 @@ def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kin
         found = given if read is None else read(given)
         if found is None:
             continue
-        changed = _read_payload(found, kind, role)
+        changed = text if found is text else _read_payload(found, kind, role)  # Plain text is never converted.
         if changed is given or name in _RAW:
             del attributes[name]
         if changed is given and text is not None and not isinstance(given, str) and "\\u" not in text:

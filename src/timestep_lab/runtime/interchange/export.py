@@ -101,6 +101,8 @@ class Decoded:
 
     def learn(self, trace_id: str, key: int, told: Mapping[str, object]) -> None:
         """Records fields of a whole trace: `workflow`, `thread_id`, `end_user`, `metadata`, if set. For each field the lowest key wins."""
+        if not told:
+            return
         about = self._about.setdefault(trace_id, {})
         for name, value in told.items():
             if value is not None and (name not in about or key < about[name][0]):

@@ -16,6 +16,7 @@ from timestep_lab.model.clock import parse_iso, to_naive_utc
 from timestep_lab.model.errors import DataError, TooLargeError
 from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab, OpenInference
+from timestep_lab.runtime.interchange.attribute_map import meaning_of
 from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.export import FLAT_COLUMNS, Decoded, is_lab_row, read_flat_rows, read_lab_rows
 from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_json, read_otlp_json, read_otlp_protobuf
@@ -205,7 +206,11 @@ def read_phoenix(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
             if kind := span.get("span_kind"):
                 attributes.setdefault(OpenInference.KIND, kind)
             parent_id, started_at = span.get("parent_id") or None, to_naive_utc(parse_iso(span["start_time"]))
-            decoded.learn(trace_id, said_key(parent_id is None, started_at, span_id), about_trace(attributes))
+            decoded.learn(
+                trace_id,
+                said_key(parent_id is None, started_at, span_id),
+                about_trace(attributes, meaning_of(tuple(attributes))),
+            )
             failed = str(span.get("status_code", "")).upper() == "ERROR"
             ended_at = span.get("end_time")
             decoded.spans.append(

@@ -13,6 +13,7 @@ from typing import Any
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import DataError, TooLargeError
 from timestep_lab.model.spans import GenAI
+from timestep_lab.runtime.interchange.attribute_map import meaning_of
 from timestep_lab.runtime.interchange.conventions import (
     about_trace,
     exception_text,
@@ -331,7 +332,8 @@ def _span(
     started_at, ended_at, is_timed = _times(span.start_time_unix_nano, span.end_time_unix_nano, span.events)
     hex_id = trace_id.hex()
     parent_id = parent.hex() if parent and parent != _NO_SPAN else None
-    _learn(decoded, hex_id, said_key(parent_id is None, started_at, span_id.hex()), attributes, resource, scope)
+    meaning = meaning_of(tuple(attributes), scope)
+    _learn(decoded, hex_id, span_id.hex(), parent_id, started_at, about_trace(attributes, meaning), resource)
     failure = None
     status = span.status
     events = [span_event(text(event.name), event.time_unix_nano, read(event.attributes)[0]) for event in span.events]
@@ -341,9 +343,10 @@ def _span(
     if events or links:
         decoded.evaluated(hex_id, span_id.hex(), events)
         keep_events(attributes, events, links, text(span.name), scope, parent_id)
+        meaning = meaning_of(tuple(attributes), scope)
     row = span_row(
         decoded.user_id, hex_id, span_id.hex(), parent_id, text(span.name), started_at,
-        ended_at, failure, attributes, scope, fragments,
+        ended_at, failure, attributes, scope, fragments, meaning,
     )  # fmt: skip
     return row if is_timed else _untimed(row)
 
@@ -366,15 +369,15 @@ def _untimed(row: Row) -> Row:
 def _learn(
     decoded: Decoded,
     trace_id: str,
-    key: int,
-    attributes: Mapping[str, object],
+    span_id: str,
+    parent_id: str | None,
+    started_at: datetime,
+    about: dict[str, Any],
     resource: Mapping[str, object],
-    scope: str,
 ) -> None:
-    about = about_trace(attributes, scope)
     if resource:
         about["metadata"] = {"resource": resource}
-    decoded.learn(trace_id, key, about)
+    decoded.learn(trace_id, said_key(parent_id is None, started_at, span_id) if about else 0, about)
 
 
 # -- JSON
@@ -413,7 +416,8 @@ def _json_span(
     attributes = json_attributes(field_of(span, "attributes"))
     start, end = (_integer(field_of(span, name) or 0) for name in ("startTimeUnixNano", "endTimeUnixNano"))
     started_at, ended_at, is_timed = _times(start, end, ())
-    _learn(decoded, trace_id, said_key(parent_id is None, started_at, span_id), attributes, resource, scope)
+    about = about_trace(attributes, meaning_of(tuple(attributes), scope))
+    _learn(decoded, trace_id, span_id, parent_id, started_at, about, resource)
     status = object_of(field_of(span, "status"))
     error = None
     events = [
