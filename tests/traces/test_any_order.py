@@ -327,3 +327,34 @@ def test_of_two_users_in_one_trace_the_roots_stands_whichever_comes_first(store:
         for one in parts:
             send(store, {**one, "traceId": f"{number:032x}"})
     assert store.sql("select distinct end_user from traces").rows == [("ann",)]
+
+
+def test_the_request_of_mistrals_client_is_part_of_the_call_around_it_and_parallel_calls_stay_apart() -> None:
+    """The client `mistralai` 1.x reports its request beside OpenLLMetry's span of the call, without the id of the response."""
+    usage = {"gen_ai.request.model": "made-up", "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 5}
+    spans = [span(1, "POST /chat", {})]
+    for number, begins in ((2, 0), (3, 1), (4, 2)):
+        times = {"startTimeUnixNano": str(BEGAN + begins * MS), "endTimeUnixNano": str(BEGAN + (begins + 20) * MS)}
+        spans.append({**span(number, "mistralai.chat", {**CHAT, **usage}, parent=1), **times})
+        times = {
+            "startTimeUnixNano": str(BEGAN + (begins + 3) * MS),
+            "endTimeUnixNano": str(BEGAN + (begins + 19) * MS),
+        }
+        of_client = {
+            **usage,
+            "agent.trace.public": "",
+            "mistral_ai.operation.id": "chat_completion_v1_chat_completions_post",
+        }
+        spans.append({**span(10 + number, "chat_completion", of_client, parent=1), **times})
+    alone = {**span(20, "chat_completion", of_client, parent=1), **times}
+    alone["startTimeUnixNano"], alone["endTimeUnixNano"] = str(BEGAN + 40 * MS), str(BEGAN + 50 * MS)
+    for seed in range(12):
+        rng = random.Random(seed)
+        shuffled = rng.sample([*spans, alone], len(spans) + 1)
+        cut = rng.randint(1, 7)
+        store = open_store(":memory:")
+        for part in (shuffled[:cut], shuffled[cut:]) if seed else (shuffled,):
+            send(store, *part)
+        found = store.sql("select n_spans, turns, input_tokens, output_tokens from traces").rows
+        store.close()
+        assert found == [(8, 4, 40, 20)], seed

@@ -25,7 +25,7 @@ from timestep_lab.store.spans import (
     Row,
     open_row,
 )
-from timestep_lab.store.trace_sums import DELTA_COLUMNS, Repeated, SpanFacts, Used, response_id, trace_deltas, used
+from timestep_lab.store.trace_sums import DELTA_COLUMNS, Repeated, SpanFacts, Used, trace_deltas, used
 
 # --- One batch of a user's trace events, prepared for `Database.append`: all affected tables, in one transaction
 #
@@ -183,16 +183,12 @@ _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _FAR = datetime.max
 """Subtracting a time from it sorts latest first."""
-_EMPTY = frozenset({"", "[]", "null", '""', "{}"})
 _MINOR = frozenset({"tool", "retrieval", "embedding", "guardrail", "handoff"})
 """Kinds whose input and output are used for the trace only when no other span has any."""
 _AROUND = {"task": 0, "agent": 1, "turn": 2, "other": 2, "generation": 3}
 """Rank of span kinds that start at the same moment: the enclosing span comes first."""
 
-_PARENT, _KIND, _NAME, _AGENT, _STATUS = AT["parent_id"], AT["kind"], AT["name"], AT["agent"], AT["status"]
-_MODEL, _PROVIDER, _STARTED, _ENDED = AT["model"], AT["provider"], AT["started_at"], AT["ended_at"]
-_IN_TOKENS, _OUT_TOKENS, _COST = AT["input_tokens"], AT["output_tokens"], AT["cost_usd"]
-_INPUT, _OUTPUT, _ATTRIBUTES = AT["input"], AT["output"], AT["attributes"]
+_STATUS, _ENDED = AT["status"], AT["ended_at"]
 
 Key = tuple[Any, ...]
 
@@ -241,19 +237,6 @@ def is_open(row: Row) -> bool:
     return row[_ENDED] is None and row[_STATUS] == "pending"
 
 
-def facts_of(row: Row) -> SpanFacts:
-    status, kind, started_at = row[_STATUS], row[_KIND], row[_STARTED]
-    pending = status == "pending" and row[_ENDED] is None
-    text_in, text_out = row[_INPUT], row[_OUTPUT]
-    says = text_in is not None and text_in not in _EMPTY, text_out is not None and text_out not in _EMPTY
-    who = row[_PARENT], kind, row[_NAME], row[_AGENT], pending, status == "error", row[_MODEL], row[_PROVIDER]
-    if pending:
-        return SpanFacts(*who, started_at, started_at, has_input=says[0])
-    answer = response_id(row[_ATTRIBUTES]) if kind == "generation" else None
-    numbers = row[_IN_TOKENS], row[_OUT_TOKENS], row[_COST]
-    return SpanFacts(*who, started_at, row[_ENDED] or started_at, *numbers, answer, *says)
-
-
 class Added(NamedTuple):
     """Result of adding a part."""
 
@@ -298,6 +281,8 @@ class _Index:
         """Maps a span id, present or not, to the spans that name it as their parent."""
         self.answers: dict[str, list[str]] = {}
         """Maps a response id to its spans."""
+        self.with_requests: set[str] = set()
+        """Parents of requests of a client."""
         self.agents: list[tuple[datetime, str, str]] = []
         self.tops, self.failed_tops = [0, 0, 0], [0, 0, 0]
         """Counts of roots, of spans without a present parent, and of the latter with a minor kind; in total and failed."""
@@ -395,6 +380,8 @@ class ImportedTrace:
             insort(index.agents, _agent_at(span_id, facts))
         if facts.response_id is not None:
             index.answers.setdefault(facts.response_id, []).append(span_id)
+        if facts.is_request:
+            index.with_requests.add(facts.parent_id or "")
         for changed in (span_id, *below):
             index.name.offer(changed)
             if self.spans[changed].has_input:
@@ -444,9 +431,10 @@ class ImportedTrace:
     # -- calls
 
     def _region(self, new: Mapping[str, SpanFacts], before: Mapping[str, SpanFacts]) -> dict[str, SpanFacts]:
-        """Returns the spans whose usage may have changed: those below the outermost span with usage, and those with the same response
-        id."""
+        """Returns the spans whose usage may have changed: those below the outermost span with usage, those with the same response id,
+        and the siblings of a client's request."""
         index = self._indexed()
+        apart = set(index.with_requests)
         region: dict[str, SpanFacts] = {}
         knows_nothing: set[str] = set()
         told_with: dict[str, list[str]] = {}
@@ -467,6 +455,9 @@ class ImportedTrace:
                         told_with.update(self._told_at_once(index.answers[facts.response_id]))
                     waiting.extend(told_with[span_id])
                     told_with[span_id].clear()  # The list is shared by the whole group, which is queued now.
+                if facts.kind == "generation" and (parent := facts.parent_id or "") in apart:
+                    apart.remove(parent)
+                    waiting.extend(index.below.get(parent, ()))
                 if top is not None:
                     inside.extend(index.below.get(span_id, ()))
         return region

@@ -21,7 +21,7 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.model.spans import Lab, SpanRecord, TraceStart
 from timestep_lab.store.archive import bring_back
 from timestep_lab.store.base import Database, Dialect, Statement
-from timestep_lab.store.imported_trace import NAMED, ImportedTrace, SpanBatch, SpanKey, TraceSaid, facts_of, is_open
+from timestep_lab.store.imported_trace import NAMED, ImportedTrace, SpanBatch, SpanKey, TraceSaid, is_open
 from timestep_lab.store.spans import (
     AT,
     INPUT_IS_JSON,
@@ -37,7 +37,15 @@ from timestep_lab.store.spans import (
     span_row,
 )
 from timestep_lab.store.table import clean, from_json, to_json
-from timestep_lab.store.trace_sums import DELTA_COLUMNS, RESPONSE_ID, Facts, Repeated, SpanFacts
+from timestep_lab.store.trace_sums import (
+    DELTA_COLUMNS,
+    REQUEST_OF_CLIENT,
+    RESPONSE_ID,
+    Facts,
+    Repeated,
+    SpanFacts,
+    facts_of,
+)
 
 BATCH = 20_000
 KEPT_SPANS = 100_000
@@ -95,10 +103,11 @@ _SAYS = "{0} is not null and {0} not in ('', '[]', 'null', '\"\"', '{{{{}}}}')"
 _FACTS = (
     "select trace_id, span_id, parent_id, kind, name, agent, false, status = 'error', model, provider, started_at, "
     "coalesce(ended_at, started_at), input_tokens, output_tokens, cost_usd, case when kind = 'generation' then {1} end, "
-    f"input_refs is not null or ({_SAYS.format('input')}), {_SAYS.format('output')} "
+    f"input_refs is not null or ({_SAYS.format('input')}), {_SAYS.format('output')}, "
+    f"kind = 'generation' and strpos(attributes, '{REQUEST_OF_CLIENT}') > 0 "
     "from core.spans_raw where user_id = $1 and started_at >= $3 and trace_id {0} union all "
     "select trace_id, span_id, parent_id, kind, name, agent, true, false, model, provider, started_at, started_at, "
-    f"null, null, null, null, {_SAYS.format('input')}, false from core.open_spans where user_id = $1 and trace_id {{0}}"
+    f"null, null, null, null, {_SAYS.format('input')}, false, false from core.open_spans where user_id = $1 and trace_id {{0}}"
 )
 
 

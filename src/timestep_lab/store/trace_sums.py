@@ -4,6 +4,7 @@ Programs with two instrumentations report a call twice: as a framework's span ar
 same response id. An agent span may report the sum of its calls. Sums therefore use the outermost spans with a number, and a generation
 inside a generation is the same call. What a span contributes depends on the spans above it and, if it has no price, on those below.
 Siblings without a common response id are separate calls: by model, tokens and time they are not distinguishable from parallel calls.
+Except the span of a client's HTTP request, which is part of the call whose sibling span encloses it.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ _MICROSECOND = timedelta(microseconds=1)
 _TRACE_AT = {column: place for place, column in enumerate(TRACE_COLUMNS)}
 
 _TRACE, _SPAN, _PARENT, _KIND, _AGENT = AT["trace_id"], AT["span_id"], AT["parent_id"], AT["kind"], AT["agent"]
-_NAME, _TTFT, _ATTRIBUTES = AT["name"], AT["ttft_ms"], AT["attributes"]
+_NAME, _TTFT, _ATTRIBUTES, _PROVIDER = AT["name"], AT["ttft_ms"], AT["attributes"], AT["provider"]
+_TEXT_IN, _TEXT_OUT = AT["input"], AT["output"]
 _STATUS, _MODEL, _STARTED, _ENDED = AT["status"], AT["model"], AT["started_at"], AT["ended_at"]
-_IN_TOKENS, _OUT_TOKENS, _trace_deltas_COST = AT["input_tokens"], AT["output_tokens"], AT["cost_usd"]
+_IN_TOKENS, _OUT_TOKENS, _PRICE = AT["input_tokens"], AT["output_tokens"], AT["cost_usd"]
 
 
 class _Trace:
@@ -203,7 +205,7 @@ def _ended(trace: _Trace, row: Row) -> None:
         trace.root_error = trace.root_error or failed
     if row[_KIND] != "generation":
         return
-    in_tokens, out_tokens, cost = row[_IN_TOKENS], row[_OUT_TOKENS], row[_trace_deltas_COST]
+    in_tokens, out_tokens, cost = row[_IN_TOKENS], row[_OUT_TOKENS], row[_PRICE]
     if in_tokens is not None:
         trace.in_tokens = (trace.in_tokens or 0) + in_tokens
     if out_tokens is not None:
@@ -291,6 +293,10 @@ def fold(db: Database, *, whole: bool = False) -> None:
 
 RESPONSE_ID = r'"gen_ai\.response\.id":"([^"\\]+)"'
 """Matches the provider's response id in a span's attributes as JSON."""
+REQUEST_OF_CLIENT = '"agent.trace.public":'
+"""In a span's attributes as JSON: marks the HTTP requests of the client `mistralai` 1.x, which state no response id."""
+_EMPTY = frozenset({"", "[]", "null", '""', "{}"})
+"""Inputs and outputs that say nothing."""
 _response_id = re.compile(RESPONSE_ID).search
 
 
@@ -314,6 +320,8 @@ class SpanFacts(NamedTuple):
     response_id: str | None = None
     has_input: bool = False
     has_output: bool = False
+    is_request: bool = False
+    """Whether it is the HTTP request of a call, reported by the provider's client."""
 
     @property
     def knows(self) -> bool:
@@ -328,6 +336,21 @@ class SpanFacts(NamedTuple):
     @property
     def used(self) -> bool:
         return self.cost_usd is not None or bool(self.input_tokens or self.output_tokens)
+
+
+def facts_of(row: Row) -> SpanFacts:
+    status, kind, started_at = row[_STATUS], row[_KIND], row[_STARTED]
+    pending = status == "pending" and row[_ENDED] is None
+    text_in, text_out = row[_TEXT_IN], row[_TEXT_OUT]
+    says = text_in is not None and text_in not in _EMPTY, text_out is not None and text_out not in _EMPTY
+    who = row[_PARENT], kind, row[_NAME], row[_AGENT], pending, status == "error", row[_MODEL], row[_PROVIDER]
+    if pending:
+        return SpanFacts(*who, started_at, started_at, has_input=says[0])
+    answer, is_request = None, False
+    if kind == "generation" and (attributes := row[_ATTRIBUTES]):
+        answer, is_request = response_id(attributes), REQUEST_OF_CLIENT in attributes
+    numbers = row[_IN_TOKENS], row[_OUT_TOKENS], row[_PRICE]
+    return SpanFacts(*who, started_at, row[_ENDED] or started_at, *numbers, answer, *says, is_request)
 
 
 class Used(NamedTuple):
@@ -369,6 +392,7 @@ def used(spans: Mapping[str, SpanFacts]) -> tuple[Used, dict[str, Repeated]]:
     """Returns the usage of these spans of one trace, and the generations among them that duplicate others."""
     parents = {span_id: span.parent_id for span_id, span in spans.items()}
     _join_answers(spans, parents)
+    _join_requests(spans, parents)
     known: dict[str, int] = {}
     tells: set[str] = set()
     """Spans below which usage was reported."""
@@ -450,6 +474,44 @@ def _join_answers(spans: Mapping[str, SpanFacts], parents: dict[str, str | None]
                 calls.insert(place, (began, span_id))
             elif span_id not in _above(call, parents):
                 parents[span_id] = call
+
+
+_NEAR = 100
+"""How many parallel calls are considered."""
+
+
+def _join_requests(spans: Mapping[str, SpanFacts], parents: dict[str, str | None]) -> None:
+    """Treats each request of a client as part of the sibling call that encloses it, at most one request per call."""
+    requests = sorted((span.started_at, span_id) for span_id, span in spans.items() if span.is_request)
+    if not requests:
+        return
+    siblings: dict[str | None, list[tuple[datetime, str]]] = {}
+    for span_id, span in spans.items():
+        if span.kind == "generation" and not span.is_request:
+            siblings.setdefault(span.parent_id, []).append((span.started_at, span_id))
+    for calls in siblings.values():
+        calls.sort()
+    joined: set[str] = set()
+    for began, span_id in requests:
+        calls = siblings.get(spans[span_id].parent_id, [])
+        place = bisect_right(calls, (began, "~"))
+        around = [
+            (spans[call].ended_at, call)
+            for _, call in calls[max(place - _NEAR, 0) : place]
+            if call not in joined and _encloses(spans[call], spans[span_id]) and span_id not in _above(call, parents)
+        ]
+        if around:  # The call that ends first; those that end later may enclose later requests.
+            _, parents[span_id] = min(around)
+            joined.add(min(around)[1])
+
+
+def _encloses(call: SpanFacts, request: SpanFacts) -> bool:
+    tokens = call.input_tokens, call.output_tokens
+    return (
+        request.ended_at <= call.ended_at
+        and tokens == (request.input_tokens, request.output_tokens)
+        and (tokens != (None, None) or call.model == request.model)
+    )
 
 
 def overlap(one: SpanFacts, other: SpanFacts) -> bool:

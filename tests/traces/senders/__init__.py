@@ -76,6 +76,7 @@ SENDERS = (
     Sender("logfire_agents_responses", "Logfire, OpenAI Agents SDK (Responses)", ("logfire", "openai-agents"), "logfire_agents_chat", {"PROTOCOL": "responses"}),
     Sender("logfire_openai", "Logfire, OpenAI", ("logfire", "openai"), "openai_client", {"INSTRUMENTATION": "logfire"}),
     Sender("mistral_openinference", "OpenInference, Mistral", ("mistralai", "openinference-instrumentation-mistralai", *_OTLP), "clients", {"INSTRUMENTATION": "openinference mistralai"}),
+    Sender("mistral_openllmetry", "OpenLLMetry beside the client's own spans, Mistral", ("mistralai<2", "opentelemetry-instrumentation-mistralai", *_OTLP), "clients", {"INSTRUMENTATION": "openllmetry mistralai"}),
     Sender("mlflow", "MLflow", ("mlflow", "openai", *_OTLP)),
     Sender("ollama_openllmetry", "OpenLLMetry, Ollama", ("ollama", "opentelemetry-instrumentation-ollama", *_OTLP), "clients", {"INSTRUMENTATION": "openllmetry ollama"}),
     Sender("openinference_agents", "OpenInference, OpenAI Agents SDK", ("openai-agents", "openinference-instrumentation-openai-agents", *_OTLP)),

@@ -73,6 +73,7 @@ LIVEKIT = Convention("LiveKit Agents", "1.4")
 PIPECAT = Convention("Pipecat", "0.0.100")
 HAYSTACK = Convention("Haystack", "3.4")
 LANGTRACE = Convention("Langtrace", "3.8")
+MISTRAL = Convention("mistralai", "1.12")
 CLOUDFLARE = Convention("Cloudflare AI Gateway", "2026")
 
 
@@ -122,9 +123,7 @@ _LANGWATCH_KINDS = words({
     "llm": "generation", "agent": "agent", "tool": "tool", "rag": "retrieval", "chain": "task", "workflow": "task", "component": "task",
     "module": "task", "guardrail": "guardrail", "task": "task", "evaluation": "other", "span": "other",
 })  # fmt: skip
-_BRAINTRUST_KINDS = words(
-    {"llm": "generation", "tool": "tool", "task": "task", "function": "task", "eval": "task", "score": "other"}
-)
+_BRAINTRUST_KINDS = words({"llm": "generation", "tool": "tool", "task": "task", "function": "task", "eval": "task", "score": "other"})  # fmt: skip
 _HAYSTACK_KINDS = with_ending({
     "Generator": "generation", "Retriever": "retrieval", "Ranker": "retrieval", "Embedder": "embedding", "Agent": "agent",
 })  # fmt: skip
@@ -173,6 +172,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("kind", "request_data", LOGFIRE, then(part("messages"), lambda _: "generation"), "logfire"),
     Line("kind", "llm.request.type", OPENLLMETRY, words({"chat": "generation", "completion": "generation", "embedding": "embedding", "rerank": "retrieval"})),
     Line("kind", GenAI.TOOL_NAME, OTEL, always("tool")),
+    Line("kind", "mistral_ai.operation.id", MISTRAL, words({"embeddings_v1_embeddings_post": "embedding"})),
     Line("kind", GenAI.REQUEST_MODEL, OTEL, always("generation")),
     Line("kind", "llm.request.type", OPENLLMETRY, always("generation")),
     Line("kind", "langfuse.observation.model.name", LANGFUSE, always("generation")),
