@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 
 from tests.ui.sample_traces import SampleSource, weather_run
 from timestep_lab.model.clock import utc_now
+from timestep_lab.service.traces import Facet, FacetValue
 from timestep_lab.ui.explorer import TraceExplorer
 
 Show = Callable[..., Page]
@@ -310,6 +311,17 @@ def test_the_runs_in_which_a_tool_failed_are_one_click_away_and_the_address_says
     until(lambda: explorer.order == "started_at desc")
     page.go_back()
     until(lambda: explorer.filter == "")
+
+
+def test_a_column_of_scores_is_there_once_a_trace_has_one(show: Show, source: SampleSource) -> None:
+    page = show(TraceExplorer(source))
+    expect(page.get_by_role("columnheader", name="Cost")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="Score")).to_have_count(0)
+    facets = source.facets
+    scored = Facet(name="score", values=[FacetValue(value="quality < 0.5", count=1, filter='scores["quality"] < 0.5')])
+    source.facets = lambda **words: [*facets(**words), scored]  # type: ignore[method-assign]
+    source.add(*weather_run(98, utc_now()))
+    expect(page.get_by_role("columnheader", name="Score")).to_be_visible()
 
 
 def test_what_was_saved_by_name_is_asked_again(show: Show, source: SampleSource) -> None:

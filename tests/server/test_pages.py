@@ -288,6 +288,88 @@ def test_a_query_is_asked_drawn_saved_and_stands_on_the_overview(lab: LabProcess
     assert serious(page) == []
 
 
+def test_a_result_of_sql_is_exact_stays_in_its_card_and_does_not_outlive_a_query_that_fails(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = go(pages.open(f"{lab.url}/healthz", width=1440, height=900), f"{lab.url}/sql")
+    editor = page.get_by_role("textbox", name="Query")
+    result = page.get_by_role("region", name="Result")
+    columns = ", ".join(f"'{'w' * 60}' as column_{n}" for n in range(12))
+    editor.fill(f"select 9007199254740993 as id, 1e308 as high, -1e308 as low, {columns}")
+    editor.press("Control+Enter")
+    result.get_by_role("button", name="Table").click()
+    expect(result).to_contain_text("9007199254740993")
+    expect(page.get_by_role("listbox", name="Suggestions")).to_be_hidden()
+    card, aside = (found.bounding_box() for found in (result, page.get_by_role("region", name="Saved")))
+    assert card is not None
+    assert aside is not None
+    save = result.get_by_role("button", name="Save").bounding_box()
+    assert save is not None
+    assert save["x"] + save["width"] <= card["x"] + card["width"] <= aside["x"]
+    for look in ("Lines", "Bars"):  # What no axis can show is not drawn; a console error fails the test.
+        result.get_by_role("button", name=look).click()
+    editor.fill("select nothing from nowhere")
+    editor.press("Control+Enter")
+    expect(page.get_by_role("alert")).to_contain_text("nowhere")
+    expect(result).to_be_hidden()
+
+
+def test_a_slow_panel_holds_up_nothing_else_of_the_overview(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/chat"))
+    say(page, "Hello there")
+    answered(page)
+    forever = (
+        "with recursive r(n) as (select 1 union all select n + 1 from r where n < 100000000) select count(*) from r"
+    )
+    save = "async (body) => (await fetch('/api/v1/views', {method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify(body)})).status"
+    for name, query in (("Slow", forever), ("Quick", "select status, count(*) as runs from traces group by 1")):
+        body = {"query": query, "chart": "bar", "panel": True}
+        assert page.evaluate(save, {"kind": "sql", "name": name, "body": body}) < 300
+    go(page, f"{lab.url}/")
+    expect(page.locator(".tl-tile").first).to_have_text("Runs1")
+    expect(page.get_by_role("region", name="Quick").get_by_role("img")).to_be_visible()
+    expect(page.get_by_role("region", name="Slow")).to_contain_text("Asking")
+    for _ in range(2):
+        page.get_by_role("button", name="Remove").first.click()
+
+
+def test_enter_in_find_takes_what_was_typed_also_before_it_is_found(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/"))
+    page.keyboard.press("Control+k")
+    page.keyboard.type("weather assis")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{lab.url}/agents?id={WEATHER_ASSISTANT}")
+    ready(page)
+    page.keyboard.press("Control+k")
+    page.keyboard.type("no such thing at all")
+    expect(page.get_by_role("dialog", name="Find").get_by_role("status")).to_have_text("Nothing found.")
+
+
+def test_on_a_phone_menus_suggestions_and_the_form_of_a_score_are_seen_whole(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/chat", width=390, height=844, has_touch=True))
+    say(page, "Hello there")
+    answered(page)
+    go(page, f"{lab.url}/traces")
+    page.get_by_role("button", name="Saved").click()
+    assert in_view(page, page.get_by_label("Name of the view"))
+    page.keyboard.press("Escape")
+    page.get_by_role("combobox", name="Filter").fill("mod")
+    option = page.get_by_role("option", name="model")
+    expect(option).to_be_visible()
+    option.click(timeout=5_000)  # Nothing lies over it.
+    page.keyboard.press("Escape")
+    page.locator(".tl-list-row").first.click()
+    page.get_by_role("button", name="Score this trace").click()
+    for name in ("Name of the score", "Value", "Label", "Note"):
+        assert in_view(page, page.get_by_label(name, exact=True)), name
+
+
+def in_view(page: Page, found: Locator) -> bool:
+    """Whether its left and right edges are within the window."""
+    box, size = found.bounding_box(), page.viewport_size
+    return box is not None and size is not None and box["x"] >= 0 and box["x"] + box["width"] <= size["width"]
+
+
 def test_an_agent_is_created_changed_and_deleted(lab: LabProcess, pages: Pages) -> None:
     page = ready(pages.open(f"{lab.url}/agents"))
     fields = page.get_by_role("region", name="Fields")

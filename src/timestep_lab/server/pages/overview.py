@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from timestep_lab.model.clock import iso, parse_iso, to_aware_utc, utc_now
-from timestep_lab.model.errors import LabError, UsageError
+from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.server.pages.approvals import waiting_calls
 from timestep_lab.server.pages.page_view import PageView
@@ -159,20 +159,26 @@ class Overview(PageView):
             if self._by
             else [],
             "models": [_told(step) for step in models[:_MODELS]],
-            "panels": [self._panel(view) for view in self.lab.trace_source.views("sql") if view.body.get("panel")],
+            "panels": [
+                {"id": view.id, "name": view.name, "chart": view.body.get("chart"), "query": view.body.get("query")}
+                for view in self._panels()
+            ],
             "latest": [_row(trace) for trace in latest],
             "failed": [_row(trace) for trace in failed],
             "waiting": waiting[:_LATEST],
             "n_waiting": len(waiting),
         }
 
-    def _panel(self, view: SavedView) -> dict[str, Any]:
-        """A saved query with its rows, or with its error."""
-        panel = {"id": view.id, "name": view.name, "chart": view.body.get("chart"), "query": view.body.get("query")}
-        try:
-            return {**panel, **answer(self.lab, str(view.body.get("query")))}
-        except LabError as error:
-            return {**panel, "trouble": f"{error.message} {error.next_step}"}
+    def _panels(self) -> list[SavedView]:
+        return [view for view in self.lab.trace_source.views("sql") if view.body.get("panel")]
+
+    @handles("panel")
+    async def _panel(self, view_id: str) -> Json:
+        """The rows of a saved query. Asked for each panel by itself, so that a slow query holds up nothing else."""
+        for view in await self.in_turn(self._panels):
+            if view.id == view_id:
+                return await self.in_turn(answer, self.lab, str(view.body.get("query")))
+        raise NotFoundError("This panel does not exist any more.", "Reload the page.")
 
 
 def _told(step: Step) -> dict[str, Any]:

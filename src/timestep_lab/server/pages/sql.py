@@ -22,9 +22,14 @@ def answer(lab: Any, query: str) -> dict[str, Any]:
     result = lab.store.sql(query, limit=MOST_ROWS)
     return {
         "columns": list(result.columns),
-        "rows": [json_safe(list(row)) for row in result.rows],
+        "rows": [[_exact(json_safe(value)) for value in row] for row in result.rows],
         "truncated": result.truncated,
     }
+
+
+def _exact(value: Any) -> Any:
+    """A whole number that a browser would round, as text."""
+    return str(value) if isinstance(value, int) and abs(value) >= 2**53 else value
 
 
 class SqlPage(PageView):

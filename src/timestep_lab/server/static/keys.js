@@ -30,7 +30,8 @@
 
   const field = make("input", { type: "text", placeholder: "Find a page, an agent, a conversation, a trace …", spellcheck: false, autocomplete: "off" });
   const found = make("ul", { className: "shell-found", id: "shell-found" });
-  const none = make("p", { hidden: true }, "Nothing found.");
+  const none = make("p", { hidden: true });
+  none.setAttribute("role", "status");
   const palette = make("dialog", { className: "shell-dialog" }, field, found, none);
   palette.setAttribute("aria-label", "Find");
   for (const [name, value] of Object.entries({ role: "combobox", "aria-expanded": "true", "aria-controls": "shell-found", "aria-label": "Find", "aria-autocomplete": "list" })) field.setAttribute(name, value);
@@ -40,6 +41,8 @@
   let shown = [];
   let at = 0;
   let asked = 0;
+  let isAsking = false;
+  let isTaken = false;
 
   function draw(items) {
     shown = items;
@@ -52,6 +55,7 @@
       return line;
     }));
     none.hidden = items.length > 0;
+    none.textContent = isAsking ? "Searching …" : "Nothing found.";
     choose(0);
   }
   function choose(next) {
@@ -64,17 +68,25 @@
   function take(n) { const item = shown[n]; palette.close(); item?.go(); }
   const read = async (path) => { const answer = await fetch(path); return answer.ok ? answer.json() : null; };
   let agents = null;
+  let waiting = 0;
 
-  async function look() {
+  /** Pages and actions at once, the rest when it was found. Enter before that takes the first that comes. */
+  function look() {
+    clearTimeout(waiting);
     const text = field.value.trim().toLowerCase();
     const mine = (asked += 1);
     const here = [...pages, ...actions].filter(({ words }) => words.toLowerCase().includes(text));
+    isAsking = text !== "";
+    isTaken = false;
     draw(here);
-    if (!text) return;
+    if (text) waiting = setTimeout(() => search(text, mine, here), 120);
+  }
+  async function search(text, mine, here) {
     const query = encodeURIComponent(text);
     agents ??= read("/api/v1/agents");
     const [known, threads, traces] = await Promise.all([agents, read(`/api/v1/threads?search=${query}&limit=6`), read(`/api/v1/traces?search=${query}&limit=6`)].map((answer) => answer.catch(() => null)));
     if (mine !== asked) return;
+    isAsking = false;
     const matching = (known ?? []).filter(({ name }) => name.toLowerCase().includes(text));
     const kept = at;
     draw([
@@ -84,13 +96,13 @@
       ...(traces?.data ?? []).map((trace) => ({ words: String(trace.input || trace.workflow || trace.trace_id).slice(0, 120), kind: "trace", go: () => location.assign(`/traces/${trace.trace_id}`) })),
     ]);
     choose(Math.min(kept, shown.length - 1));
+    if (isTaken && palette.open) take(at);
   }
-  let waiting = 0;
-  field.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(look, 120); });
+  field.addEventListener("input", look);
   field.addEventListener("keydown", (event) => {
     const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (by) { event.preventDefault(); choose(at + by); }
-    if (event.key === "Enter" && !event.isComposing) { event.preventDefault(); take(at); }
+    if (event.key === "Enter" && !event.isComposing) { event.preventDefault(); if (shown.length) take(at); else isTaken = isAsking; }
   });
   palette.addEventListener("click", (event) => { if (event.target === palette) palette.close(); });
   function find() {

@@ -140,7 +140,8 @@ function render({ model, el }) {
     bar.show(next, page.sql, page.total, { live });
     bars.show(buckets, Boolean(next.since || next.until));
     facets.show(counted ?? [], next.filter);
-    list.show(page, { live, order: next.order });
+    const isScored = !counted || next.order.startsWith("score") || counted.some(({ name, values }) => name === "score" && values.length);
+    list.show(page, { live, order: next.order, without: isScored ? [] : ["score"] });
     list.empty(page.rows.length ? null : isEmpty ? nothingYet() : nothingMatches(next, () => ask(ALL)));
     if (face === "graph" && !live) drawGraph();
   }

@@ -66,6 +66,7 @@ export function traceList(on) {
   let wanted = USUAL;
   let columns = [];
   let isNarrow = false;
+  let without = [];
   let texts = new Map();
   const pages = latestOnly();
 
@@ -73,7 +74,7 @@ export function traceList(on) {
     const room = scroller.clientWidth - 28;
     if (room <= 0) return;
     isNarrow = room < NARROW;
-    const fitting = COLUMNS.filter((column) => wanted.includes(column.id) || column.id === "input");
+    const fitting = COLUMNS.filter((column) => (wanted.includes(column.id) && !without.includes(column.id)) || column.id === "input");
     const needed = () => fitting.reduce((all, column) => all + (column.width ?? LEAST_INPUT) + GAP, 0);
     while (needed() > room && fitting.length > 3) fitting.splice(fitting.indexOf(fitting.reduce((a, b) => (b.keep < a.keep ? b : a))), 1);
     const next = fitting.map((column) => column.id).join();
@@ -163,10 +164,10 @@ export function traceList(on) {
 
   return {
     element,
-    /** `live`: a refresh of the same query with new rows; otherwise a new query from the top. */
-    show(page, { live = false, order: by = "started_at desc" } = {}) {
+    /** `live`: a refresh of the same query with new rows; otherwise a new query from the top. `without`: columns that are empty in all matches. */
+    show(page, { live = false, order: by = "started_at desc", without: none = [] } = {}) {
       order = by;
-      if (!columns.length) fit();
+      if (!columns.length || none.join() !== without.join()) { without = none; fit(); }
       if (!live) {
         pages.forget(); // More of what was listed before.
         shown = page.rows;

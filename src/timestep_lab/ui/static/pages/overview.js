@@ -41,7 +41,7 @@ function render(context) {
   ].map((options) => ({ ...options, ...timeChart({ ...options, onBrush: brush }) }));
   let totals = {};
   const plots = h("div", { class: "tl-charts" }, charts.map((chart) => chart.element));
-  const panels = h("div", { class: "tl-columns tl-panels" });
+  const panels = ownPanels(link, act);
   const tiles = h("div", { class: "tl-tiles" });
   const lists = h("div", { class: "tl-overview-lists" });
   let shape = null;
@@ -55,7 +55,7 @@ function render(context) {
       put(view.body, nothing());
       return;
     }
-    if (shape !== "full") { put(view.body, tiles, plots, panels, lists); shape = "full"; }
+    if (shape !== "full") { put(view.body, tiles, plots, panels.element, lists); shape = "full"; }
     const to = links(state);
     totals = state.totals;
     source.value = state.source;
@@ -63,10 +63,50 @@ function render(context) {
     drawTiles(tiles, state, to);
     for (const chart of charts) chart.show(state.steps, to());
     put(plots, state.by ? charts.map((chart) => splitChart(chart, state)) : charts.map((chart) => chart.element));
-    put(panels, state.panels.map((panel) => card(panel.name, panel.trouble ? h("p", { class: "tl-bad" }, panel.trouble) : resultView(panel, panel.chart, panel.name),
-      h("p", { class: "tl-panel-foot" }, h("a", { href: `/sql?query=${encodeURIComponent(panel.query)}&chart=${panel.chart}` }, "Open the query"), h("button", { class: "tl-more", type: "button", onclick: (event) => act(event.currentTarget, () => link.call("forget_panel", { view_id: panel.id })) }, "Remove")))));
+    panels.show(state.panels);
     drawLists(lists, state, to);
   });
+}
+
+/** The user's own queries. Each is asked by itself, so that a slow one holds up nothing, and again after changes, for at most a fifth of the time. */
+function ownPanels(link, act) {
+  const element = h("div", { class: "tl-columns tl-panels" });
+  let known = new Map();
+
+  function panelOf({ id, name, chart, query }) {
+    const box = h("div", {}, h("p", { class: "tl-soft tl-none" }, "Asking …"));
+    const one = { element: card(name, box, h("p", { class: "tl-panel-foot" }, h("a", { href: `/sql?query=${encodeURIComponent(query)}&chart=${chart}` }, "Open the query"),
+      h("button", { class: "tl-more", type: "button", onclick: (event) => act(event.currentTarget, () => link.call("forget_panel", { view_id: id })) }, "Remove"))), ask };
+    let isAsked = false;
+    let isOld = false;
+    let drawn = "";
+    const draw = (node, text) => { if (text !== drawn) put(box, node()); drawn = text; };
+    async function ask() {
+      isOld = isAsked;
+      if (isAsked) return;
+      isAsked = true;
+      const began = performance.now();
+      try {
+        const { value } = await link.call("panel", { view_id: id });
+        draw(() => resultView(value, chart, name, box.clientWidth), JSON.stringify(value));
+      } catch (error) {
+        const words = `${error.message} ${error.nextStep ?? ""}`;
+        if (!error.closed && !error.isLost) draw(() => h("p", { class: "tl-bad tl-none" }, words), words);
+      }
+      setTimeout(() => { isAsked = false; if (isOld && one.element.isConnected) ask(); }, 4 * (performance.now() - began));
+    }
+    return one;
+  }
+
+  return {
+    element,
+    show(panels) {
+      known = new Map(panels.map((panel) => { const key = JSON.stringify(panel); return [key, known.get(key) ?? panelOf(panel)]; }));
+      const cards = [...known.values()].map((one) => one.element);
+      if (cards.length !== element.children.length || cards.some((one, n) => one !== element.children[n])) put(element, cards);
+      for (const one of known.values()) one.ask();
+    },
+  };
 }
 
 function links(state) {

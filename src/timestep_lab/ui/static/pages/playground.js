@@ -271,7 +271,7 @@ function render(context) {
   const withWords = h("span", {});
   const keep = button("Keep", { primary: true, type: "submit" });
   const keeping = h("form", { class: "tl-form tl-panel tl-play-keep", hidden: true, novalidate: true, "aria-label": "Save as a prompt version" },
-    h("h2", {}, "Save as a prompt version"), h("p", { class: "tl-soft" }, "The instructions become the newest version of an agent; earlier versions are kept and can be compared and restored."),
+    h("h2", {}, "Save as a prompt version"), h("p", { class: "tl-soft tl-none" }, "The instructions become the newest version of an agent; earlier versions are kept and can be compared and restored."),
     h("div", { class: "tl-columns" }, field("Agent", agent), nameField), h("label", { class: "tl-check" }, withModel, withWords),
     h("div", { class: "tl-form-foot" }, keep, button("Cancel", { onclick: () => { toggle(false); keepButton.focus(); } })));
   const shownName = () => { nameField.hidden = agent.value !== ""; };
@@ -319,7 +319,7 @@ function render(context) {
   }
   function drawRecent() {
     recent.hidden = state.request !== null;
-    put(recent, h("h2", {}, "Start from a recorded step"), h("p", { class: "tl-soft" }, "Open a trace, select a model step, and press “Open in playground” to edit its request here. Or start from a recent trace:"),
+    put(recent, h("h2", {}, "Start from a recorded step"), h("p", { class: "tl-soft tl-none" }, "Open a trace, select a model step, and press “Open in playground” to edit its request here. Or start from a recent trace:"),
       state.recent.length ? h("ul", { class: "tl-rows" }, state.recent.map((row) => h("li", {}, h("a", { class: "tl-line", href: `/playground?trace=${encodeURIComponent(row.trace_id)}` }, h("span", { class: "tl-grow" }, data(row.words, { class: "tl-clip" }), h("span", { class: "tl-soft tl-small tl-clip" }, row.model ?? "")), when(row.started_at)))))
         : h("p", {}, "No trace yet. ", h("a", { href: "/chat" }, "Chat with an agent"), ", or write a request here and press Run."));
   }

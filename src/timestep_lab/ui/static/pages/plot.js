@@ -22,6 +22,8 @@ export function ticks(least, most, about = 4, unit = 0) {
   return found;
 }
 
+/** Beyond it, the height of an axis is no number any more. */
+const MOST = 1e300;
 const number = (value) => (Math.abs(value) >= 10_000 ? value.toLocaleString("en", { notation: "compact", maximumFractionDigits: 1 }) : value.toLocaleString("en", { maximumSignificantDigits: 4 }));
 
 /**
@@ -45,6 +47,7 @@ export function readable(columns, rows) {
   const at = new Map(x.map((value, k) => [value, k]));
   const series = new Map();
   const into = (label, row, value) => {
+    if (value !== null && Math.abs(value) > MOST) return;
     if (!series.has(label)) series.set(label, new Array(x.length).fill(null));
     series.get(label)[at.get(name(row))] = value;
   };
@@ -52,12 +55,15 @@ export function readable(columns, rows) {
     if (apart >= 0) into(String(row[apart] ?? "none"), row, row[numbers[0]]);
     else for (const k of numbers) into(columns[k], row, row[k]);
   }
-  return { x, isTime: kind[across] === "time", series: [...series].slice(0, MOST_LINES).map(([label, values]) => ({ name: label, values })), left: Math.max(0, series.size - MOST_LINES) };
+  // By name, so that a name keeps its colour when the rows come in another order.
+  const shown = [...series].slice(0, MOST_LINES);
+  if (apart >= 0) shown.sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
+  return { x, isTime: kind[across] === "time", series: shown.map(([label, values]) => ({ name: label, values })), left: Math.max(0, series.size - MOST_LINES) };
 }
 
 /** `kind` is `line` or `bar`; `format` formats a number; `width` and `height` are the natural size. */
 export function plot(found, kind, { format = number, label = "Chart", width: WIDTH = 720, height: HEIGHT = 240, unit = 0 } = {}) {
-  if (!found) return h("p", { class: "tl-soft" }, "There is no column of numbers to draw. A chart takes a column of times or names, and one or more of numbers.");
+  if (!found?.series.length) return h("p", { class: "tl-soft" }, "There is no column of numbers to draw. A chart takes a column of times or names, and one or more of numbers.");
   const { series } = found;
   const x = kind === "bar" ? found.x.slice(0, MOST_BARS) : found.x;
   const all = series.flatMap(({ values }) => values).filter((value) => value !== null);
@@ -112,9 +118,9 @@ function cell(column, value) {
   return h("bdi", { dir: "auto", title: text.length > 80 ? text.slice(0, 2000) : null }, text.length > 120 ? `${text.slice(0, 119)}…` : text);
 }
 
-/** A result as `table`, `line` or `bar`. */
-export function resultView(result, kind, label) {
+/** A result as `table`, `line` or `bar`; a chart is drawn for a place of this width. */
+export function resultView(result, kind, label, width) {
   const box = h("div", { class: "tl-shown-result" });
   if (!result.rows.length) return put(box, h("p", { class: "tl-soft" }, "No rows."));
-  return put(box, kind === "table" ? resultTable(result.columns, result.rows) : plot(readable(result.columns, result.rows), kind, { label, width: window.innerWidth < 640 ? 360 : 720 }));
+  return put(box, kind === "table" ? resultTable(result.columns, result.rows) : plot(readable(result.columns, result.rows), kind, { label, width: Math.min(1100, Math.max(320, width || 720)) }));
 }

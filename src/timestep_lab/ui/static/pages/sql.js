@@ -13,7 +13,7 @@ const KEPT = 50;
 const KINDS = [["table", "Table"], ["line", "Lines"], ["bar", "Bars"]];
 const WORDS = ["select", "from", "where", "group by", "order by", "limit", "join", "left join", "on", "and", "or", "not", "is null", "is not null", "as", "case when", "count(*)", "sum(", "avg(", "min(", "max(", "with", "distinct", "desc", "asc", "date_trunc('hour', "];
 const EXAMPLES = [
-  ["Runs per day by outcome", "select date_trunc('day', started_at) as day, outcome, count(*) as runs\nfrom traces\ngroup by 1, 2\norder by 1", "bar"],
+  ["Runs per day by outcome", "select date_trunc('day', started_at) as day, outcome, count(*) as runs\nfrom traces\ngroup by 1, 2\norder by 1, 2", "bar"],
   ["Cost by model", "select model, sum(cost_usd) as cost_usd\nfrom generations\ngroup by 1\norder by 2 desc", "bar"],
   ["Failing tools", "select tool, count(*) as calls, sum(case when status = 'error' then 1 else 0 end) as failed\nfrom tool_calls\ngroup by 1\norder by 3 desc", "table"],
   ["Slowest model calls", "select trace_id, model, duration_ms, ttft_ms, output_tokens\nfrom generations\norder by duration_ms desc nulls last\nlimit 50", "table"],
@@ -53,7 +53,17 @@ function render(context) {
     if (!query) { editor.focus(); return; }
     await act(run, async () => {
       const began = performance.now();
-      latest = await answers(submit("run", { query }));
+      const clock = setInterval(() => { facts.textContent = `running for ${Math.round((performance.now() - began) / 1000)} s`; }, 1000);
+      facts.textContent = "running";
+      try {
+        latest = await answers(submit("run", { query }));
+      } catch (error) {
+        // What an earlier query found does not stand below the error of this one.
+        if (!error.closed) { latest = null; facts.textContent = ""; drawResult(); }
+        throw error;
+      } finally {
+        clearInterval(clock);
+      }
       facts.textContent = `${latest.truncated ? "the first " : ""}${count(latest.rows.length, "row")} in ${Math.round(performance.now() - began)} ms`;
       remember(query);
       ran = query;
@@ -79,7 +89,7 @@ function render(context) {
       put(open, icon("table", null, 13), ids.length === 1 ? "Open this trace" : `Open these ${ids.length} traces`);
       open.href = ids.length === 1 ? `/traces/${encodeURIComponent(ids[0])}` : `/traces?source=all&filter=${encodeURIComponent(`trace_id in (${ids.map((id) => JSON.stringify(id)).join(", ")})`)}`;
     }
-    put(result, resultView(latest, kind, "Result"));
+    put(result, resultView(latest, kind, "Result", result.clientWidth));
   }
 
   async function keep() {
@@ -114,7 +124,7 @@ function render(context) {
 
   // Completion: after `view.` its columns; otherwise views, columns of the views in the query, and SQL keywords.
   const word = () => /(?:(\w+)\.)?(\w*)$/.exec(editor.value.slice(0, editor.selectionStart));
-  const close = () => { shown = []; choices.hidden = true; };
+  const close = () => { suggest.cancel(); shown = []; choices.hidden = true; };
   const suggest = debounce(() => {
     if (!state || !editor.matches(":focus")) return;
     const [, owner, begun] = word();
