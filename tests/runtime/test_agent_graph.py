@@ -221,3 +221,16 @@ async def test_what_a_hook_changes_about_an_agent_ends_with_its_run(bench: Bench
     await bench.run("hello", agent)
     heard = bench.router.scripts[model].inner.calls  # type: ignore[attr-defined]
     assert heard[0].system_instructions == heard[2].system_instructions == "As stored."
+
+
+async def test_agents_of_one_name_are_still_told_apart(bench: Bench) -> None:
+    """The SDK's identities of agents, which a paused run is found again by."""
+    from agents._run_state_agent_identity import _build_agent_identity_keys_by_id as identities
+
+    one, two = Agent(name="Twin", instructions="b"), Agent(name="Twin", instructions="a")
+    root = Agent(name="Root", handoffs=[one, two, Agent(name="Other")])
+    found = identities(root)
+    assert sorted(found.values()) == ["Other", "Root", "Twin", "Twin#2"]
+    assert (found[id(two)], found[id(one)]) == ("Twin", "Twin#2")
+    two.name = "Second"
+    assert sorted(identities(root).values()) == ["Other", "Root", "Second", "Twin"]

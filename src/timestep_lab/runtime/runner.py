@@ -47,6 +47,7 @@ from timestep_lab.runtime.run import (
     restore_state,
     was_answered,
 )
+from timestep_lab.runtime.run_hooks import identify_by_name
 from timestep_lab.runtime.session import complete_session
 from timestep_lab.runtime.span_records import call_span_id, parsed
 from timestep_lab.runtime.stream_items import output_text
@@ -95,6 +96,7 @@ class Runner:
         self.store, self.router, self.writer = store, router, writer
         self.graphs = Graphs(store, toolbox, settings.default_model)
         self._shop = RunServices(store, router, install(writer))
+        identify_by_name()
         self._live: dict[str, LiveRun] = {}
         self._sdk_agents: dict[str, sdk.Agent[Any]] = {}
         """Maps a run id to its SDK agent, for the newest `KEPT_AGENTS` runs of this process."""
