@@ -42,15 +42,8 @@ Widget = Mapping[str, Json]
 
 
 def item_json(item: ThreadItem, widget: Widget | None = None) -> dict[str, Json]:
-    shown = {"widget": dict(widget)} if widget else {}
-    return {
-        **shown,
-        "id": item.id,
-        "type": item.type,
-        "data": dict(item.data),
-        "agent": item.agent,
-        "run_id": item.run_id,
-    }
+    row = {"id": item.id, "type": item.type, "data": dict(item.data), "agent": item.agent, "run_id": item.run_id}
+    return {"widget": dict(widget), **row} if widget else row
 
 
 def thread_row(thread: ThreadRecord, run: RunRecord | None = None) -> dict[str, Json]:
@@ -71,15 +64,9 @@ def run_json(run: RunRecord) -> dict[str, Json]:
 def run_facts(run: RunRecord) -> str:
     """The line of facts under an answer, for the static copy."""
     facts = run_json(run)
+    cost = cost_text(facts["cost_usd"])
     return " · ".join(
-        part
-        for part in (
-            run.model,
-            duration_text(facts["duration_ms"]),
-            tokens_text(facts["tokens"]),
-            cost_text(facts["cost_usd"]),
-        )
-        if part
+        filter(None, (run.model, duration_text(facts["duration_ms"]), tokens_text(facts["tokens"]), cost))
     )
 
 
@@ -489,7 +476,10 @@ class Conversation(View):
             self.refresh_static()
         if pending is not None:
             self._background(self._do_for_agent(pending))
-        self._background(self._tell_threads())
+        if self._shows_list:
+            self._lists.soon()  # The change that the store announces asks for the same: it is read once.
+        elif self._thread_id is not None:
+            self._background(self._tell_title(self._thread_id))
 
     def _apply(self, event: Event) -> ThreadItem | None:
         """Apply an event to this copy; returns the affected item, if any."""
@@ -555,12 +545,18 @@ class Conversation(View):
         return True
 
     async def _tell_threads(self) -> None:
-        if not await self._read_threads():
-            return
-        if self._thread_id is not None and any(t.id == self._thread_id for t in self._threads.data):
-            self._thread = next(t for t in self._threads.data if t.id == self._thread_id)
+        if await self._read_threads():
+            self._tell_head(self._threads.data)
+            self._tell_rows()
+
+    async def _tell_title(self, thread_id: str) -> None:
+        self._tell_head([await self._source.thread(thread_id)])
+
+    def _tell_head(self, threads: Sequence[ThreadRecord]) -> None:
+        mine = next((thread for thread in threads if thread.id == self._thread_id), None)
+        if mine is not None and mine != self._thread:
+            self._thread = mine
             self.emit({"kind": "head", **self._head()})
-        self._tell_rows()
 
     def _rows(self) -> list[Json]:
         newest = {run.thread_id: run for run in self._threads.runs}
@@ -577,8 +573,10 @@ class Conversation(View):
 
     async def _list_again(self) -> None:
         began = time.monotonic()
-        if await self._read_threads() and self._rows() != self._told_rows:
-            self._tell_rows()
+        if await self._read_threads():
+            self._tell_head(self._threads.data)
+            if self._rows() != self._told_rows:
+                self._tell_rows()
         self._lists.cost_s = time.monotonic() - began
 
     def _background(self, work: Any) -> None:
