@@ -14,6 +14,7 @@ from tests.server.remote import Both
 from timestep_lab import Lab
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.records import RunRecord, ThreadRecord, Usage
+from timestep_lab.service.threads import ThreadPage
 from timestep_lab.ui.chat import Chat
 from timestep_lab.ui.chat_state import run_json
 
@@ -135,3 +136,29 @@ async def test_a_chat_that_is_read_on_one_event_loop_is_written_to_on_another() 
     await asyncio.to_thread(thread.join, 10)
     other.close()
     await lab.aclose()
+
+
+async def test_the_list_of_conversations_is_read_after_an_answer_only_where_it_is_shown(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await chat.ask("The first one")
+    read, times = chat._source.threads, list[str]()
+
+    async def counted(search: str = "", limit: int = 50) -> ThreadPage:
+        times.append(search)
+        return await read(search, limit)
+
+    monkeypatch.setattr(chat._source, "threads", counted)
+    await chat._fresh()
+    await chat.ask("The second one")
+    await asyncio.sleep(0.5)
+    assert times == []
+    assert chat._thread is not None
+    assert chat._thread.title == "The second one"
+    await chat._show_list(True)
+    assert {"The first one", "The second one"} <= titles(chat)
+    await chat._fresh()
+    await chat.ask("The third one")
+    async with asyncio.timeout(20):
+        while "The third one" not in titles(chat):
+            await asyncio.sleep(0.05)
