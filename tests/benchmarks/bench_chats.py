@@ -1,8 +1,9 @@
 """Chats that stream at once, 20 tokens a second each, from one served process: over HTTP and in the Panel page.
 
 The messages are sent over 10 s and each answer takes 20 s, so that all stream at once for half of the time. Held to is 100 of them: every
-token in order, the 95th percentile of a token's delay under 100 ms, and no session left when all are closed. 200 and 400 are printed, to see
-where it breaks. `demo/slow` gives tokens out at exact times; a delay is what a token came later than that pace, all the way through run,
+token in order, the 95th percentile of a token's delay under 100 ms, and no session left when all are closed. 200 and 400 are printed, where a
+95th percentile of 150 ms, a first token within 1 s and 0.5 MB each are wanted ("CPU each": processor time of the server per chat, which says
+the same also while the machine does other things). `demo/slow` gives tokens out at exact times; a delay is what a token came later than that pace, all the way through run,
 store, page and socket ("first": 95th percentile of the first token's). The client is a process of its own and counts its own lateness too.
 Run: `pytest tests/benchmarks/bench_chats.py -m benchmark -s`.
 """
@@ -43,7 +44,7 @@ async def test_a_hundred_chats_at_once(lab: LabProcess, way: str, kind: type[Cha
     for chat in await open_many(kind, lab.url, users[:2]):  # Imports are not the question.
         await chat.close()
     print(
-        f"\n{way:>5} {'tokens':>8} {'in order':>8} {'first':>8} {'p50':>7} {'p95':>7} {'p99':>7} {'CPU':>6} {'MB each':>8} {'left':>5}"
+        f"\n{way:>5} {'tokens':>8} {'in order':>8} {'first':>8} {'p50':>7} {'p95':>7} {'p99':>7} {'CPU':>6} {'CPU each':>9} {'MB each':>8} {'left':>5}"
     )
     p95s: dict[int, float] = {}
     for size in SIZES:
@@ -65,7 +66,7 @@ async def test_a_hundred_chats_at_once(lab: LabProcess, way: str, kind: type[Cha
         left = await sessions_left(lab)
         print(
             f"{size:>5} {came:>8} {ordered:>8} {first:>5.0f} ms {p50:>4.0f} ms {p95s[size]:>4.0f} ms {p99:>4.0f} ms"
-            f" {used / wall:>6.0%} {(most - memory) / size / 2**20:>8.2f} {left:>5}", flush=True,
+            f" {used / wall:>6.0%} {used / size * 1000.0:>6.0f} ms {(most - memory) / size / 2**20:>8.2f} {left:>5}", flush=True,
         )  # fmt: skip
         peaks.clear()
         assert left == 0, "sessions stay after their readers left"
