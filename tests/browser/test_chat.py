@@ -404,6 +404,29 @@ def test_on_a_phone_everything_of_the_picker_is_large_enough(show: Show, lab: La
 # -- the composer
 
 
+def test_what_is_written_from_right_to_left_begins_at_the_right_and_long_code_stays_in_its_bubble(
+    show: Show, lab: Lab
+) -> None:
+    page = show(lab.chat(model="demo/echo"), width=390, height=844)
+    code = f"```python\nlong = '{'x' * 400}'\n```"
+    say(
+        page,
+        f"\u05e9\u05dc\u05d5\u05dd\n\n1. \u05d0\u05d7\u05ea\n2. \u05e9\u05ea\u05d9\u05d9\u05dd\n\n> one\n>> two\n\n<https://example.com/a>\n\n{code}",
+    )
+    answered(page)
+    bubble = page.locator(".tl-chat-bubble")
+    place = "e => { const s = getComputedStyle(e); return [s.direction, s.textAlign, s.marginRight, s.marginLeft]; }"
+    assert bubble.locator("li").first.evaluate(place) == ["rtl", "start", "22px", "0px"]
+    assert bubble.locator("p").first.evaluate(place)[:2] == ["rtl", "start"]
+    assert bubble.locator("blockquote blockquote").inner_text() == "two"
+    assert bubble.get_by_role("link").inner_text() == "https://example.com/a"
+    expect(bubble).not_to_contain_text("<")
+    box = bubble.bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+
+
 def test_a_file_that_was_attached_leaves_the_focus_in_the_message_and_shows_a_clip(show: Show, lab: Lab) -> None:
     page = show(lab.chat(model="demo/echo"))
     expect(message(page)).not_to_be_focused()  # A view beside others does not take it by itself.

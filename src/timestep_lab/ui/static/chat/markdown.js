@@ -5,7 +5,7 @@ import { icon } from "../shared/icons.js";
 
 const SAFE_LINK = /^(https?:\/\/|mailto:)/i;
 const IMAGE = /!\[([^\]\n]*)\]\(([^()\s]+(?:\([^()\s]*\))?)\)/;
-const INLINE = /(`+)([\s\S]*?[^`])\1(?!`)|\*\*([^\s*](?:[\s\S]*?[^\s*])?)\*\*|(?<![\w*])\*([^\s*](?:[^*]*?[^\s*])?)\*(?![\w*])|(?<!\w)_([^\s_](?:[^_]*?[^\s_])?)_(?!\w)|~~([^~]+)~~|\[([^\]\n]+)\]\(([^()\s]+(?:\([^()\s]*\))?)\)|(https?:\/\/[^\s<>()]+[^\s<>().,;:!?'"])/;
+const INLINE = /(`+)([\s\S]*?[^`])\1(?!`)|\*\*([^\s*](?:[\s\S]*?[^\s*])?)\*\*|(?<![\w*])\*([^\s*](?:[^*]*?[^\s*])?)\*(?![\w*])|(?<!\w)_([^\s_](?:[^_]*?[^\s_])?)_(?!\w)|~~([^~]+)~~|\[([^\]\n]+)\]\(([^()\s]+(?:\([^()\s]*\))?)\)|<(https?:\/\/[^\s<>]+)>|(https?:\/\/[^\s<>()]+[^\s<>().,;:!?'"])/;
 
 /** Grows with `push(delta)`; `flush()` brings the element up to date. */
 export class Markdown {
@@ -97,10 +97,10 @@ function block(source) {
   return paragraph(text);
 }
 
-/** A paragraph, and a list or code fence that follows directly without an empty line. */
+/** A paragraph, and a list, quote or code fence that follows directly without an empty line. */
 function paragraph(text) {
   const lines = text.split("\n");
-  const at = lines.findIndex((line, n) => n > 0 && (isItem(line) || /^ {0,3}(`{3,}|#{1,6} )/.test(line)));
+  const at = lines.findIndex((line, n) => n > 0 && (isItem(line) || /^ {0,3}(`{3,}|#{1,6} |>)/.test(line)));
   if (at < 0) return inline(h("p"), text);
   return h("div", {}, inline(h("p"), lines.slice(0, at).join("\n")), block(lines.slice(at).join("\n")));
 }
@@ -163,12 +163,12 @@ function inline(node, text) {
   let rest = text;
   for (let found = INLINE.exec(rest); found; found = INLINE.exec(rest)) {
     plain(node, rest.slice(0, found.index));
-    const [all, , code, strong, star, underscore, struck, label, target, bare] = found;
+    const [all, , code, strong, star, underscore, struck, label, target, between, bare] = found;
     if (code !== undefined) node.append(h("code", {}, code.trim()));
     else if (strong !== undefined) node.append(inline(h("strong"), strong));
     else if ((star ?? underscore) !== undefined) node.append(inline(h("em"), star ?? underscore));
     else if (struck !== undefined) node.append(inline(h("s"), struck));
-    else if (bare !== undefined) node.append(link(bare, [bare]));
+    else if ((between ?? bare) !== undefined) node.append(link(between ?? bare, [between ?? bare]));
     else if (SAFE_LINK.test(target)) node.append(link(target, [...inline(h("span"), label).childNodes]));
     else plain(node, all);
     rest = rest.slice(found.index + all.length);
