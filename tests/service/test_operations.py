@@ -7,6 +7,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -121,7 +122,7 @@ OPERATION_OF_ACTION = {
         "finish": "files.add_bytes", "delete_file": "files.delete", "create_store": "vector_stores.create", "delete_store": "vector_stores.delete",
         "add_to_store": "vector_stores.add_file", "take_from_store": "vector_stores.remove_file", "search": "vector_stores.search",
     },
-    "pages/overview": {"forget_panel": "trace_source.delete_view"},
+    "pages/overview": {"forget_panel": "trace_source.delete_view", "panel": "sql"},
     "pages/playground": {"ask": "models.ask", "keep": "agents.change agents.create", "models": "models.list_models"},
     "pages/settings": {"delete": "my_data.delete my_data.delete_everything", "revoke": "trace_source.revoke", "ask": "models.of_provider"},
     "pages/sql": {"run": "sql", "save": "trace_source.save_view", "forget": "trace_source.delete_view"},
@@ -189,3 +190,14 @@ def is_operation_of_both(lab: Lab, name: str) -> None:
     assert callable(getattr(kind, method)), name
     bases = [base for base in kind.__mro__ if operations(base)]
     assert bases, f"lab.{noun} has no operations"
+
+
+REACHED_PAST_OPERATIONS = re.compile(
+    r"\blab\.(?:runner|router|writer)\b|\blab\.store\.(?!subscribe|user_id|quota|db\b|sql\b)\w+"
+)
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(pages.__path__)])
+def test_a_page_does_nothing_that_is_not_an_operation_and_so_possible_from_everywhere(name: str) -> None:
+    source = inspect.getsource(importlib.import_module(f"{pages.__name__}.{name}"))
+    assert REACHED_PAST_OPERATIONS.findall(source) == []

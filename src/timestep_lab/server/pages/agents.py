@@ -59,7 +59,7 @@ class AgentsPage(PageView):
     @handles("models")
     async def _models(self) -> list[str]:
         """The models of all providers that respond. Requested separately, because a provider may be slow."""
-        models: list[str] = await self.lab.router.list_models()
+        models: list[str] = await self.lab.models.list_models()
         return models
 
     @handles("versions")

@@ -10,6 +10,7 @@ from timestep_lab.model.clock import iso, utc_now
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.events import RunEnded
 from timestep_lab.model.records import Json
+from timestep_lab.runtime.approvals import Decision, Word
 from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
@@ -84,13 +85,13 @@ class ApprovalsPage(PageView):
 
     @handles("decide")
     async def _decide(
-        self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False, answer: Mapping[str, Json] | None = None
+        self, run_id: str, call_id: str, decision: Word, message: str = "", always: bool = False, answer: Mapping[str, Json] | None = None
     ) -> None:  # fmt: skip
         """Decide about a call. Returns when the decision is stored; the run continues in the background."""
         run = await in_thread(self.lab.approvals.__getitem__, run_id)
         call = next((c for c in run.interruptions if c.call_id == call_id), None)
-        chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
-        events = self.lab.runner.resume(run_id, chosen, keep_running=True)
+        chosen = Decision(decision=decision, message=message, always=always, answer=answer or {})
+        events = self.lab.runs.decide(run_id, {call_id: chosen})
         first = await anext(aiter(events))  # Raises if it cannot be decided, for example because someone else did.
         row: dict[str, Json] = {
             "run_id": run_id, "call_id": call_id, "agent": call.agent if call else "", "at": iso(utc_now()), "thread_id": run.record.thread_id, "trace_id": run.record.trace_id,

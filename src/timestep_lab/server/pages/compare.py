@@ -78,7 +78,7 @@ class ComparePage(PageView):
     @handles("models")
     async def _models(self) -> list[str]:
         """The models of all providers that respond. Requested separately, because a provider may be slow."""
-        models: list[str] = await self.lab.router.list_models()
+        models: list[str] = await self.lab.models.list_models()
         return models
 
     # -- data: typed, a file, a stored data set, or recent failures

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from timestep_lab.model.clock import iso, parse_iso, to_aware_utc, utc_now
+from timestep_lab.model.clock import iso, parse_iso, utc_now
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.server.pages.approvals import waiting_calls
@@ -21,7 +21,7 @@ from timestep_lab.store.trace_stats import Step
 from timestep_lab.ui.view import handles
 
 if TYPE_CHECKING:
-    from timestep_lab.store.store import Store
+    from timestep_lab.service.traces import Traces
 
 
 BUCKETS = 48
@@ -30,27 +30,27 @@ _GROUPS = 6
 _MODELS = 8
 
 
-def first_moment(store: Store) -> datetime | None:
+def first_moment(traces: Traces) -> datetime | None:
     """When the oldest trace started."""
-    [earliest] = store.sql("select min(started_at) from traces").one() or (None,)
-    return None if earliest is None else to_aware_utc(earliest)
+    oldest = traces.page(order="started_at asc", limit=1, with_total=False).data
+    return oldest[0]["started_at"] if oldest else None
 
 
-def over_time(store: Store, since: datetime, until: datetime, **words: Any) -> list[Step]:
+def over_time(traces: Traces, since: datetime, until: datetime, **words: Any) -> list[Step]:
     """`BUCKETS` equal time intervals, including empty ones."""
     width = max(until - since, timedelta(milliseconds=1)) / BUCKETS
     steps = {
         round((step.start - since) / width): step
-        for step in store.traces.series(BUCKETS, since=since, until=until, **words)
+        for step in traces.series(steps=BUCKETS, since=since, until=until, **words)
     }
     return [
         steps.get(n) or Step(start=since + n * width, end=since + (n + 1) * width, group=None) for n in range(BUCKETS)
     ]
 
 
-def by_group(store: Store, by: str, since: datetime, until: datetime, **words: Any) -> list[Step]:
+def by_group(traces: Traces, by: Split, since: datetime, until: datetime, **words: Any) -> list[Step]:
     """The totals of each model or agent, most used first."""
-    steps = store.traces.series(1, by, since=since, until=until, **words)
+    steps = traces.series(steps=1, by=by, since=since, until=until, **words)
     return sorted((step for step in steps if step.group is not None), key=lambda step: (-step.runs, step.group or ""))
 
 
@@ -64,7 +64,7 @@ PERIODS: dict[str, timedelta | None] = {
     "30d": timedelta(days=30),
     "all": None,
 }
-SPLITS = ("model", "agent")
+Split = Literal["model", "agent"]
 _LATEST = 8
 _ROW = (
     "trace_id",
@@ -89,11 +89,11 @@ class Overview(PageView):
     title = "Overview"
     topics: ClassVar[frozenset[Topic]] = frozenset({"traces", "runs", "approvals"})
 
-    def __init__(self, lab: Any, *, period: str = "24h", source: Source = "live", by: str | None = None) -> None:
+    def __init__(self, lab: Any, *, period: str = "24h", source: Source = "live", by: Split | None = None) -> None:
         super().__init__(lab)
         self._period = period
         self._source: Source = source
-        self._by: str | None = by
+        self._by: Split | None = by
         self._brushed: tuple[datetime, datetime] | None = None
 
     @handles("period")
@@ -104,8 +104,8 @@ class Overview(PageView):
         await self.refresh()
 
     @handles("look")
-    async def _look(self, source: Source, by: str | None) -> None:
-        if source not in get_args(Source) or by not in (None, *SPLITS):
+    async def _look(self, source: Source, by: Split | None) -> None:
+        if source not in get_args(Source) or by not in (None, *get_args(Split)):
             raise UsageError(f"Unknown source {source!r}, or split by {by!r}.", "Reload the page.")
         self._source, self._by = source, by
         await self.refresh()
@@ -124,8 +124,8 @@ class Overview(PageView):
         return await self.in_turn(self._read)
 
     def _read(self) -> Json:
-        store = self.lab.store
-        first = first_moment(store)
+        traces: Traces = self.lab.trace_source
+        first = first_moment(traces)
         until = utc_now()
         length = PERIODS[self._period]
         # A new lab is drawn from its first trace on, without an empty range before it.
@@ -134,13 +134,13 @@ class Overview(PageView):
         if self._brushed:
             since, until = self._brushed
         words: dict[str, Any] = {"source": self._source, "since": since, "until": until}
-        latest = store.traces.list(**words, limit=_LATEST).data
-        failed = store.traces.list('outcome == "failed"', **words, limit=_LATEST).data
+        latest = traces.page(**words, limit=_LATEST, with_total=False).data
+        failed = traces.page(filter='outcome == "failed"', **words, limit=_LATEST, with_total=False).data
         waiting = waiting_calls(self.lab)
         span: dict[str, Any] = {"since": since, "until": until, "source": self._source}
-        [totals] = store.traces.series(1, **span) or [Step(start=since, end=until, group=None)]
-        models = by_group(store, "model", **span)
-        groups = [step.group for step in (models if self._by == "model" else by_group(store, "agent", **span))][
+        [totals] = traces.series(steps=1, **span) or [Step(start=since, end=until, group=None)]
+        models = by_group(traces, "model", **span)
+        groups = [step.group for step in (models if self._by == "model" else by_group(traces, "agent", **span))][
             :_GROUPS
         ]
         return {
@@ -153,9 +153,9 @@ class Overview(PageView):
             "until": iso(until),
             "is_empty": first is None,
             "totals": _told(totals),
-            "steps": [_told(step) for step in over_time(store, **span)],
+            "steps": [_told(step) for step in over_time(traces, **span)],
             "groups": groups if self._by else [],
-            "split": [_told(step) for step in store.traces.series(BUCKETS, self._by, **span) if step.group in groups]
+            "split": [_told(step) for step in traces.series(steps=BUCKETS, by=self._by, **span) if step.group in groups]
             if self._by
             else [],
             "models": [_told(step) for step in models[:_MODELS]],
@@ -198,5 +198,5 @@ def page(lab: object, *, is_owner: bool) -> Any:
         lab,
         period=period if period in PERIODS else "24h",
         source="" if source == "all" else source if source in get_args(Source) else "live",  # type: ignore[arg-type]
-        by=by if by in SPLITS else None,
+        by=by if by in get_args(Split) else None,  # type: ignore[arg-type]
     )

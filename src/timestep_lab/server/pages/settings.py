@@ -32,7 +32,7 @@ class SettingsPage(PageView):
         usage = await self.in_turn(quota.kept) if quota else {}
         settings, db = self.lab.settings, self.lab.store.db
         return {
-            "providers": self.lab.router.providers(),
+            "providers": self.lab.models.status().providers,
             "default_model": settings.default_model,
             "default_model_is_chosen": settings.default_agent_model is not None,
             "embeddings": default_embeddings(settings),
@@ -72,7 +72,7 @@ class SettingsPage(PageView):
     async def _ask(self, prefix: str) -> Json:
         """Check whether a provider responds now: its models, or the error."""
         try:
-            return {"models": await self.lab.router.list_models(prefix)}
+            return {"models": await self.lab.models.list_models(prefix)}
         except LabError as error:
             return {"problem": error.message, "next_step": error.next_step}
 

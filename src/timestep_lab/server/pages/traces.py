@@ -106,7 +106,7 @@ RANGES = {"today": _days(0, 1), "yesterday": _days(-1, 0), "last week": _last_we
 def _question(lab: Any, trace_id: str) -> str:
     """The input of a trace; empty if nothing is stored yet."""
     try:
-        trace = lab.store.traces.get(trace_id)
+        trace = lab.trace_source.read(trace_id)
     except NotFoundError:
         return ""
     asked = trace["input"]
