@@ -9,6 +9,7 @@ from datetime import date, time
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -101,7 +102,7 @@ def test_two_columns_that_could_be_the_question_are_not_guessed_between() -> Non
 def test_missing_values_of_a_frame_are_nothing_not_nan() -> None:
     frame = pd.DataFrame({"input": ["a", "b"], "expected": [1.0, None], "when": [pd.Timestamp("2026-01-02"), pd.NaT]})
     first, second = load_dataset(frame)
-    assert (first.expected, first.vars["when"]) == (1.0, "2026-01-02T00:00:00")
+    assert (first.expected, first.vars["when"]) == (1.0, "2026-01-02")
     assert (second.expected, second.vars["when"]) == (None, None)
 
 
@@ -320,6 +321,77 @@ def test_a_template_whose_meaning_would_differ_is_refused(template: str, says: s
 def test_a_template_reaches_nothing_of_the_machine_and_comes_to_an_end(template: str) -> None:
     with pytest.raises(DataError):
         render(template, {"x": "x"})
+
+
+def test_dates_and_short_numbers_of_a_dataframe_are_read_as_they_are_shown() -> None:
+    frame = pd.DataFrame(
+        {
+            "input": pd.Categorical(["a", "b"]),
+            "expected": pd.to_datetime(["2026-01-02", None]),
+            "share": np.array([0.1, np.nan], dtype="float32"),
+            "left": pd.array([3.0, None], dtype="Float64"),
+        }
+    )
+    first, second = load_dataset(frame)
+    assert (first.expected, dict(first.vars)) == ("2026-01-02", {"share": 0.1, "left": 3})
+    assert (second.expected, dict(second.vars)) == (None, {"share": None, "left": None})
+    with_hours = pd.DataFrame(
+        {"input": ["a", "b"], "expected": pd.to_datetime(["2026-01-02 00:00", "2026-01-02 03:04"])}
+    )
+    assert [case.expected for case in load_dataset(with_hours)] == ["2026-01-02T00:00:00", "2026-01-02T03:04:00"]
+
+
+def test_what_was_made_the_index_of_a_dataframe_is_still_a_column() -> None:
+    frame = pd.DataFrame({"id": ["q1", "q2"], "topic": ["x", "y"], "input": ["a", "b"], "n": [1, 2]})
+    assert [case.id for case in load_dataset(frame.set_index("id"))] == ["q1", "q2"]
+    assert [case.vars["topic"] for case in load_dataset(frame.set_index(["topic", "n"]))] == ["x", "y"]
+    assert load_dataset(frame.set_index("id", drop=False)).cases == load_dataset(frame).cases
+
+
+def test_columns_of_a_dataframe_that_cannot_be_told_apart_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match="several columns 'expected'"):
+        load_dataset(pd.DataFrame([["a", "x", "y"]], columns=["input", "expected", "expected"]))
+    with pytest.raises(DataError, match="columns of 2 levels"):
+        load_dataset(pd.DataFrame([["a"]], columns=pd.MultiIndex.from_tuples([("asked", "input")])))
+
+
+def test_a_number_without_end_is_refused_with_its_row() -> None:
+    with pytest.raises(DataError, match="row 2 holds inf"):
+        load_dataset(pd.DataFrame({"input": ["a", "b"], "expected": [1.5, np.inf]}))
+
+
+def test_a_dataset_with_splits_says_which_there_are() -> None:
+    class Split(list[dict[str, str]]):
+        column_names = ("question",)
+
+    splits = {"train": Split([{"question": "a"}]), "test": Split([{"question": "b"}])}
+    with pytest.raises(DataError, match=r"splits train, test.*data\['train'\]"):
+        load_dataset(splits)
+    assert [case.input for case in load_dataset(splits["test"])] == ["b"]
+
+
+def test_a_frame_of_polars_and_a_table_of_arrow_are_read_by_rows() -> None:
+    class Polars:
+        columns = ("input",)
+
+        def to_dicts(self) -> list[dict[str, str]]:
+            return [{"input": "a"}]
+
+    class Arrow:
+        columns = (object(),)
+
+        def to_pylist(self) -> list[dict[str, str]]:
+            return [{"input": "b"}]
+
+    assert [load_dataset(table).cases[0].input for table in (Polars(), Arrow())] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["samples.jsonl", "train.csv", "test.parquet", "cases.xlsx", "promptfoo.yaml"])
+def test_a_pointer_of_git_lfs_in_place_of_a_file_is_told_as_such(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(DataError, match=rf"{name} is a pointer of Git LFS.*git lfs pull"):
+        load_dataset(path)
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,16 @@ def read_text(path: Path) -> str:
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    _refuse_pointer(raw, path.name)
     if "\0" in text:
         raise DataError(f"{path.name} is not UTF-8 text: it contains the character U+0000.", "Save it as UTF-8.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _refuse_pointer(content: bytes, name: str) -> None:
+    """Raises `DataError` for what Git leaves in place of a large file that it has not fetched."""
+    if content.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise DataError(f"{name} is a pointer of Git LFS, not the data.", "Fetch the file: git lfs pull.")
 
 
 def load_yaml(path: Path) -> Any:
@@ -171,6 +178,7 @@ def read_sheet(path: Path, sheet: str | None = None) -> Rows:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    _refuse_pointer(content, path.name)
     yield from apart(f"{__name__}:{sheet_rows.__name__}", content, path.name, sheet, time_limit_s=_READ_S)
 
 
@@ -364,6 +372,9 @@ def read_inspect(path: Path) -> Rows:
 def read_parquet(path: Path) -> Rows:
     import duckdb
 
+    if path.is_file():
+        with path.open("rb") as file:
+            _refuse_pointer(file.read(64), path.name)
     try:
         with duckdb.connect() as db:
             cursor = db.execute("select * from read_parquet($1)", [str(path)])

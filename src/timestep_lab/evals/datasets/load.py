@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,7 @@ def load_dataset(
 ) -> Dataset:  # fmt: skip
     """Build a data set from
 
-    - a list of texts, objects or `Case`s; a DataFrame; a `Dataset`
+    - a list of texts, objects or `Case`s; a `Dataset`; a DataFrame of pandas or polars, or an Arrow table
     - a path: `.csv`, `.tsv`, `.json`, `.jsonl` (including OpenAI evals with `input` messages and `ideal`), each also
       with `.gz`; `.parquet`, `.xlsx`, `.eval` (Inspect log); `.yaml` (promptfoo); or a saved comparison, whose cases
       are used again
@@ -134,14 +135,16 @@ def load_dataset(
     if isinstance(data, Dataset):
         dataset = data if data.cases else Dataset.of((), data.name)
     elif isinstance(data, Mapping):
+        if data and all(hasattr(held, "column_names") for held in data.values()):
+            splits = [str(name) for name in data]
+            raise DataError(f"The data has the splits {', '.join(splits)}.", f"Pass one of them: data[{splits[0]!r}].")
         raise DataError("The data is one object, not a list of cases.", "Wrap it in a list.")
     elif is_query(data):
         dataset = _of_rows(_query(str(data), store), name or "query", columns)
     elif isinstance(data, str | Path):
         dataset = _of_file(Path(data).expanduser(), name, columns)
-    elif hasattr(data, "to_dict") and hasattr(data, "columns"):
-        rows = ((row, f"row {n}") for n, row in enumerate(_whole_numbers(data).to_dict("records"), 1))
-        dataset = _of_rows(rows, name or "DataFrame", columns)
+    elif hasattr(data, "columns") and (rows := _rows_of_frame(data)) is not None:
+        dataset = _of_rows(((row, f"row {n}") for n, row in enumerate(rows, 1)), name or "DataFrame", columns)
     elif isinstance(data, Iterable):
         dataset = _of_rows(((row, f"case {n}") for n, row in enumerate(data, 1)), name or "list", columns)
     else:
@@ -216,14 +219,39 @@ def _of_rows(rows: Iterable[tuple[object, str]], name: str, columns: Columns, pa
     return Dataset.of(cases, name)
 
 
-def _whole_numbers(frame: Any) -> Any:
-    """Undo pandas' conversion of integers to floats (18 → 18.0) in columns with missing values."""
-    frame = frame.copy(deep=False)
+def _rows_of_frame(frame: Any) -> list[dict[str, Any]] | None:
+    """The rows of a DataFrame of pandas or polars, or of an Arrow table; None for anything else."""
+    for rows in ("to_dicts", "to_pylist"):  # polars, Arrow
+        if hasattr(frame, rows):
+            return list(getattr(frame, rows)())
+    if not (hasattr(frame, "to_dict") and hasattr(frame, "index")):
+        return None
+    if frame.columns.nlevels > 1:
+        raise DataError(f"The DataFrame has columns of {frame.columns.nlevels} levels.", "Give each column one name.")
+    names = [str(name) for name in frame.columns]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise DataError(f"The DataFrame has several columns {', '.join(map(repr, twice))}.", "Rename all but one.")
+    # What was made the index is a column still, except where it only repeats one.
+    indexed = [name for name in frame.index.names if name is not None and str(name) not in names]
+    frame = frame.reset_index(level=indexed) if indexed else frame.copy(deep=False)
     for name, column in list(frame.items()):
-        known = column.dropna()
-        if column.dtype.kind == "f" and len(known) < len(column) and ((known % 1 == 0) & (known.abs() < 2**53)).all():
-            frame[name] = column.astype("Int64")
-    return frame
+        frame[name] = _as_written(column)
+    return list(frame.to_dict("records"))
+
+
+def _as_written(column: Any) -> Any:
+    """A column without what pandas' types add: 18.0 for 18 where values are missing, midnight for a date, and the digits
+    of a 32-bit number as 64 bits."""
+    known, kind = column.dropna(), column.dtype.kind
+    if kind == "f" and len(known) < len(column):
+        numbers = known.astype("float64")
+        if ((numbers % 1 == 0) & (numbers.abs() < 2**53)).all():
+            return column.astype("Float64").astype("Int64")
+    if kind == "f" and str(column.dtype) in ("float16", "float32", "Float32", "float[pyarrow]"):
+        return [float(str(number)) for number in column.to_numpy("float32", na_value=math.nan)]
+    if kind == "M" and column.dt.tz is None and (known == known.dt.normalize()).all():
+        return column.dt.date
+    return column
 
 
 def _of_file(path: Path, name: str | None, columns: Columns) -> Dataset:

@@ -465,11 +465,15 @@ def plain(value: object, where: str) -> Any:
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
+        if math.isinf(value):
+            raise DataError(f"{where} holds {value}, which is not a number in JSON.", "Use a number, or a text.")
         return None if math.isnan(value) else value
     if isinstance(value, Mapping):
         return {str(key): plain(inner, where) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, list | tuple):
         return [plain(inner, where) for inner in value]
+    if isinstance(value, set | frozenset):  # Sorted, because its order differs from process to process.
+        return sorted((plain(inner, where) for inner in value), key=repr)
     if isinstance(value, datetime | date | time):
         return None if value != value else value.isoformat()  # NaT is not equal to itself
     if hasattr(value, "tolist"):
