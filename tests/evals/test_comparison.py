@@ -7,6 +7,7 @@ import gc
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import agents as sdk
 import pytest
@@ -286,6 +287,14 @@ async def test_a_judge_is_shown_the_prompt_as_it_was_filled_and_cached_answers_a
             assert any("<question>\nSay word3.\n</question>" in said for _, _, said in server.asked)
 
 
+async def test_the_first_token_of_a_quick_answer_comes_no_later_than_its_last(tmp_path: Path) -> None:
+    with model_server(lambda said, _: said) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            grid = await (await new_comparison(bench, [f"case {n}" for n in range(40)], models=[MODEL])).run()
+    rows = grid.df()
+    assert (rows["ttft_ms"] <= rows["latency_ms"]).all()
+
+
 async def test_what_a_judge_said_of_an_answer_is_used_again_and_marked_so(tmp_path: Path) -> None:
     def behaves(said: str, _: int) -> str:
         return '{"pass": true, "better": "1"}' if said.startswith("Rubric") else said
@@ -312,6 +321,13 @@ async def test_what_a_judge_said_of_an_answer_is_used_again_and_marked_so(tmp_pa
                 "6 of 6 answers and 12 of 12 judgements from the cache, with their original timings."
             ]
             assert (await in_thread(load_grid, bench, again.id)).to_json() == again.to_json()
+            judges = [name for name in again.scorers if name != "overall"]
+            assert again.df()[["cached", *(f"{name}_cached" for name in judges)]].all(axis=None)
+            assert not {f"{name}_cached" for name in judges} <= set(first.df().columns)
+            again.save(tmp_path / "tests.xml")
+            for test in ElementTree.parse(tmp_path / "tests.xml").iter("testcase"):
+                marks = {mark.get("name"): mark.get("value") for mark in test.iter("property")}
+                assert marks == dict.fromkeys(["answer", *judges], "from the cache")
             other_rubric = [{**JUDGE, "rubric": "Brief."}]
             assert (await compared(scorers=other_rubric))[1] == 3
             assert (await compared(scorers=other_rubric, cache="off"))[1] == 6 + 6

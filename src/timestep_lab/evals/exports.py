@@ -473,7 +473,8 @@ def _fails(score: ScoreValue, cell: CellRecord, own: Sequence[str]) -> bool:
 
 def _junit(grid: Grid, path: Path) -> None:
     """JUnit XML: a suite per candidate, a test per case and epoch. A test fails if any scorer gives less than 1, has an
-    error if there is no answer, and is skipped (not passed) if a scorer could not score it."""
+    error if there is no answer, and is skipped (not passed) if a scorer could not score it. What came from the cache is
+    a property of the test."""
     root = xml.Element("testsuites", name=grid.record.name)
     cases, own = {case.case_id: case for case in grid.cases}, own_scores(grid.cases)
     for name in grid.candidates:
@@ -486,6 +487,11 @@ def _junit(grid: Grid, path: Path) -> None:
             test = xml.SubElement(
                 suite, "testcase", classname=name, name=title, time=f"{(cell.latency_ms or 0) / 1000:.3f}"
             )
+            from_cache = [*(["answer"] if cell.cached else []), *(_clean(s.scorer) for s in cell.scores if s.cached)]
+            if from_cache:
+                properties = xml.SubElement(test, "properties")
+                for what in from_cache:
+                    xml.SubElement(properties, "property", name=what, value="from the cache")
             if cell.status == "error":
                 xml.SubElement(test, "error", type=cell.error_type or "error", message=_clean(cell.error or ""))
             elif failed := [s for s in cell.scores if _fails(s, cell, own)]:

@@ -214,14 +214,20 @@ class Grid:
     # -- frames
 
     def df(self) -> pandas.DataFrame:
-        """One row per cell: the columns of the view `comparisons`, whether it was cached, and a column per scorer."""
+        """One row per cell: the columns of the view `comparisons`, whether it was cached, and a column per scorer;
+        where judgements were cached, also a column that says which.
+        """
         import pandas
 
         rows = [
-            {name: getattr(cell, name) for name in DF_COLUMNS} | {score.scorer: score.value for score in cell.scores}
+            {name: getattr(cell, name) for name in DF_COLUMNS}
+            | {score.scorer: score.value for score in cell.scores}
+            | {f"{score.scorer}_cached": score.cached for score in cell.scores}
             for cell in self.cells
         ]
-        return pandas.DataFrame(rows, columns=[*DF_COLUMNS, *self.scorers])
+        judged_before = {score.scorer for cell in self.cells for score in cell.scores if score.cached}
+        marked = [[name, f"{name}_cached"] if name in judged_before else [name] for name in self.scorers]
+        return pandas.DataFrame(rows, columns=[*DF_COLUMNS, *(name for names in marked for name in names)])
 
     def summary(self, *, by: str | None = None) -> pandas.DataFrame:
         """One row per candidate: answers, errors, each scorer's mean with its 95 % interval, cost, times, tokens.
