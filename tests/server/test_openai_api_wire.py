@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -362,3 +365,147 @@ async def test_two_labs_in_a_row_behave_as_one(lab: Server, provider: WireServer
     assert one == two
     assert "needs_approval" in one
     assert one[-1] == ("failed", "ContextLengthError", True)
+
+
+# -- every parameter of the official client is known here: done, passed on, or refused by its name
+
+OF_THE_CLIENT = ("extra_headers", "extra_query", "extra_body", "timeout")
+REFERENCE = Path(__file__).parents[2] / ".github/OPENAI_API.md"
+
+
+def parameters(method: Any) -> set[str]:
+    return set(inspect.signature(method).parameters) - {"self", *OF_THE_CLIENT}
+
+
+def fields_of(method: str, path: str) -> set[str]:
+    """What an endpoint takes: in its path, its query, and its body."""
+    described = openapi()["paths"][f"/openai/v1{path}"][method]
+    body = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    refs = [one.get("$ref", "") for one in (body, *body.get("anyOf", []))]
+    names = [ref.rpartition("/")[2] for ref in refs if ref]
+    in_body = {field for name in names for field in openapi()["components"]["schemas"][name]["properties"]}
+    return in_body | {given["name"].removesuffix("[]") for given in described.get("parameters", [])}
+
+
+@functools.cache
+def openapi() -> dict[str, Any]:
+    from fastapi import FastAPI
+
+    from timestep_lab.server.openai_api import router
+
+    app = FastAPI()
+    app.include_router(router)
+    return app.openapi()
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "path"),
+    [
+        ("chat.completions.create", "post", "/chat/completions"), ("completions.create", "post", "/completions"),
+        ("responses.create", "post", "/responses"), ("responses.retrieve", "get", "/responses/{response_id}"),
+        ("responses.delete", "delete", "/responses/{response_id}"), ("responses.cancel", "post", "/responses/{response_id}/cancel"),
+        ("responses.input_items.list", "get", "/responses/{response_id}/input_items"),
+        ("conversations.create", "post", "/conversations"), ("conversations.update", "post", "/conversations/{conversation_id}"),
+        ("conversations.retrieve", "get", "/conversations/{conversation_id}"),
+        ("conversations.items.create", "post", "/conversations/{conversation_id}/items"),
+        ("conversations.items.list", "get", "/conversations/{conversation_id}/items"),
+        ("conversations.items.retrieve", "get", "/conversations/{conversation_id}/items/{item_id}"),
+        ("embeddings.create", "post", "/embeddings"), ("files.list", "get", "/files"), ("files.content", "get", "/files/{file_id}/content"),
+        ("uploads.create", "post", "/uploads"), ("uploads.complete", "post", "/uploads/{upload_id}/complete"),
+        ("vector_stores.create", "post", "/vector_stores"), ("vector_stores.list", "get", "/vector_stores"),
+        ("vector_stores.update", "post", "/vector_stores/{store_id}"), ("vector_stores.search", "post", "/vector_stores/{store_id}/search"),
+        ("vector_stores.files.create", "post", "/vector_stores/{store_id}/files"),
+        ("vector_stores.files.list", "get", "/vector_stores/{store_id}/files"),
+        ("vector_stores.files.update", "post", "/vector_stores/{store_id}/files/{file_id}"),
+        ("vector_stores.files.content", "get", "/vector_stores/{store_id}/files/{file_id}/content"),
+        ("vector_stores.file_batches.create", "post", "/vector_stores/{store_id}/file_batches"),
+        ("vector_stores.file_batches.list_files", "get", "/vector_stores/{store_id}/file_batches/{batch_id}/files"),
+    ],
+)  # fmt: skip
+async def test_every_parameter_of_the_official_client_is_known(name: str, method: str, path: str) -> None:
+    asked = parameters(
+        functools.reduce(getattr, name.split("."), openai.OpenAI(api_key="none", base_url="http://127.0.0.1:9"))
+    )
+    taken = fields_of(method, path) | ({"vector_store_id"} if "{store_id}" in path else set())
+    assert asked <= taken, (
+        f"{name} has parameters that the lab neither takes nor refuses by name: {sorted(asked - taken)}"
+    )
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions", "/responses"])
+async def test_every_parameter_is_in_the_reference(path: str) -> None:
+    told = set(re.findall(r"`([a-z_]+)", REFERENCE.read_text("utf-8")))
+    assert fields_of("post", path) - told - {"model", "messages", "prompt"} == set()
+
+
+REFUSED: list[tuple[str, str, Any]] = [
+    *(("chat.completions", name, {"x": 1}) for name in ("moderation", "audio", "function_call")),
+    ("chat.completions", "functions", [{"name": "look"}]),
+    *(("responses", name, {"x": 1}) for name in ("moderation", "image", "access_programs", "background_options")),
+    ("responses", "context_management", [{"type": "compaction"}]),
+]
+
+
+@pytest.mark.parametrize(("api", "name", "value"), REFUSED, ids=str)
+async def test_what_only_openai_can_do_is_refused_by_its_name(
+    client: openai.AsyncOpenAI, api: str, name: str, value: Any
+) -> None:
+    create = functools.reduce(getattr, api.split("."), client).create  # type: ignore[attr-defined]
+    asked = {"messages": HELLO} if api == "chat.completions" else {"input": "Hello"}
+    with pytest.raises(openai.BadRequestError, match=name) as refused:
+        await create(model="demo/echo", **asked, extra_body={name: value})
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", name)
+    assert await create(model="demo/echo", **asked, extra_body={name: None})
+
+
+async def test_an_unknown_parameter_of_a_url_or_a_form_is_refused_by_its_name(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="'sort' is no parameter of this endpoint") as refused:
+        await client.files.list(extra_query={"sort": "name"})
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "sort")
+    with pytest.raises(openai.BadRequestError, match="unknown field 'tag'"):
+        await client.files.create(file=("a.txt", b"a"), purpose="user_data", extra_body={"tag": "x"})
+    conversation = await client.conversations.create()
+    with pytest.raises(openai.BadRequestError, match="include"):
+        await client.conversations.items.list(conversation.id, include=["nonsense"])  # type: ignore[list-item]
+    with pytest.raises(
+        openai.NotFoundError, match=r"POST /openai/v1/moderations is no endpoint of this API"
+    ) as nowhere:
+        await client.moderations.create(input="Hello")
+    assert nowhere.value.code == "unknown_url"
+
+
+async def test_who_speaks_and_how_closely_an_image_is_looked_at_reach_a_server_that_has_words_for_them(
+    client: openai.AsyncOpenAI, provider: WireServer, running_openai: WireServer
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}}
+    messages: Any = [
+        {"role": "user", "name": "ada", "content": "Hello"},
+        {"role": "assistant", "name": "bob", "content": "Hello, Ada."},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", **LOOK, "function": {"name": "look", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "seen"},
+        {"role": "user", "content": "And?"},
+        {"role": "user", "name": "eve", "content": [{"type": "text", "text": "This?"}, image]},
+    ]  # fmt: skip
+    provider.will(Reply(Words("Hi")))
+    await client.chat.completions.create(model=MODEL, messages=messages)
+    sent = provider.requests[0].body["messages"]
+    assert [(one["role"], one.get("name")) for one in sent] == [
+        ("user", "ada"), ("assistant", "bob"), ("tool", None), ("user", None), ("user", "eve"),
+    ]  # fmt: skip
+    assert sent[-1]["content"][1] == image
+    running_openai.forget().will(Reply(Words("Hi")))
+    await client.chat.completions.create(model="openai/gpt-4.1", messages=messages)
+    assert "name" not in {key for item in running_openai.requests[0].body["input"] if "role" in item for key in item}
+    assert running_openai.requests[0].body["input"][-1]["content"][1]["detail"] == "low"
+
+
+async def test_vector_stores_are_paged_in_both_directions_and_keep_their_description(
+    client: openai.AsyncOpenAI,
+) -> None:
+    ids = [(await client.vector_stores.create(name=str(n), description=f"no. {n}")).id for n in range(5)]
+    listed = await client.vector_stores.list(order="asc", limit=2, before=ids[3])
+    assert [store.id for store in listed.data] == ids[1:3]
+    assert listed.has_more
+    between = await client.vector_stores.list(order="asc", after=ids[0], before=ids[3])
+    assert [store.id for store in between.data] == ids[1:3]
+    assert (await client.vector_stores.retrieve(ids[0])).metadata == {"description": "no. 0"}

@@ -188,7 +188,11 @@ def install(app: FastAPI) -> None:
             is_guest = is_guest and request.app.state.loopback
             return HTMLResponse(nowhere(request.url.path, guest=is_guest), 404)
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
-        body = {"error": {"type": kind, "message": str(error.detail), "param": None, "code": None}}
+        message, code = str(error.detail), None
+        if message in ("Not Found", "Method Not Allowed"):  # No route: the words of Starlette.
+            message = f"{request.method} {request.url.path} is no endpoint of this API. See /api/openapi.json for those that are."
+            code = "unknown_url"
+        body = {"error": {"type": kind, "message": message, "param": None, "code": code}}
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:

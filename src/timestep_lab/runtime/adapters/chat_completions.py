@@ -215,14 +215,16 @@ def _tool(spec: FunctionSpec) -> dict[str, Any]:
 def _messages(request: ModelRequest, model: str, prefix: str, without: Collection[str]) -> list[dict[str, Any]]:
     ids = CallIds(SHORT_ID, lambda digits: digits[:9]) if IDS in without else None
     items = [_as_sent(item, ids) for item in results_as_text(request.input)]
+    nameless: Any = [_nameless(item) for item in items]
     try:
         messages: list[Any] = Converter.items_to_messages(
-            items,  # type: ignore[arg-type]
+            nameless,
             model=model,
             should_replay_reasoning_content=lambda context: context.reasoning.origin_model in (model, ANY_MODEL),
         )
     except UserError as error:
         raise UsageError(f"{prefix}/{model} does not support this conversation: {error}") from error
+    _restore_names(messages, items)
     field = _reasoning_field(request, model)
     messages = [_with_thought(message, field) if "reasoning_content" in message else message for message in messages]
     _restore_extras(messages, items, model)
@@ -243,6 +245,20 @@ def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Any]:
         parts = [{"type": "text", "text": text}] if isinstance(text, str) and text else text or []
         return {**sent, "content": [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}, *parts]}
     return {**sent, field: thought}
+
+
+def _nameless(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if key != "name"} if "role" in item else item
+
+
+def _restore_names(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[str, Any]]) -> None:
+    """Adds the names of participants, which the converter does not know. It makes one message of each item with text."""
+    for role in ("user", "assistant") if any("role" in item and "name" in item for item in items) else ():
+        named = [item.get("name") for item in items if item.get("role") == role and item.get("content")]
+        said = [message for message in messages if message["role"] == role and message.get("content")]
+        for name, message in zip(named, said, strict=False):
+            if name:
+                message["name"] = name
 
 
 def _restore_extras(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[str, Any]], model: str) -> None:

@@ -165,10 +165,11 @@ def _thought_elsewhere(item: object) -> bool:
 
 
 def _ours_out(item: object) -> Any:
-    """Removes data that other providers' adapters attached for replay, which OpenAI would reject."""
+    """Removes what OpenAI would reject: data that other providers' adapters attached for replay, and names of participants."""
     if not isinstance(item, dict):
         return item
-    sent = {key: value for key, value in item.items() if key != "provider_data"}
+    left_out = ("provider_data", "name") if "role" in item else ("provider_data",)
+    sent = {key: value for key, value in item.items() if key not in left_out}
     if len(call_id := str(item.get("call_id") or "")) > _LONGEST_CALL_ID:
         sent["call_id"] = f"call_{hashlib.sha256(call_id.encode()).hexdigest()[:24]}"
     return sent

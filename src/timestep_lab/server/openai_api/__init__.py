@@ -7,10 +7,11 @@ Models are those of the router (`prefix/name`); files, uploads and vector stores
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from timestep_lab.server.api.operations import ERRORS
 from timestep_lab.server.openai_api import (
+    calling,
     chat,
     conversations,
     files,
@@ -19,6 +20,6 @@ from timestep_lab.server.openai_api import (
     vector_stores,
 )
 
-router = APIRouter(prefix="/openai/v1", tags=["openai"], responses=ERRORS)
+router = APIRouter(prefix="/openai/v1", tags=["openai"], responses=ERRORS, dependencies=[Depends(calling.known_query)])
 for module in (models, chat, responses, conversations, files, vector_stores):
     router.include_router(module.router)

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Request
+from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, LabError, SettingsError, UsageError
@@ -23,6 +24,7 @@ from timestep_lab.service.models import ModelCall, stream
 Id = Annotated[str, Path(min_length=1, max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(max_length=200)]
+Include = Annotated[list[str] | None, Query(alias="include[]")]
 Order = Literal["asc", "desc"]
 Object = dict[str, Any]
 
@@ -56,12 +58,20 @@ def deleted(id: str, kind: str) -> Object:
     return {"id": id, "object": kind, "deleted": True}
 
 
-def window(items: Iterable[Mapping[str, Json]], *, after: str | None, limit: int, order: Order) -> Object:
-    """One page of items, given oldest first. An unknown `after` starts at the first item."""
+def window(
+    items: Iterable[Mapping[str, Json]], *, after: str | None, limit: int, order: Order, before: str | None = None
+) -> Object:
+    """One page of items, given oldest first: the first ones, those following `after`, or the last ones before `before`.
+    Unknown ids have no effect.
+    """
     ordered = list(items) if order == "asc" else list(items)[::-1]
     ids = [item["id"] for item in ordered]
     start = ids.index(after) + 1 if after in ids else 0
-    return listed(ordered[start : start + limit], has_more=len(ordered) > start + limit)
+    if before in ids and after not in ids:
+        end = ids.index(before)
+        return listed(ordered[max(end - limit, 0) : end], has_more=end > limit)
+    page = ordered[start : ids.index(before) if before in ids else None]
+    return listed(page[:limit], has_more=len(page) > limit)
 
 
 # --- Parameters that OpenAI's clients may send: passed on if the model's provider supports them, accepted if they do not change the
@@ -77,7 +87,7 @@ TEXT_ONLY: tuple[Any, ...] = (None, ["text"])
 
 
 ABOUT_THE_CALLER = ("user", "safety_identifier")
-HINTS = ("prompt_cache_key", "prompt_cache_retention", "prediction")
+HINTS = ("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prediction")
 """Hints that make an answer cheaper or faster but do not change it; ignored for providers that do not support them."""
 TIERS: tuple[Any, ...] = (None, "auto", "default")
 INCLUDABLE = (
@@ -114,6 +124,23 @@ def merged(*settings: Object) -> Object:
     extra = {name: value for one in settings for name, value in (one.get("extra_args") or {}).items()}
     whole = {name: value for one in settings for name, value in one.items() if name != "extra_args"}
     return {**whole, "extra_args": extra} if extra else whole
+
+
+def check_include(include: Iterable[str] | None, model: str) -> None:
+    for asked in include or ():
+        if asked not in INCLUDABLE:
+            raise unsupported("include", model)
+
+
+def known_query(request: Request) -> None:
+    """Raises `UsageError` for a parameter of the URL that its endpoint does not have."""
+    route: APIRoute = request.scope["route"]
+    known = {field.alias for field in route.dependant.query_params}
+    if unknown := sorted(set(request.query_params) - known):
+        raise UsageError(
+            f"{unknown[0][:100]!r} is no parameter of this endpoint.", f"It has: {', '.join(sorted(known)) or 'none'}.",
+            param=unknown[0][:100], code=UNSUPPORTED_PARAMETER,
+        )  # fmt: skip
 
 
 def refuse(given: Mapping[str, object], model: str, *, neutral: tuple[object, ...] = NEUTRAL) -> None:

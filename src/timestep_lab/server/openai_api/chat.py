@@ -57,7 +57,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str | None, li
         if role in ("system", "developer"):
             instructions.append(_text(content))
         elif role == "user":
-            items.append({"role": "user", "content": _parts(content, place)})
+            items.append({"role": "user", "content": _parts(content, place), **_name_of(message)})
         elif role == "assistant":
             items += _assistant(message, place)
         elif role == "tool":
@@ -76,6 +76,9 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
     """The items of an assistant message. Each has an id, which distinguishes it from a user message in the Responses
     API.
     """
+    for name in ("function_call", "audio"):
+        if message.get(name):
+            raise _unreadable(place, f"its {name} is not supported (calls are in tool_calls)")
     parts: list[Json] = []
     if text := _text(message.get("content")):
         parts.append({"type": "output_text", "text": text, "annotations": []})
@@ -84,7 +87,14 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
     items: list[Item] = _thoughts(message)
     if parts:
         items.append(
-            {"id": new_id("message"), "type": "message", "role": "assistant", "status": "completed", "content": parts}
+            {
+                "id": new_id("message"),
+                "type": "message",
+                "role": "assistant",
+                "status": "completed",
+                "content": parts,
+                **_name_of(message),
+            }
         )
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
@@ -125,6 +135,11 @@ def _thoughts(message: Mapping[str, object]) -> list[Item]:
     return []
 
 
+def _name_of(message: Mapping[str, Any]) -> Item:
+    """The name of a participant, which Chat Completions servers are told."""
+    return {"name": str(message["name"])} if message.get("name") else {}
+
+
 def _text(content: Any) -> str:
     return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content or ())
 
@@ -138,13 +153,23 @@ def _parts(content: Any, place: int) -> list[Json]:
 def _part(part: Mapping[str, Any], place: int) -> Json:
     kind = part.get("type")
     if kind == "text":
-        return {"type": "input_text", "text": part.get("text", "")}
+        return {"type": "input_text", "text": part.get("text", ""), **_breakpoint(part)}
     if kind == "image_url":
         image = part.get("image_url") or {}
-        return {"type": "input_image", "image_url": image.get("url"), "detail": image.get("detail") or "auto"}
+        return {
+            "type": "input_image",
+            "image_url": image.get("url"),
+            "detail": image.get("detail") or "auto",
+            **_breakpoint(part),
+        }
     if kind == "file":
         return {"type": "input_file", **(part.get("file") or {})}
     raise _unreadable(place, f"a part of type {kind!r} is not known")
+
+
+def _breakpoint(part: Mapping[str, Any]) -> dict[str, Json]:
+    name = "prompt_cache_breakpoint"
+    return {name: part[name]} if part.get(name) else {}
 
 
 def _unreadable(place: int, why: str) -> UsageError:
@@ -257,7 +282,15 @@ class ChatBody(Strict):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     prediction: dict[str, Any] | None = None
+    # These do; they are rejected.
+    moderation: dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
+
+
+UNSUPPORTED = ("logprobs", "top_logprobs", "audio", "moderation", "functions", "function_call")
 
 
 @router.post("/chat/completions", response_class=Response)
@@ -277,7 +310,7 @@ async def create_completion(body: ChatBody, lab: CurrentLab) -> Response:
 
 
 def _call(body: ChatBody, model: str, *, openai_elsewhere: bool) -> ModelCall:
-    refuse({name: getattr(body, name) for name in ("logprobs", "top_logprobs", "audio")}, model)
+    refuse({name: getattr(body, name) for name in UNSUPPORTED}, model)
     refuse({"n": body.n}, model, neutral=(None, 1))
     refuse({"modalities": body.modalities}, model, neutral=TEXT_ONLY)
     refuse({"web_search_options": body.web_search_options}, model, neutral=(None,))

@@ -18,7 +18,19 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json
 from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
-from timestep_lab.server.openai_api.calling import After, Id, Limit, Object, Order, deleted, listed, unix, window
+from timestep_lab.server.openai_api.calling import (
+    After,
+    Id,
+    Include,
+    Limit,
+    Object,
+    Order,
+    check_include,
+    deleted,
+    listed,
+    unix,
+    window,
+)
 from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.table import Table
 
@@ -267,7 +279,8 @@ async def delete_conversation(conversation_id: Id, lab: CurrentLab) -> Object:
 
 
 @router.post("/{conversation_id}/items", response_model=Object)
-async def add_items(conversation_id: Id, body: ItemsBody, lab: CurrentLab) -> Object:
+async def add_items(conversation_id: Id, body: ItemsBody, lab: CurrentLab, include: Include = None) -> Object:
+    check_include(include, "conversations")
     items = normal_items(body.items)
     await in_thread(Conversations(lab.store).append, conversation_id, items)
     return listed(items)
@@ -275,14 +288,21 @@ async def add_items(conversation_id: Id, body: ItemsBody, lab: CurrentLab) -> Ob
 
 @router.get("/{conversation_id}/items", response_model=Object)
 async def list_items(
-    conversation_id: Id, lab: CurrentLab, limit: Limit = 20, after: After = None, order: Order = "desc"
+    conversation_id: Id,
+    lab: CurrentLab,
+    limit: Limit = 20,
+    after: After = None,
+    order: Order = "desc",
+    include: Include = None,
 ) -> Object:
+    check_include(include, "conversations")
     items = await in_thread(Conversations(lab.store).items, conversation_id)
     return window(items, after=after, limit=limit, order=order)
 
 
 @router.get("/{conversation_id}/items/{item_id}", response_model=Object)
-async def get_item(conversation_id: Id, item_id: Id, lab: CurrentLab) -> Object:
+async def get_item(conversation_id: Id, item_id: Id, lab: CurrentLab, include: Include = None) -> Object:
+    check_include(include, "conversations")
     return dict(await in_thread(Conversations(lab.store).item, conversation_id, item_id))
 
 

@@ -22,6 +22,7 @@ from timestep_lab.server.openai_api.calling import After, Id, Object, Order, che
 from timestep_lab.store.base import in_thread
 
 router = APIRouter()
+FIELDS = {"purpose", "expires_after[anchor]", "expires_after[seconds]"}
 Purpose = Annotated[str | None, Query(max_length=100)]
 
 
@@ -33,6 +34,10 @@ async def create_file(request: Request, lab: CurrentLab) -> Object:
         raise UsageError(
             "The form needs a file and a purpose.", "Send both.", param="purpose" if form.filename else "file"
         )
+    if unknown := sorted(set(form.fields) - FIELDS):
+        raise UsageError(
+            f"The form has an unknown field {unknown[0][:100]!r}.", f"Known: {', '.join(sorted(FIELDS))}.", param=unknown[0][:100]
+        )  # fmt: skip
     seconds = form.fields.get("expires_after[seconds]")
     if seconds is not None and not seconds.isdigit():
         raise UsageError(f"{seconds!r} is not a number of seconds.", "Use a whole number.", param="expires_after")

@@ -19,13 +19,14 @@ from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import (
     IN_RESPONSES,
-    INCLUDABLE,
     After,
     Id,
+    Include,
     Limit,
     Object,
     Order,
     beside,
+    check_include,
     deleted,
     event_stream,
     events_of,
@@ -84,6 +85,18 @@ class ResponseBody(Strict):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     max_tool_calls: int | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    # These do; they are rejected.
+    access_programs: dict[str, Any] | None = None
+    background_options: dict[str, Any] | None = None
+    context_management: list[dict[str, Any]] | None = None
+    image: dict[str, Any] | None = None
+    moderation: dict[str, Any] | None = None
+
+
+UNSUPPORTED = (
+    "background", "top_logprobs", "prompt", "access_programs", "background_options", "context_management", "image", "moderation",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +143,14 @@ async def get_response(
     lab: CurrentLab,
     stream: bool = False,
     starting_after: Annotated[int, Query(ge=-1)] = -1,
-    include: Annotated[list[str] | None, Query(alias="include[]")] = None,
+    include: Include = None,
+    include_obfuscation: bool = False,
 ) -> Any:
-    """A stored response. With `stream`, its events after the sequence number `starting_after`."""
+    """A stored response. With `stream`, its events after the sequence number `starting_after`. `include_obfuscation` has
+    no effect: it is padding.
+    """
     answer = dict((await in_thread(Responses(lab.store).table.get, response_id)).response)
-    for asked in include or ():
-        if asked not in INCLUDABLE:
-            raise unsupported("include", str(answer.get("model")))
+    check_include(include, str(answer.get("model")))
     return await event_stream(_told_again(answer, starting_after)) if stream else answer
 
 
@@ -160,9 +174,15 @@ async def delete_response(response_id: Id, lab: CurrentLab) -> Object:
 
 @router.get("/{response_id}/input_items", response_model=Object)
 async def list_input_items(
-    response_id: Id, lab: CurrentLab, limit: Limit = 20, after: After = None, order: Order = "desc"
+    response_id: Id,
+    lab: CurrentLab,
+    limit: Limit = 20,
+    after: After = None,
+    order: Order = "desc",
+    include: Include = None,
 ) -> Object:
     record = await in_thread(Responses(lab.store).table.get, response_id)
+    check_include(include, str(record.response.get("model")))
     return window(record.input, after=after, limit=limit, order=order)
 
 
@@ -180,7 +200,7 @@ async def _turn(body: ResponseBody, lab: Any) -> Turn:
         raise UsageError("The input is empty.", "Pass a non-empty input.", param="input")
     before = await with_files(lab.files, before, deleted_too=True)
     model = lab.router.resolve(body.model).full
-    refuse({name: getattr(body, name) for name in ("background", "top_logprobs", "prompt")}, model)
+    refuse({name: getattr(body, name) for name in UNSUPPORTED}, model)
     instructions, items = split_instructions([*before, *new])
     if unknown := sorted(set(body.text or {}) - {"format", "verbosity"}):
         raise unsupported(f"text.{unknown[0]}", model)
@@ -219,9 +239,7 @@ def _of_responses(body: ResponseBody, model: str, openai_elsewhere: bool) -> Obj
     openai = model.startswith("openai/") and not openai_elsewhere
     if body.truncation not in (None, "disabled") and not openai:
         raise unsupported("truncation", model)
-    for asked in body.include or ():
-        if asked not in INCLUDABLE:
-            raise unsupported("include", model)
+    check_include(body.include, model)
     if not openai:
         return {}
     return {"truncation": body.truncation, "response_include": body.include or None}

@@ -84,13 +84,16 @@ class SearchBody(Strict):
 
 @router.post("", response_model=Object)
 async def create_store(body: StoreBody, lab: CurrentLab) -> Object:
-    """Create a vector store. Its files have been processed, or have failed, when this returns."""
+    """Create a vector store. Its files have been processed, or have failed, when this returns. The description is kept in
+    its metadata.
+    """
     stores: VectorStores = lab.vector_stores
     for file_id in body.file_ids:
         await in_thread(lab.files.get, file_id)
     days = body.expires_after.days if body.expires_after else None
+    metadata = {**(body.metadata or {}), **({"description": body.description} if body.description else {})}
     store = await stores.create(
-        body.name, metadata=body.metadata, expires_after_days=days, embedding_model=body.embedding_model
+        body.name, metadata=metadata, expires_after_days=days, embedding_model=body.embedding_model
     )
     for file_id in body.file_ids:
         await _add(stores, store.id, FileBody(file_id=file_id, chunking_strategy=body.chunking_strategy))
@@ -98,11 +101,13 @@ async def create_store(body: StoreBody, lab: CurrentLab) -> Object:
 
 
 @router.get("", response_model=Object)
-async def list_stores(lab: CurrentLab, limit: Limit = 20, after: After = None, order: Order = "desc") -> Object:
+async def list_stores(
+    lab: CurrentLab, limit: Limit = 20, after: After = None, before: After = None, order: Order = "desc"
+) -> Object:
     stores: VectorStores = lab.vector_stores
     records = await in_thread(stores.table.find)
     return window(
-        [await in_thread(_store, stores, record) for record in records], after=after, limit=limit, order=order
+        [await in_thread(_store, stores, record) for record in records], after=after, before=before, limit=limit, order=order
     )  # fmt: skip
 
 
@@ -189,12 +194,13 @@ async def list_store_files(
     lab: CurrentLab,
     limit: Limit = 20,
     after: After = None,
+    before: After = None,
     order: Order = "desc",
     status: Annotated[Status | None, Query(alias="filter")] = None,
 ) -> Object:
     members = await in_thread(lab.vector_stores.store_files, store_id)
     wanted = [_file(member) for member in members if status in (None, member.status)]
-    return window(wanted, after=after, limit=limit, order=order)
+    return window(wanted, after=after, before=before, limit=limit, order=order)
 
 
 @router.get("/{store_id}/files/{file_id}", response_model=Object)
@@ -268,12 +274,13 @@ async def list_batch_files(
     lab: CurrentLab,
     limit: Limit = 20,
     after: After = None,
+    before: After = None,
     order: Order = "desc",
     status: Annotated[Status | None, Query(alias="filter")] = None,
 ) -> Object:
     members = await in_thread(_members_of, lab.vector_stores, store_id, batch_id)
     wanted = [_file(member) for member in members if status in (None, member.status)]
-    return window(wanted, after=after, limit=limit, order=order)
+    return window(wanted, after=after, before=before, limit=limit, order=order)
 
 
 def _batch_id(added_at: datetime) -> str:
