@@ -447,7 +447,7 @@ def test_a_file_that_was_attached_leaves_the_focus_in_the_message_and_shows_a_cl
 def host(lab: Lab) -> Lab:
     server = Path(__file__).parent.parent / "mcp" / "servers" / "asking.py"
     lab.mcp.add("asking", command=[sys.executable, str(server)])
-    lab.agents.create(name="Host", tools=["asking.dine", "asking.consult"], model="demo/assistant")
+    lab.agents.create(name="Host", tools=["asking.dine", "asking.consult", "asking.book"], model="demo/assistant")
     return lab
 
 
@@ -520,3 +520,7 @@ def test_what_a_server_would_send_to_the_model_is_seen_before_it_is_allowed(show
     say(page, "call consult {}")
     question(page).get_by_role("button", name="Allow").click()
     expect(page.locator(".tl-chat-answer").last).to_contain_text("it said I am demo/assistant")
+    say(page, "call book {}")
+    question(page).get_by_role("button", name="Dismiss").click()
+    expect(page.locator(".tl-chat-answer").last).to_contain_text("nothing booked (cancel)")
+    expect(page.locator(".tl-chat-approval").last).to_contain_text("book was dismissed")

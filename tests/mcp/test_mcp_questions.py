@@ -67,6 +67,31 @@ async def test_a_refused_form_is_told_to_the_server(lab: Lab) -> None:
     assert "nothing booked" in (unasked.output or "")
 
 
+async def test_a_dismissed_question_is_neither_accepted_nor_declined_and_only_a_question_can_be(lab: Lab) -> None:
+    asked = await lab.run("call book {}", agent="Host")
+    assert "asking asks: Whose table?" in repr(asked)
+    assert 'run.approve(answer={"name": …, "seats": …})' in repr(asked)
+    done = await asked.dismiss()
+    [output] = [i.data["output"] for i in done.thread.items if i.type == "tool_call"]
+    assert output == "Friday: nothing booked (cancel)"
+    assert [i.data["decision"] for i in done.thread.items if i.type == "approval"] == ["dismissed"]
+    lab.agents.create(
+        name="Careful", tools=["asking.book"], approvals={"asking.book": "always"}, model="demo/assistant"
+    )
+    permission = await lab.run("call book {}", agent="Careful")
+    with pytest.raises(UsageError, match="book asks no question to dismiss"):
+        await permission.dismiss()
+
+
+async def test_a_question_of_a_run_that_is_cancelled_leaves_no_error_behind(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = await lab.run("call book {}", agent="Host")
+    await lab.cancel(waiting.id)
+    await lab.mcp.test("asking")
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 async def test_a_server_asks_the_model_when_a_person_lets_it(lab: Lab) -> None:
     run = await lab.run("call consult {}", agent="Host")
     assert [(call.asks, call.form) for call in run.interruptions] == [("sampling", None)]
@@ -138,4 +163,45 @@ def test_a_form_takes_its_defaults_and_refuses_what_does_not_fit() -> None:
     assert filled_in(form, {"n": 2}) == {"n": 2, "sure": True}
     for wrong in ({}, {"n": 0}, {"n": "2"}, {"n": 1, "x": 1}):
         with pytest.raises(UsageError):
+            filled_in(form, wrong)
+
+
+FORMAT_CASES = {
+    "email": (["ada@example.org", "a.b+c@mail.example.org"], ["ada", "ada@", "@example.org", "ada@example", "a b@example.org", "a@b@example.org"]),
+    "uri": (["https://example.org/a?b", "urn:isbn:1", "mailto:ada@example.org"], ["example", "https://", "https://exa mple.org", ""]),
+    "date": (["1815-12-10"], ["1815-12-32", "10.12.1815", "1815-12-10T00:00:00Z", "soon"]),
+    "date-time": (["1815-12-10T12:00:00Z", "1815-12-10T12:00:00+01:00"], ["1815-12-10", "1815-12-10T12:00:00", "noon"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FORMAT_CASES)
+def test_a_text_of_a_form_has_the_format_that_the_server_asks_for(format: str) -> None:
+    form = {"type": "object", "properties": {"it": {"type": "string", "format": format}}}
+    right, wrong = FORMAT_CASES[format]
+    for text in right:
+        assert filled_in(form, {"it": text}) == {"it": text}
+    for text in wrong:
+        with pytest.raises(UsageError, match=f"The form is not valid: it: .* is not a '{format}'"):
+            filled_in(form, {"it": text})
+
+
+def test_choices_limits_and_lists_of_a_form_are_held() -> None:
+    titled = {"oneOf": [{"const": "a", "title": "Ant"}, {"const": "b", "title": "Bee"}]}
+    form = {
+        "type": "object",
+        "properties": {
+            "one": {"type": "string", **titled}, "plain": {"type": "string", "enum": ["x", "y"], "enumNames": ["X", "Y"]},
+            "many": {"type": "array", "minItems": 1, "maxItems": 2, "items": {"anyOf": titled["oneOf"]}, "default": ["a"]},
+            "n": {"type": "number", "minimum": 0, "maximum": 10, "default": 3.14}, "yes": {"type": "boolean"},
+            "text": {"type": "string", "minLength": 2, "maxLength": 3},
+        },
+    }  # fmt: skip
+    assert filled_in(form, {"one": "b", "plain": "y", "yes": False, "text": "abc"}) == {
+        "one": "b", "plain": "y", "yes": False, "text": "abc", "many": ["a"], "n": 3.14,
+    }  # fmt: skip
+    for wrong in (
+        {"one": "c"}, {"one": "Bee"}, {"plain": "X"}, {"many": []}, {"many": ["a", "b", "a"]}, {"many": ["c"]}, {"many": "a"},
+        {"n": 11}, {"n": "3"}, {"yes": "yes"}, {"text": "a"}, {"text": "abcd"},
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=f"The form is not valid: {next(iter(wrong))}"):
             filled_in(form, wrong)

@@ -256,6 +256,9 @@ class Renderer:
             self._line(f"  [dim]… {escape(event.text)}[/]")
         elif isinstance(event, RunPaused):
             for waiting in event.interruptions:
+                if waiting.asks:
+                    self._line(f"  [bold yellow]? {escape(waiting.name)}[/] asks: {escape(waiting.reason)}")
+                    continue
                 reason = f" [dim]because {escape(waiting.reason)}[/]" if waiting.reason else ""
                 self._line(f"  [bold yellow]? {escape(waiting.name)}[/] wants {_arguments(waiting.arguments)}{reason}")
         elif isinstance(event, RunFailed | RunStopped):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from typing import Any
 
 import click
@@ -12,7 +14,10 @@ from rich.markup import escape
 from timestep_lab.cli.context import Context, console, json_option, print_json, run_async, say, store_option, with_lab
 from timestep_lab.cli.render import Renderer, print_rows, print_trace, run_object
 from timestep_lab.lab import Lab, Run
+from timestep_lab.lab.run import RunStream
 from timestep_lab.model.errors import UsageError
+from timestep_lab.model.records import Interruption
+from timestep_lab.runtime.approvals import filled_in
 
 PAUSED = 3
 
@@ -63,11 +68,23 @@ async def run_command(
         prompt, agent=agent, model=model, thread=thread, approve=approve, max_turns=max_turns,  # type: ignore[arg-type]
         model_settings=parse_settings(settings), tools=tools, on_miss=on_miss, **limits,
     )  # fmt: skip
+    return finish(await followed(lab, stream, as_json), as_json)
+
+
+async def followed(lab: Lab, stream: RunStream, as_json: bool) -> Run:
+    """The run at its end, or at a call that needs approval. Questions of tools' servers are answered here: the call that asks would
+    end with this process.
+    """
     renderer = None if as_json else Renderer(console())
-    async for event in stream:
-        if renderer:
-            renderer.show(event)
-    return finish(stream.run, as_json)
+    while True:
+        async for event in stream:
+            if renderer:
+                renderer.show(event)
+        run = stream.run
+        if run.status != "needs_approval" or not all(call.asks for call in run.interruptions):
+            return run
+        decisions = {call.call_id: await asyncio.to_thread(_answer, call) for call in run.interruptions}
+        stream = lab.resume(run.id, decisions)
 
 
 def finish(run: Run, as_json: bool) -> int:
@@ -107,6 +124,7 @@ def parse_settings(pairs: tuple[str, ...], option: str = "--setting") -> dict[st
 @click.command("approve")
 @click.argument("run_id", required=False)
 @click.option("--reject", is_flag=True, help="Reject instead of approving.")
+@click.option("--dismiss", is_flag=True, help="Dismiss a question: neither accept nor decline it.")
 @click.option("--message", default="", help="Message to the model when you reject.")
 @click.option("--call", "call_id", help="Decide about this call only; default: all waiting calls.")
 @click.option("--always", is_flag=True, help="Do not ask again for this tool in this thread.")
@@ -121,22 +139,21 @@ def parse_settings(pairs: tuple[str, ...], option: str = "--setting") -> dict[st
 @store_option
 @with_lab
 async def approve_command(
-    lab: Lab, run_id: str | None, reject: bool, message: str, call_id: str | None, always: bool, answers: tuple[str, ...], as_json: bool
+    lab: Lab, run_id: str | None, reject: bool, dismiss: bool, message: str, call_id: str | None, always: bool, answers: tuple[str, ...], as_json: bool
 ) -> int:  # fmt: skip
     """Approve (or reject) the waiting calls of run RUN_ID and stream the rest of it. Without RUN_ID: list waiting runs."""
     if run_id is None:
         return _list(lab, as_json)
     waiting = lab.approvals[run_id]
     chosen = [i.call_id for i in waiting.interruptions if call_id in (None, i.call_id)]
-    decision: dict[str, Any] = {"decision": "rejected" if reject else "approved", "message": message, "always": always}
+    if reject and dismiss:
+        raise UsageError("--reject and --dismiss exclude each other.", "Use one of them.")
+    word = "dismissed" if dismiss else "rejected" if reject else "approved"
+    decision: dict[str, Any] = {"decision": word, "message": message, "always": always}
     if answers:
         decision["answer"] = parse_settings(answers, "--answer")
     stream = lab.resume(run_id, dict.fromkeys(chosen, decision))
-    renderer = None if as_json else Renderer(console())
-    async for event in stream:
-        if renderer:
-            renderer.show(event)
-    return finish(stream.run, as_json)
+    return finish(await followed(lab, stream, as_json), as_json)
 
 
 def _list(lab: Lab, as_json: bool) -> int:
@@ -147,6 +164,7 @@ def _list(lab: Lab, as_json: bool) -> int:
             "tool": call.name,
             "arguments": call.arguments,
             "prompt": run.record.input,
+            **({"asks": call.reason, "form": call.form} if call.asks else {}),
         }
         for run in lab.approvals
         for call in run.interruptions
@@ -155,8 +173,72 @@ def _list(lab: Lab, as_json: bool) -> int:
         print_json(waiting)
     else:
         columns = ["run_id", "agent", "tool", "arguments", "prompt"]
-        print_rows(console(), columns, [list(row.values()) for row in waiting], empty="No run is waiting for approval.")
+        print_rows(
+            console(),
+            columns,
+            [[row[name] for name in columns] for row in waiting],
+            empty="No run is waiting for approval.",
+        )
     return 0
+
+
+# --- Questions of tools' servers, answered in the terminal
+
+
+def _answer(question: Interruption) -> dict[str, Any]:
+    """Ask the person at the terminal. Without one, the question is dismissed, and the server is told so."""
+    if not sys.stdin.isatty():
+        say(
+            f"{question.server} asks: {question.reason} It was dismissed, since there is no terminal to answer in. "
+            "Run this in a terminal, in a notebook or in a served lab.",
+            err=True,
+        )
+        return {"decision": "dismissed"}
+    about = json.loads(question.arguments or "{}")
+    say(f"{question.server} asks: {question.reason}", err=True)
+    for line in (about.get("url"), *(json.dumps(one, ensure_ascii=False) for one in about.get("messages") or ())):
+        if line:
+            say(f"  {line}", err=True)
+    words = {"accept": "approved", "decline": "rejected", "dismiss": "dismissed"}
+    word = words[
+        click.prompt(
+            "Your decision", type=click.Choice(list(words)), default="accept" if question.form else None, err=True
+        )
+    ]
+    fields = (question.form or {}).get("properties") or {}
+    while word == "approved" and fields:
+        given = {
+            name: value for name, spec in fields.items() if (value := _field(name, spec, question.form)) is not None
+        }
+        try:
+            return {"decision": word, "answer": filled_in(question.form or {}, given)}
+        except UsageError as error:
+            say(f"  {error}", err=True)
+    return {"decision": word}
+
+
+def _field(name: str, spec: Any, form: Any) -> Any:
+    """Ask for the value of a field; None for none. Validated with the form."""
+    inner = spec.get("items") if spec.get("type") == "array" else spec
+    choices = [one.get("const") for one in inner.get("oneOf") or inner.get("anyOf") or ()] or inner.get("enum") or []
+    told = [spec.get("title") or name, spec.get("description"), ", ".join(map(str, choices))]
+    many = " (several, with , between them)" if spec.get("type") == "array" else ""
+    default = spec.get("default", None if name in form.get("required", ()) else "")
+    if isinstance(default, list):
+        default = ", ".join(map(str, default))
+    text = str(click.prompt("  " + " – ".join(part for part in told if part) + many, default=default, err=True)).strip()
+    if not text:
+        return None
+    if spec.get("type") == "array":
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if spec.get("type") == "boolean":
+        return {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}.get(text.lower(), text)
+    if spec.get("type") in ("integer", "number"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
 
 
 # --- `timestep-lab demo`: a tour in the terminal, without a key or network access

@@ -260,7 +260,7 @@ class Lab(LabViews):
     def resume(
         self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent[Any] | None = None
     ) -> RunStream:
-        """Continue a paused run. `decisions` maps call ids to `{"decision": "approved" | "rejected", "message",
+        """Continue a paused run. `decisions` maps call ids to `{"decision": "approved" | "rejected" | "dismissed", "message",
         "always"}`.
 
         `agent`: needed only for a run of an Agents SDK `Agent` that was started by another process or before a restart:

@@ -184,6 +184,12 @@ class Run:
         """
         return await self._decide("rejected", call_id, message, False, agent)
 
+    async def dismiss(self, call_id: str | None = None, *, agent: sdk.Agent[Any] | None = None) -> Run:
+        """Dismiss the waiting questions of tools' servers (or only `call_id`), neither accepting nor declining, and continue
+        the run. Raises `UsageError` for a call that asks no question; other errors and `agent` as in `approve`.
+        """
+        return await self._decide("dismissed", call_id, "", False, agent)
+
     async def _decide(
         self, decision: str, call_id: str | None, message: str, always: bool, agent: sdk.Agent[Any] | None,
         answer: Mapping[str, object] | None = None,
@@ -210,7 +216,9 @@ class Run:
     def __repr__(self) -> str:
         lines = [_shortened(self.output, "run.output")] if self.output else []
         lines += [
-            f"{i.name}({i.arguments}) waits for approval: await run.approve() or run.reject()"
+            f"{i.name}: {i.server} asks: {i.reason} await {_answer(i)}, run.reject() or run.dismiss()"
+            if i.asks
+            else f"{i.name}({i.arguments}) waits for approval: await run.approve() or run.reject()"
             for i in self.interruptions
         ]
         if self.error:
@@ -230,7 +238,10 @@ class Run:
         text = _shortened(self.output, "run.output") if self.output else _shortened(self.error or "", "run.error")
         body = html.escape(text).replace("\n", "<br>")
         waits = "".join(
-            f"<p><b>{html.escape(i.name)}</b> waits for approval: <code>{html.escape(i.arguments)}</code>. "
+            f"<p><b>{html.escape(str(i.server))}</b> asks, called as <b>{html.escape(i.name)}</b>: {html.escape(i.reason)} "
+            f"<code>run = await {html.escape(_answer(i))}</code>, <code>run.reject()</code> or <code>run.dismiss()</code></p>"
+            if i.asks
+            else f"<p><b>{html.escape(i.name)}</b> waits for approval: <code>{html.escape(i.arguments)}</code>. "
             "<code>run = await run.approve()</code> or <code>run.reject(…)</code></p>"
             for i in self.interruptions
         )
@@ -238,6 +249,12 @@ class Run:
             "<div style='border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:8px 12px;max-width:72em'>"
             f"<div style='margin-bottom:4px'>{body}</div>{waits}<small>{html.escape(self.facts)}</small></div>"
         )
+
+
+def _answer(question: Interruption) -> str:
+    """Code that accepts a question of a tool's server."""
+    fields = ", ".join(f'"{name}": …' for name in (question.form or {}).get("properties") or ())
+    return f"run.approve(answer={{{fields}}})" if fields else "run.approve()"
 
 
 def _shortened(text: str, whole: str) -> str:

@@ -193,7 +193,7 @@ class ThreadItem(Record):
     | `reasoning` | `{"text"}` |
     | `tool_call` | `{"call_id", "name", "server", "arguments": str, "output": str \\| None, "status": "in_progress" \\| "completed" \\| "failed" \\| "rejected" \\| "needs_approval", "duration_ms", "error"}` |
     | `handoff` | `{"from_agent", "to_agent"}` |
-    | `approval` | `{"run_id", "call_id", "name", "server", "arguments": str, "reason", "decision": None \\| "approved" \\| "rejected", "message", "decided_at"}` |
+    | `approval` | `{"run_id", "call_id", "name", "server", "arguments": str, "reason", "decision": None \\| "approved" \\| "rejected" \\| "dismissed", "message", "decided_at"}` |
     | `widget` | `{"widget": {...}, "copy_text": str}` |
     | `client_tool_call` | `{"call_id", "name", "arguments": {...}, "status": "pending" \\| "completed", "output"}` |
     | `error` | `{"type", "message"}` |
@@ -330,7 +330,7 @@ class RunStateRecord:
     """The agent graph and the MCP servers, in order, at the time of the pause."""
     interruptions: tuple[Mapping[str, Json], ...]
     decisions: Mapping[str, Json] = field(default_factory=dict)
-    """Maps call_id to `{"decision": "approved" | "rejected", "message": str, "always": bool}`."""
+    """Maps call_id to `{"decision": "approved" | "rejected" | "dismissed", "message": str, "always": bool}`."""
     status: RunStateStatus = "pending"
     rev: int = 0
     claimed_by: str | None = None

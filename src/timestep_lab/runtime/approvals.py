@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
+from urllib.parse import urlsplit
 
 from timestep_lab.model.clock import iso, utc_now
 from timestep_lab.model.errors import ConflictError, RunError, SettingsError, UsageError
@@ -127,7 +129,8 @@ REJECTED = "The user did not approve this tool call."
 """Output sent to the model when a call is rejected without a message."""
 
 
-Word = Literal["approved", "rejected"]
+Word = Literal["approved", "rejected", "dismissed"]
+"""Only a question of a tool's server can be dismissed: neither accepted nor declined (MCP's `cancel`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ class Decision:
 def read_decisions(
     decisions: Mapping[str, Mapping[str, Json] | str | bool] | None, waiting: Sequence[Interruption]
 ) -> dict[str, Decision]:
-    """Validates decisions: `{call_id: {"decision": "approved" | "rejected", "message"?, "always"?, "answer"?}}`, or just the decision.
+    """Validates decisions: `{call_id: {"decision": "approved" | "rejected" | "dismissed", "message"?, "always"?, "answer"?}}`, or just the decision.
 
     None approves all pending calls.
     Raises `UsageError` for a call that is not pending, an unknown decision, an answer that does not fit the form, or an empty mapping.
@@ -170,6 +173,8 @@ def read_decisions(
         decision = read.get(call.call_id)
         if decision and decision.answer and call.form is None:
             raise UsageError(f"{call.name} has no form to be filled in.", "Omit the answer.", param="answer")
+        if decision and decision.decision == "dismissed" and call.asks is None:
+            raise UsageError(f"{call.name} asks no question to dismiss.", "Approve or reject it.", param="decision")
         if decision and decision.decision == "approved" and call.form is not None:
             read[call.call_id] = replace(decision, answer=filled_in(call.form, decision.answer))
     return read
@@ -181,16 +186,43 @@ def read_decision(call_id: str, given_decision: Mapping[str, Json] | str | bool)
         given_decision = "approved" if given_decision else "rejected"
     plain = {"decision": given_decision} if isinstance(given_decision, str) else dict(given_decision)
     word = plain.get("decision")
-    if word not in ("approved", "rejected"):
+    if word not in get_args(Word):
         raise UsageError(
             f"{word!r} is not a valid decision on the call {call_id!r}.",
-            "Use 'approved' or 'rejected'.",
+            "Use 'approved' or 'rejected'; for a question also 'dismissed'.",
             param="decision",
         )
     answer = plain.get("answer") or {}
     if not isinstance(answer, Mapping):
         raise UsageError(f"answer={answer!r} is not a form.", 'Pass a dict: answer={"name": "…"}.', param="answer")
     return Decision(cast("Word", word), str(plain.get("message") or ""), bool(plain.get("always")), dict(answer))
+
+
+def _is_email(text: str) -> bool:
+    name, at, host = text.rpartition("@")
+    return bool(at and name and "." in host.strip(".")) and not re.search(r"\s|@", name + host)
+
+
+def _is_uri(text: str) -> bool:
+    parts = urlsplit(text)
+    return bool(parts.scheme and (parts.netloc or parts.path)) and not re.search(r"\s", text)
+
+
+def _is_time(text: str) -> bool:
+    return "T" in text.upper() and datetime.fromisoformat(text).tzinfo is not None
+
+
+def _is_date(text: str) -> bool:
+    return bool(re.fullmatch(r"\d{4}-\d\d-\d\d", text) and datetime.fromisoformat(text))
+
+
+FORMATS: Mapping[str, Callable[[str], bool]] = {
+    "email": _is_email,
+    "uri": _is_uri,
+    "date": _is_date,
+    "date-time": _is_time,
+}
+"""Formats of texts in a form, as MCP has them. A check returns False, or raises `ValueError`, for a text in another format."""
 
 
 def filled_in(schema: Mapping[str, Any], given: Mapping[str, Json]) -> dict[str, Json]:
@@ -206,9 +238,12 @@ def filled_in(schema: Mapping[str, Any], given: Mapping[str, Json]) -> dict[str,
             f"Fill it in: answer={json.dumps(dict.fromkeys(missing, '…'), ensure_ascii=False)}",
             param="answer",
         )
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+    from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]
 
-    if fault := next(Draft202012Validator(dict(schema)).iter_errors(values), None):
+    checker = FormatChecker(formats=())
+    for name, check in FORMATS.items():
+        checker.checks(name, raises=ValueError)(lambda value, check=check: not isinstance(value, str) or check(value))
+    if fault := next(Draft202012Validator(dict(schema), format_checker=checker).iter_errors(values), None):
         where = ".".join(str(part) for part in fault.absolute_path)
         raise UsageError(f"The form is not valid: {where}: {fault.message[:300]}", param="answer")
     return values

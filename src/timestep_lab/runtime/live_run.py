@@ -217,7 +217,8 @@ class LiveRun:
         decision = await self._decision(question)
         if question.kind == "sampling" and decision.decision == "approved":
             return await self._sampled(question)
-        return Reply(accepted=decision.decision == "approved", content=decision.answer)
+        said = decision.decision
+        return Reply(accepted=said == "approved", dismissed=said == "dismissed", content=decision.answer)
 
     async def _decision(self, question: Question) -> Decision:
         if self._options.approve != "ask":
@@ -288,7 +289,9 @@ class LiveRun:
             tracing=sdk.ModelTracing.ENABLED, previous_response_id=None, conversation_id=None, prompt=None,
         )  # fmt: skip
         text = "".join(sdk.ItemHelpers.extract_text(item) or "" for item in answer.output)
-        return Reply(accepted=True, text=text, model=str(getattr(model, "full", type(model).__name__)))
+        is_whole = all(getattr(item, "status", None) != "incomplete" for item in answer.output)
+        name = str(getattr(model, "full", type(model).__name__))
+        return Reply(accepted=True, text=text, model=name, is_whole=is_whole)
 
     def cancel(self) -> None:
         """Cancels the run unless it is already ending. Idempotent and thread-safe."""

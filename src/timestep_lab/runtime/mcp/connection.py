@@ -449,6 +449,7 @@ class Connection:
                     )
                 finally:
                     under_way.remove(call)
+                    call.is_over = True
 
         return await self._request(
             tool.name, send, repeatable=bool(hints and (hints.read_only_hint or hints.idempotent_hint))

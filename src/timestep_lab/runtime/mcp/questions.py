@@ -49,12 +49,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """The answer to a question. `content`: values of the form. `text` and `model`: for sampling."""
+    """The answer to a question. `content`: values of the form. `text`, `model` and `is_whole`: for sampling."""
 
     accepted: bool
+    dismissed: bool = False
+    """Neither accepted nor declined."""
     content: Mapping[str, Json] = field(default_factory=dict)
     text: str = ""
     model: str = ""
+    is_whole: bool = True
+    """Whether the model ended by itself, not at the limit of tokens."""
 
 
 Asker = Callable[[Question], Awaitable[Reply]]
@@ -71,10 +75,11 @@ class CallUnderWay:
     asker: Asker | None = field(default_factory=ASKER.get)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     waits: int = 0
+    is_over: bool = False
 
     def progressed(self) -> None:
-        """Restarts the call's timeout, unless a person is being asked, which has no timeout."""
-        if not self.waits:
+        """Restarts the timeout of a call in progress, unless a person is being asked, which has no timeout."""
+        if not (self.waits or self.is_over):
             self.limit.reschedule(asyncio.get_running_loop().time() + self.patience_s)
 
     async def ask(self, question: Question) -> Reply:
@@ -115,7 +120,7 @@ class Questions:
             )
         )  # fmt: skip
         if not reply.accepted:
-            return ElicitResult(action="decline")
+            return ElicitResult(action="cancel" if reply.dismissed else "decline")
         if schema is None:
             return ElicitResult(action="accept")
         return ElicitResult(action="accept", content=dict(reply.content))
@@ -139,7 +144,8 @@ class Questions:
         if not reply.accepted:
             return ErrorData(code=_REFUSED, message="User rejected sampling request")
         content = TextContent(type="text", text=reply.text)
-        return CreateMessageResult(role="assistant", content=content, model=reply.model, stop_reason="endTurn")
+        ended = "endTurn" if reply.is_whole else "maxTokens"
+        return CreateMessageResult(role="assistant", content=content, model=reply.model, stop_reason=ended)
 
 
 def message_item(message: Any) -> dict[str, Any]:

@@ -52,7 +52,13 @@ def approval_card(data: Mapping[str, Json]) -> dict[str, Json]:
         {"type": "Title", "value": f"Call {data['name']}{where}?", "size": "sm"},
         {"type": "Markdown", "value": f"```json\n{_indented(data['arguments'])}\n```"},
     ]
-    if data.get("reason"):
+    if data.get("asks"):
+        children[0] = {"type": "Title", "value": f"{data['name']}{where} asks you", "size": "sm"}
+        children.append({"type": "Caption", "value": str(data["reason"])})
+        if data.get("form"):
+            filled = "Approving sends the form's defaults. To fill it in, open Approvals in the lab."
+            children[1] = {"type": "Caption", "value": filled}
+    elif data.get("reason"):
         children.append({"type": "Caption", "value": f"Asks because {data['reason']}"})
     decision = data.get("decision")
     children.append(_decided(decision, data.get("message")) if decision else _buttons(data))
@@ -69,7 +75,7 @@ def _buttons(data: Mapping[str, Json]) -> dict[str, Json]:
     row = [
         button("Approve", APPROVE, style="primary"),
         button("Reject", REJECT, style="secondary"),
-        button("Always", ALWAYS, style="secondary", variant="ghost"),
+        *([] if data.get("asks") else [button("Always", ALWAYS, style="secondary", variant="ghost")]),
     ]
     return {"type": "Row", "gap": 2, "children": row}
 

@@ -16,7 +16,7 @@ export function approvalCard(call, decide, { more = null } = {}) {
 export const cardName = (call) => (call.asks ? `${call.server ?? call.name} asks you` : `Approval needed for ${call.name}`);
 
 /** The result of a decision, shown after the name. */
-export const decidedWords = (call) => (call.asks ? (call.decision === "approved" ? "was answered" : "was declined") : call.decision === "approved" ? "was approved" : "was rejected");
+export const decidedWords = (call) => (call.asks ? ({ approved: "was answered", dismissed: "was dismissed" }[call.decision] ?? "was declined") : call.decision === "approved" ? "was approved" : "was rejected");
 
 function permissionCard(call, decide, more) {
   const always = h("input", { type: "checkbox", name: `always ${call.call_id}` });
@@ -51,7 +51,8 @@ function questionCard(call, decide, more) {
     form?.done();
   });
   buttons.push(h("button", { class: "tl-button tl-primary" }, icon("ok"), form ? "Send answer" : about.url ? "Done there" : "Allow"),
-    h("button", { type: "button", class: "tl-button", onclick: () => answer("rejected") }, icon("cancelled"), "Decline"));
+    h("button", { type: "button", class: "tl-button", onclick: () => answer("rejected") }, icon("cancelled"), "Decline"),
+    h("button", { type: "button", class: "tl-button", title: "Neither answer nor decline", onclick: () => answer("dismissed") }, "Dismiss"));
   const whole = h("form", { class: "tl-ask-form", novalidate: true }, form?.element, about.url ? pageLink(about.url) : null, about.messages ? request(about) : null, h("div", { class: "tl-ask-buttons" }, buttons, more));
   whole.addEventListener("submit", (event) => { event.preventDefault(); answer("approved"); });
   whole.addEventListener("keydown", (event) => event.stopPropagation());
