@@ -232,6 +232,10 @@ def asks(*calls: Json, **more: Json) -> bytes:
     return line({"content": "", "tool_calls": list(calls), **more})
 
 
+def asks_in(calls: Json) -> bytes:
+    return line({"content": "", "tool_calls": calls})
+
+
 FUNCTION = {"name": N, "arguments": {"location": "Rome"}}
 OVER = line({"content": ""}, done=True)
 SEPARATORS = "a\x85b\u2028c\u2029d"
@@ -244,6 +248,9 @@ OLLAMA_FORMS = [
     odd("empty_lines", b"\r\n", line({"content": "Hello"}), b"\r\n\n", asks({"function": FUNCTION}), b"\n", OVER, text="Hello"),
     odd("name_and_arguments_in_the_call_itself", asks(FUNCTION), OVER),
     odd("a_call_that_is_no_list", line({"content": "", "tool_calls": {"function": FUNCTION}}), OVER),
+    odd("calls_by_index", asks_in({"0": {"function": FUNCTION}, "1": {"function": {**FUNCTION, "arguments": {"location": "Oslo"}}}}), OVER, places=PLACES),
+    odd("calls_as_text", asks_in(json.dumps([{"function": FUNCTION}])), OVER),
+    odd("function_as_text", asks({"function": json.dumps(FUNCTION)}), OVER),
     odd("null_among_calls", asks(None, {"function": FUNCTION}), OVER),
     odd("arguments_encoded_twice", asks({"function": {"name": N, "arguments": json.dumps(ROME)}}), OVER),
 ]  # fmt: skip
@@ -359,6 +366,15 @@ async def test_calls_in_no_known_form_are_told_in_words(
         await ask(router_for(CHAT.configure(server.url), NO_RETRY).get_model(CHAT.model))
     words = given if isinstance(given, str) else json.dumps(given)
     assert words.strip("[]") in raised.value.message
+
+
+async def test_ollamas_calls_in_no_known_form_are_told_in_words(
+    server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router]
+) -> None:
+    for given in (f"{N}(Rome)", 7, {"x": {"y": 1}}):
+        server = server_for(OLLAMA.protocol).will(Raw((asks_in(given), OVER)))
+        with pytest.raises(ProviderError, match="tool calls are in no form that can be read"):
+            await ask(router_for(OLLAMA.configure(server.url), NO_RETRY).get_model(OLLAMA.model))
 
 
 async def test_an_answer_that_ends_for_calls_and_has_none_is_an_error(

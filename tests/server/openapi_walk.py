@@ -33,8 +33,8 @@ from timestep_lab.server.gate import RateLimits
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 CALL_S = 60
-IDLE_S = 3
-"""A server may close a connection that was idle for longer."""
+IDLE_S = 60
+"""A server may close a connection that was idle for longer; `timestep-lab serve` does after 120 s."""
 
 
 class OneConnection:

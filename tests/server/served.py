@@ -17,7 +17,7 @@ from timestep_lab import Lab
 from timestep_lab.model.ids import PERSONAL_ASSISTANT, new_uuid
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.server.gate import RateLimits
-from timestep_lab.server.server import Served
+from timestep_lab.server.server import Served, config_of
 
 SETTINGS = Settings.load(
     env={
@@ -96,10 +96,8 @@ async def serve(
 ) -> AsyncIterator[Server]:
     lab = Lab(store, settings=settings)
     served = Served(lab, loopback=True, pages=False, limits=limits)
-    config = uvicorn.Config(
-        served.app, host="127.0.0.1", port=0, log_level="warning", access_log=False, ws="websockets-sansio",
-        timeout_graceful_shutdown=3,
-    )  # fmt: skip
+    config = config_of(served.app, settings, host="127.0.0.1", port=0)  # HTTP as `timestep-lab serve` speaks it.
+    config.timeout_graceful_shutdown = 3
     socket = config.bind_socket()
     server = uvicorn.Server(config)
     running = asyncio.create_task(server._serve(sockets=[socket]))

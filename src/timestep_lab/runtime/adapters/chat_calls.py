@@ -85,33 +85,18 @@ class ChatCalls:
                 call.item.provider_data = {"model": model, **kept}
 
     def _pieces(self, given: object) -> list[Mapping[str, Any]]:
-        """Returns pieces of calls. Besides a list, servers send a single call, calls by index, id or name, and JSON text of any of these."""
-        if isinstance(given, str) and (text := self._text + given):
+        if isinstance(given, str):
+            self._text += given
             try:
-                given, self._text = json.loads(text), ""
+                given, self._text = json.loads(self._text or "null"), ""
             except ValueError:
-                self._text = text
                 return []
-        if isinstance(given, list):
-            return [piece for one in given for piece in self._pieces(one)]
-        if not isinstance(given, Mapping):
-            if given:
-                self._unread = given
-            return []
-        if _OF_A_CALL.intersection(given):
-            return [given]
-        pieces: list[Mapping[str, Any]] = []
-        for key, one in given.items():
-            if isinstance(one, Mapping) and _OF_A_CALL.intersection(one):
-                pieces.append({"id": key, **one} if as_index(key) is None else {"index": key, **one})
-            elif key in self._names:
-                pieces.append({"name": key, "arguments": one})
-            else:
-                self._unread = given
+        pieces, unread = call_pieces(given, self._names)
+        self._unread = self._unread or unread
         return pieces
 
     def _piece(self, piece: Mapping[str, object]) -> Events:
-        function = _function(piece)
+        function = call_function(piece)
         name = self._bare(str(function.get("name") or ""))
         arguments = _arguments(next((function[key] for key in _ARGUMENTS if function.get(key) is not None), None))
         call = self._call_of(piece, name, arguments)
@@ -186,6 +171,32 @@ class ChatCalls:
         return self._calls[-1]
 
 
+def call_pieces(given: object, names: Collection[str] = ()) -> tuple[list[Mapping[str, Any]], object]:
+    """Returns pieces of calls, and what is none. Besides a list, servers send a single call, calls by index, id or name, and JSON text of
+    any of these."""
+    if isinstance(given, list):
+        read = [call_pieces(one, names) for one in given]
+        return [piece for pieces, _ in read for piece in pieces], next((unread for _, unread in read if unread), None)
+    if isinstance(given, str):
+        try:
+            return call_pieces(json.loads(given or "null"), names)
+        except ValueError:
+            return [], given
+    if not isinstance(given, Mapping):
+        return [], given
+    if _OF_A_CALL.intersection(given):
+        return [given], None
+    pieces: list[Mapping[str, Any]] = []
+    for key, one in given.items():
+        if isinstance(one, Mapping) and _OF_A_CALL.intersection(one):
+            pieces.append({"id": key, **one} if as_index(key) is None else {"index": key, **one})
+        elif key in names:
+            pieces.append({"name": key, "arguments": one})
+        else:
+            return pieces, given
+    return pieces, None
+
+
 def as_index(given: Any) -> int | None:
     """Returns a number, which some servers send as text or as a fraction. Bedrock's gateway counts from -1."""
     try:
@@ -194,7 +205,7 @@ def as_index(given: Any) -> int | None:
         return None
 
 
-def _function(piece: Mapping[str, Any]) -> Mapping[str, Any]:
+def call_function(piece: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the part of a call that has its name and arguments: Cloudflare sends them in the call itself, others JSON text or the name."""
     given = piece.get("function") or piece.get("custom")
     if isinstance(given, str):

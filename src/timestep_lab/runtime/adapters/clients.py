@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from timestep_lab.runtime.adapters.chat_calls import call_function, call_pieces
 from timestep_lab.runtime.provider_errors import status_in, words_of
 from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.span_records import HTTP_HOOKS
@@ -136,13 +137,17 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
 
 
 def _ollama_calls(given: Any) -> list[dict[str, Any]]:
-    """Returns calls in Ollama's form; some servers of its API omit the inner object, or the list around a single call."""
+    """Returns calls in Ollama's form; some servers of its API omit the inner object, or the list around the calls."""
+    from ollama import ResponseError
+
+    pieces, unread = call_pieces(given)
+    if unread:
+        raise ResponseError(f"its tool calls are in no form that can be read: {json.dumps(unread)[:200]}")
     calls = []
-    for call in given if isinstance(given, list) else [given]:
-        if isinstance(call, dict):
-            function = call.get("function") or call
-            arguments = arguments_object(function.get("arguments") or {})
-            calls.append({"function": {"name": str(function.get("name") or ""), "arguments": arguments}})
+    for call in pieces:
+        function = call_function(call)
+        arguments = arguments_object(function.get("arguments") or {})
+        calls.append({"function": {"name": str(function.get("name") or ""), "arguments": arguments}})
     return calls
 
 
