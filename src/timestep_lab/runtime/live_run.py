@@ -217,8 +217,7 @@ class LiveRun:
         decision = await self._decision(question)
         if question.kind == "sampling" and decision.decision == "approved":
             return await self._sampled(question)
-        said = decision.decision
-        return Reply(accepted=said == "approved", dismissed=said == "dismissed", content=decision.answer)
+        return Reply(decision.decision, content=decision.answer)
 
     async def _decision(self, question: Question) -> Decision:
         if self._options.approve != "ask":
@@ -289,9 +288,8 @@ class LiveRun:
             tracing=sdk.ModelTracing.ENABLED, previous_response_id=None, conversation_id=None, prompt=None,
         )  # fmt: skip
         text = "".join(sdk.ItemHelpers.extract_text(item) or "" for item in answer.output)
-        is_whole = all(getattr(item, "status", None) != "incomplete" for item in answer.output)
-        name = str(getattr(model, "full", type(model).__name__))
-        return Reply(accepted=True, text=text, model=name, is_whole=is_whole)
+        cut = any(getattr(item, "status", None) == "incomplete" for item in answer.output)
+        return Reply("approved", text=text, model=str(getattr(model, "full", type(model).__name__)), is_cut=cut)
 
     def cancel(self) -> None:
         """Cancels the run unless it is already ending. Idempotent and thread-safe."""

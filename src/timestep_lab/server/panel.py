@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from timestep_lab.model.errors import LabError
 from timestep_lab.model.records import Json
 from timestep_lab.server.fair_reads import FairReads
 from timestep_lab.server.gate import USER_HEADER
@@ -323,8 +324,9 @@ async def detached(
                 begun = True
                 pieces.put_nowait(piece)
         except Exception as error:
-            if begun:
-                logger.error("a stream broke off", exc_info=error)
+            if begun:  # An error of ours says what happened; of any other, the traceback does.
+                unexpected = None if isinstance(error, LabError) else error
+                logger.error("a stream broke off: %s", error, exc_info=unexpected)
             pieces.put_nowait(on_fault(error) if begun else error)
         finally:
             pieces.put_nowait(None)

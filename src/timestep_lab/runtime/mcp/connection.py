@@ -435,21 +435,20 @@ class Connection:
             await in_thread(importlib.import_module, "jsonschema")
 
         async def send(client: Client) -> CallToolResult:
-            under_way = self._live().questions.under_way
+            questions = self._live().questions
             async with asyncio.timeout(self.record.timeout_s) as limit:
                 call = CallUnderWay(tool.name, limit, self.record.timeout_s)
 
                 async def still_at_it(progress: float, total: float | None, message: str | None) -> None:
                     call.progressed()
 
-                under_way.append(call)
+                questions.under_way.append(call)
                 try:
                     return await client.call_tool(
                         tool.name, arguments, read_timeout_seconds=LONGEST_CALL_S, progress_callback=still_at_it
                     )
                 finally:
-                    under_way.remove(call)
-                    call.is_over = True
+                    questions.ended(call)
 
         return await self._request(
             tool.name, send, repeatable=bool(hints and (hints.read_only_hint or hints.idempotent_hint))

@@ -47,18 +47,16 @@ class Question:
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a question. `content`: values of the form. `text`, `model` and `is_whole`: for sampling."""
+    """The answer to a question. `content`: values of the form. `text`, `model` and `is_cut`: for sampling."""
 
-    accepted: bool
-    dismissed: bool = False
-    """Neither accepted nor declined."""
+    decision: Literal["approved", "rejected", "dismissed"]
     content: Mapping[str, Json] = field(default_factory=dict)
     text: str = ""
     model: str = ""
-    is_whole: bool = True
-    """Whether the model ended by itself, not at the limit of tokens."""
+    is_cut: bool = False
+    """Whether the text ends at the limit of tokens."""
 
 
 Asker = Callable[[Question], Awaitable[Reply]]
@@ -102,6 +100,10 @@ class Questions:
         self._server = server
         self.under_way: list[CallUnderWay] = []
 
+    def ended(self, call: CallUnderWay) -> None:
+        self.under_way.remove(call)
+        call.is_over = True
+
     def _whose(self) -> CallUnderWay | None:
         """Returns the newest call if all calls belong to one run."""
         askers = {call.asker for call in self.under_way}
@@ -119,8 +121,8 @@ class Questions:
                 kind="elicitation", server=self._server, tool=call.tool, message=params.message, schema=schema, url=getattr(params, "url", None)
             )
         )  # fmt: skip
-        if not reply.accepted:
-            return ElicitResult(action="cancel" if reply.dismissed else "decline")
+        if reply.decision != "approved":
+            return ElicitResult(action="cancel" if reply.decision == "dismissed" else "decline")
         if schema is None:
             return ElicitResult(action="accept")
         return ElicitResult(action="accept", content=dict(reply.content))
@@ -141,10 +143,10 @@ class Questions:
                 instructions=params.system_prompt, max_tokens=params.max_tokens,
             )
         )  # fmt: skip
-        if not reply.accepted:
+        if reply.decision != "approved":
             return ErrorData(code=_REFUSED, message="User rejected sampling request")
         content = TextContent(type="text", text=reply.text)
-        ended = "endTurn" if reply.is_whole else "maxTokens"
+        ended = "maxTokens" if reply.is_cut else "endTurn"
         return CreateMessageResult(role="assistant", content=content, model=reply.model, stop_reason=ended)
 
 
