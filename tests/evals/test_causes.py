@@ -17,7 +17,7 @@ from timestep_lab.evals.cause import Why, WhyPlan
 from timestep_lab.model.errors import MissingKeyError, RateLimitError, UnknownPrefixError, UsageError
 from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.span_records import read_only
-from timestep_lab.runtime.tape import Tape, record
+from timestep_lab.runtime.tape import Tape, matching, record
 from timestep_lab.store.base import Statement
 
 
@@ -181,6 +181,19 @@ async def test_a_search_that_was_stopped_goes_on_and_pays_nothing_twice() -> Non
             await cause.why(bench.runner, await asked(world, run, wrong=lambda _: False))
 
 
+async def test_replays_that_a_search_kept_are_on_no_tape_so_the_same_search_again_pays_nothing() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=2, noise=0.05, fault="swap", at=1)
+        await world.healthy(6)
+        run = await world.faulty()
+        first = await why(world, run, tools="tape")
+        assert first.found[0].branch, "a replay is kept, to be looked at"
+        bench.writer.flush()
+        again = await why(world, run, tools="tape")
+        assert (first.replays > 0, again.replays, again.verdict) == (True, 0, first.verdict)
+        assert first.found[0].branch not in matching(bench.store, 'workflow == "Triage"')
+
+
 async def test_a_search_that_is_stopped_ends_at_once_with_what_is_known_and_goes_on_there() -> None:
     async with open_bench() as bench:
         world = World(bench, steps=3, seed=5, noise=0.05, fault="swap", at=1)
@@ -262,6 +275,11 @@ async def test_what_cannot_be_searched_for_says_so_before_anything_is_replayed()
         picky = await asked(world, run, wrong=lambda output: output == run.output or int(output))
         with pytest.raises(UsageError, match="wrong= raised ValueError of the answer"):
             await cause.why(bench.runner, picky)
+        for empty in ({"wrong": " "}, {"wrong": None, "right": ""}):
+            with pytest.raises(UsageError, match="is empty"):
+                await asked(world, run, **empty)
+        with pytest.raises(UsageError, match="'Elsewhere' does not lead to 'Refunds', 'Triage', which answered"):
+            await asked(world, run, agent=Agent(name="Elsewhere", model="demo/echo"))
         for tools in (None, "ask", "cassette"):
             with pytest.raises(UsageError, match="tools="):
                 await asked(world, run, tools=tools)

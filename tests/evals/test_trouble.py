@@ -333,6 +333,8 @@ from tests.evals.test_trouble import searched
 print(asyncio.run(searched(Path(sys.argv[1]), Path(sys.argv[2]))), flush=True)
 """
 AT_ONCE = 4
+SEED = int(os.environ.get("SEED", "5"))
+"""When it is killed."""
 
 
 def _errand(bench: Bench, log: Path, *, errs: bool) -> Agent[Any]:
@@ -371,9 +373,8 @@ def _errand(bench: Bench, log: Path, *, errs: bool) -> Agent[Any]:
 async def searched(path: Path, log: Path) -> str:
     """The verdict on the newest run of the lab, on a tape of its runs; what is not on it may be asked if that changes nothing."""
     async with open_bench(path) as bench:
-        newest, *rest = [
-            row[0] for row in bench.store.sql("select trace_id from traces order by started_at desc", limit=None).rows
-        ]
+        runs = "select trace_id from traces where source = 'live' order by started_at desc"  # Not the replays that were kept.
+        newest, *rest = [row[0] for row in bench.store.sql(runs, limit=None).rows]
         question = await cause.ask(
             bench.runner, newest, wrong="contains:B-3", right=None, tools=record(bench.store, [newest, *rest]), on_miss="live-if-readonly",
             agent=_errand(bench, log, errs=True),
@@ -399,8 +400,8 @@ async def test_a_search_for_the_cause_that_is_killed_again_and_again_pays_no_rep
     assert not [line for line in asked if line.startswith("book")], "what changes something is never called"
 
     log.unlink()
-    dice, kills, said = random.Random(5), 0, ""
-    while not said:
+    dice, kills, said = random.Random(SEED), 0, ""
+    for _ in range(3):
         child = subprocess.Popen(
             [sys.executable, "-c", SEARCHED, str(path), str(log)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
         )  # fmt: skip
@@ -415,6 +416,8 @@ async def test_a_search_for_the_cause_that_is_killed_again_and_again_pays_no_rep
         said = child.stdout.read().strip()
         child.wait()
         child.stdout.close()
+        if said:
+            break
     assert (said, kills) == (whole, 2)
     again = log.read_text().splitlines()
     most_under_way = (

@@ -1,7 +1,11 @@
-"""Whatever a run did, an unchanged fork of it is the same run and calls nothing; one changed result changes that item alone."""
+"""Whatever a run did, an unchanged fork of it is the same run and calls nothing; one changed result changes that item alone.
+
+More of them: `SEED=1000 SEEDS=2000 pytest tests/runtime/test_replaying_any_run.py -n 2`.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
@@ -13,7 +17,8 @@ from tests.runtime.bench import Bench, calls, last, says
 from timestep_lab.model.events import RunEnded, RunPaused
 from timestep_lab.model.records import RunRecord
 
-SEEDS = range(12)
+SEED = int(os.environ.get("SEED", "0"))
+SEEDS = range(SEED, SEED + int(os.environ.get("SEEDS", "12")))
 TOOLS = "give", "burst", "ask_first", "who", "ask_helper"
 
 

@@ -338,8 +338,8 @@ def _run_of(store: Store, trace_id: str) -> RunRecord:
     if not runs:
         store.traces.get(trace_id)
         raise RunError(
-            f"Trace {trace_id} does not belong to a run of this lab, so it cannot be forked.",
-            "Fork a trace created by lab.run.",
+            f"Trace {trace_id} does not belong to a run of this lab, so it cannot be replayed.",
+            "Only runs of lab.run can: run the same input again with lab.run.",
         )
     return runs[0]
 
@@ -375,7 +375,12 @@ def _stored_agent(store: Store, run: RunRecord) -> AgentRecord:
             "Create the same Agent here and pass it: lab.fork(trace_id, agent=my_agent)",
         )
     agent = store.agent(run.agent_id, (run.metadata.get(AGENT_VERSIONS) or {}).get(run.agent_id))
-    return agent or store.agents.get(run.agent_id)
+    agent = agent or store.agents.try_get(run.agent_id)
+    if agent is None:
+        raise NotFoundError(
+            f"The agent of this run, {run.agent!r}, was deleted.", "Pass one like it as an SDK Agent: agent=my_agent."
+        )
+    return agent
 
 
 def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Any]]]:

@@ -329,17 +329,21 @@ def named(agent: str | None, first: str | None) -> str:
 
 def pool_of(store: Store, agent: str, own: str | None = None, most: int = MOST_TRACES) -> list[str]:
     """Returns the newest completed traces of runs that started with this agent, with `own` first. Blocks."""
+    replays = store.traces.kept_replays()
     sql = "select trace_id from traces where workflow = $1 and status = 'completed' order by started_at desc"
-    trace_ids = [row[0] for row in store.sql(sql, [agent], limit=most).rows]
-    return list(dict.fromkeys([*([own] if own else []), *trace_ids]))
+    trace_ids = [row[0] for row in store.sql(sql, [agent], limit=most + len(replays)).rows if row[0] not in replays]
+    return list(dict.fromkeys([*([own] if own else []), *trace_ids[:most]]))
 
 
 def matching(store: Store, expression: str, most: int = MOST_TRACES) -> list[str]:
-    """Returns the newest traces that match a filter. Blocks. Raises `FilterError`, and `NotFoundError` when none matches."""
-    trace_ids = [str(row["trace_id"]) for row in store.traces.list(expression, limit=most).data]
+    """Returns the newest traces that match a filter, without those that a search kept of its replays: a tape would be another one after
+    each search. Blocks. Raises `FilterError`, and `NotFoundError` when none matches."""
+    replays = store.traces.kept_replays()
+    rows = store.traces.list(expression, limit=most + len(replays)).data
+    trace_ids = [str(row["trace_id"]) for row in rows if row["trace_id"] not in replays]
     if not trace_ids:
         raise NotFoundError(f"No trace matches {expression!r}.", "Try the filter in lab.traces.")
-    return trace_ids
+    return trace_ids[:most]
 
 
 def read_tape(

@@ -294,6 +294,12 @@ async def warm_start(
             f"The run of trace {trace_id} has no recorded answer of a model.",
             "A model object that traces nothing can be recorded once it is added: model=lab.router.add_model(my_model).",
         )
+    if away := sorted({str(answer["agent"]) for answer in plan.recorded.answers} - set(plan.graph.agents)):
+        raise UsageError(
+            f"{plan.graph.root.name!r} does not lead to {', '.join(map(repr, away))}, which answered in this run.",
+            f"Pass the agent that the run started with, {plan.run.agent!r}, with all of its handoffs.",
+            param="agent",
+        )
     given = plan.recorded.input_of(plan.recorded.warm_start(plan.point))
     if prompt is not None:
         messages = await in_thread(said_to, runner.store, plan.run)

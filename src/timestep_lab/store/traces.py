@@ -258,6 +258,15 @@ class Traces:
         ).rows
         return [row[0] for row in rows]
 
+    def kept_replays(self) -> set[str]:
+        """Returns the ids of all traces that a search kept of its replays: they branch from another trace, and are no runs."""
+        rows = self._db.query(
+            self._user_id,
+            "select trace_id from core.traces_raw where user_id = $1 and parent_trace_id is not null and metadata not like $2",
+            [self._user_id, '%"run_id"%'],
+        ).rows
+        return {row[0] for row in rows}
+
     def spans(self, trace_id: str) -> builtins.list[SpanRecord]:
         """Returns spans in order of start, finished and open, without attributes, input and output. Raises `NotFoundError`."""
         return self._spans.records(trace_id)

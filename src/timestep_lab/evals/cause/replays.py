@@ -80,6 +80,9 @@ def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
     if wrong is not None and right is not None:
         raise UsageError("wrong= and right= were both given.", "Pass only one of them.", param="wrong")
     criterion, is_wrong = (wrong, True) if right is None else (right, False)
+    if isinstance(criterion, str) and not criterion.strip():
+        param = "wrong" if is_wrong else "right"
+        raise UsageError(f"{param}={criterion!r} is empty.", "Pass a text, a function or a scorer.", param=param)
     if criterion is None:
         if not failed:
             raise UsageError(
@@ -112,7 +115,7 @@ def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
             except Exception as error:
                 param = "wrong" if is_wrong else "right"
                 raise UsageError(
-                    f"The function {param}= raised {type(error).__name__} of the answer {replayed.output[:80]!r}: {error}",
+                    f"The function {param}= raised {type(error).__name__} of the answer {replayed.output[:80]!r} ({error}).",
                     "It must say true or false of any answer.",
                     param=param,
                 ) from error
