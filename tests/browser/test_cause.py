@@ -33,7 +33,9 @@ class Found:
 
     async def why(self, trace_id: str, **asked: Any) -> AsyncGenerator[Event, None]:
         self.asked.append(asked)
-        yield CauseProgress(done=20, planned=352)
+        if asked.get("budget_usd") == 0:
+            raise UsageError("budget_usd=0 is not a valid limit.", "Pass a number above 0.", param="budget_usd")
+        yield CauseProgress(done=20, planned=352, spent_usd=0.42)
         while self.waits:
             await asyncio.sleep(0.02)
         yield CauseFound(found=asdict(self.why_found))
@@ -135,7 +137,7 @@ def test_a_search_shows_how_far_it_is_and_can_be_stopped(show: Show, source: Sam
     page = show(TraceView(source, search.why_found.trace_id))
     ask(page)
     page.get_by_role("button", name="Replay").click()
-    expect(page.locator(".tl-cause-progress")).to_contain_text("20 of at most 352 replays")
+    expect(page.locator(".tl-cause-progress")).to_contain_text("20 of at most 352 replays · $0.42")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".tl-cause-found")).to_contain_text("Stopped. Finished replays are kept")
 
@@ -144,6 +146,15 @@ def test_what_cannot_be_asked_is_said(show: Show, source: SampleSource, search: 
     page = show(TraceView(source, search.why_found.trace_id))
     ask(page, "nothing")
     expect(page.get_by_role("alert")).to_contain_text("By this criterion the recorded run succeeded.")
+
+
+def test_a_budget_of_nothing_is_no_search_without_a_limit(show: Show, source: SampleSource, search: Found) -> None:
+    page = show(TraceView(source, search.why_found.trace_id))
+    ask(page)
+    page.get_by_label("Budget in US dollars").fill("0")
+    page.get_by_role("button", name="Replay").click()
+    expect(page.get_by_role("alert")).to_contain_text("budget_usd=0 is not a valid limit.")
+    assert [asked["budget_usd"] for asked in search.asked] == [0]
 
 
 def test_without_a_lab_behind_it_nothing_is_offered(show: Show, source: SampleSource) -> None:

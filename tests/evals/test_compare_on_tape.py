@@ -44,7 +44,7 @@ class Desk:
     def __init__(self, bench: Bench) -> None:
         self.done: list[str] = []
         self.bench = bench
-        self.evals = EvalContext(bench.store, bench.router, bench.toolbox, bench.runner.graphs.settings, bench.writer)
+        self.evals = EvalContext(bench.store, bench.router, bench.toolbox, SETTINGS, bench.writer)
 
         @function_tool
         def look(order: str) -> str:

@@ -428,7 +428,8 @@ class Lab(LabViews):
             models: Agent name to alternative models to try. Default: those of other runs on the tape.
             plan: Return the maximum cost (a `WhyPlan`) instead of running.
 
-        Every replay is stored, so an interrupted `why` continues without paying twice.
+        Every replay is stored, so an interrupted `why` continues without paying twice. Other code of the agent (guardrails,
+        dynamic instructions, `on_handoff`) runs in each replay as in any run.
         """
         from timestep_lab.evals import cause
         from timestep_lab.service.causes import in_numbers

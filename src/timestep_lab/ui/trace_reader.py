@@ -311,7 +311,7 @@ class TraceReader(View):
         try:
             async for event in events:
                 if isinstance(event, CauseProgress):
-                    state |= {"done": event.done, "planned": event.planned}
+                    state |= {"done": event.done, "planned": event.planned, "spent_usd": event.spent_usd}
                     if time.monotonic() - told_at > TELL_S:
                         told_at = time.monotonic()
                         self.emit({"kind": "cause", "trace_id": trace_id, "state": dict(state)})

@@ -1,6 +1,7 @@
 // Why a run went wrong: the outlook as a curve above the waterfall, and ranked suspects, each next to the original.
 
 import { data, h, put, svg } from "../shared/dom.js";
+import { cost } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 
 const ASKS = [["wrong", "A wrong answer contains"], ["right", "A right answer contains"], ["failed", "The run failed"]];
@@ -55,7 +56,7 @@ export function causeView(api, { onStep, onBranch }) {
       start.disabled = false;
       const budget = h("input", { class: "tl-input", type: "number", min: "0", step: "any", "aria-label": "Budget in US dollars", placeholder: "no limit" });
       const go = h("button", { class: "tl-button tl-primary", type: "submit" }, icon("play"), "Replay");
-      put(found, h("form", { class: "tl-cause-keep", onsubmit: (event) => { event.preventDefault(); begin(said, Number(budget.value) || null); } }, h("span", {}, words), h("label", { class: "tl-soft" }, "Budget, $ ", budget), go));
+      put(found, h("form", { class: "tl-cause-keep", onsubmit: (event) => { event.preventDefault(); begin(said, budget.value === "" ? null : Number(budget.value)); } }, h("span", {}, words), h("label", { class: "tl-soft" }, "Budget, $ ", budget), go));
       go.focus();
     } catch (error) {
       if (!error.closed && id === traceId) draw({ error: `${error.message} ${error.nextStep ?? ""}` });
@@ -77,7 +78,7 @@ export function causeView(api, { onStep, onBranch }) {
     if (state.error) { put(found, h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error"), state.error)); return; }
     if (state.running) {
       const bar = state.planned ? h("progress", { max: state.planned, value: state.done, "aria-label": "Replays" }) : h("progress", { "aria-label": "Replays" });
-      put(found, h("div", { class: "tl-cause-progress" }, bar, h("span", { class: "tl-soft" }, state.planned ? `${state.done} of at most ${state.planned} replays` : "Reading the run …"), stop));
+      put(found, h("div", { class: "tl-cause-progress" }, bar, h("span", { class: "tl-soft" }, state.planned ? `${state.done} of at most ${state.planned} replays${state.spent_usd ? ` · ${cost(state.spent_usd)}` : ""}` : "Reading the run …"), stop));
       return;
     }
     if (!state.verdict) { put(found, h("p", { class: "tl-soft" }, "Stopped. Finished replays are kept, and the search can continue from there.")); return; }
