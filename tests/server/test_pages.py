@@ -615,6 +615,8 @@ def test_a_comparison_has_its_page(lab: LabProcess, pages: Pages) -> None:
     expect(page).to_have_title(re.compile("demo/echo against demo/assistant · Timestep Lab"))
     expect(page.get_by_role("heading", level=1)).to_have_text("demo/echo against demo/assistant")
     expect(page.locator(".shell-heading")).to_contain_text("1 case · just now")
+    page.keyboard.press("d")  # Wherever the focus is.
+    expect(page.get_by_role("button", name="Differ")).to_have_attribute("aria-pressed", "true")
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()
     assert "Say tea" in download.value.path().read_text()

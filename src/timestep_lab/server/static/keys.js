@@ -165,6 +165,9 @@
       g: () => { going = Date.now(); }, "?": help, j: () => move(1), k: () => move(-1),
       "/": () => (first('input[role="combobox"], input[type="search"]', main) ?? field).focus(),
     };
+    // A key that a button of the page names presses it, wherever the focus is.
+    const named = /^[a-z0-9]$/.test(event.key) ? first(`button[aria-keyshortcuts="${event.key}"]:enabled`, main) : null;
+    if (named) acts[event.key] = () => named.click();
     if (!Object.hasOwn(acts, event.key)) return;
     event.preventDefault();
     acts[event.key]();
