@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
+from tests.server import lab_process
 from tests.server.lab_process import SAID, SECRET, LabProcess, start, stop
 
 from timestep_lab.server.gate import Tokens
@@ -52,11 +53,18 @@ def disk() -> Iterator[Path]:
     folder.rmdir()
 
 
+def serve(said: Path, folder: Path, port: int = 0) -> LabProcess:
+    return start(said / "lab.duckdb", port=port, pages=False, name=str(folder / "lab.duckdb"))
+
+
 @dataclass
 class Soak:
     """The server, who uses it, and what they were told."""
 
     folder: Path
+    """The small disk."""
+    said: Path
+    """Where the server's words are kept, which is not on that disk."""
     lab: LabProcess
     runs: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
     """Maps a user's token to acknowledged runs: id to prompt and answer."""
@@ -66,6 +74,7 @@ class Soak:
     answers: Counter[str] = field(default_factory=Counter)
     kills: int = 0
     times_full: int = 0
+    refused_starts: int = 0
     memory_mb: list[tuple[float, float]] = field(default_factory=list)
     """Of the server that is there to the end: seconds since it began, and megabytes."""
     over: bool = False
@@ -92,13 +101,16 @@ class Soak:
         self.lab.process.send_signal(how)
         self.lab.process.wait(60)
         port = urlsplit(self.lab.url).port or 0
-        for _ in range(3):
-            try:
-                self.lab = start(self.lab.store, port=port, pages=False)
-                return
-            except AssertionError:  # It cannot start while there is no room.
-                self.make_room()
-        self.lab = start(self.lab.store, port=port, pages=False)
+        try:
+            self.lab = serve(self.said, self.folder, port)
+        except AssertionError:  # It may not start while there is no room, but then it must.
+            self.refused_starts += 1
+            for child in psutil.Process().children():
+                if "serve" in child.cmdline():
+                    child.kill()
+                    child.wait()
+            self.make_room()
+            self.lab = serve(self.said, self.folder, port)
 
 
 async def chat(soak: Soak, n: int, client: httpx.AsyncClient) -> None:
@@ -114,7 +126,7 @@ async def chat(soak: Soak, n: int, client: httpx.AsyncClient) -> None:
             if chance.random() < 0.1:
                 content = chance.randbytes(chance.randrange(1, 20_000))
                 sent = {"file": ("a.bin", content)}
-                answer = await client.post("/v1/files", headers=head, files=sent, data={"purpose": "user_data"})
+                answer = await client.post("/openai/v1/files", headers=head, files=sent, data={"purpose": "user_data"})
                 if answer.status_code == 200:
                     files[answer.json()["id"]] = content
             elif chance.random() < 0.3:
@@ -214,14 +226,17 @@ async def missing(soak: Soak, client: httpx.AsyncClient) -> list[str]:
             if answer.status_code != 200 or answer.json()["run"]["status"] == "running":
                 lost.append(f"begun run {run_id}: {answer.text[:200]}")
         for file_id, content in soak.files[token].items():
-            answer = await client.get(f"/v1/files/{file_id}/content", headers=head)
+            answer = await client.get(f"/openai/v1/files/{file_id}/content", headers=head)
             if answer.content != content:
                 lost.append(f"file {file_id}: {answer.status_code}")
     return lost
 
 
-async def test_nothing_acknowledged_is_lost_and_nothing_grows(disk: Path) -> None:
-    soak = Soak(disk, start(disk / "lab.duckdb", pages=False))
+async def test_nothing_acknowledged_is_lost_and_nothing_grows(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab_process, "START_S", 120)
+    soak = Soak(disk, tmp_path, serve(tmp_path, disk))
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
     async with httpx.AsyncClient(base_url=soak.lab.url, timeout=60, verify=False, limits=limits) as client:
         try:
@@ -238,12 +253,12 @@ async def test_nothing_acknowledged_is_lost_and_nothing_grows(disk: Path) -> Non
             soak.make_room()
             stop(soak.lab)
     first, last = quarters(soak.memory_mb)
-    log_bytes = (disk / SAID).stat().st_size
+    log_bytes = (tmp_path / SAID).stat().st_size
     acknowledged = Counter(
         runs=sum(map(len, soak.runs.values())), begun=sum(map(len, soak.begun.values())), files=sum(map(len, soak.files.values()))
     )  # fmt: skip
     print(
-        f"\n{SECONDS / 60:.0f} min, {USERS} users: {soak.kills} kills, {soak.times_full} times full; acknowledged {dict(acknowledged)}, "
+        f"\n{SECONDS / 60:.0f} min, {USERS} users: {soak.kills} kills, {soak.times_full} times full, {soak.refused_starts} starts refused while full; acknowledged {dict(acknowledged)}, "
         f"lost {len(lost)}; answers {dict(soak.answers)}; memory {first:.0f} MB, at the end {last:.0f} MB; log {log_bytes / 1000:.0f} kB",
         flush=True,
     )
