@@ -18,6 +18,7 @@ from timestep_lab.cli import main
 from timestep_lab.evals.cause import Blame, BlamePlan
 from timestep_lab.evals.cause import blame as search
 from timestep_lab.model.records import AgentRecord, differences, mixed
+from timestep_lab.service.causes import find_change
 
 SIX = ["instructions", "model", "setting temperature", "tool search", "tool fetch", "handoff to Refunds"]
 
@@ -237,3 +238,9 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"].startswith("Instructions: not settled.")
     assert [row["change"] for row in told["effects"]] == ["instructions"]
+
+
+async def test_a_search_that_is_stopped_before_its_first_answer_ends_with_what_is_known(lab: Lab) -> None:
+    found = await find_change(lab, "Desk@1", "Desk", CASES, ["contains"], on_progress=lambda work: work.stop())
+    assert found.grids[0].status == "cancelled"
+    assert "Not finished: the comparison is cancelled." in found.verdict

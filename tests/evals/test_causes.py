@@ -280,6 +280,9 @@ async def test_what_cannot_be_searched_for_says_so_before_anything_is_replayed()
                 await asked(world, run, **empty)
         with pytest.raises(UsageError, match="'Elsewhere' does not lead to 'Refunds', 'Triage', which answered"):
             await asked(world, run, agent=Agent(name="Elsewhere", model="demo/echo"))
+        desks = [Agent(name=name, model="demo/echo", tools=[]) for name in ("Refunds", "Shipping")]
+        with pytest.raises(UsageError, match="'Refunds' does not have the tool 'look', which it called"):
+            await asked(world, run, agent=Agent(name="Triage", model="demo/echo", handoffs=[*desks]))
         for tools in (None, "ask", "cassette"):
             with pytest.raises(UsageError, match="tools="):
                 await asked(world, run, tools=tools)

@@ -306,6 +306,8 @@ async def find_change(
                 work.done += 1
             elif isinstance(event, ComparisonProgress):
                 work.spent_usd = before_usd + event.progress.spent_usd
+            if work.is_stopped:
+                made.cancel()
             if on_progress:
                 on_progress(work)
 
@@ -322,6 +324,7 @@ class Combinations:
     done: int = 0
     planned: int = 0
     spent_usd: float = 0.0
+    is_stopped: bool = False
     _comparison: Comparison | None = None
 
     def begin(self, comparison: Comparison) -> float:
@@ -332,6 +335,7 @@ class Combinations:
 
     def stop(self) -> None:
         """End it with what is known. Finished answers are kept and not asked for again."""
+        self.is_stopped = True  # Also of a comparison that is only about to start.
         if self._comparison is not None:
             self._comparison.cancel()
 

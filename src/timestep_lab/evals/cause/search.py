@@ -145,6 +145,7 @@ async def ask(
     on_miss = "live-if-readonly" if live else on_miss
     base = await warm_start(runner, trace_id, on_tools=on_tools, on_miss=on_miss, agent=agent, context=context)
     assert base.plan.tape is not None
+    _check_tools(base)
     run = base.plan.run
     if run.status in ("running", "needs_approval"):
         raise UsageError(
@@ -164,6 +165,25 @@ async def ask(
             lambda: record(runner.store, pool_of(runner.store, run.agent, trace_id, POOL_READ + 1))
         )
     return Question(base, known_runs, judge, live, key, bool(await judge(recorded)))
+
+
+def _check_tools(base: WarmStart) -> None:
+    """Raises `UsageError` if an agent lacks a tool that it called in the run: every replay would go another way."""
+    for answer in base.recorded.answers:
+        agent = str(answer["agent"])
+        for item in answer["output"] or ():
+            if (
+                not isinstance(item, Mapping)
+                or item.get("type") != "function_call"
+                or item["call_id"] not in base.recorded.tools
+            ):
+                continue
+            if item["name"] not in {tool.name for tool in base.plan.offered.get(agent, ())}:
+                raise UsageError(
+                    f"The agent {agent!r} does not have the tool {item['name']!r}, which it called in this run.",
+                    "Pass the agent with all of its tools: agent=….",
+                    param="agent",
+                )
 
 
 def correction_of(store: Store, trace_id: str) -> str | None:
