@@ -62,6 +62,9 @@ MISTYPED: dict[str, tuple[str, Callable[[Lab], Any]]] = {
     "prepare_comparison": ("epochs", lambda lab: lab.prepare_comparison(["x"], epoch=2)),  # type: ignore[call-arg]
     "chat": ("agent", lambda lab: lab.chat(agnt="x")),
     "explorer": ("filter", lambda lab: lab.explorer(filtr="x")),
+    "export": ("trace_ids", lambda lab: lab.export("x.json", traces=[])),
+    "handoffs": ("traces", lambda lab: lab.handoffs(trace=[])),
+    "sql": ("params", lambda lab: lab.sql("select 1", parms=[1])),
     "fork": ("instructions", lambda lab: lab.fork("0" * 32, instruction="x")),  # type: ignore[call-arg]
 }
 

@@ -163,6 +163,13 @@ def test_names_that_begin_with_the_same_words_are_told_apart_in_a_narrow_cell(sh
             assert text.evaluate("e => e.scrollWidth <= e.clientWidth + 1 && e.scrollHeight <= e.clientHeight + 1")
 
 
+def test_a_long_name_in_the_ranking_takes_as_many_lines_as_it_needs(show: Show) -> None:
+    names = [f"Assistant of the {team} team for returns and refunds · demo/assistant" for team in ("first", "second")]
+    page = show(view_of(sample_grid.grid(names, cases=6)), width=840)
+    for text in page.locator(".tl-rank tbody th .tl-clip").all():
+        assert text.evaluate("e => e.scrollHeight <= e.clientHeight + 1")
+
+
 def test_the_rest_of_a_long_verdict_is_offered_where_its_last_line_ends(show: Show) -> None:
     page = show(view_of(sample_grid.grid(cases=60)), width=800)
     more = page.locator(".tl-verdict-more")

@@ -67,6 +67,7 @@ def test_every_operation_says_what_it_does_and_types_all_that_it_takes_and_gives
         (lambda lab: lab.agents.create(nmae="x"), r"lab\.agents\.create takes no 'nmae'\. Did you mean 'name'\?"),
         (lambda lab: lab.agents.update("Personal Assistant", modle="x"), r"takes no 'modle'\. Did you mean 'model'\?"),
         (lambda lab: lab.agents.create(), "missing a required argument: 'name'"),
+        (lambda lab: lab.agents.create("Poet", "Rhyme."), r"Name each argument: lab\.agents\.create\(name='Poet', …\)"),
         (lambda lab: lab.agents.create(name="x", tools="get_weather"), "tools: .*Sequence"),
         (lambda lab: lab.agents.create(name="x" * 201), "name: .*at most 200"),
         (lambda lab: lab.agents.update("Personal Assistant", name=None), "name: .*string"),

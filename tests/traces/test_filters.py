@@ -201,6 +201,7 @@ REFUSED = {
     'any(s.kidn == "tool" for s in spans)': ("no field 'kidn' of a span. Did you mean 'kind'?", 4),
     'status == "faild"': ("status is never 'faild'. Did you mean 'failed'?", 10),
     'model = "x"': ('Compare with "==", not "="', 6),
+    "duration_ms > 1s": ("without a unit, such as duration_ms > 1000", 14),
     "model == 3": ("model is text but is compared with a number", 0),
     "duration_ms > 'long'": ("compared with text", 0),
     "model": ("model is not a condition", 0),

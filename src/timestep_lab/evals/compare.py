@@ -114,6 +114,18 @@ async def new_comparison(
     )
 
 
+def refuse_changes(resume: str, **given: object) -> None:
+    """Raises `UsageError` for what a resumed comparison takes from its record."""
+    for name in ("data", "models", "settings", "prompts", "name", "columns", "limit"):
+        if given.get(name) is not None:
+            raise UsageError(
+                f"Comparison {resume} keeps the {name} that it was started with.",
+                f'Omit {name}: await lab.compare(resume="{resume}")',
+                param=name,
+                command=f"timestep-lab compare --resume {resume}",
+            )
+
+
 async def resume_comparison(
     bench: EvalContext, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Scorers = (), client: object = None,
     **options: object,

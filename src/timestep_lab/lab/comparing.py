@@ -16,6 +16,7 @@ from timestep_lab.evals.arena import length_difference
 from timestep_lab.evals.over_traces import Scrubber
 from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.lab.serving import LabChatSource
+from timestep_lab.model.awaiting import interrupted_with
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.comparison import CandidateRecord, CaseRecord, CellRecord, ComparisonRecord
 from timestep_lab.model.errors import LabError, UsageError
@@ -300,18 +301,21 @@ async def run(lab: Lab, comparison: Comparison, on_event: OnEvent | None) -> Gri
     """Run a comparison to the end. In a notebook the matrix is shown while it runs, unless `on_event` is given."""
     if comparison.forecast and on_event is None:
         print(comparison.forecast)  # noqa: T201 - printed before the run, in a notebook or a terminal
-    if on_event is None and not is_notebook():
-        grid = await comparison.run()
-    elif on_event is not None:
-        grid = await comparison.run(on_event)
-    else:
-        view = live_view(lab, comparison)
-        view._ipython_display_()
-        async with contextlib.aclosing(comparison.events(deltas=True)) as events:
-            async for event in events:
-                view.apply(event)
-        grid = comparison.grid()
-        grid.shown_by = NotebookDisplay(lab, view, _running_cell())
+    with interrupted_with(
+        f'Interrupted. Completed work is kept; to go on: await lab.compare(resume="{comparison.record.id}")'
+    ):
+        if on_event is None and not is_notebook():
+            grid = await comparison.run()
+        elif on_event is not None:
+            grid = await comparison.run(on_event)
+        else:
+            view = live_view(lab, comparison)
+            view._ipython_display_()
+            async with contextlib.aclosing(comparison.events(deltas=True)) as events:
+                async for event in events:
+                    view.apply(event)
+            grid = comparison.grid()
+            grid.shown_by = NotebookDisplay(lab, view, _running_cell())
     grid.shown_by = grid.shown_by or NotebookDisplay(lab)
     return grid
 

@@ -257,6 +257,7 @@ class Lab(LabViews):
             timeout_s=timeout_s, metadata=metadata,
         ))  # fmt: skip
 
+    @checks_keywords
     def resume(
         self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent[Any] | None = None
     ) -> RunStream:
@@ -330,6 +331,7 @@ class Lab(LabViews):
         )
         return await forked.result()
 
+    @checks_keywords
     def tape(
         self, traces: object, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
         near: Mapping[str, Sequence[str] | str] | None = None,
@@ -497,6 +499,7 @@ class Lab(LabViews):
 
     # -- reading back
 
+    @checks_keywords
     def sql(self, query: str, params: Sequence[object] = ()) -> pandas.DataFrame:
         """Run a read-only SQL statement over the lab's views (`lab.sql("show tables")` lists them). Raises
         `QueryError`.

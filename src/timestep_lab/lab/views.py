@@ -314,6 +314,7 @@ class LabViews:
             )
         return self._lab.trace_source.score("span", span_id, name, value, label=label, note=note)
 
+    @checks_keywords
     def handoffs(
         self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: ManyTraces | None = None
     ) -> HandoffGraph:
@@ -573,6 +574,7 @@ class LabViews:
 
         return import_file(path, self._lab.store)
 
+    @checks_keywords
     def export(self, path: str | Path, *, trace_ids: ManyTraces | None = None, filter: str = "") -> int:
         """Write traces in the format of the path's suffix and return how many: `.json` (OTLP), `.jsonl`, `.parquet`,
         `.duckdb`, or `.html`, a self-contained page.

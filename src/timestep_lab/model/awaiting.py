@@ -101,10 +101,19 @@ def interrupted_at_once() -> Iterator[None]:
         timer = loop.call_later(BEAT_S, beat)
 
     try:
+        with interrupted_with("Interrupted. Completed work is kept."):
+            yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def interrupted_with(line: str) -> Iterator[None]:
+    """Context manager: what a notebook shows of an interrupt, unless something inside has said it already."""
+    try:
         yield
     except asyncio.CancelledError as error:
         # IPython asks an exception for its own rendering. The same object is re-raised: `asyncio.timeout` expects exactly this class.
-        error._render_traceback_ = lambda: ["Interrupted. Completed work is kept."]  # type: ignore[attr-defined]
+        if not hasattr(error, "_render_traceback_"):
+            error._render_traceback_ = lambda: [line]  # type: ignore[attr-defined]
         raise
-    finally:
-        timer.cancel()

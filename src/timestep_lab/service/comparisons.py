@@ -108,8 +108,10 @@ def eval_context(scope: Scope) -> EvalContext:
 
 async def prepare(scope: Scope, data: Any, resume: str | None, options: dict[str, Any]) -> Comparison:
     """A comparison that is ready to run. Agents may be given by name or id."""
-    from timestep_lab.evals.compare import new_comparison, resume_comparison
+    from timestep_lab.evals.compare import new_comparison, refuse_changes, resume_comparison
 
+    if resume is not None:
+        refuse_changes(resume, data=data, **options)
     agents = options.pop("agents", None)
     if agents is not None:
         many = [agents] if isinstance(agents, str) or not isinstance(agents, list | tuple) else agents

@@ -201,7 +201,12 @@ class Operation:
         try:
             given = self.signature.bind(*args, **keywords).arguments
         except TypeError as error:
-            raise UsageError(f"lab.{self.name}: {error}.", f"It takes: {', '.join(names) or 'nothing'}.") from None
+            takes = f"It takes: {', '.join(names) or 'nothing'}."
+            unnamed = sum(p.kind is not p.KEYWORD_ONLY for p in self.signature.parameters.values())
+            if unnamed < len(args) <= len(names):
+                shown = "…, " * unnamed + f"{names[unnamed]}={args[unnamed]!r:.40}"
+                takes = f"Name each argument: lab.{self.name}({shown}, …). {takes}"
+            raise UsageError(f"lab.{self.name}: {error}.", takes) from None
         try:
             return self.request.model_validate(given)
         except ValidationError as error:

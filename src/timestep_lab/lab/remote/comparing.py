@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.evals.compare import refuse_changes
 from timestep_lab.evals.datasets.load import is_query, load_dataset
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.grid import Grid
@@ -116,6 +117,7 @@ class RemoteComparison:
 
 async def prepare(lab: RemoteLab, data: object, resume: str | None, options: dict[str, Any]) -> RemoteComparison:
     if resume is not None:
+        refuse_changes(resume, data=data, **options)
         return await RemoteComparison.begin(lab.comparisons, lab.comparisons.resume(resume, **options))
     body = await in_thread(body_of, lab.connection, data, options)
     return await RemoteComparison.begin(lab.comparisons, lab.comparisons.start(**body))

@@ -92,6 +92,8 @@ def _unreadable(text: str, place: int, error: SyntaxError) -> FilterError:
             )
     single = text[place : place + 1] == "=" or "==" in (error.msg or "")
     hint = 'Compare with "==", not "=".' if single else EXAMPLE
+    if "decimal literal" in (error.msg or ""):
+        hint = 'Write numbers without a unit, such as duration_ms > 1000, and times as ago("24h").'
     return FilterError(f"The filter cannot be parsed at character {place + 1}: {error.msg}.", hint, position=place)
 
 
