@@ -214,6 +214,32 @@ def test_in_colab_a_view_says_which_widget_manager_shows_it(
     assert shown_by == {"url": manager._installed_url}
 
 
+async def test_a_widget_has_all_that_a_host_without_jupyterlab_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VS Code and Colab load the module of an anywidget out of its state, without RequireJS and without a network."""
+    import comm
+
+    opened: list[str] = []
+    create = comm.create_comm
+
+    def created(*args: object, **given: str) -> object:
+        opened.append(given["target_name"])
+        return create(*args, **given)
+
+    monkeypatch.setattr(comm, "create_comm", created)
+    lab = Lab(":memory:")
+    run = await lab.run("hello", model="demo/echo")
+    grid = await lab.compare(["hello"], models=["demo/echo", "demo/assistant"])
+    views = [lab.chat(), lab.traces, lab.trace(run), lab.handoffs(), grid.view, lab.arena(grid)]
+    assert not opened, "no widget exists before it is asked for"
+    for view in views:
+        state = json.loads(json.dumps(view.widget.get_state()))
+        assert (state["_view_module"], state["_model_module"]) == ("anywidget", "anywidget")
+        module = state["_esm"]
+        assert re.search(r"export\s*(default|\{[^}]*as default)", module)
+        assert not re.search(r"\b(require|define)\(|(from|import)\s*\(?\s*[\"'](https?:)?//", module)
+    await lab.aclose()
+
+
 async def test_views_and_labs_say_that_they_cannot_be_copied_and_a_run_needs_no_copy(source: SampleSource) -> None:
     explorer = TraceExplorer(source)
     assert explorer.widget is not None
