@@ -71,6 +71,17 @@ def test_the_row_of_the_whole_trace_says_what_the_header_says_and_its_own_on_hov
     expect(time_cell).to_have_attribute("title", re.compile(r"The whole trace, from its start\. Itself: .* long"))
 
 
+def test_finished_steps_without_a_known_end_show_no_duration(show: Show) -> None:
+    trace, spans = weather_run(1, utc_now() - timedelta(minutes=5))
+    unknown = [{**span, "ended_at": None, "duration_ms": None} for span in spans]
+    page = show(TraceView(SampleSource([({**trace, "duration_ms": None}, unknown)]), trace["trace_id"]))
+    leaf = rows(page).filter(has_text="get_weather").last
+    expect(leaf).to_be_visible()
+    expect(leaf.locator(".tl-wf-number").first).to_have_text("")
+    expect(leaf.locator(".tl-is-pending")).to_have_count(0)
+    expect(page.locator(".tl-figure").filter(has_text="Duration").locator("strong")).to_have_text("unknown")
+
+
 def test_a_long_wait_is_folded_and_says_how_long_it_was_and_for_what(show: Show, view: TraceView) -> None:
     page = show(view)
     expect(page.locator(".tl-fold-label")).to_have_text("waited 31.0 s for approval")

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from timestep_lab.cli.render import print_rows
+from timestep_lab.cli.render import print_rows, print_trace
+from timestep_lab.model.spans import SpanRecord
 
 MOMENT = datetime(2026, 11, 27, 19, 7, 18, 513_000, tzinfo=UTC)
 
@@ -35,3 +36,14 @@ def test_more_columns_than_the_window_holds_make_a_block_of_each_row() -> None:
     assert lines[20] == ""
     assert lines[21].startswith("column_0   value 0 ")
     assert all(len(line) <= 60 for line in lines)
+
+
+def test_a_finished_span_without_a_known_end_is_neither_running_nor_given_a_duration() -> None:
+    span = SpanRecord(
+        trace_id="a" * 32, span_id="b" * 16, parent_id=None, user_id="u", kind="tool", name="get_weather", status="ok", started_at=MOMENT,
+    )  # fmt: skip
+    out = io.StringIO()
+    print_trace(Console(file=out, width=80), {"status": "completed", "duration_ms": None}, [span])
+    assert "get_weather" in out.getvalue()
+    assert "running" not in out.getvalue()
+    assert "ms" not in out.getvalue()

@@ -175,6 +175,17 @@ def test_log_records_are_taken_beside_the_spans_they_belong_to(lab: LabProcess) 
         assert client.post("/v1/logs", content=b"", headers={"Content-Type": "application/x-protobuf"}).content == b""
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("/v1/metrics", "OTEL_METRICS_EXPORTER=none"), ("/api/v2/spans", "OTLP over HTTP"), ("/api/traces", "OTLP over HTTP")],
+)  # fmt: skip
+def test_exporters_of_other_protocols_are_told_what_to_send(lab: LabProcess, path: str, words: str) -> None:
+    with lab.anonymous() as client:
+        answer = client.post(path, content=b"[]", headers={"Content-Type": "application/json"})
+    assert answer.status_code == 404
+    assert words in answer.json()["error"]["message"]
+
+
 def test_too_large_a_body_of_unknown_length_is_refused_on_its_way(lab: LabProcess) -> None:
     sent = 0
 

@@ -358,3 +358,18 @@ def test_the_request_of_mistrals_client_is_part_of_the_call_around_it_and_parall
         found = store.sql("select n_spans, turns, input_tokens, output_tokens from traces").rows
         store.close()
         assert found == [(8, 4, 40, 20)], seed
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_span_without_a_duration_gives_its_trace_none_and_does_not_shorten_one(store: Store, seed: int) -> None:
+    at = BEGAN + 90 * MS
+    untimed = [span(n, "event", {}, startTimeUnixNano="0", endTimeUnixNano=str(at + n * MS)) for n in (1, 2)]
+    timed = span(3, "work", {}, startTimeUnixNano=str(BEGAN), endTimeUnixNano=str(BEGAN + 10 * MS))
+    for one in untimed:
+        send(store, one)
+    assert store.sql("select n_spans, duration_ms from traces").rows == [(2, None)]
+    parts = random.Random(seed).sample([*untimed, timed], 3)
+    for one in parts:
+        send(store, {**one, "traceId": "b" * 32})
+    assert store.sql(f"select n_spans, duration_ms from traces where trace_id = '{'b' * 32}'").rows == [(3, 92.0)]
+    assert len(store.traces.spans("b" * 32)) == 3

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.traces.test_interchange import any_value, request, span
+from tests.traces.test_interchange import any_value, as_protobuf, request, span
+from timestep_lab.model.errors import DataError
 from timestep_lab.runtime.interchange import read_otlp
-from timestep_lab.runtime.interchange.otlp_in import read_otlp_logs
-from timestep_lab.store.spans import SPAN_COLUMNS
+from timestep_lab.runtime.interchange.otlp_in import PROTOBUF, read_otlp_logs
+from timestep_lab.store.spans import AT, SPAN_COLUMNS
 from timestep_lab.store.store import Store
 from timestep_lab.ui.messages import read_messages
 
@@ -280,3 +283,50 @@ def test_a_result_that_is_json_text_is_no_message(store: Store) -> None:
     read_otlp(json.dumps(sent).encode(), "application/json", None, store.user_id).store(store.db)
     [(asked,)] = store.sql("select input from generations").rows
     assert json.loads(asked) == [{"role": "tool", "content": result, "tool_call_id": "c1"}]
+
+
+def test_compressed_bodies_are_read_whole_in_every_form_that_clients_send() -> None:
+    body = json.dumps(request(span(1, "it", {}))).encode()
+    raw = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    forms = [
+        ("gzip", gzip.compress(body)), ("x-gzip", gzip.compress(body)), ("deflate", zlib.compress(body)),
+        ("deflate", raw.compress(body) + raw.flush()), ("gzip", gzip.compress(body[:20]) + gzip.compress(body[20:]) + b"\0\0"),
+    ]  # fmt: skip
+    for encoding, packed in forms:
+        assert len(read_otlp(packed, "application/json", encoding, "u").spans) == 1, encoding
+    for encoding, packed in (("gzip", gzip.compress(body)[:-9]), ("deflate", b"no"), ("zstd", body)):
+        with pytest.raises(DataError, match=encoding):
+            read_otlp(packed, "application/json", encoding, "u")
+
+
+def test_json_gives_the_same_attributes_as_protobuf() -> None:
+    pairs = [
+        {"key": "bytes", "value": {"bytesValue": "AP8="}}, {"key": "twice", "value": {"stringValue": "1"}},
+        {"key": "twice", "value": {"stringValue": "2"}}, {"value": {"intValue": "9223372036854775807"}}, {"key": "none"},
+        {"key": "nested", "value": {"kvlistValue": {"values": [{"key": "a", "value": {"arrayValue": {"values": [{"boolValue": True}, {}]}}}]}}},
+    ]  # fmt: skip
+    given = request({**span(1, "it", {}), "attributes": pairs})
+    read = [
+        read_otlp(json.dumps(given).encode(), "application/json", None, "u"),
+        read_otlp(as_protobuf(given), PROTOBUF, None, "u"),
+    ]
+    told = [json.loads(one.spans[0][AT["attributes"]]) for one in read]
+    assert (
+        told[0]
+        == told[1]
+        == {"bytes": "00ff", "twice": "2", "": 2**63 - 1, "none": None, "nested": {"a": [True, None]}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ([{"traceId": "463ac35c9f6413ad", "id": "a2fb4a1d1a96d312", "timestamp": 1, "localEndpoint": {}}], "Zipkin"),
+        ({"data": [{"traceID": "x", "spans": []}]}, "Jaeger"),
+        ({"resourceMetrics": []}, "metrics"),
+        ({"resourceLogs": []}, "/v1/logs"),
+    ],
+)  # fmt: skip
+def test_a_body_of_another_protocol_is_refused_by_its_name(body: Any, what: str) -> None:
+    with pytest.raises(DataError, match=what):
+        read_otlp(json.dumps(body).encode(), "application/json", None, "u")

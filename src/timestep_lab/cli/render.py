@@ -161,7 +161,8 @@ def print_trace(console: Console, trace: Mapping[str, Any], spans: Sequence[Span
         table.add_column(no_wrap=True, justify="right", width=width)
     for row in rows:
         offset = ms_between(begin, row.span.started_at)
-        bar = _bar(offset, row.duration_ms, row.span.ttft_ms, total, bar_width)
+        length = row.duration_ms if row.span.status == "pending" else row.duration_ms or 0.0
+        bar = _bar(offset, length, row.span.ttft_ms, total, bar_width)
         table.add_row(row.name, Text(bar, style=row.colour), *row.numbers)
     console.print(table)
 
@@ -187,7 +188,8 @@ def _row(depth: int, span: SpanRecord) -> _Row:
     asked = span.kind == "generation"
     tokens = tokens_text((span.input_tokens or 0) + (span.output_tokens or 0)) if asked else ""
     cost = cost_text(span.cost_usd) if asked and span.cost_usd is not None else ""
-    return _Row(span, name, colour, duration, (duration_text(duration) or "running", tokens, cost))
+    took = "running" if span.status == "pending" else duration_text(duration)
+    return _Row(span, name, colour, duration, (took, tokens, cost))
 
 
 def _in_order(spans: Sequence[SpanRecord]) -> list[tuple[int, SpanRecord]]:

@@ -302,6 +302,8 @@ class ImportedTrace:
         self.version = 0
         """Version of the last part; the next one is higher."""
         self.started_at: datetime | None = None
+        self.has_end = False
+        """Whether the end of any of its spans is known."""
         self.workflow_key: int | None = None
         self.thread_key: int | None = None
         self.end_user_key: int | None = None

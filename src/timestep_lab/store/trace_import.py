@@ -71,21 +71,21 @@ _AMONG: dict[Dialect, str] = {
     "postgres": "= any(string_to_array($2, ' '))",
 }
 _WAITING = (
-    " union all select trace_id, null, null, null, null, null, null, span_id, event "
+    " union all select trace_id, null, null, null, null, null, null, null, span_id, event "
     "from core.waiting_events where user_id = $1 and trace_id {0}"
 )
 _SUMS: dict[Dialect, str] = {
     "duckdb": "select trace_id, count(*), coalesce(max(version), 0), min(started_at), "
     "min(case when workflow is not null then coalesce(workflow_key, 0) end), "
     "min(case when thread_id is not null then coalesce(thread_key, 0) end), "
-    "min(case when end_user is not null then coalesce(end_user_key, 0) end), null, null "
+    "min(case when end_user is not null then coalesce(end_user_key, 0) end), max(ended_at), null, null "
     "from core.trace_deltas where user_id = $1 and trace_id {0} group by trace_id "
-    "union all select null, max(delta_no), 0, (select max(day) + interval 1 day from core.archive_files), null, null, null, null, null "
+    "union all select null, max(delta_no), 0, (select max(day) + interval 1 day from core.archive_files), null, null, null, null, null, null "
     "from core.trace_deltas" + _WAITING,
     "postgres": "select trace_id, n_deltas, coalesce(version, 0), started_at, "
     "case when workflow is not null then coalesce(workflow_key, 0) end, "
     "case when thread_id is not null then coalesce(thread_key, 0) end, "
-    "case when end_user is not null then coalesce(end_user_key, 0) end, null, null "
+    "case when end_user is not null then coalesce(end_user_key, 0) end, ended_at, null, null "
     "from core.trace_rollups where user_id = $1 and trace_id {0}" + _WAITING,
 }
 """Returns one row per trace; on DuckDB one row without a trace, with the number of the last delta and the end of the archived days; and
@@ -221,8 +221,8 @@ class TraceImport:
         among = _AMONG[dialect]
         rows = self._db.query(user_id, _SUMS[dialect].format(among), [user_id, " ".join(trace_ids)]).rows
         seen, archived_to = next(((row[1] or 0, row[3]) for row in rows if row[0] is None), (0, None))
-        waiting = [(row[0], row[7], from_json(row[8])) for row in rows if row[8] is not None]
-        sums = {row[0]: row[1:7] for row in rows if row[0] is not None and row[8] is None}
+        waiting = [(row[0], row[8], from_json(row[9])) for row in rows if row[9] is not None]
+        sums = {row[0]: row[1:8] for row in rows if row[0] is not None and row[9] is None}
         if archived_to is not None:
             starts = {trace_id: one[2] for trace_id, one in sums.items() if one[2] is not None and one[2] < archived_to}
             bring_back(self._db, user_id, starts)
@@ -233,13 +233,14 @@ class TraceImport:
             if trace_id not in sums:
                 traces[trace_id] = ImportedTrace(trace_id)
                 continue
-            n_parts, version, started_at, workflow_key, thread_key, end_user_key = sums[trace_id]
+            n_parts, version, started_at, workflow_key, thread_key, end_user_key, ended_at = sums[trace_id]
             if cached is not None and cached.n_parts == n_parts:
                 traces[trace_id] = cached
                 continue
             trace = traces[trace_id] = ImportedTrace(trace_id)
             trace.is_known, trace.n_parts, trace.version, trace.started_at = True, n_parts, version, started_at
             trace.workflow_key, trace.thread_key, trace.end_user_key = workflow_key, thread_key, end_user_key
+            trace.has_end = ended_at is not None
             to_read.append(trace)
         if to_read:
             self._read(user_id, to_read)
@@ -335,7 +336,7 @@ class _Part:
             started_at = row[_STARTED] if started_at is None else min(started_at, row[_STARTED])
         if said is not None and said.started_at is not None and started_at is not None and not trace.is_known:
             started_at = min(started_at, said.started_at)
-        ended_at = max((row[_ENDED] or row[_STARTED] for row in (*ended, *changed.values())), default=None)
+        ended_at = self._end(trace, [*ended, *changed.values()])
         if started_at is None:
             return
         earlier = trace.started_at is None or started_at < trace.started_at
@@ -368,6 +369,18 @@ class _Part:
         self.deltas.append(tuple(map(values.get, DELTA_COLUMNS)))
         trace.started_at = started_at if earlier else trace.started_at
         trace.is_known, trace.n_parts = True, trace.n_parts + 1
+
+    @staticmethod
+    def _end(trace: ImportedTrace, finished: Sequence[Row]) -> datetime | None:
+        """Returns the end of these spans. A trace of spans without an end has none; in others, such a span ends at its start."""
+        is_timed = any(row[_ENDED] is not None for row in finished)
+        if not is_timed and not trace.has_end:
+            return None
+        ends = [row[_ENDED] or row[_STARTED] for row in finished]
+        if not trace.has_end:
+            trace.has_end = True
+            ends += [facts.ended_at for facts in trace.spans.values() if not facts.is_open]
+        return max(ends, default=None)
 
     @property
     def has_something(self) -> bool:

@@ -117,8 +117,8 @@ def steps_table(spans: SpanColumns, rows: Sequence[tuple[int, int]] | None = Non
 
 def _step(spans: SpanColumns, row: int, depth: int, start: float, length: float) -> str:
     begin, end = spans["started_us"][row], _value(spans, "ended_us", row)
-    pending = end is None
-    until = end if end is not None else start + length
+    pending = spans["status"][row] == "pending"
+    until = end if end is not None else start + length if pending else begin
     left = round((begin - start) / length * (BAR_WIDTH - 1))
     size = max(1, round((until - begin) / length * BAR_WIDTH))
     bar = "·" * left + ("▒" if pending else "█") * min(size, BAR_WIDTH - left)
@@ -127,7 +127,7 @@ def _step(spans: SpanColumns, row: int, depth: int, start: float, length: float)
     named = str(spans["name"][row])
     kind = "" if named.startswith(spans["kind"][row]) else f"{escape(spans['kind'][row])} "
     name = f"{'&nbsp;' * 3 * min(depth, 12)}{kind}{text(named, 80)}{mark}"
-    time = "running" if pending else duration_text((until - begin) / 1000)
+    time = "running" if pending else "" if end is None else duration_text((until - begin) / 1000)
     cells = f"<td align='left'>{name}</td><td align='left'><code>{bar.ljust(BAR_WIDTH, '·')}</code></td>"
     return f"<tr>{cells}<td align='right'>{time}</td><td align='right'>{int(sum(tokens)) if tokens else ''}</td></tr>"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 import zlib
@@ -22,7 +23,7 @@ from timestep_lab.runtime.interchange.conventions import (
     span_event,
     span_link,
     span_row,
-)
+)  # fmt: skip
 from timestep_lab.runtime.interchange.export import Decoded, Summary, store_together
 from timestep_lab.runtime.interchange.messages import messages_in, read_json
 from timestep_lab.store.base import Database, Received
@@ -242,13 +243,9 @@ def store_received(db: Database, requests: Iterable[Received]) -> None:
 
 
 def _read(
-    body: bytes,
-    content_type: str,
-    content_encoding: str | None,
-    user_id: str,
-    from_json: Callable[[Any, str], Decoded],
+    body: bytes, content_type: str, content_encoding: str | None, user_id: str, from_json: Callable[[Any, str], Decoded],
     read_protobuf: Callable[[bytes, str], Decoded],
-) -> Decoded:
+) -> Decoded:  # fmt: skip
     plain = decompressed(body, content_encoding)
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
@@ -267,20 +264,32 @@ def decompressed(body: bytes, content_encoding: str | None) -> bytes:
         if len(body) > MAX_BODY:
             raise too_large()
         return body
-    if encoding not in ("gzip", "deflate"):
+    if encoding not in ("gzip", "x-gzip", "deflate"):
         raise DataError(f"Unsupported Content-Encoding {encoding!r}.", "Use gzip, deflate, or none.")
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # Detects the headers of both.
     try:
-        plain = unpacker.decompress(body, MAX_BODY)
+        return _unpacked(body, encoding)
     except zlib.error as error:
-        raise DataError(
-            f"The body is not valid {encoding}: {error}", "Make the body match its Content-Encoding."
-        ) from None
-    if unpacker.unconsumed_tail:
-        raise too_large()
-    if not unpacker.eof:
-        raise DataError(f"The {encoding} body is truncated.", "Send it again.")
-    return plain
+        raise DataError(f"The body is not valid {encoding}: {error}", "Set the right Content-Encoding.") from None
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    """Decompresses all members: gzip may have several, one after the other. Some clients send deflate without a header."""
+    has_header = body[:2] == b"\x1f\x8b" or (body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0)
+    wbits = (
+        zlib.MAX_WBITS | 32 if has_header or encoding != "deflate" else -zlib.MAX_WBITS
+    )  # 32 detects the headers of both.
+    pieces: list[bytes] = []
+    room = MAX_BODY
+    while body or not pieces:
+        unpacker = zlib.decompressobj(wbits=wbits)
+        pieces.append(unpacker.decompress(body, room))
+        room -= len(pieces[-1])
+        if unpacker.unconsumed_tail or room <= 0:
+            raise too_large()
+        if not unpacker.eof:
+            raise DataError(f"The {encoding} body is truncated.", "Send it again.")
+        body = unpacker.unused_data.lstrip(b"\0")  # Zeros may fill up the last block.
+    return b"".join(pieces)
 
 
 def too_large() -> TooLargeError:
@@ -318,24 +327,19 @@ def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
     return decoded.finish()
 
 
-def _span(
-    span: Any,
-    decoded: Decoded,
-    scope: str,
-    resource: Mapping[str, Any],
-    read: ReadAttributes,
-) -> Row:
+def _span(span: Any, decoded: Decoded, scope: str, resource: Mapping[str, Any], read: ReadAttributes) -> Row:
     trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
     if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE or span_id == _NO_SPAN:
         raise ValueError(_NO_IDS)
     attributes, fragments = read(span.attributes)
-    started_at, ended_at, is_timed = _times(span.start_time_unix_nano, span.end_time_unix_nano, span.events)
+    started_at, ended_at, is_timed = _times(
+        span.start_time_unix_nano, span.end_time_unix_nano, (event.time_unix_nano for event in span.events)
+    )
     hex_id = trace_id.hex()
     parent_id = parent.hex() if parent and parent != _NO_SPAN else None
     meaning = meaning_of(tuple(attributes), scope)
     _learn(decoded, hex_id, span_id.hex(), parent_id, started_at, about_trace(attributes, meaning), resource)
-    failure = None
-    status = span.status
+    status, failure = span.status, None
     events = [span_event(text(event.name), event.time_unix_nano, read(event.attributes)[0]) for event in span.events]
     if status.code == 2:
         failure = text(status.message) or exception_text(events)
@@ -351,12 +355,12 @@ def _span(
     return row if is_timed else _untimed(row)
 
 
-def _times(start: int, end: int, events: Iterable[Any]) -> tuple[datetime, datetime | None, bool]:
+def _times(start: int, end: int, events: Iterable[int]) -> tuple[datetime, datetime | None, bool]:
     """Returns start and end, and whether they give a duration: a span without a start is placed at its end, or at its first event."""
     if start:
         started_at = _EPOCH + timedelta(microseconds=start // 1000)
         return started_at, max(started_at, _EPOCH + timedelta(microseconds=end // 1000)) if end else None, True
-    known = end or min((event.time_unix_nano for event in events if event.time_unix_nano), default=0)
+    known = end or min((time for time in events if time), default=0)
     at = _EPOCH + timedelta(microseconds=known // 1000) if known else to_naive_utc(utc_now())
     return at, at if end else None, not end
 
@@ -367,14 +371,9 @@ def _untimed(row: Row) -> Row:
 
 
 def _learn(
-    decoded: Decoded,
-    trace_id: str,
-    span_id: str,
-    parent_id: str | None,
-    started_at: datetime,
-    about: dict[str, Any],
+    decoded: Decoded, trace_id: str, span_id: str, parent_id: str | None, started_at: datetime, about: dict[str, Any],
     resource: Mapping[str, object],
-) -> None:
+) -> None:  # fmt: skip
     if resource:
         about["metadata"] = {"resource": resource}
     decoded.learn(trace_id, said_key(parent_id is None, started_at, span_id) if about else 0, about)
@@ -389,8 +388,8 @@ def read_otlp_json(request: object, user_id: str) -> Decoded:
         return Decoded(user_id)  # Protobuf's JSON form of an empty message.
     if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceSpans"), list):
         raise DataError(
-            "The JSON is not an OTLP trace request: it has no list `resourceSpans`.",
-            "Send an ExportTraceServiceRequest.",
+            f"The JSON is not an OTLP trace request: it has no list `resourceSpans`.{_what_it_is(request)}",
+            "Send an ExportTraceServiceRequest, for example with an OTLP exporter of OpenTelemetry.",
         )
     decoded = Decoded(user_id)
     for of_resource in objects_of(field_of(request, "resourceSpans")):
@@ -407,35 +406,41 @@ def read_otlp_json(request: object, user_id: str) -> Decoded:
     return decoded.finish()
 
 
-def _json_span(
-    span: Mapping[str, object], decoded: Decoded, scope: str, resource: Mapping[str, object]
-) -> tuple[Any, ...]:
+_KNOWN = {
+    "resourceMetrics": "metrics",
+    "resourceLogs": "logs, which /v1/logs accepts",
+    "traceId": "Zipkin spans",
+    "data": "a Jaeger export",
+}
+
+
+def _what_it_is(request: object) -> str:
+    """Names another known format that was sent by mistake."""
+    first = request[0] if isinstance(request, list) and request else request
+    if not isinstance(first, Mapping):
+        return ""
+    what = next((_KNOWN[name] for name in first if name in _KNOWN), None)
+    return f" It looks like {what}." if what else ""
+
+
+def _json_span(span: Mapping[str, object], decoded: Decoded, scope: str, resource: Mapping[str, object]) -> Row:
     trace_id, span_id = id_of(field_of(span, "traceId"), 16), id_of(field_of(span, "spanId"), 8)
     parent = field_of(span, "parentSpanId")
     parent_id = id_of(parent, 8) if parent and set(str(parent)) != {"0"} else None
     attributes = json_attributes(field_of(span, "attributes"))
-    start, end = (_integer(field_of(span, name) or 0) for name in ("startTimeUnixNano", "endTimeUnixNano"))
-    started_at, ended_at, is_timed = _times(start, end, ())
+    start, end = (max(_integer(field_of(span, name) or 0), 0) for name in ("startTimeUnixNano", "endTimeUnixNano"))
     about = about_trace(attributes, meaning_of(tuple(attributes), scope))
-    _learn(decoded, trace_id, span_id, parent_id, started_at, about, resource)
-    status = object_of(field_of(span, "status"))
-    error = None
+    status, error = object_of(field_of(span, "status")), None
     events = [
-        span_event(
-            str(event.get("name") or ""),
-            _integer(field_of(event, "timeUnixNano") or 0),
-            json_attributes(event.get("attributes")),
-        )
+        span_event(str(event.get("name") or ""), _integer(field_of(event, "timeUnixNano") or 0), json_attributes(event.get("attributes")))
         for event in objects_of(field_of(span, "events"))
-    ]
+    ]  # fmt: skip
     links = [
-        span_link(
-            str(field_of(link, "traceId") or ""),
-            str(field_of(link, "spanId") or ""),
-            json_attributes(link.get("attributes")),
-        )
+        span_link(str(field_of(link, "traceId") or ""), str(field_of(link, "spanId") or ""), json_attributes(link.get("attributes")))
         for link in objects_of(field_of(span, "links"))
-    ]
+    ]  # fmt: skip
+    started_at, ended_at, is_timed = _times(start, end, [int(event["time_unix_nano"]) for event in events])
+    _learn(decoded, trace_id, span_id, parent_id, started_at, about, resource)
     if events or links:
         decoded.evaluated(trace_id, span_id, events)
         keep_events(attributes, events, links, str(span.get("name") or ""), scope, parent_id)
@@ -449,7 +454,7 @@ def _json_span(
 
 
 def json_attributes(pairs: object) -> dict[str, Any]:
-    return {str(pair.get("key")): json_value(pair.get("value")) for pair in objects_of(pairs)}
+    return {str(pair.get("key") or ""): json_value(pair.get("value")) for pair in objects_of(pairs)}
 
 
 def json_value(value: object) -> Any:
@@ -467,6 +472,8 @@ def json_value(value: object) -> Any:
             return [json_value(inner) for inner in object_of(given).get("values") or []]
         case "kvlistvalue":
             return json_attributes(object_of(given).get("values"))
+        case "bytesvalue":
+            return _bytes_of(str(given)).hex() or given
     return given
 
 
@@ -483,14 +490,20 @@ def id_of(value: object, n_bytes: int) -> str:
     if len(text) == 2 * n_bytes:
         data = bytes.fromhex(text)
     else:
-        import base64
-
-        data = base64.b64decode(text, validate=True)
+        data = _bytes_of(text)
         if len(data) != n_bytes:
             raise ValueError(f"{text!r} is not an id of {n_bytes} bytes")
     if not any(data):
         raise ValueError(_NO_IDS)
     return data.hex()
+
+
+def _bytes_of(text: str) -> bytes:
+    """Decodes base64; returns nothing if it is not."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
 
 
 def field_of(found: Mapping[str, object], name: str) -> Any:
@@ -532,15 +545,8 @@ def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
                     decoded.reject(f"A log record could not be read: {error}")
                     continue
                 time = record.time_unix_nano or record.observed_time_unix_nano
-                _take_record(
-                    decoded,
-                    record.trace_id.hex(),
-                    record.span_id.hex(),
-                    text(record.event_name),
-                    time,
-                    attributes,
-                    body,
-                )
+                ids = record.trace_id.hex(), record.span_id.hex()
+                _take_record(decoded, *ids, text(record.event_name), time, attributes, body)
     return decoded
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from timestep_lab.model.errors import StoreUnavailableError
+from timestep_lab.model.errors import NotFoundError, StoreUnavailableError
 from timestep_lab.server.api.operations import ERRORS
 from timestep_lab.server.fair_reads import FairReads
 from timestep_lab.server.labs import CurrentLab, UserLab
@@ -50,6 +50,18 @@ async def receive_otlp_logs(request: Request, lab: CurrentLab) -> Response:
     are reported in `partial_success`. Responds after the events are durable."""
     kind, summary = await _taken(request, lab, "read_otlp_logs")
     return _answer(kind, summary.rejected, summary.problem, "rejectedLogRecords")
+
+
+@router.post("/v1/metrics", include_in_schema=False)
+@router.post("/api/v2/spans", include_in_schema=False)
+@router.post("/api/traces", include_in_schema=False)
+async def refuse_other_protocols(request: Request) -> Response:
+    """Explain to exporters of metrics, and of Zipkin and Jaeger, what is accepted."""
+    if request.url.path == "/v1/metrics":
+        raise NotFoundError("Metrics are not kept.", "Turn them off: OTEL_METRICS_EXPORTER=none.")
+    raise NotFoundError(
+        "Spans of Zipkin and Jaeger are not accepted.", "Send OTLP over HTTP to /v1/traces: OTEL_TRACES_EXPORTER=otlp."
+    )
 
 
 async def _taken(request: Request, lab: UserLab, reader: str) -> tuple[str, Summary]:

@@ -11,7 +11,19 @@ function milliseconds(micros) {
   return times;
 }
 
-/** A DataView to `{n, t0, kinds, statuses, start, end, parent, kind, status, …, word(column, row), id(row)}`. */
+/** The rows of finished spans whose end is unknown; each is placed at its start. */
+function withoutDuration(spans) {
+  const rows = new Set();
+  const pending = spans.statuses.indexOf("pending");
+  for (let i = 0; i < spans.n; i += 1) {
+    if (spans.end[i] === spans.end[i] || spans.status[i] === pending) continue;
+    rows.add(i);
+    spans.end[i] = spans.start[i];
+  }
+  return rows;
+}
+
+/** A DataView to `{n, t0, kinds, statuses, start, end, untimed, parent, kind, status, …, word(column, row), id(row)}`. */
 export function decodeSpans(view) {
   const headerLength = view.getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(view.buffer, view.byteOffset + 4, headerLength)));
@@ -25,6 +37,7 @@ export function decodeSpans(view) {
   }
   for (const name of ["start", "end"]) if (spans[name] instanceof Uint32Array) spans[name] = milliseconds(spans[name]);
   for (const name of NUMBERS) spans[name] ??= new Float32Array(header.n).fill(NaN);
+  spans.untimed = withoutDuration(spans);
   const { words } = header;
   const ids = spans.id;
   const hex = (n) => n.toString(16).padStart(8, "0");

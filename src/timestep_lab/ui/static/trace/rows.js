@@ -54,7 +54,7 @@ export function rowTitle(spans, i) {
 export function numbersTitle(spans, tree, i, now) {
   if (tree.first[i] < 0 && i !== tree.sole) return "";
   const known = (value) => value === value;
-  const said = [`${duration(endOf(spans, i, now) - spans.start[i])} long`];
+  const said = [spans.untimed.has(i) ? "of unknown duration" : `${duration(endOf(spans, i, now) - spans.start[i])} long`];
   if (known(spans.input_tokens[i]) || known(spans.output_tokens[i])) said.push(`${short((spans.input_tokens[i] || 0) + (spans.output_tokens[i] || 0))} tokens`);
   if (known(spans.cost_usd[i])) said.push(cost(spans.cost_usd[i]));
   return `${i === tree.sole ? "The whole trace, from its start" : "With all inside it"}. Itself: ${said.join(", ")}`;
@@ -105,7 +105,8 @@ function fillRest(row, i, { view, kind, status, isParent }) {
   text(row, "more", inside ? `+${inside.toLocaleString("en")}` : "");
   const end = tree.sums.to[i];
   const took = (end === end ? end : Math.max(view.now, spans.start[i])) - tree.sums.from[i];
-  text(row, "time", status === "pending" ? `${duration(took)} …` : duration(took));
+  const unknown = took === 0 && spans.untimed.has(i);
+  text(row, "time", status === "pending" ? `${duration(took)} …` : unknown ? "" : duration(took));
   const { tokens, cost: price } = tree.sums;
   text(row, "tokens", tokens[i] === tokens[i] ? short(tokens[i]) : "");
   text(row, "price", price[i] > 0 ? cost(price[i]) : "");
