@@ -33,6 +33,13 @@ match os.environ["INSTRUMENTATION"]:
         logfire.configure(send_to_logfire=False, console=False)
         logfire.instrument_openai()
         flush = logfire.force_flush
+    case "langwatch":
+        import langwatch
+
+        langwatch.setup(api_key="none", endpoint_url=os.environ["MODEL_SERVER"])
+        from opentelemetry import trace
+
+        flush = trace.get_tracer_provider().force_flush
     case "braintrust":
         tracing = provider()
         import braintrust
@@ -71,6 +78,15 @@ if os.environ["INSTRUMENTATION"] == "traceloop":
     get_weather = tool(name="get_weather")(get_weather)
     weather_agent = workflow(name="weather_agent")(weather_agent)
     weather_agent(QUESTION)
+elif os.environ["INSTRUMENTATION"] == "langwatch":
+    get_weather = langwatch.span(name="get_weather", type="tool")(get_weather)
+
+    @langwatch.trace(name="weather_agent", metadata={"thread_id": "sess-1", "user_id": "ann"})
+    def watched(question):
+        langwatch.get_current_trace().autotrack_openai_calls(client)
+        return weather_agent(question)
+
+    watched(QUESTION)
 elif os.environ["INSTRUMENTATION"] == "openlit":
     weather_agent = openlit.trace(weather_agent)
     weather_agent(QUESTION)

@@ -6,17 +6,16 @@ span set the same field, the first line with a value wins. Conventions are named
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 from timestep_lab.model.spans import GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.attribute_readers import (
     Convention,
     Line,
-    Reader,
+    Source,
     above_zero,
     always,
+    elapsed,
     first_of,
     handed_over,
     json_value,
@@ -277,6 +276,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("reasoning_tokens", "ai.usage.reasoningTokens", VERCEL),
     Line("reasoning_tokens", "ai.usage.outputTokenDetails.reasoningTokens", VERCEL),
     Line("reasoning_tokens", "genkit:output", GENKIT, of_model("usage", "thoughtsTokens")),
+    Line("reasoning_tokens", "langwatch.metrics", LANGWATCH, part("reasoning_tokens")),
     *usage_in("mlflow.chat.tokenUsage", MLFLOW),
     *usage_in("mlflow.spanOutputs", MLFLOW, part("usage")),
     *usage_in("langfuse.observation.usage_details", LANGFUSE),
@@ -324,6 +324,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("first_token", "braintrust.metrics", BRAINTRUST, then(part("time_to_first_token"), seconds)),
     Line("first_token", "metrics.ttfb", PIPECAT, seconds, "pipecat"),
     Line("first_token", "lk.response.ttft", LIVEKIT, seconds),
+    Line("first_token", "langwatch.timestamps", LANGWATCH, elapsed("started_at", "first_token_at")),
     Line("first_token_at", "langfuse.observation.completion_start_time", LANGFUSE, json_value),
     # The agent.
     Line("agent", GenAI.AGENT_NAME, OTEL),
@@ -404,6 +405,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("input", "ai.toolCall.input", VERCEL),
     Line("input", "gcp.vertex.agent.tool_call_args", ADK),
     Line("input", "traceloop.entity.input", OPENLLMETRY, part("arguments"), _MCP_SCOPE),
+    Line("input", OpenInference.INPUT, BEEAI, part("input"), "openinference.instrumentation.beeai"),
     Line("input", OpenInference.INPUT, OI),
     Line("input", "input", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("input", "langfuse.observation.input", LANGFUSE),
@@ -473,6 +475,9 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("output", "retrieval.document", LOONGSUITE),
     Line("output", "gen_ai.transcription.text", OTEL),
     Line("output", "response", LOGFIRE, scope="logfire.mcp"),
+    # A failure that the status of the span does not tell.
+    Line("failed", "langfuse.observation.level", LANGFUSE, words({"ERROR": "error"})),
+    Line("failure", "langfuse.observation.status_message", LANGFUSE),
     # Fields of the trace as a whole.
     Line("thread", GenAI.CONVERSATION_ID, OTEL),
     Line("thread", OpenInference.SESSION, OI),
@@ -510,6 +515,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("end_user", "langwatch.user.id", LANGWATCH),
     Line("end_user", "langwatch.user_id", LANGWATCH),
     Line("end_user", "mastra.metadata.userId", MASTRA),
+    Line("thread", "metadata", LANGWATCH, part("thread_id"), "langwatch"),
+    Line("end_user", "metadata", LANGWATCH, part("user_id"), "langwatch"),
     Line("workflow", "langfuse.trace.name", LANGFUSE),
     Line("workflow", "traceloop.workflow.name", OPENLLMETRY),
 )  # fmt: skip
@@ -528,8 +535,6 @@ _USAGE = frozenset(
 )
 _MESSAGES = frozenset({"asked", "answered", "answer_text", "answer_calls", "answer_reasoning"})
 
-Source = tuple[str, Reader | None]
-
 
 class Meaning:
     """Maps each field to its attributes, computed once per set of attribute names: spans of one sender have the same few sets."""
@@ -546,6 +551,8 @@ class Meaning:
     cost: tuple[Source, ...]
     cost_part: tuple[Source, ...]
     end_user: tuple[Source, ...]
+    failed: tuple[Source, ...]
+    failure: tuple[Source, ...]
     first_token: tuple[Source, ...]
     first_token_at: tuple[Source, ...]
     from_agent: tuple[Source, ...]
@@ -587,14 +594,3 @@ class Meaning:
 @lru_cache(maxsize=2048)
 def meaning_of(names: tuple[str, ...], scope: str = "") -> Meaning:
     return Meaning(names, scope)
-
-
-def told(attributes: Mapping[str, object], sources: tuple[Source, ...]) -> Any:
-    """Returns the value of the first of these attributes that has one, else None."""
-    for name, read in sources:
-        value = attributes.get(name)
-        if value is not None and read is not None:
-            value = read(value)
-        if value is not None and value != "":
-            return value
-    return None

@@ -29,6 +29,21 @@ class Line(NamedTuple):
     """Applies only to instrumentation scopes whose names start with this: for names too common to have the same meaning everywhere."""
 
 
+Source = tuple[str, Reader | None]
+"""An attribute that sets a field, and how it is read."""
+
+
+def told(attributes: Mapping[str, object], sources: tuple[Source, ...]) -> Any:
+    """Returns the value of the first of these attributes that has one, else None."""
+    for name, read in sources:
+        value = attributes.get(name)
+        if value is not None and read is not None:
+            value = read(value)
+        if value is not None and value != "":
+            return value
+    return None
+
+
 _REMEMBERED = 64 * 1024
 """Longest JSON text that is remembered after parsing: several lines of the map read parts of the same attribute."""
 
@@ -59,6 +74,16 @@ def part(*path: str | int) -> Reader:
             else:
                 value = value.get(step) if isinstance(value, Mapping) else None
         return value
+
+    return read
+
+
+def elapsed(since: str, until: str) -> Reader:
+    """Reads the time between two fields of an object with times in milliseconds."""
+
+    def read(value: object) -> Any:
+        times = [part(name)(value) for name in (since, until)]
+        return times[1] - times[0] if all(isinstance(time, int | float) for time in times) else None
 
     return read
 

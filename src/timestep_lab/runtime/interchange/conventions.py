@@ -19,11 +19,9 @@ from timestep_lab.runtime.interchange.attribute_map import (
     EMBEDDED,
     FLATTENED,
     Meaning,
-    Source,
     meaning_of,
-    told,
 )
-from timestep_lab.runtime.interchange.attribute_readers import part
+from timestep_lab.runtime.interchange.attribute_readers import Source, part, told
 from timestep_lab.runtime.interchange.messages import (
     answer_of,
     arguments_of,
@@ -90,6 +88,8 @@ def span_row(
     agent = told(attributes, meaning.agent) if meaning.agent else None
     model = told(attributes, meaning.model) if meaning.model else None
     provider = told(attributes, meaning.provider) if meaning.provider else None
+    if error is None and meaning.failed and told(attributes, meaning.failed):
+        error = str(told(attributes, meaning.failure) or "")
     if meaning.name:
         name = str(told(attributes, meaning.name) or name)
     in_tokens = out_tokens = cached = reasoning = cost = ttft = stop = None
@@ -221,7 +221,7 @@ def _usage(
         )
     )  # fmt: skip
     if cached or written:
-        in_tokens = inclusive_input(in_tokens or 0, cached or 0, written or 0, out_tokens or 0, total)
+        in_tokens = inclusive_input(in_tokens or 0, cached or 0, written or 0, out_tokens or 0, total, reasoning or 0)
     if reasoning:
         out_tokens = inclusive_output(in_tokens or 0, out_tokens or 0, reasoning, total)
     cost = _stated_cost(attributes, meaning)
@@ -234,14 +234,16 @@ def _usage(
     return in_tokens, out_tokens, cached, reasoning, cost
 
 
-def inclusive_input(in_tokens: int, cached: int, written: int, out_tokens: int, total: int | None) -> int:
+def inclusive_input(
+    in_tokens: int, cached: int, written: int, out_tokens: int, total: int | None, reasoning: int = 0
+) -> int:
     """Returns all input tokens, including those read from and written to the provider's cache.
 
     Most conventions include them. Anthropic's own counts do not, and senders pass them on under the same names. The two are distinguished
-    by arithmetic: a part cannot exceed the whole, and a stated total is the sum of separately counted parts.
+    by arithmetic: a part cannot exceed the whole, and a stated total is the sum of separately counted parts. Reasoning may be one, too.
     """
     of_cache = cached + written
-    if of_cache > in_tokens or (of_cache and total == in_tokens + of_cache + out_tokens):
+    if of_cache > in_tokens or (of_cache and (total or 0) - in_tokens - of_cache - out_tokens in (0, reasoning)):
         return in_tokens + of_cache
     return in_tokens
 
