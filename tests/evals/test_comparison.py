@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -566,3 +567,29 @@ async def test_the_garbage_collector_runs_seldom_while_a_comparison_does_and_as_
     assert len(during) == 4
     assert all(threshold[0] > 10 * usual[0] for threshold in during)
     assert gc.get_threshold() == usual
+
+
+async def test_the_examples_in_openais_evals_are_sent_as_turns_and_notes_beside_messages_are_not_sent(
+    tmp_path: Path,
+) -> None:
+    said = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "system", "name": "example_user", "content": "1+1?"},
+        {"role": "system", "name": "example_assistant", "content": "2"},
+        {"role": "user", "content": "2+2?", "id": "m3", "name": None, "weight": 1},
+    ]
+    with model_server(lambda said, _: "4") as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            grid = await (
+                await new_comparison(bench, [{"input": said, "ideal": "4"}], models=[MODEL], scorers="exact")
+            ).run()
+            assert grid.df()[["error", "exact"]].to_dict("records") == [{"error": None, "exact": 1.0}]
+            bench.writer.flush()
+            [(asked,)] = bench.store.sql("select input from generations").rows
+            assert [(m["role"], m["content"]) for m in (json.loads(asked) if isinstance(asked, str) else asked)] == [
+                ("system", "Be brief."), ("user", "1+1?"), ("assistant", "2"), ("user", "2+2?"),
+            ]  # fmt: skip
+            named = [{"input": [{"role": "user", "name": "Ada", "content": "Hi"}]}]
+            with pytest.raises(DataError, match="name 'Ada', which is not supported"):
+                await new_comparison(bench, named, models=[MODEL])
+        assert len(server.asked) == 1

@@ -7,12 +7,16 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import agents as sdk
 import pytest
+from agents.testing import ScriptedModel, assistant_message
+from openai.types.chat import ChatCompletion
+from pydantic import BaseModel
 
 from tests.evals.benches import opened
 from timestep_lab import Lab
@@ -69,6 +73,40 @@ async def test_functions_of_every_kind_are_compared_beside_a_model(tmp_path: Pat
     )  # fmt: skip
     [tool] = [s for s in spans if s["trace_id"] == cell.trace_id and s["kind"] == "tool"]
     assert (tool["name"], json.loads(tool["input"]), tool["output"]) == ("search", {"q": "Say word0."}, "found")
+
+
+async def test_a_function_may_return_what_a_library_gave_it(tmp_path: Path) -> None:
+    class Cited(BaseModel):
+        answer: str
+        input_tokens: int
+
+    @dataclass
+    class Found:
+        text: str
+
+    async def run_of_the_sdk(question: str) -> object:
+        model = ScriptedModel([[assistant_message(f"run: {question}")]])
+        return await sdk.Runner.run(sdk.Agent(name="A", model=model), question)
+
+    def completion(question: str) -> object:
+        message = {"role": "assistant", "content": f"completion: {question}"}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+        return ChatCompletion(id="c", created=1, model="m", object="chat.completion", choices=[choice], usage=usage)  # type: ignore[list-item,arg-type]
+
+    def pydantic_model(question: str) -> object:
+        return Cited(answer=f"model: {question}", input_tokens=4)
+
+    def of_dataclass(question: str) -> object:
+        return Found(f"dataclass: {question}")
+
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        functions = [run_of_the_sdk, completion, pydantic_model, of_dataclass]
+        grid = await (await new_comparison(bench, ["hi"], agents=functions)).run()
+        assert [(cell.output, cell.input_tokens) for cell in grid.cells][1:] == [
+            ("completion: hi", 5), ("model: hi", 4), ("dataclass: hi", None),
+        ]  # fmt: skip
+        assert grid.cells[0].output == "run: hi"
 
 
 async def test_half_a_character_in_an_answer_or_a_note_ends_no_comparison(tmp_path: Path) -> None:

@@ -200,8 +200,9 @@ def _is_message(value: object) -> bool:
 
 
 def _message(message: Mapping[str, object]) -> dict[str, Any]:
-    role, content = message["role"], message["content"]
+    content = message["content"]
     strange = sorted(set(message) - {"role", "content", "name"})
+    role = _role(message, "A message of a prompt")
     if role not in _ROLES or strange:
         raise DataError(
             f"A message of a prompt has {f'the role {role!r}' if role not in _ROLES else ', '.join(strange)}, which is not supported here.",
@@ -222,7 +223,27 @@ def _case_message(message: Any, case: Case) -> dict[str, Any]:
             f"A message of case {case.id} has {what}, which is not supported here.",
             f"A message has a role (one of {', '.join(_ROLES)}) and content.",
         )
-    return {**message, "content": [_part(part, role) for part in content]} if isinstance(content, list) else {**message}
+    role = _role(message, f"A message of case {case.id}")
+    return {"role": role, "content": [_part(part, role) for part in content] if isinstance(content, list) else content}
+
+
+_EXAMPLES = {"example_user": "user", "example_assistant": "assistant"}
+"""Names by which OpenAI marks the turns of an example, which are messages of the system."""
+_SAID_TOO = ("name", "tool_call_id", "function_call", "reasoning_content")
+
+
+def _role(message: Mapping[str, Any], what: str) -> str:
+    """The role of a message. An example's turns are sent as turns, which every provider supports. Raises `DataError` for
+    anything else that a model would see besides the content; other fields are notes of the data set, which are not sent.
+    """
+    if message.get("name") in _EXAMPLES:
+        return _EXAMPLES[message["name"]]
+    if field := next((name for name in _SAID_TOO if message.get(name)), None):
+        raise DataError(
+            f"{what} has {field} {message[field]!r}, which is not supported here.",
+            "Write it into the content, or remove it.",
+        )
+    return str(message["role"])
 
 
 def _part(part: Any, role: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Candidates that are neither a model nor an agent: a Python function, or an HTTP service.
 
 Both receive what a model would receive: a text, or a list of messages. They return the answer: a text, or an object
-with `output` and optionally `steps`, `input_tokens`, `output_tokens`, `cost_usd`. A function may also be an async
-generator of text pieces. Agents SDK calls inside a function become part of its trace; a service is sent a `traceparent`
+with `output` and optionally `steps`, `input_tokens`, `output_tokens`, `cost_usd`. A function may also return a run of
+the Agents SDK, a reply of OpenAI's client, a pydantic model or a dataclass, or be an async generator of text pieces. Agents SDK calls inside a function become part of its trace; a service is sent a `traceparent`
 header so that its spans can join the trace.
 """
 
@@ -12,10 +12,12 @@ import asyncio
 import inspect
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import agents as sdk
+from agents.result import RunResultBase
+from pydantic import BaseModel
 
 from timestep_lab.evals.datasets.case import digest
 from timestep_lab.model.errors import (
@@ -27,6 +29,7 @@ from timestep_lab.model.errors import (
     UsageError,
 )
 from timestep_lab.model.records import Json
+from timestep_lab.runtime.stream_items import output_text
 
 if TYPE_CHECKING:
     import httpx
@@ -167,6 +170,7 @@ def told(value: object, name: str) -> Told:
     """Parse the result of a pipeline. Raises `RunError` if it is not an answer."""
     if isinstance(value, Told):
         return value
+    value = _unwrapped(value)
     if isinstance(value, str):
         return Told(value)
     if not isinstance(value, Mapping):
@@ -189,6 +193,18 @@ def told(value: object, name: str) -> Told:
         output if isinstance(output, str) else _as_json(output, name), tuple(_step(step, name) for step in steps),
         _number(value, "input_tokens", int, name), _number(value, "output_tokens", int, name), _number(value, "cost_usd", float, name),
     )  # fmt: skip
+
+
+def _unwrapped(value: object) -> object:
+    """The answer in an object of a library: a run of the Agents SDK, a reply of OpenAI's client, a pydantic model or a
+    dataclass. Anything else is returned unchanged."""
+    if isinstance(value, RunResultBase):
+        return None if value.final_output is None else output_text(value.final_output)
+    if isinstance(text := getattr(value, "output_text", None), str):
+        return text
+    if isinstance(value, BaseModel):
+        return _completion(value.model_dump(mode="json"))
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def trace_steps(steps: tuple[Mapping[str, Json], ...]) -> None:

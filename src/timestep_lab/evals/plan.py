@@ -243,7 +243,10 @@ def refuse_alike(names: Sequence[str]) -> None:
     """Raises `UsageError` for two candidates with the same name."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"Two candidates are the same: {twice}.", "Remove one of them; for repeats use epochs=…")
+        raise UsageError(
+            f"Two candidates are the same: {twice}.",
+            "Remove one of them, or give it another name; for repeats use epochs=…",
+        )
 
 
 async def prepare(
