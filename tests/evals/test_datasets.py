@@ -341,6 +341,20 @@ def test_dates_and_short_numbers_of_a_dataframe_are_read_as_they_are_shown() -> 
     assert [case.expected for case in load_dataset(with_hours)] == ["2026-01-02T00:00:00", "2026-01-02T03:04:00"]
 
 
+def test_a_short_number_in_a_parquet_file_is_the_one_that_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    columns = '\'a\' as question, 3.8::float as expected, 0.1::double as "a ""b"'
+    duckdb.sql(f"copy (select {columns}) to '{path}'")
+    [case] = load_dataset(path)
+    assert (case.expected, case.vars['a "b']) == (3.8, 0.1)
+
+
+def test_a_number_too_long_to_read_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "long.jsonl", '{"input": "a", "expected": 1' + "0" * 5000 + "}")
+    with pytest.raises(DataError, match=r"long.jsonl line 1 holds a number of more than 4,300 digits"):
+        load_dataset(path)
+
+
 def test_what_was_made_the_index_of_a_dataframe_is_still_a_column() -> None:
     frame = pd.DataFrame({"id": ["q1", "q2"], "topic": ["x", "y"], "input": ["a", "b"], "n": [1, 2]})
     assert [case.id for case in load_dataset(frame.set_index("id"))] == ["q1", "q2"]

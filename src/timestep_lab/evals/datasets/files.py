@@ -377,9 +377,15 @@ def read_parquet(path: Path) -> Rows:
             _refuse_pointer(file.read(64), path.name)
     try:
         with duckdb.connect() as db:
-            cursor = db.execute("select * from read_parquet($1)", [str(path)])
-            names = [column[0] for column in cursor.description or []]
-            rows = cursor.fetchall()
+            columns = db.execute("describe select * from read_parquet($1)", [str(path)]).fetchall()
+            names = [name for name, *_ in columns]
+            # A 32-bit 3.8 is 3.8, not the 3.799999952316284 nearest to it.
+            quoted = ['"' + name.replace('"', '""') + '"' for name in names]
+            wanted = ", ".join(
+                f"cast(cast({name} as varchar) as double)" if kind == "FLOAT" else name
+                for name, (_, kind, *_) in zip(quoted, columns, strict=True)
+            )
+            rows = db.execute(f"select {wanted} from read_parquet($1)", [str(path)]).fetchall()
     except duckdb.Error as error:
         raise DataError(
             f"{path.name} cannot be read as Parquet: {str(error).splitlines()[0]}", "Check the file."
@@ -465,3 +471,5 @@ def parsed_json(text: str, where: str) -> Any:
         raise DataError(
             f"{where} is not valid JSON: {error.msg} at column {error.colno}.", "Fix or remove it."
         ) from error
+    except ValueError:  # Python's limit against numbers that take minutes to read.
+        raise DataError(f"{where} holds a number of more than 4,300 digits.", "Write it as a text.") from None
