@@ -153,7 +153,9 @@ class Arguments:
     """
 
     def __init__(self) -> None:
-        self._joined = self._passed_on = ""
+        self._joined = ""
+        self._told = 0
+        """How many characters have been passed on."""
         self._last: str | None = ""
         """The last piece, as long as each began with the one before."""
 
@@ -164,7 +166,11 @@ class Arguments:
         grew = bool(self._last) and piece.startswith(str(self._last))
         self._last = piece if grew or not self._joined else None
         self._joined += piece
-        return "" if grew or self._joined.lstrip().startswith('"') else self._untold(self._joined)
+        if grew or self._joined.lstrip().startswith('"'):
+            return ""
+        more = piece if self._told == len(self._joined) - len(piece) else self._joined[self._told :]
+        self._told = len(self._joined)
+        return more
 
     def sent(self) -> str:
         """Returns the arguments so far, as they were sent."""
@@ -179,11 +185,8 @@ class Arguments:
 
     def rest(self) -> str:
         """Returns what is left to pass on when the call is complete."""
-        return self._untold(decoded_arguments(self.sent()))
-
-    def _untold(self, arguments: str) -> str:
-        rest, self._passed_on = arguments.removeprefix(self._passed_on), arguments
-        return rest
+        arguments = decoded_arguments(self.sent())
+        return arguments.removeprefix(self._joined[: self._told])
 
 
 Event = Any
