@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +16,13 @@ from tests.evals.planted import World
 from tests.runtime.bench import calls, last, open_bench, says
 from timestep_lab.evals import cause
 from timestep_lab.evals.cause import Why, WhyPlan
+from timestep_lab.evals.cause.replays import Replays
+from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.model.errors import MissingKeyError, RateLimitError, UnknownPrefixError, UsageError
-from timestep_lab.model.records import RunRecord
+from timestep_lab.model.records import RunRecord, Usage
 from timestep_lab.runtime.span_records import read_only
 from timestep_lab.runtime.tape import Tape, matching, record
+from timestep_lab.runtime.warm_start import Replayed
 from timestep_lab.store.base import Statement
 
 
@@ -504,6 +509,32 @@ async def test_a_tool_that_raises_or_hangs_when_it_is_called_again_is_told_in_th
         )
         assert "replays did not end within" in found.verdict, "a tool that hangs does not hold up the search for ever"
         assert "The network is away" in found._repr_html_()
+
+
+async def test_a_process_that_stood_still_is_no_replay_that_hangs() -> None:
+    class Start:
+        turn, recorded, times = 0, SimpleNamespace(answers=[]), 0
+
+        async def replay(self, **_: Any) -> Replayed:
+            self.times += 1
+            if self.times == 1:
+                time.sleep(1.5)  # As when a laptop sleeps: the time limit is noticed long after it was over.
+                await asyncio.sleep(1.0)
+            return Replayed(
+                output="Done.", error=None, items=(), agent="Desk", usage=Usage(), cost_usd=0.0, trace_id=None
+            )
+
+    async def is_done(replayed: Replayed) -> bool:
+        return replayed.output == "Done."
+
+    async with open_bench() as bench:
+        rows, start = ComparisonRows(bench.store.db, bench.store.user_id), Start()
+        work = Replays(
+            rows, is_done, ["k"], None, concurrency=1, budget_usd=None, approve_all=False, most_s=0.2, planned=1, on_progress=None
+        )  # fmt: skip
+        outcomes = await work.outcomes("screen", {"arm": (start, range(1))})  # type: ignore[dict-item]
+        assert [outcome.passed for outcome in outcomes["arm"]] == [True]
+        assert (start.times, work.stopped, work.notes) == (2, "", {})
 
 
 async def test_an_error_that_replays_end_with_is_told() -> None:

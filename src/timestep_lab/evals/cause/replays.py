@@ -42,6 +42,8 @@ NOT_THE_AGENTS = (
 """Errors of a provider that say nothing about the agent: a replay that they end is not judged."""
 MOST_HANGING = 3
 """Replays that exceed the time limit before the search stops."""
+STALLED_S = 1.0
+"""If a time limit is noticed later than this, the whole process has stood still."""
 ROUNDS = 4
 """Rounds of continuations in which the next ones depend on the previous; then all missing ones are run."""
 
@@ -286,6 +288,8 @@ class Replays:
             except TimeoutError:
                 if self.stopped:
                     return None
+                if attempt == 1 and asyncio.get_running_loop().time() - (limit.when() or 0.0) > STALLED_S:
+                    continue  # Nothing ran in the meantime, as when a laptop sleeps: the replay is not to blame.
                 self._hanging += 1
                 if self._hanging >= MOST_HANGING:
                     self.stopped = f"Stopped: {MOST_HANGING} replays did not end within {self.most_s:.0f} s each."
