@@ -177,30 +177,30 @@ async def flood(soak: Soak, client: httpx.AsyncClient) -> None:
     await asyncio.gather(*(one(attack) for attack in attacks * 2))
 
 
-async def disturb(soak: Soak, until: float) -> None:
-    """Kills and restarts in the first half; the disk fills up all the time."""
-    began = time.monotonic()
-    last_kill, next_kill, next_full = began + SECONDS / 2, began + KILL_EVERY_S, began + FULL_EVERY_S
-    while time.monotonic() < until:
-        now = time.monotonic()
-        if now >= next_full:
-            await asyncio.to_thread(soak.fill)
-            await asyncio.sleep(FULL_S)
-            if soak.kills % 3 != 2 or now > last_kill:  # Now and then it is killed and started while there is no room.
+async def disturb(soak: Soak) -> None:
+    """For half of the time the server is killed and started again; then it is left alone and its memory is looked at. The disk fills up
+    all the time."""
+    for kills in (True, False):
+        began = time.monotonic()
+        next_kill, next_full = began + KILL_EVERY_S, began + FULL_EVERY_S
+        while (now := time.monotonic()) < began + SECONDS / 2:
+            if now >= next_full:
+                await asyncio.to_thread(soak.fill)
+                await asyncio.sleep(FULL_S)
+                if not kills or soak.kills % 3 != 2:  # Now and then it is killed and started while there is no room.
+                    soak.make_room()
+                next_full = time.monotonic() + FULL_EVERY_S
+            if kills and time.monotonic() >= next_kill:
+                how = signal.SIGTERM if soak.kills % 4 == 3 else signal.SIGKILL
+                await asyncio.to_thread(soak.begin_again, how)
                 soak.make_room()
-            next_full = time.monotonic() + FULL_EVERY_S
-        if next_kill <= time.monotonic() < last_kill:
-            how = signal.SIGTERM if soak.kills % 4 == 3 else signal.SIGKILL
-            await asyncio.to_thread(soak.begin_again, how)
-            soak.make_room()
-            soak.kills += 1
-            next_kill = time.monotonic() + KILL_EVERY_S
-        if now > last_kill:
-            with suppress(psutil.NoSuchProcess):
+                soak.kills += 1
+                next_kill = time.monotonic() + KILL_EVERY_S
+            if not kills:
                 server = psutil.Process(soak.lab.process.pid)
-                soak.memory_mb.append((now - last_kill, server.memory_info().rss / 2**20))
-        await asyncio.sleep(0.5)
-    soak.make_room()
+                soak.memory_mb.append((now - began, server.memory_info().rss / 2**20))
+            await asyncio.sleep(0.5)
+        soak.make_room()
 
 
 async def missing(soak: Soak, client: httpx.AsyncClient) -> list[str]:
@@ -240,10 +240,9 @@ async def test_nothing_acknowledged_is_lost_and_nothing_grows(
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
     async with httpx.AsyncClient(base_url=soak.lab.url, timeout=60, verify=False, limits=limits) as client:
         try:
-            until = time.monotonic() + SECONDS
             tasks = [asyncio.create_task(chat(soak, n, client)) for n in range(USERS)]
             tasks.append(asyncio.create_task(flood(soak, client)))
-            await disturb(soak, until)
+            await disturb(soak)
             soak.over = True
             async with asyncio.timeout(120):
                 await asyncio.gather(*tasks)
