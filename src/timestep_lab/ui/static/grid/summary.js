@@ -50,7 +50,7 @@ export function ranking() {
           scorer && model.width > 1 ? h("td", { class: "tl-sum-diff" }, column === reference ? h("span", { class: "tl-soft tl-small" }, "the reference") : drawn(column)) : null,
           h("td", { "data-label": "cost" }, h("div", {}, cost(row.cost_usd)), outcome(measured(column, "cost"))),
           h("td", { "data-label": "time" }, h("div", {}, duration(row.latency_ms_p50)), outcome(measured(column, "time"))))))),
-        model.width > 1 && scorer ? h("p", { class: "tl-small tl-soft" }, "● significant, ○ not significant; lines are 95 % intervals", model.head.pairs.some((pair) => pair.points && pair.scorer === scorer) ? ", in percentage points." : ".") : null);
+        model.width > 1 && scorer ? h("p", { class: "tl-small tl-soft" }, "● significant, ○ not significant; lines are 95 % intervals", model.head.pairs.some((pair) => pair.points && pair.scorer === scorer) ? ", in percentage points." : ".", beside ? " Better and worse times: by the typical ratio over the cases." : null) : null);
     },
   };
 }
