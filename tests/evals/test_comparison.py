@@ -569,6 +569,17 @@ async def test_the_garbage_collector_runs_seldom_while_a_comparison_does_and_as_
     assert gc.get_threshold() == usual
 
 
+async def test_what_a_server_has_frozen_stays_frozen_after_a_comparison(tmp_path: Path) -> None:
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        async with opened(tmp_path / "lab.duckdb") as bench:
+            await (await new_comparison(bench, ["a"], models=["demo/echo"], cache="off")).run()
+        assert gc.get_freeze_count() >= before * 0.9
+    finally:
+        gc.unfreeze()
+
+
 async def test_the_examples_in_openais_evals_are_sent_as_turns_and_notes_beside_messages_are_not_sent(
     tmp_path: Path,
 ) -> None:

@@ -172,6 +172,8 @@ _comparing: list[int] = [0]
 """Number of running comparisons."""
 _usual_thresholds: list[tuple[int, int, int]] = []
 """The garbage collector's thresholds before the first of them."""
+_freezes = [False]
+"""Whether they freeze objects, and unfreeze them."""
 _THRESHOLDS = (50_000, 20, 100)
 
 
@@ -184,14 +186,17 @@ def collecting_seldom() -> Iterator[None]:
         _usual_thresholds[:] = [gc.get_threshold()]
         # A process without automatic collection stays without.
         gc.set_threshold(*(_THRESHOLDS if _usual_thresholds[0][0] else _usual_thresholds[0]))
-    gc.freeze()
+        _freezes[0] = not gc.get_freeze_count()  # What a server has frozen stays so: `unfreeze` is for all objects.
+    if _freezes[0]:
+        gc.freeze()
     _comparing[0] += 1
     try:
         yield
     finally:
         _comparing[0] -= 1
         if not _comparing[0]:
-            gc.unfreeze()
+            if _freezes[0]:
+                gc.unfreeze()
             gc.set_threshold(*_usual_thresholds[0])
 
 
