@@ -137,7 +137,11 @@ async def create_response(body: ResponseBody, lab: CurrentLab) -> Response:
     return Response(json.dumps(answer), media_type="application/json")
 
 
-@router.get("/{response_id}", response_model=Object)
+@router.get(
+    "/{response_id}",
+    response_model=Object,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
 async def get_response(
     response_id: Id,
     lab: CurrentLab,
