@@ -269,6 +269,8 @@ def test_a_server_that_is_killed_loses_nothing(own_lab: Restarted, pages: Pages,
 
 def test_a_file_chosen_while_the_connection_is_closing_waits_for_the_next_one(lab: LabProcess, pages: Pages) -> None:
     page = opened(pages, lab)
+    agent = page.get_by_role("combobox", name="Agent").get_by_role("option", name="Weather Assistant")
+    expect(agent).to_be_attached(timeout=45_000)  # It has all that it asked for.
     page.evaluate(
         """() => {
             window.open_state = Object.getOwnPropertyDescriptor(WebSocket.prototype, "readyState");

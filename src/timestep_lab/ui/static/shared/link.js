@@ -15,7 +15,14 @@ export function connect(model) {
   let isLost = false;
 
   const tell = (kind, ...args) => { for (const listener of listeners.get(kind) ?? []) listener(...args); };
-  const sync = () => { seq = null; model.send({ op: "sync", mount }); };
+  const sync = () => {
+    seq = null;
+    try {
+      model.send({ op: "sync", mount });
+    } catch (error) {
+      if (!error.isLost) throw error; // Once the connection is found again, this is asked again.
+    }
+  };
 
   function receive(message, buffers) {
     if (message.op === "lost") {
