@@ -105,7 +105,8 @@ class JupyterLab:
     ) -> Notebook:
         """In single-document mode, without the file browser; `classic` opens it in Notebook 7, which the same server serves."""
         path = self.folder / f"{name}.ipynb"
-        if not path.exists():
+        if cells:
+            assert not path.exists(), f"Another test has a notebook {name!r}; this one needs a name of its own."
             path.write_text(json.dumps(_notebook(cells)), "utf-8")
         place = f"notebooks/{path.name}?" if classic else f"doc/tree/{path.name}?reset&"
         page = pages.open(f"http://127.0.0.1:{self._port}/{place}token={self._token}", height=1100)

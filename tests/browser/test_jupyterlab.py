@@ -66,13 +66,13 @@ def test_a_run_is_followed_live_and_remains_readable_without_kernel(jupyterlab: 
 def test_a_layout_of_views_remains_readable_without_kernel(jupyterlab: JupyterLab, pages: Pages) -> None:
     trace = "trace = TraceView(source, next(iter(source.rows)))\n"
     layout = f"from ipywidgets import HBox, VBox\n{trace}VBox([HBox([trace]), TraceExplorer(source)])"
-    notebook = jupyterlab.open(pages, "restarted", [SETUP, layout])
+    notebook = jupyterlab.open(pages, "reopened", [SETUP, layout])
     notebook.run_all()
     expect(notebook.page.locator(".tl-list-row")).to_have_count(20)
     expect(notebook.page.locator("[data-tl-static]").locator("visible=true")).to_have_count(0)
     notebook.save_and_stop()
     notebook.page.context.close()
-    again = jupyterlab.open(pages, "restarted", []).page
+    again = jupyterlab.open(pages, "reopened", []).page
     instead_of_the_layout = again.locator(".jp-OutputArea-output.jupyter-widgets")
     expect(instead_of_the_layout).to_have_text("Error displaying widget: model not found", timeout=60_000)
     expect(instead_of_the_layout).to_be_hidden()

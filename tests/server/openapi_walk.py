@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis.errors import Unsatisfiable
+from hypothesis.errors import FlakyStrategyDefinition, Unsatisfiable
 from hypothesis.stateful import run_state_machine_as_test
 from requests import Response, Session
 from requests.adapters import HTTPAdapter
@@ -150,8 +150,13 @@ def follow(url: str, token: str, examples: int, steps: int) -> list[str]:
     document = httpx.get(f"{url}/api/openapi.json", headers=line.headers, timeout=CALL_S).json()
     schema = schemathesis.openapi.from_dict(document, config=SchemathesisConfig(seed=1))
     faults: list[str] = []
+    begun = 0
 
     class Way(schema.as_state_machine()):  # type: ignore[misc]
+        def setup(self) -> None:
+            nonlocal begun
+            begun += 1
+
         def get_call_kwargs(self, case: Any) -> dict[str, Any]:
             return line.arguments
 
@@ -160,13 +165,16 @@ def follow(url: str, token: str, examples: int, steps: int) -> list[str]:
             faults.extend(wrong(case, response, [*CHECKS, use_after_free]))
 
     with line.session:
-        run_state_machine_as_test(
-            seed(1)(Way),
-            settings=settings(
-                max_examples=examples, stateful_step_count=steps, deadline=None, database=None, phases=[Phase.generate],
-                suppress_health_check=list(HealthCheck),
-            ),
-        )  # fmt: skip
+        while begun < examples:
+            # The server answers otherwise than on the way before, which Hypothesis may take for a fault: it goes on with other ways.
+            with suppress(FlakyStrategyDefinition):
+                run_state_machine_as_test(
+                    seed(begun + 1)(Way),
+                    settings=settings(
+                        max_examples=examples - begun, stateful_step_count=steps, deadline=None, database=None,
+                        phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+                    ),
+                )  # fmt: skip
     return [*faults, *line.faults]
 
 
