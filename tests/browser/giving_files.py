@@ -11,6 +11,12 @@ _PASTE = f"""(box, [name, text]) => {{ {_TAKE}
   box.dispatchEvent(new ClipboardEvent("paste", {{clipboardData: files, bubbles: true, cancelable: true}})); }}"""
 
 
+def drop_and_send_at_once(page: Page, name: str, text: str) -> None:
+    """A file is dropped and Enter pressed in the same moment."""
+    enter = 'box.querySelector("textarea").dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true}))'
+    page.locator(".tl-chat-main").evaluate(f"(box, given) => {{ ({_DROP})(box, given); {enter}; }}", [name, text])
+
+
 def give(page: Page) -> None:
     """Three files of text; one of them calls itself a picture."""
     tea = {"name": "tea.md", "mimeType": "text/markdown", "buffer": b"Tea is at four."}

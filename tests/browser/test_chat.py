@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.giving_files import give
+from tests.browser.giving_files import drop_and_send_at_once, give
 from tests.browser.test_accessibility import serious
 from timestep_lab import Lab
 from timestep_lab.model.records import RunRecord
@@ -425,6 +425,15 @@ def test_what_is_written_from_right_to_left_begins_at_the_right_and_long_code_st
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 390
+
+
+def test_a_message_sent_while_its_file_is_on_its_way_goes_out_with_the_file(show: Show, lab: Lab) -> None:
+    page = show(lab.chat())
+    message(page).fill("What is in this?")
+    drop_and_send_at_once(page, "tea.md", "Tea is at four.")
+    answered(page)
+    expect(message(page)).to_have_value("")
+    expect(page.locator(".tl-chat-user")).to_contain_text("tea.md")
 
 
 def test_a_file_that_was_attached_leaves_the_focus_in_the_message_and_shows_a_clip(show: Show, lab: Lab) -> None:

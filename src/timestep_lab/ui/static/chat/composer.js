@@ -20,6 +20,7 @@ export function composer(name, on) {
   let uploading = 0;
   let shelving = 0; // Files being uploaded, or stored files being read: a message waits for them.
   let unsent = []; // Files whose upload was interrupted; restarted after reconnecting.
+  let isWanted = false; // Enter was pressed while files were on their way: the message goes out once they are attached.
   let isBusy = false;
   let isHeld = false; // An approval is pending.
   let isAway = false;
@@ -39,8 +40,9 @@ export function composer(name, on) {
   const element = h("div", { class: "tl-chat-composer" }, away, waiting, chips, h("div", { class: "tl-chat-line" }, clip, field, send, stop), picker);
 
   const isEmpty = () => !field.value.trim() && !attachments.length;
+  const isShelving = () => shelving + uploading > 0;
   const ready = () => {
-    send.disabled = isAway || shelving + uploading + unsent.length > 0 || isEmpty();
+    send.disabled = isAway || isShelving() || unsent.length > 0 || isEmpty();
     send.title = isAway ? AWAY : "";
     // During a turn there is a Stop button, and once something is written, a button to queue it.
     send.hidden = isBusy && isEmpty();
@@ -51,6 +53,7 @@ export function composer(name, on) {
   const grow = () => { field.style.height = "auto"; field.style.height = `${Math.min(field.scrollHeight, TALLEST)}px`; ready(); };
   const go = () => {
     ready();
+    isWanted = isShelving() && !isAway && !isEmpty();
     if (send.disabled || send.hidden) return;
     field.focus();
     const message = { text: field.value.trim(), attachments };
@@ -139,6 +142,10 @@ export function composer(name, on) {
       await upload({ file, kept });
     }
   }
+  /** Send what was sent too early, unless a file is still on its way or was not attached. */
+  function goAfterFiles() {
+    if (isWanted && !isShelving()) go();
+  }
   async function upload(one) {
     uploading += 1;
     draw();
@@ -148,6 +155,7 @@ export function composer(name, on) {
       keep();
       shelf.remove(one.kept);
     } catch (error) {
+      isWanted = false;
       if (error.isLost || error.closed || error.isDead) {
         unsent = [...unsent, one]; // It stays on the shelf until it is attached or removed.
         if (error.isDead) on.problem(error);
@@ -159,13 +167,18 @@ export function composer(name, on) {
     } finally {
       uploading -= 1;
       draw();
+      goAfterFiles();
     }
   }
   async function uploadAgain() {
     if (isAway) return;
     const again = unsent;
     unsent = [];
-    for (const one of again) await upload(one);
+    shelving += again.length;
+    for (const one of again) {
+      shelving -= 1;
+      await upload(one);
+    }
   }
   field.addEventListener("input", () => { grow(); keep(); });
   field.addEventListener("keydown", (event) => {
@@ -216,12 +229,15 @@ export function composer(name, on) {
       const before = place;
       place = id ?? "new";
       if (before === place) return;
-      if (before !== null) storage((tab) => tab.removeItem(keyOf(before)));
+      if (before !== null) {
+        storage((tab) => tab.removeItem(keyOf(before)));
+        isWanted = false;
+      }
       if (isEmpty() && !queue.length && !onWay) restore();
       // Only for a newly loaded page: current uploads need no restart.
       if (before === null) {
         shelving += 1;
-        shelf.all(keyOf(place)).then((found) => { unsent = [...unsent, ...found]; }).finally(() => { shelving -= 1; draw(); uploadAgain(); });
+        shelf.all(keyOf(place)).then((found) => { unsent = [...unsent, ...found]; }).finally(() => { shelving -= 1; draw(); uploadAgain(); goAfterFiles(); });
       }
       keep();
     },
