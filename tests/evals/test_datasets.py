@@ -633,6 +633,11 @@ def test_a_workbook_is_read_with_numbers_as_numbers_and_only_one_sheet_of_rows(t
     book.save(path)
     with pytest.raises(DataError, match="a formula without a saved value"):
         load_dataset(path)
+    book.active["B2"] = "4"
+    book.active.merge_cells("B2:B4")
+    book.save(path)
+    with pytest.raises(DataError, match="has merged cells in the sheet Sheet: B2:B4"):
+        load_dataset(path)
     path.write_bytes(b"PK\x03\x04 no workbook")
     with pytest.raises(DataError, match=r"cases\.xlsx cannot be read as a workbook"):
         load_dataset(path)

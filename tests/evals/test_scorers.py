@@ -200,6 +200,8 @@ def test_every_scorer_is_found_by_name() -> None:
         ("refusal:x", "nothing after a colon"),
         ("regex:(", "not a regular expression"),
         ("latency", "limit"),
+        ("latency:-1", "0 or more, not -1"),
+        ("cost:nan", "0 or more, not nan"),
         ("latency:soon", "not of type"),
         ({"value": "x"}, "needs a type"),
         ({"type": "json_schema", "schema": {"type": 3}}, "not a valid JSON Schema"),

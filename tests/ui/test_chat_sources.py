@@ -13,10 +13,11 @@ from tests.server.lab_process import LabProcess
 from tests.server.remote import Both
 from timestep_lab import Lab
 from timestep_lab.model.errors import LabError
-from timestep_lab.model.records import RunRecord, ThreadRecord, Usage
+from timestep_lab.model.records import Json, RunRecord, ThreadRecord, Usage
 from timestep_lab.service.threads import ThreadPage
 from timestep_lab.ui.chat import Chat
 from timestep_lab.ui.chat_state import run_json
+from timestep_lab.ui.view import View
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -136,6 +137,34 @@ async def test_a_chat_that_is_read_on_one_event_loop_is_written_to_on_another() 
     await asyncio.to_thread(thread.join, 10)
     other.close()
     await lab.aclose()
+
+
+async def test_work_begins_at_once_where_the_last_message_came_on_another_event_loop_that_sleeps() -> None:
+    class Told(View):
+        stem = "told"
+
+        def snapshot(self) -> Json:
+            return {}
+
+    view, begun = Told(), asyncio.Event()
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=other.run_forever, daemon=True)
+    thread.start()
+    other.call_soon_threadsafe(view._remember_loop)
+    await asyncio.sleep(0.2)  # It sleeps until something wakes it.
+
+    async def work() -> None:
+        here.call_soon_threadsafe(begun.set)
+
+    here = asyncio.get_running_loop()
+    view.start(work())
+    await asyncio.wait_for(begun.wait(), 5)
+    begun.clear()
+    await asyncio.to_thread(view.start, work())
+    await asyncio.wait_for(begun.wait(), 5)
+    other.call_soon_threadsafe(other.stop)
+    await asyncio.to_thread(thread.join, 10)
+    other.close()
 
 
 async def test_the_list_of_conversations_is_read_after_an_answer_only_where_it_is_shown(

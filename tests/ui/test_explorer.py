@@ -146,6 +146,8 @@ async def test_traces_are_chosen_by_rows_of_a_frame_and_by_a_filter_within_the_f
     assert lab.traces.filter == 'status == "completed"'
     with pytest.raises(FilterError):
         lab.traces.where("statsu == 3")
+    with pytest.raises(UsageError, match=r"lab\.traces\.where takes no 'status'"):
+        lab.traces.where(status="failed")  # type: ignore[call-arg]
     await lab.aclose()
 
 

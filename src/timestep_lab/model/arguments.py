@@ -88,12 +88,12 @@ def check_whole(least: int, **given: object) -> None:
             raise UsageError(f"{name}={value!r} is too little.", f"Give a whole number from {least} up.", param=name)
 
 
-def checks_keywords(method: F) -> F:
-    """Decorator for methods of `Lab`: an unknown keyword raises a `UsageError` that names the method and the most similar keyword.
+def checks_keywords(method: F, *, of: str = "lab") -> F:
+    """Decorator for methods of `Lab`, or of what users reach as `of`: an unknown keyword raises a `UsageError` that names the method and the most similar keyword.
 
     The signature is unchanged for help and type checkers.
     """
-    return cast("F", _checked(method, inspect.signature(method)))
+    return cast("F", _checked(method, inspect.signature(method), of=of))
 
 
 def checks_options(*options: str, internal: Iterable[str] = ()) -> Callable[[F], F]:
@@ -121,7 +121,7 @@ def with_signature_of(
 
 
 def _checked(
-    method: Callable[..., Any], signature: inspect.Signature, options: Sequence[str] = (), internal: frozenset[str] = frozenset()
+    method: Callable[..., Any], signature: inspect.Signature, options: Sequence[str] = (), internal: frozenset[str] = frozenset(), of: str = "lab"
 ) -> Callable[..., Any]:  # fmt: skip
     parameters = signature.parameters.values()
     names = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD] + list(options)
@@ -131,13 +131,13 @@ def _checked(
     @functools.wraps(method)
     def checked(*args: Any, **keywords: Any) -> Any:
         if not keywords.keys() <= known:
-            raise _no_keyword(method.__name__, keywords, names)
+            raise _no_keyword(f"{of}.{method.__name__}", keywords, names)
         return method(*args, **keywords)
 
     @functools.wraps(method)
     async def checked_async(*args: Any, **keywords: Any) -> Any:
         if not keywords.keys() <= known:
-            raise _no_keyword(method.__name__, keywords, names)
+            raise _no_keyword(f"{of}.{method.__name__}", keywords, names)
         return await method(*args, **keywords)
 
     known = internal.union(names)
@@ -149,7 +149,7 @@ def _checked(
 def _no_keyword(method: str, given: Mapping[str, Any], names: Iterable[str]) -> UsageError:
     unknown = next(name for name in given if name not in names)
     return UsageError(
-        f"lab.{method} takes no {unknown!r}.{did_you_mean(unknown, names)}",
+        f"{method} takes no {unknown!r}.{did_you_mean(unknown, names)}",
         f"It takes: {', '.join(names)}.",
         param=unknown,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
@@ -189,7 +190,9 @@ def install(app: FastAPI) -> None:
             return HTMLResponse(nowhere(request.url.path, guest=is_guest), 404)
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
         message, code = str(error.detail), None
-        if message in ("Not Found", "Method Not Allowed"):  # No route: the words of Starlette.
+        if (
+            error.status_code in (404, 405) and message == HTTPStatus(error.status_code).phrase
+        ):  # Raised without a message: no route.
             message = f"{request.method} {request.url.path} is no endpoint of this API. See /api/openapi.json for those that are."
             code = "unknown_url"
         body = {"error": {"type": kind, "message": message, "param": None, "code": code}}

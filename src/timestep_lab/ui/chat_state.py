@@ -9,6 +9,7 @@ import html
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from timestep_lab.model.display import cost_text, duration_text, tokens_text, transcript_line
@@ -28,6 +29,7 @@ from timestep_lab.model.events import (
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.service.runs import DEFAULT_AGENT
 from timestep_lab.service.threads import ThreadPage
+from timestep_lab.store.base import in_event_loop
 from timestep_lab.ui.view import LatestOnly, Updates, View, of_any_loop
 
 if TYPE_CHECKING:
@@ -274,8 +276,8 @@ class Conversation(View):
         self.emit({"kind": "busy", "value": self.busy, "run": self._running_json()})
 
     def snapshot(self) -> Json:
-        if self._loaded is None and self._loop is not None:
-            self._loaded = self._loop.create_task(self._load())
+        if self._loaded is None and self._loop is not None and in_event_loop():
+            self._loaded = asyncio.get_running_loop().create_task(self._load())
             self._loaded.add_done_callback(self._loading_ended)
         return {
             "thread": self._thread_json(),
@@ -387,7 +389,7 @@ class Conversation(View):
         running = [run for run in self._runs.values() if run.status == "running"]
         self._running = running[-1] if running else None
         if self._running is not None and not self._is_following() and self._loop is not None:
-            self._loop.call_later(FOLLOW_S, self._changed_elsewhere, self._running.thread_id)
+            self.in_loop(partial(self._changed_elsewhere, self._running.thread_id), FOLLOW_S)
 
     def _go_on_with_agent(self) -> None:
         """Select the agent and model of the conversation's last run."""

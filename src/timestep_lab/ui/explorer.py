@@ -13,7 +13,7 @@ from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Any, overload
 
-from timestep_lab.model.arguments import trace_id_of, trace_ids_of
+from timestep_lab.model.arguments import checks_keywords, trace_id_of, trace_ids_of
 from timestep_lab.model.clock import parse_iso, utc_now
 from timestep_lab.model.display import cost_text, count_text, duration_text
 from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError
@@ -220,6 +220,7 @@ class TraceExplorer(TraceReader):
     def until(self, moment: datetime | None) -> None:
         self._ask(replace(self._query, until=moment), None)
 
+    @partial(checks_keywords, of="lab.traces")
     def where(self, filter: str) -> TraceExplorer:
         """Returns a new explorer of the traces that match `filter` as well, as in `lab.traces.where('agent == "Front desk"')`.
 

@@ -34,7 +34,6 @@ drawn until then.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import inspect
 import logging
@@ -48,7 +47,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Protocol, T
 
 from timestep_lab.model.errors import BusyError, LabError, UsageError
 from timestep_lab.model.records import Json
-from timestep_lab.store.base import in_thread
+from timestep_lab.store.base import in_event_loop, in_thread
 from timestep_lab.ui.columns import json_safe
 
 if TYPE_CHECKING:
@@ -333,7 +332,7 @@ class View:
 
     def _remember_loop(self) -> None:
         """Remember the loop on which browsers attach and send messages."""
-        with contextlib.suppress(RuntimeError):
+        if in_event_loop():
             self._loop = asyncio.get_running_loop()
 
     def in_loop(self, function: Callable[[], None], delay_s: float = 0.0) -> None:
@@ -349,11 +348,21 @@ class View:
             self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, function)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in the background on the loop's thread; without a loop, run it to completion."""
-        if self._loop is None:
+        """Run a coroutine in the background on the loop that is running, or else on that of the browsers; without a loop,
+        run it to completion. Thread-safe.
+
+        Browsers' messages can change from one loop to another (see `of_any_loop`), and a loop that sleeps does not notice
+        a task that another thread has created on it.
+        """
+        if in_event_loop():
+            self._begin_on(asyncio.get_running_loop(), work)
+        elif self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begin_on, self._loop, work)
+        else:
             asyncio.run(work)
-            return
-        task = self._loop.create_task(work)
+
+    def _begin_on(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
+        task = loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 

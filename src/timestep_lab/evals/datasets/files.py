@@ -9,7 +9,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, time
 from functools import cache
 from importlib.util import find_spec
@@ -200,6 +200,7 @@ def sheet_rows(content: bytes, filename: str, sheet: str | None = None) -> list[
             if chosen is None:
                 raise DataError(f"{filename} has no sheet {sheet!r}.", f"Its sheets: {', '.join(names)}.")
             names = [chosen]
+        _refuse_merged(content, filename, names)
         sheets = {
             name: [
                 [_cell_value(value, raw, f"{filename} {name} row {at}") for value, raw in zip(values, written, strict=True)]
@@ -244,6 +245,24 @@ def sheet_rows(content: bytes, filename: str, sheet: str | None = None) -> list[
         header += [""] * (len(values) - len(header))
         records.append((_of_header(header, values, len(records), where), where))
     return records
+
+
+def _refuse_merged(content: bytes, filename: str, names: Sequence[str]) -> None:
+    """A workbook stores the value of merged cells once; whether it is meant for each row, only its author knows."""
+    import openpyxl
+
+    with zipfile.ZipFile(io.BytesIO(content)) as parts:
+        if not any(b"mergeCell " in parts.read(part) for part in parts.namelist() if "/worksheets/" in part):
+            return
+    book = openpyxl.load_workbook(
+        io.BytesIO(content)
+    )  # Read-only mode, which needs less memory, does not tell merged cells.
+    for name in names:
+        if merged := [str(cells) for cells in book[name].merged_cells.ranges]:
+            raise DataError(
+                f"{filename} has merged cells in the sheet {name}: {', '.join(merged[:5])}.",
+                "Unmerge them and write the value into each row.",
+            )
 
 
 def _cell_value(value: object, written: object, where: str) -> Any:

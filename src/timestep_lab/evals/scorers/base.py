@@ -16,6 +16,7 @@ Modules in this package and those of entry points in the group `timestep_lab.sco
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from abc import ABC, abstractmethod
@@ -215,6 +216,13 @@ class ValueScorer(Scorer):
 # --- Scorers for limits of time, cost and tokens. If the measure is unknown, so is the score
 
 
+def _check_limit(name: str, what: str, limit: float | None, example: str) -> None:
+    if limit is None:
+        raise UsageError(f"The scorer {name} needs {what}.", f"For example: {example}")
+    if not (limit >= 0 and math.isfinite(limit)):
+        raise UsageError(f"The scorer {name} needs {what} of 0 or more, not {limit}.", f"For example: {example}")
+
+
 @scorer("latency")
 @dataclass(frozen=True, kw_only=True)
 class Latency(Scorer):
@@ -226,8 +234,7 @@ class Latency(Scorer):
     first_token: bool = False
 
     def __post_init__(self) -> None:
-        if self.at_most_ms is None:
-            raise UsageError("The scorer latency needs a limit in milliseconds.", "For example: latency:2000")
+        _check_limit("latency", "a limit in milliseconds", self.at_most_ms, "latency:2000")
 
     def check(self, answer: Answer, case: Case) -> Score:
         took = answer.ttft_ms if self.first_token else answer.latency_ms
@@ -246,8 +253,7 @@ class Cost(Scorer):
     at_most_usd: float | None = None
 
     def __post_init__(self) -> None:
-        if self.at_most_usd is None:
-            raise UsageError("The scorer cost needs a limit in US dollars.", "For example: cost:0.01")
+        _check_limit("cost", "a limit in US dollars", self.at_most_usd, "cost:0.01")
 
     def check(self, answer: Answer, case: Case) -> Score:
         if answer.cost_usd is None or self.at_most_usd is None:
@@ -265,8 +271,7 @@ class Tokens(Scorer):
     at_most: int | None = None
 
     def __post_init__(self) -> None:
-        if self.at_most is None:
-            raise UsageError("The scorer tokens needs a limit.", "For example: tokens:300")
+        _check_limit("tokens", "a limit", self.at_most, "tokens:300")
 
     def check(self, answer: Answer, case: Case) -> Score:
         if answer.output_tokens is None or self.at_most is None:

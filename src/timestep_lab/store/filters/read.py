@@ -81,6 +81,11 @@ def started_since(condition: Condition) -> datetime | None:
     return None
 
 
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_SINGLE_EQUALS = re.compile(r"(?<![=!<>])=(?!=)")
+_WITH_UNIT = re.compile(r"\b\d[\d._]*[A-Za-z]\w*")
+
+
 def _unreadable(text: str, place: int, error: SyntaxError) -> FilterError:
     place = min(place, len(text))
     for written, meant in (("&&", "and"), ("||", "or"), ("!", "not")):
@@ -90,9 +95,9 @@ def _unreadable(text: str, place: int, error: SyntaxError) -> FilterError:
                 f"Use {meant} instead.",
                 position=place,
             )
-    single = text[place : place + 1] == "=" or "==" in (error.msg or "")
-    hint = 'Compare with "==", not "=".' if single else EXAMPLE
-    if "decimal literal" in (error.msg or ""):
+    outside = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), text)
+    hint = 'Compare with "==", not "=".' if _SINGLE_EQUALS.search(outside) else EXAMPLE
+    if any(number.start() <= place + 1 and place <= number.end() for number in _WITH_UNIT.finditer(outside)):
         hint = 'Write numbers without a unit, such as duration_ms > 1000, and times as ago("24h").'
     return FilterError(f"The filter cannot be parsed at character {place + 1}: {error.msg}.", hint, position=place)
 
