@@ -98,7 +98,7 @@ async def be_client(url: str) -> None:
     from timestep_lab.runtime.mcp.toolbox import Toolbox
 
     async def accepts(question: Question) -> Reply:
-        return Reply(accepted=True, content=filled_in(question.schema or {}, {}), text="yes", model="none")
+        return Reply(decision="approved", content=filled_in(question.schema or {}, {}), text="yes", model="none")
 
     ASKER.set(accepts)
     toolbox = Toolbox([McpServerRecord(id=new_uuid(), user_id=LOCAL_USER, name="suite", url=url)])

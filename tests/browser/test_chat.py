@@ -13,6 +13,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.giving_files import drop_and_send_at_once, give
 from tests.browser.test_accessibility import serious
+from tests.providers.test_conformance_answers import PIXEL
+from tests.wire import Deltas, Reply, WireServer, chat_completions
 from timestep_lab import Lab
 from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.settings import Settings
@@ -33,7 +35,11 @@ MUCH_LATER = "performance.now = () => 20_000"
 def lab(tmp_path: Path) -> Iterator[Lab]:
     opened = Lab(tmp_path / "lab.duckdb", settings=SETTINGS)
     yield opened
-    # Playwright's loop counts as running in this thread.
+    close(opened)
+
+
+def close(opened: Lab) -> None:
+    """In a thread: Playwright's loop counts as running in this one."""
     closing = threading.Thread(target=opened.close)
     closing.start()
     closing.join(30)
@@ -447,6 +453,24 @@ def test_a_file_that_was_attached_leaves_the_focus_in_the_message_and_shows_a_cl
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".tl-chat-user .tl-icon-clip")).to_have_count(1)
     expect(message(page)).to_be_focused()
+
+
+def test_an_image_that_the_model_makes_is_seen_without_opening_anything(show: Show, tmp_path: Path) -> None:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    with WireServer(chat_completions) as server:
+        server.will(Reply(Deltas({"content": "A dot."}, {"images": [image]})))
+        settings = Settings(openai_compatible={"artist": f"{server.url}/v1"})
+        lab = Lab(tmp_path / "images.duckdb", settings=settings)
+        page = show(lab.chat(model="openai_compatible/artist/a-model"))
+        say(page, "Draw a dot.")
+        answered(page)
+        picture = page.get_by_role("img", name="Image of image_generation")
+        expect(picture).to_be_visible()
+        assert picture.evaluate("image => image.naturalWidth") == 1
+        page.get_by_text("image_generation", exact=True).click()
+        expect(page.locator(".tl-chat-tool-body")).to_contain_text("(shown above)")
+        expect(page.locator(".tl-chat-tool-body")).not_to_contain_text("base64,")
+        close(lab)
 
 
 # -- what a tool's server asks while it works

@@ -200,3 +200,18 @@ async def test_one_call_at_a_time_is_asked_for_or_made(talk: Talk, server: WireS
         assert server.requests[0].body["tool_choice"]["disable_parallel_tool_use"] is True
     elif "ollama" not in case.name:
         assert server.requests[0].body["parallel_tool_calls"] is False
+
+
+async def test_an_image_that_another_model_made(talk: Talk, server: WireServer) -> None:
+    image: Any = {
+        "id": "ig_1", "type": "image_generation_call", "status": "completed", "result": PIXEL,
+        "provider_data": {"media_type": "image/png"},
+    }  # fmt: skip
+    await talk.session.add_items(
+        [{"role": "user", "content": "Draw."}, image, {"role": "assistant", "content": "Here."}]
+    )
+    server.will(Reply(Words("Red.")))
+    await talk.say("Which color?")
+    last = json.dumps(conversation(server)[-1])
+    assert PIXEL in last
+    assert "Which color?" in last

@@ -15,12 +15,13 @@ from agents import Agent, RunConfig, Runner, SQLiteSession
 
 from tests.providers.calling import Answer, ask, get_weather, run
 from tests.providers.cases import ANTHROPIC, CHAT, OLLAMA, OPENAI, Case
-from tests.providers.test_conformance_answers import replayed
+from tests.providers.test_conformance_answers import PIXEL, replayed
 from tests.wire import Call, Raw, Reply, WireServer, Words, openai_responses
 from tests.wire.server import sse
 from timestep_lab.model.errors import ProviderError, ProviderUnavailableError
 from timestep_lab.runtime.provider_errors import NO_RETRY
 from timestep_lab.runtime.router import Router
+from timestep_lab.server.openai_api.chat import answer_message
 
 N, ROME, OSLO = "get_weather", '{"location": "Rome"}', '{"location": "Oslo"}'
 DONE = sse("[DONE]")
@@ -460,6 +461,32 @@ async def test_a_connection_that_is_lost_when_all_was_said_costs_nothing(
     server = server_for(case.protocol).will(Raw(tuple(pieces), abrupt=True))
     answer = await ask(router_for(case.configure(server.url), NO_RETRY).get_model(case.model))
     assert (answer.text, answer.response.output[0].status) == ("Hello to you", "completed")
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [{"content": "A dot."}, {"images": [IMAGE]}, {"images": [IMAGE]}],
+        [{"content": [{"type": "text", "text": "A dot."}, IMAGE]}],
+        [{"content": "A dot.", "images": [{**IMAGE, "image_url": f"data:image/png;base64,{PIXEL}"}]}],
+    ],
+    ids=["beside_the_text_and_again", "as_a_part_of_it", "as_a_bare_address"],
+)
+async def test_an_image_that_the_model_made_is_an_item_and_is_shown_to_it_again(
+    server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router], deltas: list[dict[str, Json]]
+) -> None:
+    server = server_for(CHAT.protocol).will(Raw(chat(*map(chunk, deltas), chunk({}, "stop"))), Reply(Words("Red.")))
+    model = router_for(CHAT.configure(server.url)).get_model(CHAT.model)
+    answer = await ask(model, "Draw.")
+    assert answer.text == "A dot."
+    [image] = [item for item in answer.response.output if item.type == "image_generation_call"]
+    assert (image.result, image.output_format) == (PIXEL, "png")
+    assert answer_message(answer.response.output)["images"] == [IMAGE]
+    await ask(model, [{"role": "user", "content": "Draw."}, *answer.items, {"role": "user", "content": "Which color?"}])
+    assert PIXEL in json.dumps(server.requests[1].body["messages"][-1])
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "reasoning_text"])

@@ -166,6 +166,14 @@ def _data_url(content_type: str, content: bytes) -> str:
     return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
 
 
+def generated_image(item: Mapping[str, Any]) -> Part | None:
+    """Returns the image of an `image_generation_call` as a content part; None for any other item, and without a result."""
+    if item.get("type") != "image_generation_call" or not item.get("result"):
+        return None
+    media_type = (item.get("provider_data") or {}).get("media_type") or f"image/{item.get('output_format') or 'png'}"
+    return {"type": "input_image", "image_url": f"data:{media_type};base64,{item['result']}", "detail": "auto"}
+
+
 async def _changed(
     items: Iterable[Mapping[str, Any]], concerns: Callable[[Part], bool], change: Callable[[Part], Part]
 ) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ The Agents SDK only needs `response.completed`; a chat view needs every step:
       output_item.added → function_call_arguments.delta … → function_call_arguments.done → output_item.done
         response.completed                       always last, unless the adapter raised
 
-An adapter calls `text`, `refusal`, `reasoning`, `tool_call`, `arguments` and `annotation` as deltas arrive, and `finish` once; each
+An adapter calls `text`, `refusal`, `reasoning`, `image`, `tool_call`, `arguments` and `annotation` as deltas arrive, and `finish` once; each
 yields the events to pass on. An item closes when another one opens, except calls whose deltas may be interleaved. The stop reason is in
 the response's metadata (`stop_reason`), because a truncated answer is still an answer: the SDK would drop a `response.incomplete`.
 """
@@ -23,7 +23,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from agents.models.fake_id import FAKE_RESPONSES_ID
 from openai.types.responses import (
@@ -53,6 +53,7 @@ from openai.types.responses import (
     ResponseTextDoneEvent,
     ResponseUsage,
 )
+from openai.types.responses.response_output_item import ImageGenerationCall
 from openai.types.responses.response_output_text import AnnotationFileCitation, AnnotationURLCitation
 from openai.types.responses.response_output_text_annotation_added_event import (
     AnnotationFileCitation as AddedFileCitation,
@@ -322,6 +323,26 @@ class Emitter:
             sequence_number=self._next(),
         )
 
+    def image(self, address: str) -> Events:
+        """Emits an image that the model made: a `data:` URL as an `image_generation_call`, any other address as a link in the text."""
+        if (head := _IMAGE.match(address)) is None:
+            yield from self.text(f"[image]({address})")
+            return
+        media_type = head.group(1).lower()
+        kind = media_type.removeprefix("image/").removesuffix("+xml")
+        more: Any = {"provider_data": {"media_type": media_type}}
+        if kind in get_args(ImageFormat):
+            more["output_format"] = kind
+        yield from self._switch_to(
+            ImageGenerationCall(
+                id=new_id("item"),
+                type="image_generation_call",
+                status="completed",
+                result=address[head.end() :],
+                **more,
+            )
+        )
+
     def tool_call(
         self, name: str, call_id: str | None = None, arguments: str = "", *, stays_open: bool = False
     ) -> Generator[Any, None, Any]:
@@ -508,7 +529,7 @@ class Emitter:
                 type="response.function_call_arguments.done", item_id=item.id, output_index=self._index_of(item),
                 arguments=item.arguments, sequence_number=self._next(),
             )  # fmt: skip
-        elif item.summary:
+        elif item.type == "reasoning" and item.summary:
             where = {"item_id": item.id, "output_index": self._index_of(item), "summary_index": 0}
             yield self._say(ResponseReasoningSummaryTextDoneEvent, 
                 type="response.reasoning_summary_text.done", text=item.summary[0].text, **where,
@@ -522,6 +543,11 @@ class Emitter:
             type="response.output_item.done", item=self._copy(item), output_index=self._index_of(item),
             sequence_number=self._next(),
         )  # fmt: skip
+
+
+_IMAGE = re.compile(r"data:(image/[a-z0-9.+-]+)[^,]*;base64,", re.IGNORECASE)
+ImageFormat = Literal["png", "webp", "jpeg", "gif", "svg"]
+"""Formats that the Responses API has names for."""
 
 
 def response_usage(usage: Usage) -> ResponseUsage:

@@ -43,6 +43,7 @@ from timestep_lab.model.events import Event, ItemAdded, ItemDone, ItemReplaced, 
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json, RunRecord, ThreadItem
 from timestep_lab.runtime.agent_graph import handoff_targets
+from timestep_lab.runtime.attachments import generated_image
 from timestep_lab.runtime.span_records import jsonable
 from timestep_lab.store.base import in_thread
 
@@ -67,7 +68,6 @@ WRITES_A_S = 100.0  # Maximum writes per second for growing items, over all runs
 SAID = ("assistant_message", "reasoning")  # Sent before they are stored, until they are complete.
 
 CUT_OFF = "The run ended before this call did."
-
 ID_KIND = {
     "assistant_message": "message", "user_message": "message", "reasoning": "reasoning", "tool_call": "function_call",
     "client_tool_call": "client_tool_call",
@@ -365,7 +365,6 @@ def _guardrail(error: BaseException) -> str | None:
 TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 CALL_KNOWN_WITHIN_S = 5.0  # How long a starting tool waits for its call to be read from the stream.
-
 NOT_SHOWN = (
     "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "tool_search_call", "tool_search_output",
 )  # fmt: skip
@@ -554,12 +553,15 @@ class StreamItems:
     async def _hosted_call(self, item: Any) -> None:
         """Adds a tool call that the provider executed itself, such as web search, which is reported only when it has ended."""
         plain = item.model_dump(mode="json", exclude_none=True)
+        image, asked = generated_image(plain), plain
+        if image:
+            asked = {key: value for key, value in plain.items() if key in ("size", "quality", "revised_prompt")}
         await self.log.add_done(
             "tool_call",
             {
                 "call_id": plain.get("call_id") or plain.get("id"), "name": item.type.removesuffix("_call"),
-                "server": None, "arguments": output_text(plain), "output": None, "status": "completed",
-                "duration_ms": None, "error": None,
+                "server": None, "arguments": output_text(asked), "output": output_text([image]) if image else None,
+                "status": "completed", "duration_ms": None, "error": None,
             },
         )  # fmt: skip
 

@@ -303,6 +303,8 @@ class ChatAnswer:
         self._calls = ChatCalls(emitter, names)
         self._said_anything = False
         self._tags = ThinkTags()
+        self._seen: set[str] = set()
+        """Addresses of the images so far."""
         self._extras: dict[str, list[dict[str, Any]]] = {}
         """Further reasoning data of the message, sent back with the calls that it led to."""
         self._in_messages: str | None = ""
@@ -333,7 +335,7 @@ class ChatAnswer:
         given = choice.get("delta") or choice.get("text")
         delta = {"content": given} if isinstance(given, str) else as_object(given)
         if self._in_messages is not None or "message" in choice:
-            if any(delta.get(name) for name in ("content", "tool_calls", "function_call", *REASONING_FIELDS)):
+            if any(delta.get(name) for name in ("content", "images", "tool_calls", "function_call", *REASONING_FIELDS)):
                 self._in_messages = None
             elif message := as_object(choice.get("message")):
                 delta = self._untold(message)
@@ -349,6 +351,7 @@ class ChatAnswer:
         if refusal := delta.get("refusal"):
             self._said_anything = True
             yield from self._emit.refusal(refusal)
+        yield from self._images(delta.get("images"))
         for note in as_objects(delta.get("annotations")):
             if cited := as_object(note.get("url_citation")):
                 yield from self._emit.annotation(
@@ -358,6 +361,17 @@ class ChatAnswer:
         if calls or call:
             yield from self._called(self._calls.read(calls))
             yield from self._calls.read_deprecated(call)
+
+    def _images(self, images: Any) -> Events:
+        """Reads images of models that make some, in the form of OpenRouter and LiteLLM, each once: they may come with every chunk."""
+        for part in as_objects(images):
+            given = part.get("image_url")
+            address = as_object(given).get("url") or given
+            if isinstance(address, str) and address not in self._seen:
+                self._seen.add(address)
+                self._said_anything = True
+                yield from self._told(self._tags.end())
+                yield from self._emit.image(address)
 
     def _called(self, calls: Events) -> Events:
         self._said_anything = True
@@ -454,6 +468,7 @@ class ChatAnswer:
             elif part.get("type") in _CALL_PARTS:
                 yield from self._called(self._calls.read(part))
             else:
+                yield from self._images([part])
                 yield from self._content(part.get("text") or part.get("value") or "")
 
     def _told(self, pieces: Iterator[tuple[str, str]], *, is_thought: bool = False) -> Events:

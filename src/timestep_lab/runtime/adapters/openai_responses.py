@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError
 from timestep_lab.model.records import Usage
-from timestep_lab.runtime.adapters.base import AnswerSchema, reading, set_aside_note, whole_response
+from timestep_lab.runtime.adapters.base import AnswerSchema, images_as_parts, reading, set_aside_note, whole_response
 from timestep_lab.runtime.emitter import decoded_arguments, response_usage
 from timestep_lab.runtime.router import PerLoop
 
@@ -82,7 +82,7 @@ class ResponsesModel(Model):
             model_settings = replace(model_settings, **dict.fromkeys(left_out))
         stream = self._of_loop.get().stream_response(
             system_instructions,
-            [_ours_out(item) for item in input if not _thought_elsewhere(item)] if isinstance(input, list) else input,
+            _as_ours(input) if isinstance(input, list) else input,
             model_settings, tools, output_schema, handoffs, tracing,
             previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
         )  # fmt: skip
@@ -157,6 +157,14 @@ def _usage(counted: Any) -> ResponseUsage | None:
 def _set_aside(model: str, settings: ModelSettings) -> list[str]:
     """Reasoning models have no temperature; 0 is omitted, and other values are rejected by OpenAI itself."""
     return ["temperature"] if settings.temperature == 0 and re.match(r"o\d|gpt-5", model) else []
+
+
+def _as_ours(items: list[Any]) -> list[Any]:
+    """Returns the items as OpenAI accepts them, wherever they were generated."""
+    kept = [item for item in items if not _thought_elsewhere(item)]
+    if any(isinstance(item, dict) and item.get("type") == "image_generation_call" for item in kept):
+        kept = images_as_parts(kept, only_of_adapters=True)
+    return [_ours_out(item) for item in kept]
 
 
 def _thought_elsewhere(item: object) -> bool:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json
+from timestep_lab.runtime.attachments import generated_image
 from timestep_lab.runtime.stream_items import ANY_MODEL, CALL_EXTRAS, MESSAGE_EXTRAS, reasoning_text
 from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
@@ -191,10 +192,19 @@ def answer_message(output: Sequence[Any]) -> dict[str, Json]:
     }  # fmt: skip
     if thought := "\n\n".join(filter(None, thoughts)):
         message["reasoning_content"] = thought
+    if images := [image for item in output for image in _images(item)]:
+        message["images"] = images
     for name in MESSAGE_EXTRAS:
         if told := [one for item in output for one in told_again(item).get(name) or ()]:
             message[name] = told
     return {**message, "tool_calls": calls} if calls else message
+
+
+def _images(item: Any) -> list[dict[str, Json]]:
+    """The image that an item is, if it is one, in the form of OpenRouter and LiteLLM; OpenAI's Chat Completions has none."""
+    if item.type != "image_generation_call" or (image := generated_image(item.model_dump())) is None:
+        return []
+    return [{"type": "image_url", "image_url": {"url": image["image_url"]}}]
 
 
 def tool_call(item: Any) -> dict[str, Json]:
@@ -390,6 +400,8 @@ async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> 
                 yield chunk({"tool_calls": [{"index": calls[event.output_index], **extra}]})
             if extra := {name: provider_data[name] for name in MESSAGE_EXTRAS if name in provider_data}:
                 yield chunk(extra)
+        elif event.type == "response.output_item.done" and (images := _images(event.item)):
+            yield chunk({"images": images})
         elif event.type == "response.completed":
             yield chunk({}, finish_reason(event.response))
             if with_usage:

@@ -119,16 +119,22 @@ function toolCall(item, on) {
   const inner = h("div", { class: "tl-chat-tool-body" });
   const step = h("details", { class: "tl-chat-step" }, summary, inner);
   const card = h("div", { class: "tl-chat-widget", hidden: true });
-  const element = h("div", { class: "tl-chat-item" }, step, card);
+  const images = h("div", { class: "tl-chat-images" });
+  const element = h("div", { class: "tl-chat-item" }, step, images, card);
   let now = item;
+  let drawn = "";
   const drawInner = () => {
     if (!step.open) return;
-    put(inner, part("Arguments", pretty(now.data.arguments)), now.data.output === null || now.data.output === undefined ? null : part("Result", pretty(now.data.output)), now.data.error ? part("Error", now.data.error) : null);
+    put(inner, part("Arguments", pretty(now.data.arguments)), now.data.output === null || now.data.output === undefined ? null : part("Result", pretty(withoutImages(now.data.output))), now.data.error ? part("Error", now.data.error) : null);
   };
   step.addEventListener("toggle", drawInner);
   const update = (next) => {
     now = next;
     drawCard(card, next, on);
+    if (next.data.output !== drawn) {
+      drawn = next.data.output;
+      put(images, imagesOf(drawn).map((src) => h("img", { src, alt: `Image of ${next.data.name}` })));
+    }
     const [sign, word, tone] = TOOL_STATES[next.data.status] ?? TOOL_STATES.completed;
     put(summary, icon("tool"), h("code", { class: "tl-clip" }, h("b", {}, next.data.name), `(${shortArguments(next.data.arguments)})`),
       h("span", { class: "tl-chat-right" }, next.data.server ? h("span", { class: "tl-soft" }, next.data.server) : null,
@@ -159,6 +165,12 @@ function pretty(text) {
     return text;
   }
 }
+
+const IMAGE_URL = /data:image\/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+/g;
+
+/** The images in a tool's result, as `data:` addresses. */
+const imagesOf = (output) => (typeof output === "string" && output.includes("input_image") ? output.match(IMAGE_URL) ?? [] : []);
+const withoutImages = (output) => (imagesOf(output).length ? output.replace(IMAGE_URL, "(shown above)") : output);
 
 function shortArguments(text) {
   let value;
