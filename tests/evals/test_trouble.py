@@ -58,6 +58,26 @@ async def test_every_case_ends_right_though_the_server_limits_fails_and_stalls(t
                 assert cell.attempts == (2 if stalled else 1), "what the router repeats is not further attempt"
 
 
+async def test_the_trace_of_an_answer_that_took_too_long_or_was_stopped_is_a_failed_one(tmp_path: Path) -> None:
+    with model_server(lambda said, before: Trouble(stall_s=30)) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            late = await new_comparison(bench, ["late"], models=[MODEL], timeout_s=0.2)
+            await late.run()
+            stopped = await new_comparison(bench, ["stopped"], models=[MODEL])
+            running = asyncio.create_task(stopped.run())
+            while len(server.asked) < 4:  # The first was asked three times.
+                await asyncio.sleep(0.01)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            bench.writer.flush()
+            traces = bench.store.sql("select status, count(*) from traces group by all").rows
+            assert traces == [("failed", 4)]
+            errors = bench.store.sql("select distinct error from spans where parent_id is null order by error").rows
+            assert [error.partition(" gave")[2] or error for (error,) in errors] == [
+                "The comparison was stopped before this answer was complete.", " no answer within 0.2 s.",
+            ]  # fmt: skip
+
+
 async def test_the_wait_for_a_rate_limit_is_told_apart_from_the_models_own_time(tmp_path: Path) -> None:
     """429 for 0.3 s, then an answer after 0.2 s. To the millisecond: tests/benchmarks/bench_compare.py."""
 

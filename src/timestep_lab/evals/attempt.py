@@ -251,6 +251,8 @@ class Measured:
     began: float = field(default_factory=time.perf_counter)
     generations: list[SpanRecord] = field(default_factory=list)
     steps: list[dict[str, Json]] = field(default_factory=list)
+    root: SpanRecord | None = None
+    """The ended root span."""
     said: Told | None = None
     """What a function or a service reported about itself."""
     called_ms: float | None = None
@@ -262,6 +264,8 @@ class Measured:
     """Time in ms that this process added to the durations of generations."""
 
     def take(self, span: SpanRecord) -> None:
+        if span.parent_id is None:
+            self.root = span
         if span.kind in _WORKING and span.ended_at is not None:
             self.busy_from = min(self.busy_from or span.started_at, span.started_at)
             self.busy_until = max(self.busy_until or span.ended_at, span.ended_at)
@@ -351,10 +355,16 @@ async def attempt(
         )
     except Exception as error:  # noqa: BLE001 - any exception of a model, tool or guardrail is the outcome of this case
         failure = as_lab_error(error, speakers=(), max_turns=desk.max_turns)
+    except asyncio.CancelledError:
+        failure = LabError("The comparison was stopped before this answer was complete.")
+        raise
     finally:
         PAUSABLE_TIMEOUT.set(None)
         WATCH.set(None)
         desk.processor.release(sdk_trace_id(trace_id), "The case ended before this step did.")
+        if failure is not None and measured.root is not None and measured.root.status != "error":
+            # The SDK ends its spans without an error when it is cancelled or times out.
+            desk.writer.span_ended(replace(measured.root, status="error", error=failure.message))
     return _told(trace_id, output, failure, measured)
 
 
