@@ -142,9 +142,10 @@ def test_the_weekly_workflow_runs_what_depends_on_programs_of_others() -> None:
     weekly = yaml.safe_load((ROOT / ".github" / "workflows" / "senders.yml").read_text("utf-8"))
     scripts = [".ci/mcp_servers.py", ".ci/mcp_conformance.py"]
     assert commands(weekly, "mcp") == ["pip install .", *(f"python {script}" for script in scripts)]
+    assert commands(weekly, "promptfoo") == ["python .ci/promptfoo_scores.py"]
     assert commands(weekly, "notebooks")[-1] == "python .ci/notebooks_under_load.py"
     assert commands(weekly, "soak")[-1] == "pytest tests/benchmarks/bench_soak.py -m benchmark -s"
-    assert all((ROOT / script).is_file() for script in scripts)
+    assert all((ROOT / script).is_file() for script in [*scripts, ".ci/promptfoo_scores.py"])
 
 
 def test_actions_of_others_are_named_by_commit() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import openpyxl  # type: ignore[import-untyped]
@@ -97,7 +98,7 @@ RUBRIC = """
         (TEST % "{type: contains-any, value: '\"red, green\", blue'}", "green", 0.0, "fail"),
         (TEST % "{type: contains, value: '{{q}}'}, {type: contains, value: 42}", "x is 42", 1.0, "pass"),
         (TEST % "{type: is-json}, {type: contains-json, value: {required: [a]}}", 'So: {"a": 1}.', 0.5, "fail"),
-        (TEST % "{type: javascript, value: 'output.length < 10 && output.includes(vars.q)'}", "x", 1.0, "pass"),
+        (TEST % "{type: javascript, value: 'output.length < 10 && output.includes(context.vars.q)'}", "x", 1.0, "pass"),
         (TEST % "{type: javascript, value: 'Math.max(0, 1 - output.length / 10)', threshold: 0.7}", "12345", 0.5, "fail"),
         (TEST % "{type: regex, value: '^\\d+$'}", "42\n", 0.0, "fail"),
         (TEST % "{type: regex, value: '^\\d+$'}", "٤٢", 0.0, "fail"),
@@ -127,6 +128,16 @@ async def test_an_answer_scores_as_promptfoos_documentation_says(
     assert (said["assertions"], said["label"]) == (pytest.approx(score), passes)
     if "threshold: 0" in text and text.startswith("\n    tests:\n      - threshold"):
         assert said["passed"] == float(passes == "pass")
+
+
+RECORDED = json.loads((Path(__file__).parent / "promptfoo_scores.json").read_text("utf-8"))
+"""What promptfoo itself gave: `.ci/promptfoo_scores.py` records it anew."""
+
+
+@pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: case["config"][-60:])
+async def test_an_answer_scores_as_promptfoo_scores_it(tmp_path: Path, case: dict[str, Any]) -> None:
+    said = await scores(config(tmp_path, case["config"]), case["output"])
+    assert (said["assertions"], said["label"]) == (pytest.approx(case["score"]), case["passes"])
 
 
 @pytest.mark.parametrize(

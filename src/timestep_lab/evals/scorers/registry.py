@@ -322,6 +322,8 @@ def together(results: Sequence[tuple[ScoreValue, bool | None]], threshold: Any) 
     unscored = [s for s, _ in results if s.value is None]
     notes = [f"failed: {', '.join(failed)}"] if failed else []
     notes += [f"{s.scorer} could not score: {s.note or 'it gave no reason'}" for s in unscored]
+    if mean is None and results and not unscored:
+        mean = 0.0  # None of them counts: they pass, with the score that promptfoo gives.
     if unscored or mean is None:
         return mean, None, "; ".join(notes) or None
     passes = mean >= float(threshold) if threshold is not None else not failed
