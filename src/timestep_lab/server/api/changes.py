@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from starlette.responses import StreamingResponse
 
 from timestep_lab.model.errors import LabError
-from timestep_lab.model.events import Event
+from timestep_lab.model.events import Event, ItemUpdated
 from timestep_lab.server.errors import error_object
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.panel import detached
@@ -34,14 +34,54 @@ ALIVE = b": alive\n\n"
 """An SSE comment, ignored by clients, that shows that the connection is alive."""
 
 
+LATE_S, GATHER_LATE_S = 0.02, 0.1
+"""When the event loop is later than this, in seconds, the deltas of a stream are gathered for that long: sending each costs as much as
+receiving it, and a server that sends every one of hundreds of streams falls behind further and further."""
+
+
+class _Lateness:
+    """How late the event loop is, measured as long as there are streams. It falls slowly, so that streams do not alternate."""
+
+    TICK_S, KEPT = 0.05, 0.95
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._streams = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        self._streams += 1
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._measure(), name="timestep-lab lateness")
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+    async def _measure(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._streams:
+            due = loop.time() + self.TICK_S
+            await asyncio.sleep(self.TICK_S)
+            self.seconds = max(loop.time() - due, self.seconds * self.KEPT)
+        self.seconds = 0.0
+
+
+_lateness = _Lateness()
+
+
 async def event_stream(events: AsyncIterator[Event]) -> StreamingResponse:
     """Each event as JSON, then `data: [DONE]`. An error before the first event is an HTTP error; a later one is the
     event `{"type": "error"}`.
     """
 
     async def lines() -> AsyncIterator[bytes]:
-        async for event in events:
-            yield encode(event.to_json())
+        with _lateness.watched():
+            async for event in events:
+                yield encode(event.to_json())
+                if isinstance(event, ItemUpdated) and _lateness.seconds > LATE_S:
+                    await asyncio.sleep(GATHER_LATE_S)  # Meanwhile the run joins the deltas that follow.
         yield b"data: [DONE]\n\n"
 
     stream = await detached(lines(), _broken, alive=ALIVE)
