@@ -40,9 +40,9 @@ export function composer(name, on) {
   const element = h("div", { class: "tl-chat-composer" }, away, waiting, chips, h("div", { class: "tl-chat-line" }, clip, field, send, stop), picker);
 
   const isEmpty = () => !field.value.trim() && !attachments.length;
-  const isShelving = () => shelving + uploading > 0;
+  const isAttaching = () => shelving + uploading > 0;
   const ready = () => {
-    send.disabled = isAway || isShelving() || unsent.length > 0 || isEmpty();
+    send.disabled = isAway || isAttaching() || unsent.length > 0 || isEmpty();
     send.title = isAway ? AWAY : "";
     // During a turn there is a Stop button, and once something is written, a button to queue it.
     send.hidden = isBusy && isEmpty();
@@ -53,7 +53,7 @@ export function composer(name, on) {
   const grow = () => { field.style.height = "auto"; field.style.height = `${Math.min(field.scrollHeight, TALLEST)}px`; ready(); };
   const go = () => {
     ready();
-    isWanted = isShelving() && !isAway && !isEmpty();
+    isWanted = isAttaching() && !isAway && !isEmpty();
     if (send.disabled || send.hidden) return;
     field.focus();
     const message = { text: field.value.trim(), attachments };
@@ -144,7 +144,7 @@ export function composer(name, on) {
   }
   /** Send what was sent too early, unless a file is still on its way or was not attached. */
   function goAfterFiles() {
-    if (isWanted && !isShelving()) go();
+    if (isWanted && !isAttaching()) go();
   }
   async function upload(one) {
     uploading += 1;
