@@ -21,7 +21,7 @@ from tests.wire.server import sse
 from timestep_lab.model.errors import ProviderError, ProviderUnavailableError
 from timestep_lab.runtime.provider_errors import NO_RETRY
 from timestep_lab.runtime.router import Router
-from timestep_lab.server.openai_api.chat import answer_message
+from timestep_lab.server.openai_api.chat import answer_message, read_messages
 
 N, ROME, OSLO = "get_weather", '{"location": "Rome"}', '{"location": "Oslo"}'
 DONE = sse("[DONE]")
@@ -471,20 +471,27 @@ IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXE
     [
         [{"content": "A dot."}, {"images": [IMAGE]}, {"images": [IMAGE]}],
         [{"content": [{"type": "text", "text": "A dot."}, IMAGE]}],
+        [{"content": "A dot."}, {"message": {"role": "assistant", "content": "A dot.", "images": [IMAGE]}}],
         [{"content": "A dot.", "images": [{**IMAGE, "image_url": f"data:image/png;base64,{PIXEL}"}]}],
     ],
-    ids=["beside_the_text_and_again", "as_a_part_of_it", "as_a_bare_address"],
+    ids=["beside_the_text_and_again", "as_a_part_of_it", "in_the_message_at_the_end", "as_a_bare_address"],
 )
 async def test_an_image_that_the_model_made_is_an_item_and_is_shown_to_it_again(
     server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router], deltas: list[dict[str, Json]]
 ) -> None:
-    server = server_for(CHAT.protocol).will(Raw(chat(*map(chunk, deltas), chunk({}, "stop"))), Reply(Words("Red.")))
+    server = server_for(CHAT.protocol).will(
+        Raw(chat(*(chunk(None, **one) if "message" in one else chunk(one) for one in deltas), chunk({}, "stop"))),
+        Reply(Words("Red.")),
+    )
     model = router_for(CHAT.configure(server.url)).get_model(CHAT.model)
     answer = await ask(model, "Draw.")
     assert answer.text == "A dot."
     [image] = [item for item in answer.response.output if item.type == "image_generation_call"]
     assert (image.result, image.output_format) == (PIXEL, "png")
-    assert answer_message(answer.response.output)["images"] == [IMAGE]
+    message = answer_message(answer.response.output)
+    assert message["images"] == [IMAGE]
+    _, read = read_messages([{"role": "user", "content": "Draw."}, message])
+    assert (read[-1]["type"], read[-1]["result"]) == ("image_generation_call", PIXEL)
     await ask(model, [{"role": "user", "content": "Draw."}, *answer.items, {"role": "user", "content": "Which color?"}])
     assert PIXEL in json.dumps(server.requests[1].body["messages"][-1])
 

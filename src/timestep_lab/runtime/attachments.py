@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.errors import DataError, MissingExtraError, NotFoundError, UsageError
+from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json
 from timestep_lab.store.base import in_thread
 
@@ -164,6 +166,23 @@ def _in_words(head: str, text: str) -> Part:
 
 def _data_url(content_type: str, content: bytes) -> str:
     return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
+
+
+_IMAGE = re.compile(r"data:(image/[a-z0-9.+-]+)[^,]*;base64,", re.IGNORECASE)
+_NAMED = ("png", "webp", "jpeg", "gif", "svg")
+"""Image formats that the Responses API has names for."""
+
+
+def image_call(address: str) -> dict[str, Any] | None:
+    """Returns the fields of the `image_generation_call` whose result is the image of a `data:` URL; None for any other address."""
+    if (head := _IMAGE.match(address)) is None:
+        return None
+    media_type = head.group(1).lower()
+    kind = media_type.removeprefix("image/").removesuffix("+xml")
+    return {
+        "id": new_id("item"), "type": "image_generation_call", "status": "completed", "result": address[head.end() :],
+        "provider_data": {"media_type": media_type}, **({"output_format": kind} if kind in _NAMED else {}),
+    }  # fmt: skip
 
 
 def generated_image(item: Mapping[str, Any]) -> Part | None:

@@ -23,7 +23,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from agents.models.fake_id import FAKE_RESPONSES_ID
 from openai.types.responses import (
@@ -66,6 +66,7 @@ from openai.types.responses.response_usage import InputTokensDetails, OutputToke
 
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Usage
+from timestep_lab.runtime.attachments import image_call
 from timestep_lab.runtime.stream_items import CUT_SHORT, INVALID_JSON, arguments_object
 
 # --- Unique ids for output items, whatever the wrapped model does
@@ -325,23 +326,10 @@ class Emitter:
 
     def image(self, address: str) -> Events:
         """Emits an image that the model made: a `data:` URL as an `image_generation_call`, any other address as a link in the text."""
-        if (head := _IMAGE.match(address)) is None:
+        if (fields := image_call(address)) is None:
             yield from self.text(f"[image]({address})")
-            return
-        media_type = head.group(1).lower()
-        kind = media_type.removeprefix("image/").removesuffix("+xml")
-        more: Any = {"provider_data": {"media_type": media_type}}
-        if kind in get_args(ImageFormat):
-            more["output_format"] = kind
-        yield from self._switch_to(
-            ImageGenerationCall(
-                id=new_id("item"),
-                type="image_generation_call",
-                status="completed",
-                result=address[head.end() :],
-                **more,
-            )
-        )
+        else:
+            yield from self._switch_to(ImageGenerationCall(**fields))
 
     def tool_call(
         self, name: str, call_id: str | None = None, arguments: str = "", *, stays_open: bool = False
@@ -543,11 +531,6 @@ class Emitter:
             type="response.output_item.done", item=self._copy(item), output_index=self._index_of(item),
             sequence_number=self._next(),
         )  # fmt: skip
-
-
-_IMAGE = re.compile(r"data:(image/[a-z0-9.+-]+)[^,]*;base64,", re.IGNORECASE)
-ImageFormat = Literal["png", "webp", "jpeg", "gif", "svg"]
-"""Formats that the Responses API has names for."""
 
 
 def response_usage(usage: Usage) -> ResponseUsage:

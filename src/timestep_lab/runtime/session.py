@@ -171,6 +171,8 @@ def complete_session(store: Store, run: RunRecord) -> None:
     texts = [_text(entry) for entry in log if entry.get("role") == "assistant"]
     missing: list[dict[str, Any]] = []
     for item in items:
+        if item.type == "tool_call" and _is_generated_image(item):
+            continue
         if item.type == "tool_call" and item.data["output"] is not None and item.data["call_id"] not in answered:
             missing += _call(item, asked=item.data["call_id"] in asked)
         elif item.type == "assistant_message" and item.data["text"]:
@@ -201,6 +203,11 @@ def _call(item: ThreadItem, *, asked: bool) -> list[dict[str, Any]]:
     }  # fmt: skip
     answer = {"type": "function_call_output", "call_id": data["call_id"], "output": data["output"]}
     return [answer] if asked else [call, answer]
+
+
+def _is_generated_image(call: ThreadItem) -> bool:
+    """Whether the model made it itself: no function was called, and the call id is that of the model's output item."""
+    return call.data["name"] == "image_generation" and not str(call.data["call_id"]).startswith("call_")
 
 
 def _text(entry: dict[str, Any]) -> str:

@@ -383,7 +383,8 @@ class ChatAnswer:
         left_out = ["tool_calls", "function_call"] if self._calls else []
         if self._in_messages is None:
             if self._said_anything:
-                return {name: message.get(name) for name in ("tool_calls", "function_call") if name not in left_out}
+                names = ("images", "tool_calls", "function_call")
+                return {name: message.get(name) for name in names if name not in left_out}
             left_out += REASONING_FIELDS
         untold = {name: value for name, value in message.items() if name not in left_out}
         if isinstance(content := untold.get("content"), str):

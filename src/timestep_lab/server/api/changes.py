@@ -40,7 +40,7 @@ receiving it, and a server that sends every one of hundreds of streams falls beh
 
 
 class _Lateness:
-    """How late the event loop is, measured as long as there are streams. It falls slowly, so that streams do not alternate."""
+    """How late the event loop is, in seconds, measured while there are streams. It falls slowly, so that streams do not alternate."""
 
     TICK_S, KEPT = 0.05, 0.95
 
@@ -52,7 +52,8 @@ class _Lateness:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         self._streams += 1
-        if self._task is None or self._task.done():
+        if self._task is None or self._task.done() or self._task.get_loop() is not asyncio.get_running_loop():
+            self.seconds = 0.0
             self._task = asyncio.create_task(self._measure(), name="timestep-lab lateness")
         try:
             yield
@@ -65,7 +66,6 @@ class _Lateness:
             due = loop.time() + self.TICK_S
             await asyncio.sleep(self.TICK_S)
             self.seconds = max(loop.time() - due, self.seconds * self.KEPT)
-        self.seconds = 0.0
 
 
 _lateness = _Lateness()

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json
-from timestep_lab.runtime.attachments import generated_image
+from timestep_lab.runtime.attachments import generated_image, image_call
 from timestep_lab.runtime.stream_items import ANY_MODEL, CALL_EXTRAS, MESSAGE_EXTRAS, reasoning_text
 from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
@@ -97,6 +97,11 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
                 **_name_of(message),
             }
         )
+    for image in message.get("images") or ():
+        address = (image.get("image_url") or {}).get("url") if isinstance(image, Mapping) else None
+        if (fields := image_call(str(address))) is None:
+            raise _unreadable(place, "an image of it is no data: URL in image_url.url")
+        items.append(fields)
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
         if not call.get("id") or not function.get("name"):
