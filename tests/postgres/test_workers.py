@@ -76,9 +76,20 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 @contextmanager
-def serving(store: str, folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], Workers]]:
-    """With two workers, ended at the end."""
-    command = [sys.executable, "-m", "timestep_lab", "serve", "--port", "0", "--store", store, "--workers", "2"]
+def serving(store: str, folder: Path, *, workers: int = 2) -> Iterator[tuple[subprocess.Popen[str], Workers]]:
+    """Ended at the end."""
+    command = [
+        sys.executable,
+        "-m",
+        "timestep_lab",
+        "serve",
+        "--port",
+        "0",
+        "--store",
+        store,
+        "--workers",
+        str(workers),
+    ]
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     env = {**kept, "HOME": str(folder), "TIMESTEP_LAB_SECRET": SECRET, "TIMESTEP_LAB_DEMO_DELAY_MS": "2"}
     with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True) as process:
