@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from agents.memory import Session
 
-from tests.runtime.bench import Bench
+from tests.providers.test_conformance_answers import PIXEL
+from tests.runtime.bench import Bench, last, open_bench
+from tests.wire import Raw, Reply, WireServer, Words, chat_completions
+from tests.wire.server import sse
 from timestep_lab.model.records import ThreadRecord
 from timestep_lab.runtime.session import StoreSession, answers_behind_calls
 
@@ -64,3 +68,20 @@ def test_a_log_in_order_is_left_alone() -> None:
     log = [said("1"), call("a"), call("b"), answer("a"), answer("b"), call("c"), answer("c"), said("x", "assistant")]
     assert answers_behind_calls(log) is log
     assert answers_behind_calls([said("1"), call("open"), said("2")]) == [said("1"), call("open"), said("2")]
+
+
+async def test_an_image_of_an_answer_that_broke_off_is_shown_to_the_model_in_the_next_turn() -> None:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    choice = {"index": 0, "finish_reason": None, "delta": {"images": [image]}}
+    begun = sse({"id": "x", "created": 1, "model": "m", "choices": [choice]})
+    with WireServer(chat_completions) as server:
+        server.will(Raw((begun, begun), abrupt=True), Reply(Words("Red.")))
+        async with open_bench(openai_compatible={"artist": f"{server.url}/v1"}) as bench:
+            model = "openai_compatible/artist/m"
+            first = last(await bench.run("Draw a dot.", model=model))
+            assert first.run.status == "failed"
+            second = last(await bench.run("Which color?", model=model, thread_id=first.run.thread_id))
+            assert second.run.status == "completed"
+        *_, asked = server.requests[-1].body["messages"]
+        assert PIXEL in json.dumps(asked)
+        assert "tool_calls" not in json.dumps(server.requests[-1].body["messages"])

@@ -330,6 +330,7 @@ class Emitter:
             yield from self.text(f"[image]({address})")
         else:
             yield from self._switch_to(ImageGenerationCall(**fields))
+            yield from self._close()  # It is complete, whatever happens to the rest of the answer.
 
     def tool_call(
         self, name: str, call_id: str | None = None, arguments: str = "", *, stays_open: bool = False
