@@ -239,7 +239,9 @@ class Emitter:
 
     def text(self, delta: str) -> Events:
         """Emits answer text. Opens a message unless one is open."""
-        if delta := self._whole_characters(delta):
+        if not delta.isascii() or self._half:
+            delta = self._whole_characters(delta)
+        if delta:
             part = yield from self._message_part(ResponseOutputText)
             part.text += delta
             yield self._say(
@@ -431,7 +433,10 @@ class Emitter:
         return self._sequence - 1
 
     def _index_of(self, item: object) -> int:
-        return next(n for n in range(len(self._items) - 1, -1, -1) if self._items[n] is item)
+        last = len(self._items) - 1
+        if self._items[last] is item:
+            return last
+        return next(n for n in range(last, -1, -1) if self._items[n] is item)
 
     def _at_part(self) -> dict[str, Any]:
         return {

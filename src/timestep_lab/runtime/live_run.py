@@ -89,7 +89,7 @@ class Unread:
             and isinstance(last, ItemUpdated)
             and (last.item_id, last.field) == (event.item_id, event.field)
         ):
-            self._waiting[-1] = replace(last, delta=last.delta + event.delta)
+            self._waiting[-1] = ItemUpdated(item_id=last.item_id, field=last.field, delta=last.delta + event.delta)
         else:
             self._waiting.append(event)
         self._some.set()

@@ -135,6 +135,9 @@ def unread_s(connection: socket.socket | None) -> float:
     )
 
 
+TOGETHER_S = 0.001  # What the kernel tells of arrivals is as coarse.
+
+
 class Stopwatch:
     """Measures one generation. Not shared between tasks."""
 
@@ -174,8 +177,9 @@ class Stopwatch:
         return min(now, max(self._exchange.arrived_at(), self._exchange.sent_at))
 
     def content(self) -> None:
-        """Called when a piece of content arrives."""
-        self._arrivals.append(self._arrived())
+        """Called when a piece of content arrives. Of pieces that came together, the time is not looked up again."""
+        now, last = time.perf_counter(), self._arrivals[-1] if self._arrivals else 0.0
+        self._arrivals.append(now if now - last < TOGETHER_S else max(last, self._arrived()))
 
     def read(self, stop_reason: str | None, usage: Usage | None = None) -> GenerationTiming:
         """Returns the timing so far."""

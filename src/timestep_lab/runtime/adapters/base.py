@@ -371,6 +371,9 @@ class ThinkTags:
         self._answer_begun = False
 
     def read(self, text: str) -> Iterator[tuple[Literal["thought", "text"], str]]:
+        if self._answer_begun and self._place == "after" and text:
+            yield "text", text
+            return
         text, self._held = self._held + text, ""
         if self._place == "before":
             begun = text.lstrip()

@@ -217,12 +217,15 @@ def call_function(piece: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def as_object(given: object) -> Mapping[str, Any]:
-    return given if isinstance(given, Mapping) else {}
+    return given if isinstance(given, (dict, Mapping)) else {}
 
 
 def as_objects(given: object) -> list[Mapping[str, Any]]:
     """Returns the objects of a list; a single object becomes a list."""
-    return [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, Mapping)]
+    if not given:
+        return []
+    # `dict` is asked for first: an abstract class takes ten times as long, and this is called for every chunk.
+    return [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, (dict, Mapping))]
 
 
 def _arguments(given: object) -> str:

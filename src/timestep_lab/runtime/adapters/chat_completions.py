@@ -69,6 +69,7 @@ _FAILED = (
 )  # fmt: skip
 """Finish reasons of servers that failed: OpenRouter's, those of the servers behind it, SGLang's, DeepSeek's and Gemini's."""
 _KEEP_ALIVE = ("ping", "heartbeat", "keepalive", "keep-alive")
+_PLAIN = frozenset({"role", "content"})
 _CALL_PARTS = ("tool_use", "tool_call", "function_call")
 """Content parts that are calls, from gateways to other APIs."""
 AS_PARTS = "thinking"
@@ -101,9 +102,11 @@ class ChatCompletionsModel(AdapterModel):
         answer = ChatAnswer(emitter, self._wire_name, [spec.name for spec in request.functions])
         async with await self._asked(request) as stream:
             try:
-                async for chunk in stream:
-                    with self.reading():
-                        for one in as_objects(chunk):  # Gemini sends errors in a list
+                with self.reading():
+                    async for chunk in stream:
+                        for one in (
+                            (chunk,) if isinstance(chunk, dict) else as_objects(chunk)
+                        ):  # Gemini sends errors in a list
                             if one.get("error") or (one.get("object") == "error" and "choices" not in one):
                                 raise APIError(str(one.get("message")), stream.response.request, body=one)
                             for event in answer.read(one):
@@ -136,7 +139,7 @@ class ChatCompletionsModel(AdapterModel):
                 return stream
 
 
-class _Chunks(AsyncStream[Any]):
+class _Chunks(AsyncStream[object]):
     """Splits the stream into chunks. Skips empty keep-alive events. A text that is no JSON is what the server says of an error."""
 
     done = False
@@ -161,6 +164,8 @@ class _Decoder(SSEDecoder):
     """Reads errors and chunks that are lines of their own as data, too: of TGI, llama.cpp, and proxies."""
 
     def decode(self, line: str) -> ServerSentEvent | None:
+        if not line or line[:5] == "data:":
+            return super().decode(line)
         return super().decode(f"data: {line.removeprefix('error:')}" if line.startswith(("error:", "{", "<")) else line)
 
 
@@ -319,14 +324,14 @@ class ChatAnswer:
     def read(self, chunk: Any) -> Events:
         """Reads one `chat.completion.chunk` as JSON. Servers may omit any field, or send null."""
         self._count(chunk.get("usage"))
-        if groq := as_object(chunk.get("x_groq")):
+        if "x_groq" in chunk and (groq := as_object(chunk["x_groq"])):
             self._count(groq.get("usage"))
             self.failed = groq.get("error") or self.failed
         choices = as_objects(chunk.get("choices"))
         if not choices and "usage" not in chunk and "created" not in chunk:
             self.unread = dict(chunk) or self.unread
-        places = (None, self._place)
-        choice = next((one for one in choices if self._place is None or as_index(one.get("index")) in places), None)
+        place = self._place
+        choice = next((one for one in choices if place is None or as_index(one.get("index")) in (None, place)), None)
         if choice is None:
             return
         self._place = as_index(choice.get("index")) if self._place is None else self._place
@@ -339,6 +344,11 @@ class ChatAnswer:
                 self._in_messages = None
             elif message := as_object(choice.get("message")):
                 delta = self._untold(message)
+        if delta.keys() <= _PLAIN or not any(value and name not in _PLAIN for name, value in delta.items()):
+            yield from self._content(
+                delta.get("content")
+            )  # As most chunks are, and the rest costs several times as much.
+            return
         field = next((name for name in REASONING_FIELDS if _is_text(delta.get(name))), "")
         thought = delta.get(field, "")
         for name in MESSAGE_EXTRAS:
@@ -394,12 +404,16 @@ class ChatAnswer:
 
     def _count(self, used_by_server: object) -> None:
         """Records usage, which may come with every chunk, or as zeros after the real one."""
+        if not used_by_server:
+            return
         if (counted := _usage(as_object(used_by_server))) and not (
             self._usage and counted.input_tokens == counted.output_tokens == 0
         ):
             self._usage = counted
 
     def _end_of(self, choice: Mapping[str, object]) -> None:
+        if not (choice.get("finish_reason") or choice.get("native_finish_reason") or choice.get("error")):
+            return
         reason = choice.get("finish_reason")
         reason = reason.get("type") if isinstance(reason, Mapping) else reason  # an object, in SGLang's own format
         self._finish_reason = str(reason) if reason else self._finish_reason
