@@ -18,7 +18,7 @@ from tests.providers.cases import ANTHROPIC, CHAT, OLLAMA, OPENAI, Case
 from tests.providers.test_conformance_answers import PIXEL, replayed
 from tests.wire import Call, Raw, Reply, WireServer, Words, openai_responses
 from tests.wire.server import sse
-from timestep_lab.model.errors import ProviderError, ProviderUnavailableError
+from timestep_lab.model.errors import ProviderError, ProviderUnavailableError, UsageError
 from timestep_lab.runtime.provider_errors import NO_RETRY
 from timestep_lab.runtime.router import Router
 from timestep_lab.server.openai_api.chat import answer_message, read_messages
@@ -492,6 +492,9 @@ async def test_an_image_that_the_model_made_is_an_item_and_is_shown_to_it_again(
     assert message["images"] == [IMAGE]
     _, read = read_messages([{"role": "user", "content": "Draw."}, message])
     assert (read[-1]["type"], read[-1]["result"]) == ("image_generation_call", PIXEL)
+    for unreadable in (7, "image", [{"image_url": 7}], [{"image_url": {"url": "https://example.org/a.png"}}], [None]):
+        with pytest.raises(UsageError, match="an image of it is no data: URL"):
+            read_messages([{"role": "assistant", "content": "A dot.", "images": unreadable}])
     await ask(model, [{"role": "user", "content": "Draw."}, *answer.items, {"role": "user", "content": "Which color?"}])
     assert PIXEL in json.dumps(server.requests[1].body["messages"][-1])
 

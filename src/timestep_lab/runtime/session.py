@@ -6,7 +6,6 @@ arrives, and presented to the model after its call, as every provider requires.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -24,6 +23,7 @@ from timestep_lab.runtime.agent_graph import asked_under
 from timestep_lab.runtime.approval_gate import rejected_span
 from timestep_lab.runtime.attachments import image_call
 from timestep_lab.runtime.run import UserTurn
+from timestep_lab.runtime.span_records import parsed
 from timestep_lab.store.base import Change, Statement, append_soon, in_thread
 from timestep_lab.store.store import ThreadTail
 
@@ -174,9 +174,9 @@ def complete_session(store: Store, run: RunRecord) -> None:
     texts = [_text(entry) for entry in log if entry.get("role") == "assistant"]
     missing: list[dict[str, Any]] = []
     for item in items:
-        if item.type == "tool_call" and _is_generated_image(item):
+        if item.type == "tool_call" and (image := _generated_image(item)):
             if item.data["call_id"] not in made:
-                missing += _image(item)
+                missing.append(image)
             continue
         if item.type == "tool_call" and item.data["output"] is not None and item.data["call_id"] not in answered:
             missing += _call(item, asked=item.data["call_id"] in asked)
@@ -210,15 +210,14 @@ def _call(item: ThreadItem, *, asked: bool) -> list[dict[str, Any]]:
     return [answer] if asked else [call, answer]
 
 
-def _is_generated_image(call: ThreadItem) -> bool:
-    """Whether the model made it itself: no function was called, and the call id is that of the model's output item."""
-    return call.data["name"] == "image_generation" and not str(call.data["call_id"]).startswith("call_")
-
-
-def _image(call: ThreadItem) -> list[dict[str, Any]]:
-    """Returns the image that the model made, as its output item; nothing if the call has none."""
-    parts = json.loads(call.data["output"] or "[]")
-    return [{**fields, "id": call.data["call_id"]} for part in parts if (fields := image_call(part["image_url"]))]
+def _generated_image(call: ThreadItem) -> dict[str, Any] | None:
+    """Returns the output item of an image that the model made itself; None for any other call. The id of such a call is not a call's."""
+    if call.data["name"] != "image_generation" or str(call.data["call_id"]).startswith("call_"):
+        return None
+    match parsed(call.data["output"]):
+        case [{"type": "input_image", "image_url": str(address)}] if fields := image_call(address):
+            return {**fields, "id": call.data["call_id"]}
+    return None
 
 
 def _text(entry: dict[str, Any]) -> str:

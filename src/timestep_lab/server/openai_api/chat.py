@@ -97,8 +97,10 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
                 **_name_of(message),
             }
         )
-    for image in message.get("images") or ():
-        address = (image.get("image_url") or {}).get("url") if isinstance(image, Mapping) else None
+    images = message.get("images") or []
+    for image in images if isinstance(images, list) else [images]:
+        given = image.get("image_url") if isinstance(image, Mapping) else None
+        address = given.get("url") if isinstance(given, Mapping) else given
         if (fields := image_call(str(address))) is None:
             raise _unreadable(place, "an image of it is no data: URL in image_url.url")
         items.append(fields)
