@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import os
@@ -18,13 +19,13 @@ import pytest
 
 from tests.postgres.server import Server
 from timestep_lab.model.errors import BusyError, DataError, LabError, StoreError, StoreUnavailableError
-from timestep_lab.model.records import ScoreRecord, ThreadRecord
+from timestep_lab.model.records import ScoreRecord, ThreadItem, ThreadRecord
 from timestep_lab.store.base import SYSTEM_USER, Change, Statement
 from timestep_lab.store.liveness import beat
 from timestep_lab.store.postgres import embedded, sessions
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.postgres.embedded import EmbeddedPostgres
-from timestep_lab.store.store import Store, open_store
+from timestep_lab.store.store import Store, ThreadTail, open_store
 
 ALICE = "alice"
 QUICK = "\nfsync = off\nshared_buffers = 16MB\n"
@@ -99,6 +100,27 @@ def own_server(walkable: Path) -> Iterator[EmbeddedPostgres]:
     yield server
     server.ensure_running()
     server.close()
+
+
+async def test_runs_that_write_to_one_thread_at_once_never_wait_for_each_other_in_a_circle(
+    db: PostgresDatabase, server: Server, lab_url: str
+) -> None:
+    store = Store(db, ALICE)
+    store.threads.insert(thread("t"))
+
+    async def write(run: str) -> None:
+        tail = ThreadTail(store.threads, "t", run)
+        for n in range(20):
+            text = f"{run}{n}"
+            message = ThreadItem(id=text, thread_id="t", user_id=ALICE, type="user_message", data={"text": text})
+            await tail.append([message], [{"role": "user", "content": text}])
+
+    await asyncio.gather(*map(write, "abcd"))
+    assert len(store.threads.all_items("t")) == 80
+    db.close()  # The server counts what a connection met when it ends.
+    database = lab_url.rsplit("/", 1)[1]
+    until(lambda: not server.run("select 1 from pg_stat_activity where datname = %s", database))
+    assert server.run("select deadlocks from pg_stat_database where datname = %s", database) == [(0,)]
 
 
 def test_a_server_that_is_away_is_waited_for_then_named_and_found_again(

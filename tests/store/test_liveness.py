@@ -118,8 +118,13 @@ def test_spans_that_a_dead_process_left_open_end_as_errors(database: Database) -
 
 
 def test_a_process_that_ended_but_was_not_waited_for_counts_as_gone() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "pass"], stdout=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin
     assert child.stdout
+    assert started_at(os.getpid()) == started_at(os.getpid())
+    assert started_at(os.getpid()) != started_at(child.pid)
+    child.stdin.write(b"\n")
+    child.stdin.close()
     child.stdout.read()
     deadline = time.monotonic() + 10
     while started_at(child.pid) is not None:
@@ -127,8 +132,6 @@ def test_a_process_that_ended_but_was_not_waited_for_counts_as_gone() -> None:
         time.sleep(0.01)
     child.wait()
     child.stdout.close()
-    assert started_at(os.getpid()) == started_at(os.getpid())
-    assert started_at(os.getpid()) != started_at(os.getppid())
 
 
 def test_after_kill_9_the_next_start_leaves_no_run_that_looks_alive(tmp_path: Path) -> None:

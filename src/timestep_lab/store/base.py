@@ -49,13 +49,14 @@ async def write_soon(
 
 
 async def append_soon(
-    db: Database, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = ()
-) -> None:
+    db: Database, user_id: str, tables: Tables, *, first: Sequence[Statement] = (), then: Sequence[Statement] = (),
+    changes: Sequence[Change] = (),
+) -> None:  # fmt: skip
     """Same as `Database.append`, in the manner of `write_soon`. The rows of many concurrent runs are inserted together, which costs little
     more than those of one."""
-    begun = db.begin_write(user_id, then, tables=tables, changes=changes)
+    begun = db.begin_write(user_id, [*first, *then], tables=tables, changes=changes)
     if begun is None:
-        await in_thread(db.append, user_id, tables, then=then, changes=changes)
+        await in_thread(db.append, user_id, tables, first=first, then=then, changes=changes)
     else:
         await asyncio.shield(asyncio.wrap_future(begun))
 
@@ -222,11 +223,16 @@ class Database(Protocol):
         user_id: str,
         tables: Tables,
         *,
+        first: Sequence[Statement] = (),
         then: Sequence[Statement] = (),
         changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> None:
-        """Bulk-inserts rows (table name to column names and row tuples) and runs `then`, all in one transaction."""
+        """Bulk-inserts rows (table name to column names and row tuples) and runs `then`, all in one transaction.
+
+        `first` are statements that lock a row which other writers lock before they insert: on Postgres they run before the rows are
+        inserted, so that two writers never wait for each other. A database with a single writer runs them with `then`.
+        """
         ...
 
     def receive(self, request: Received) -> bool:

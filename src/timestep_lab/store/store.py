@@ -314,7 +314,7 @@ class ThreadTail:
             move = self._move((start, first_seq), self._end)
             rows = threads.rows_at(self._thread_id, first_seq, placed, said, self._run_id)
             try:
-                await append_soon(db, threads.user_id, rows, then=[move, *then], changes=changes)
+                await append_soon(db, threads.user_id, rows, first=[move], then=then, changes=changes)
             except ConflictError:
                 self._end = None
             except BaseException:

@@ -87,12 +87,14 @@ class DuckDatabase:
         return self._seat.begin(lambda engine: engine.receive(request)) or False
 
     def append(
-        self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
-        batch_id: str | None = None,
+        self, user_id: str, tables: Tables, *, first: Sequence[Statement] = (), then: Sequence[Statement] = (),
+        changes: Sequence[Change] = (), batch_id: str | None = None,
     ) -> None:  # fmt: skip
-        batch = _Batch(batch_id)
+        batch, statements = _Batch(batch_id), [*first, *then]
         self._seat.call(
-            lambda backend: backend.append(user_id, tables, then=then, changes=changes, batch_id=batch.id_for(backend))
+            lambda backend: backend.append(
+                user_id, tables, then=statements, changes=changes, batch_id=batch.id_for(backend)
+            )
         )
 
     def select(

@@ -285,7 +285,17 @@ def transact(
 def perform(connection: Conn, statements: Sequence[Statement]) -> list[Rows]:
     """Runs all statements in one round trip. Raises `ConflictError` when one does not affect the expected number of rows."""
     with connection.pipeline():
-        cursors = [connection.execute(statement.sql.encode(), list(statement.params)) for statement in statements]
+        cursors = send(connection, statements)
+    return received(statements, cursors)
+
+
+def send(connection: Conn, statements: Sequence[Statement]) -> list[psycopg.Cursor[Any]]:
+    """Executes all statements, in a pipeline without waiting for them."""
+    return [connection.execute(statement.sql.encode(), list(statement.params)) for statement in statements]
+
+
+def received(statements: Sequence[Statement], cursors: Sequence[psycopg.Cursor[Any]]) -> list[Rows]:
+    """Returns the results of sent statements. Raises `ConflictError` when one did not affect the expected number of rows."""
     results = [rows_of(cursor) for cursor in cursors]
     for statement, result in zip(statements, results, strict=True):
         statement.check(result)
@@ -391,13 +401,16 @@ class PostgresDatabase:
         return False
 
     def append(
-        self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
-        batch_id: str | None = None,
+        self, user_id: str, tables: Tables, *, first: Sequence[Statement] = (), then: Sequence[Statement] = (),
+        changes: Sequence[Change] = (), batch_id: str | None = None,
     ) -> None:  # fmt: skip
         def work(connection: Conn) -> list[Rows]:
+            locking = send(connection, first)
             for table, (columns, rows) in tables.items():
                 insert(connection, table, columns, rows)
-            return perform(connection, then)
+            results = perform(connection, then)
+            received(first, locking)
+            return results
 
         self._make_days(user_id, tables)
         few = all(len(rows) < FEW for _, rows in tables.values())
