@@ -250,7 +250,7 @@ async def test_a_plan_tells_calls_and_time_from_what_the_model_took_before(tmp_p
             ).plan()
             assert plan.calls == 50
             assert plan.time_s is not None
-            assert 0.5 <= plan.time_s[0] <= plan.time_s[1] < 60
+            assert 0.45 <= plan.time_s[0] <= plan.time_s[1] < 60  # The server may end its wait a little early.
             assert len(server.asked) == asked
 
 

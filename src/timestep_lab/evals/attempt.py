@@ -492,11 +492,15 @@ def _told(trace_id: str, output: str | None, failure: LabError | None, measured:
     cost = sum(c for c in priced if c is not None) if priced and None not in priced else None
     waited = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in generations)
     took = measured.latency_ms() if measured.called_ms is None else max(0.0, measured.called_ms - waited)
-    first = _ttft_ms(measured) if reported.first_after_s is None else reported.first_after_s * 1000.0
+    first = _ttft_ms(measured)
+    if reported.first_after_s is not None:
+        first = min(reported.first_after_s * 1000.0, took)
+    elif first is not None:
+        took = max(took, first)  # Both are differences of several clock readings.
     return Attempt(
         trace_id=trace_id, output=None if output is None else clean(output), error=failure, steps=tuple(measured.steps), latency_ms=took,
         queue_ms=sum(g.queue_ms or 0.0 for g in generations), rate_limit_ms=sum(g.rate_limit_ms or 0.0 for g in generations),
-        ttft_ms=None if first is None else min(first, took),
+        ttft_ms=first,
         input_tokens=sum(counted_in) if counted_in and reported.input_tokens is None else reported.input_tokens,
         output_tokens=sum(counted_out) if counted_out and reported.output_tokens is None else reported.output_tokens,
         cost_usd=cost if reported.cost_usd is None else reported.cost_usd,
