@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from websockets.sync.client import connect
 
 from tests.server.lab_process import SECRET, LabProcess
 from timestep_lab import Lab
+from timestep_lab.model.errors import AuthError
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.server.gate import RateLimits, Tokens
@@ -39,6 +41,16 @@ BAD_TOKENS = {
     "no user": jwt.encode({**CLAIMS, "sub": ""}, SECRET, algorithm="HS256"),
     "no token at all": "x.y.z",
 }
+
+
+def test_a_token_that_was_accepted_is_refused_once_it_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = Tokens(SECRET)
+    token = tokens.issue(WHOM, lifetime=timedelta(minutes=1))
+    assert tokens.verify(token) == tokens.verify(token)
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    with pytest.raises(AuthError, match="has expired"):
+        tokens.verify(token)
 
 
 @pytest.mark.parametrize("token", BAD_TOKENS.values(), ids=BAD_TOKENS)

@@ -90,7 +90,7 @@ def test_the_settings_are_those_the_lab_relies_on() -> None:
     connection.close()
     assert found["TimeZone"] == "UTC"
     assert not any(found[name] for name in found if name.startswith(("auto", "allow", "enable", "python")))
-    assert found["checkpoint_threshold"] == "122.0 MiB"
+    assert found["checkpoint_threshold"] == "61.0 MiB"
 
 
 def test_many_threads_read_and_write_at_once_each_with_a_cursor_of_its_own() -> None:

@@ -175,7 +175,7 @@ def check(context: Context) -> int:
 @store_option
 @click.pass_obj
 def repair(context: Context) -> int:
-    """Repair a DuckDB lab with a damaged write-ahead log, keeping every change that can be recovered. The damaged files
+    """Repair a DuckDB lab with a damaged write-ahead log or journal, keeping every change that can be recovered. The damaged files
     are kept under other names.
     """
     from timestep_lab.runtime.settings import Settings
@@ -196,6 +196,8 @@ def repair(context: Context) -> int:
         say(f"{path} needs no repair.")
         return 0
     say(f"{path} is repaired. Recovered {done.kept:,} of {done.size:,} bytes of its log.")
+    if done.requests is not None:
+        say(f"Recovered {done.requests:,} requests of its journal of received traces.")
     say("The damaged files: " + ", ".join(str(damaged) for damaged in done.aside))
     return 0
 

@@ -22,9 +22,15 @@ from typing import IO, Any, Self
 from timestep_lab.model.errors import DataError, LabError, QueryError, StoreUnavailableError, TooLargeError
 from timestep_lab.store.liveness import interruptible, was_interrupted
 
+try:
+    import fcntl
+except ImportError:  # Windows.
+    fcntl = None  # type: ignore[assignment]
+
 MEMORY = 2**30
 """Memory limit of the process in bytes, beyond its own code (on Linux; elsewhere only time is limited)."""
 CLOSE_S = 5.0
+PIPE_BYTES = 1 << 20
 _LENGTH = struct.Struct("<Q")
 
 
@@ -148,7 +154,16 @@ class Worker:
         if self._process is None:
             command = [sys.executable, "-m", __name__, str(self._memory)]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for pipe in (self._process.stdin, self._process.stdout):
+                _enlarge(pipe)
         return self._process
+
+
+def _enlarge(pipe: IO[bytes] | None) -> None:
+    """Lets a whole message of usual size fit into the pipe, so that the writer does not wait for the reader; only Linux allows it."""
+    if pipe is not None and (set_size := getattr(fcntl, "F_SETPIPE_SZ", None)):
+        with suppress(OSError):  # Beyond the user's limit.
+            fcntl.fcntl(pipe, set_size, PIPE_BYTES)
 
 
 def _why(process: subprocess.Popen[bytes], time_limit_s: float | None) -> Exception:

@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from http.cookies import SimpleCookie
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
@@ -156,6 +157,7 @@ AUDIENCE = "timestep-lab"
 ALGORITHM = "HS256"
 LIFETIME = timedelta(days=30)
 LEAST_SECRET_BYTES = 32
+TOKENS_KEPT = 4_096
 COOKIE = "timestep_lab"
 """Prefix of the cookie's name."""
 
@@ -178,6 +180,7 @@ class Tokens:
         """Cookies are shared by all ports of a host, so the name contains a hash of the secret: two labs do not
         overwrite each other's cookies.
         """
+        self._checked = lru_cache(TOKENS_KEPT)(self._check)
 
     def issue(self, user_id: str, *, anonymous: bool = True, lifetime: timedelta = LIFETIME) -> str:
         now = utc_now()
@@ -193,17 +196,30 @@ class Tokens:
         """The caller of a token. Raises `AuthError` for a token that is forged, expired, for another audience, or
         malformed.
         """
+        caller, expires_at = self._checked(token)
+        if expires_at <= time.time():
+            raise _expired()
+        return caller
+
+    def _check(self, token: str) -> tuple[Caller, float]:
+        """The caller of a token, and the Unix time at which it expires. Checking a signature takes a fifth of the time
+        of a small request, so that a valid token is checked once.
+        """
         try:
             claims = jwt.decode(
                 token, self._key, algorithms=[ALGORITHM], audience=AUDIENCE, options={"require": ["exp", "aud", "sub"]}
             )
         except jwt.ExpiredSignatureError as error:
-            raise AuthError("This token has expired.", "Sign in again: POST /api/v1/auth/anonymous") from error
+            raise _expired() from error
         except jwt.InvalidTokenError as error:
             raise AuthError("This token is not valid.", "Sign in: POST /api/v1/auth/anonymous") from error
         if not isinstance(claims["sub"], str) or not claims["sub"]:
             raise AuthError("This token names no user.", "Sign in: POST /api/v1/auth/anonymous")
-        return Caller(claims["sub"], bool(claims.get("is_anonymous", False)))
+        return Caller(claims["sub"], bool(claims.get("is_anonymous", False))), float(claims["exp"])
+
+
+def _expired() -> AuthError:
+    return AuthError("This token has expired.", "Sign in again: POST /api/v1/auth/anonymous")
 
 
 USER_HEADER = "x-timestep-user"

@@ -25,6 +25,7 @@ from timestep_lab.model.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
+from timestep_lab.store.duckdb.journal import RECEIVED, contents, damage, salvage
 from timestep_lab.store.migrate import keep_beside, private_if_new
 
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
@@ -34,8 +35,9 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "allow_community_extensions": "false",
     # A table name never refers to a Python variable of the caller.
     "python_enable_replacements": "false",
-    # Fewer, later checkpoints: a write never waits for one of 16 MB, and a lab reopens after a kill in about a second.
-    "checkpoint_threshold": "128MB",
+    # Fewer, later checkpoints: a write never waits for one of 16 MB, and a lab reopens after a kill in about a second. Twice the log is
+    # in memory until then.
+    "checkpoint_threshold": "64MB",
     # The default is 80 % of the machine's memory, which a notebook's kernel must share.
     "memory_limit": "2GB",
 }
@@ -215,7 +217,7 @@ Cursor = Any
 # DuckDB treats a log with an invalid start as empty, and one that ends early as interrupted while writing: it opens the lab
 # without those changes, and deletes the log. After each commit, before it is acknowledged, `<lab>.wal.check` therefore stores the length
 # and checksum of the log, and the state of the lab's file that it continues. It is written without fsync: after a power failure it may
-# be older than the log and then describes its beginning; it is never newer.
+# be older than the log and then describes its beginning; it is never newer. The same holds for the journal of received traces.
 
 
 log = logging.getLogger(__name__)
@@ -231,6 +233,8 @@ LOG_BEGINS = b"\x64\x00\x62"
 """The log's version entry."""
 SLOT = struct.Struct("<4sQQII")
 SLOT_BYTES, SLOT_MAGIC = 64, b"TLWC"
+OF_LOG, OF_JOURNAL = 0, 2 * SLOT_BYTES
+"""Where in the check file what is acknowledged of the log and of the journal of received traces begins, in two slots each."""
 AT_ONCE = 1 << 20
 POSITION = re.compile(r"entry at byte position (\d+)")
 """Matches DuckDB's message about a log that is damaged in the middle."""
@@ -251,7 +255,7 @@ class _Known:
 
 
 class LogCheck:
-    """Maintains the check file in the process that owns the lab. Created after DuckDB has opened the file and closed after DuckDB has
+    """Thread-safe for one caller of `record` and one of `record_journal`. Maintains the check file in the process that owns the lab. Created after DuckDB has opened the file and closed after DuckDB has
     closed it: closing a handle on the lab's file earlier would release DuckDB's lock."""
 
     def __init__(self, path: Path) -> None:
@@ -261,6 +265,7 @@ class LogCheck:
         self._file = os.open(path.with_name(path.name + CHECK), os.O_RDWR | os.O_CREAT, 0o600)
         known = _read(path)
         self._known = _Known(known.number if known else 0, 0, 0, 0)
+        self._journal = _read(path, OF_JOURNAL) or _Known(0, 0, 0, 0)
         self._failed = False
         self.record()
 
@@ -272,19 +277,33 @@ class LogCheck:
             known = self._known
             start, crc = (known.size, known.crc) if headers == known.headers and size >= known.size else (0, 0)
             self._known = _Known(known.number + 1, size, headers, _checksum(self._log, start, size, crc))
-            os.pwrite(self._file, self._known.packed(), self._known.number % 2 * SLOT_BYTES)
+            self._write(OF_LOG, self._known)
             self._failed = False
         except OSError as error:
             if not self._failed:
                 log.warning("The check file of %s cannot be written: %s", self._log, error.strerror)
             self._failed = True
 
+    def record_journal(self, size: int, chain: int, durably: bool = False) -> None:
+        """Stores what is acknowledged of the journal of received traces. Raises `OSError`, if `durably`."""
+        self._journal = _Known(self._journal.number + 1, size, 0, chain)
+        try:
+            self._write(OF_JOURNAL, self._journal)
+            if durably:
+                os.fsync(self._file)
+        except OSError as error:
+            if durably:
+                raise
+            log.warning("The check file of %s cannot be written: %s", self._log, error.strerror)
+
+    def _write(self, place: int, known: _Known) -> None:
+        os.pwrite(self._file, known.packed(), place + known.number % 2 * SLOT_BYTES)
+
     def close(self) -> None:
         os.close(self._file)
         os.close(self._lab)
-        if (
-            not self._log.exists() or not self._log.stat().st_size
-        ):  # Checkpointed into the file: nothing is left to check.
+        is_checkpointed = not self._log.exists() or not self._log.stat().st_size
+        if is_checkpointed and not self._journal.size:  # Nothing is left to check.
             self._path.with_name(self._path.name + CHECK).unlink(missing_ok=True)
 
 
@@ -317,7 +336,14 @@ def _problem(path: Path) -> str | None:
     journal = path.with_name(path.name + LOG)
     size = journal.stat().st_size if journal.is_file() else 0
     if not path.is_file():
-        return f"{journal} is the log of a lab that does not exist: {path.name} is missing." if size else None
+        if size:
+            return f"{journal} is the log of a lab that does not exist: {path.name} is missing."
+        if contents(path).waiting:
+            return f"{path}{RECEIVED} has traces for a lab that does not exist: {path.name} is missing."
+        return None
+    received = _read(path, OF_JOURNAL) or _Known(0, 0, 0, 0)
+    if lost_requests := damage(path, received.size, received.crc):
+        return lost_requests
     known = _read(path)
     if known is not None and known.size and _headers(path) == known.headers:
         lost = f"so changes that were acknowledged are missing from the lab {path}."
@@ -335,14 +361,14 @@ def _problem(path: Path) -> str | None:
     return None
 
 
-def _read(path: Path) -> _Known | None:
-    """Returns the latest acknowledged state; None when there is none or it cannot be read, which disables the check."""
+def _read(path: Path, place: int = OF_LOG) -> _Known | None:
+    """Returns the latest acknowledged state of the log or the journal; None when there is none or it cannot be read, which disables the check."""
     try:
         content = path.with_name(path.name + CHECK).read_bytes()
     except FileNotFoundError:
         return None
     slots = []
-    for start in (0, SLOT_BYTES):
+    for start in (place, place + SLOT_BYTES):
         slot, own = content[start : start + SLOT.size], content[start + SLOT.size : start + SLOT.size + 4]
         if len(own) == 4 and struct.pack("<I", zlib.crc32(slot)) == own and slot.startswith(SLOT_MAGIC):
             _, number, size, headers, crc = SLOT.unpack(slot)
@@ -376,6 +402,8 @@ class Repaired:
     """Bytes of the log whose changes were recovered."""
     size: int
     """Size of the log in bytes."""
+    requests: int | None = None
+    """Number of received requests of traces that were recovered, if their journal was damaged."""
 
 
 def repair(path: Path, *, now: datetime | None = None) -> Repaired | None:
@@ -400,14 +428,20 @@ def repair(path: Path, *, now: datetime | None = None) -> Repaired | None:
             bytes_kept = _opened(copy, size)
         if bytes_kept == size and _problem(path) is None:
             return None
+        received, n_requests = path.with_name(path.name + RECEIVED), None
+        known = _read(path, OF_JOURNAL) or _Known(0, 0, 0, 0)
+        if damage(path, known.size, known.crc):
+            n_requests = salvage(path, folder / received.name)
         stamp = f"{now or utc_now():%Y%m%d-%H%M%S}"
         aside = []
-        for ending in (CHECK, LOG, ""):
+        for ending in (CHECK, LOG, *([RECEIVED] if n_requests is not None else []), ""):
             damaged = path.with_name(path.name + ending)
             if damaged.exists():
                 aside.append(damaged.rename(path.with_name(f"{path.name}.damaged-{stamp}{ending}")))
         copy.rename(path)
-        return Repaired(tuple(reversed(aside)), bytes_kept, size)
+        if n_requests:
+            (folder / received.name).rename(received)
+        return Repaired(tuple(reversed(aside)), bytes_kept, size, n_requests)
     finally:
         shutil.rmtree(folder)
 

@@ -25,7 +25,6 @@ from timestep_lab.model.errors import BusyError, QueryError, StoreError
 from timestep_lab.store.archive import folder_of, view_sql
 from timestep_lab.store.base import (
     NO_TABLES,
-    SYSTEM_USER,
     Change,
     Columns,
     Dialect,
@@ -37,8 +36,9 @@ from timestep_lab.store.base import (
 )
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.connect import FATAL, LOG, Cursor, LogCheck, connect, translate, verify
+from timestep_lab.store.duckdb.journal import Journal
 from timestep_lab.store.duckdb.loopback import ClosedError
-from timestep_lab.store.duckdb.received import Inbox
+from timestep_lab.store.duckdb.received import Inbox, KeptRequests
 from timestep_lab.store.duckdb.sql_guard import GuardedReads
 from timestep_lab.store.liveness import Publisher, interruptible, was_interrupted
 from timestep_lab.store.migrate import keep_beside, migrate
@@ -288,6 +288,7 @@ class Engine:
         self.url, self._path, self._publisher = str(path or ":memory:"), path, publisher
         self._connection = connect(path)
         self._log_check: LogCheck | None = None
+        self._journal: Journal | None = None
         self._idle: dict[str, deque[tuple[Cursor, str]]] = {OURS: deque(), THEIRS: deque()}
         self._cursors: set[Cursor] = set()
         self._busy: set[Cursor] = set()
@@ -309,8 +310,12 @@ class Engine:
                 self._new_cursor(OURS), partial(self._committed, publisher), self._break, self._committing
             )
             self._fence = GuardedReads()
-            self._received = self._new_cursor(OURS)
-            self._inbox = Inbox(self, *self._left())
+            if path is not None:
+                check = self._log_check
+                self._journal = Journal(path, check.record_journal if check is not None else _unchecked)
+            self._inbox = Inbox(
+                KeptRequests(self, self._connection, self._journal, lambda requests: self.store(requests))
+            )
             self._inbox.start()
         except BaseException:
             for cursor in self._cursors:
@@ -353,10 +358,12 @@ class Engine:
         return self.submit(Job(user_id, statements=statements, tables=tables, changes=changes))
 
     def append(
-        self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
-        batch_id: str | None = None,
+        self, user_id: str, tables: Tables, *, first: Sequence[Statement] = (), then: Sequence[Statement] = (),
+        changes: Sequence[Change] = (), batch_id: str | None = None,
     ) -> None:  # fmt: skip
-        self.submit(Job(user_id, statements=then, tables=tables, changes=changes, batch_id=batch_id)).result()
+        self.submit(
+            Job(user_id, statements=[*first, *then], tables=tables, changes=changes, batch_id=batch_id)
+        ).result()
 
     def submit(self, job: Job) -> Future[list[Rows]]:
         """Submits a job; the future is done when it is durable, without waiting for received spans. Raises `ClosedError`; jobs
@@ -395,39 +402,10 @@ class Engine:
     def _has_room(self) -> bool:
         return self._path is None or shutil.disk_usage(self._path.parent).free > RECEIVED_ROOM
 
-    # -- the table `received`, for `Inbox`
-
-    def _left(self) -> tuple[list[tuple[int, Received]], int]:
-        """Returns the requests that an earlier process did not finish or could not store, and the next number."""
-        [(last,)] = self._received.execute("select coalesce(max(received_no), 0) from core.received").fetchall()
-        found = self._received.execute(
-            "select received_no, user_id, reader, body, content_type, content_encoding from core.received "
-            "order by received_no"
-        ).fetchall()
-        return [(row[0], Received(*row[1:])) for row in found], last + 1
-
-    def keep(self, number: int, request: Received) -> None:
-        row = number, request.user_id, request.reader, request.content_type, request.content_encoding, request.body
-        try:
-            with self._committing():
-                self._received.execute("insert into core.received values ($1, $2, $3, $4, $5, $6, null)", row)
-        except FATAL as error:
-            self._break()
-            raise translate(error) from error
-        except duckdb.Error as error:
-            raise translate(error) from error
-
     def store(self, requests: Sequence[Received]) -> None:
+        """Stores the spans of received requests; durable on return."""
         module, name = STORE_RECEIVED
         getattr(importlib.import_module(module), name)(self, requests)
-
-    def forget(self, numbers: Sequence[int]) -> None:
-        sql = f"delete from core.received where received_no in ({', '.join(map(str, numbers))})"
-        self.begin_write(SYSTEM_USER, [Statement(sql)]).result()
-
-    def put_aside(self, number: int, problem: str) -> None:
-        sql = "update core.received set problem = $2 where received_no = $1"
-        self.begin_write(SYSTEM_USER, [Statement(sql, [number, problem])]).result()
 
     @contextmanager
     def _committing(self) -> Iterator[None]:
@@ -482,6 +460,8 @@ class Engine:
             self._connection.execute(wanted)
 
     def _let_go(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
         self._connection.close()
         if self._log_check is not None:
             self._log_check.close()
@@ -544,6 +524,10 @@ class Engine:
         """Marks the engine unusable after a fatal DuckDB error; a new one must be created."""
         self._usable = False
         self._inbox.broken()
+
+
+def _unchecked(size: int, chain: int, durably: bool) -> None:
+    """Stores nothing: on Windows an open file cannot be read beside DuckDB."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Inbox of received trace requests: durable on arrival, converted to spans shortly after, many requests per transaction.
 
 A transaction costs about as much for a few thousand spans as for a few hundred, and an exporter waits for each response. A request is
-therefore stored unchanged in the table `received` and acknowledged; a thread converts the collected requests to spans. Reads and writes
+therefore stored unchanged in a journal (`journal.py`) and acknowledged; a thread converts the collected requests to spans. Reads and writes
 wait until everything acknowledged before them is stored (`settle`), so the delay is never visible in results.
 
 After a crash, the next process that opens the lab stores the remaining requests. Storing a request twice changes nothing.
@@ -14,10 +14,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from timestep_lab.model.errors import BusyError, StoreUnavailableError
-from timestep_lab.store.base import Received
+from timestep_lab.store.base import SYSTEM_USER, Database, Received, Statement
+from timestep_lab.store.duckdb.connect import Cursor
+from timestep_lab.store.duckdb.journal import Journal
 from timestep_lab.store.duckdb.loopback import ClosedError
 
 log = logging.getLogger("timestep_lab.store")
@@ -29,39 +30,79 @@ MOST_TOGETHER = 8_000
 MOST_WAITING, MOST_WAITING_BYTES = 20_000, 64 << 20
 """Limits of the queue; above them a new request waits, up to `WAIT_S`."""
 WAIT_S = 30.0
+MOST_JOURNAL_BYTES = 128 << 20
+"""With a larger journal, new requests wait until everything in it is stored, which empties it."""
 AGAIN_S = 1.0
 """Seconds before a retry after the store could not be written."""
 
 
-class Kept(Protocol):
-    """Storage for the inbox: the table `received`, and the conversion of its rows to spans."""
+class KeptRequests:
+    """The requests that are durable and not yet spans: those in the journal, and in the table `received` those that could not be converted.
+    Without a journal, as of a lab in memory, they are kept in memory only."""
+
+    def __init__(
+        self, db: Database, connection: Cursor, journal: Journal | None, store: Callable[[Sequence[Received]], None]
+    ) -> None:
+        """`store` stores the spans of requests; durable on return."""
+        self._db, self._connection, self._journal, self.store = db, connection, journal, store
+        self._aside: set[int] = set()
+        """Numbers of the requests in the table."""
+
+    def left(self) -> tuple[list[tuple[int, Received]], int]:
+        """Returns the requests that an earlier process did not finish or could not store, and the next number."""
+        sql = "select received_no, user_id, reader, body, content_type, content_encoding from core.received order by 1"
+        aside = [(row[0], Received(*row[1:])) for row in self._connection.execute(sql).fetchall()]
+        self._aside = {number for number, _ in aside}
+        left = [] if self._journal is None else self._journal.left()
+        last = max([0 if self._journal is None else self._journal.last_number, *self._aside])
+        return [*aside, *(one for one in left if one[0] not in self._aside)], last + 1
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the journal."""
+        return 0 if self._journal is None else self._journal.size
 
     def keep(self, number: int, request: Received) -> None:
         """Stores a request unchanged; durable on return."""
-        ...
-
-    def store(self, requests: Sequence[Received]) -> None:
-        """Stores the spans of the requests; durable on return."""
-        ...
+        if self._journal is not None:
+            self._journal.add(number, request)
 
     def forget(self, numbers: Sequence[int]) -> None:
-        """Deletes requests whose spans are stored, or that were refused."""
-        ...
+        """Removes requests whose spans are stored, or that were refused; durable on return."""
+        if aside := self._aside.intersection(numbers):
+            sql = f"delete from core.received where received_no in ({', '.join(map(str, aside))})"
+            self._write(Statement(sql))
+            self._aside -= aside
+        if self._journal is not None:
+            self._journal.done(numbers)
 
-    def put_aside(self, number: int, problem: str) -> None:
-        """Marks a request that cannot be converted; it stays in the table."""
-        ...
+    def put_aside(self, number: int, request: Received, problem: str) -> None:
+        """Moves a request that cannot be converted to the table; it is tried again when the lab is next opened."""
+        said = [request.user_id, request.reader, request.content_type, request.content_encoding, request.body, problem]
+        self._write(
+            Statement("delete from core.received where received_no = $1", [number]),
+            Statement("insert into core.received values ($1, $2, $3, $4, $5, $6, $7)", [number, *said]),
+        )
+        self._aside.add(number)
+        if self._journal is not None:
+            self._journal.done([number])
+
+    def _write(self, *statements: Statement) -> None:
+        begun = self._db.begin_write(SYSTEM_USER, statements)  # Unlike `write`, it does not wait for the inbox.
+        if begun is not None:
+            begun.result()
 
 
 class Inbox:
-    """The queue of received requests. `left`: requests that an earlier process did not finish. Thread-safe."""
+    """The queue of received requests, first those that an earlier process did not finish. Thread-safe."""
 
-    def __init__(self, kept: Kept, left: Sequence[tuple[int, Received]], next_number: int) -> None:
+    def __init__(self, kept: KeptRequests) -> None:
         self._kept = kept
+        left, next_number = kept.left()
         self._waiting: deque[tuple[int, Received]] = deque(left)
         self._n_spans, self._n_bytes = sum(one.n_spans for _, one in left), sum(len(one.body) for _, one in left)
         self._next_number = next_number
-        """The next row of the table. Rows may be accepted in another order."""
+        """The next number in the journal. Requests may be accepted in another order."""
         self._accepted, self._stored = len(left), 0
         """How many requests were accepted so far, and how many of these, in this order, are stored as spans or put aside."""
         self._wanted = len(left)
@@ -165,7 +206,9 @@ class Inbox:
         deadline = time.monotonic() + WAIT_S
         with self._changed:
             while self._waiting and (
-                self._n_spans + request.n_spans > MOST_WAITING or self._n_bytes + len(request.body) > MOST_WAITING_BYTES
+                self._n_spans + request.n_spans > MOST_WAITING
+                or self._n_bytes + len(request.body) > MOST_WAITING_BYTES
+                or self._kept.n_bytes > MOST_JOURNAL_BYTES
             ):
                 if self._closing:
                     raise ClosedError
@@ -219,7 +262,7 @@ class Inbox:
                 request.user_id, number,
             )  # fmt: skip
             try:
-                self._kept.put_aside(number, f"{type(error).__name__}: {error}")
+                self._kept.put_aside(number, request, f"{type(error).__name__}: {error}")
             except (StoreUnavailableError, BusyError, ClosedError, OSError) as failed:
                 return self._failed(failed)
         with self._changed:
