@@ -7,6 +7,7 @@ import json
 import zipfile
 from datetime import date, time
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -18,7 +19,7 @@ from timestep_lab.evals.datasets.load import pasted, uploaded
 from timestep_lab.evals.judging import asked_of
 from timestep_lab.evals.scorers.registry import assertion_problems
 from timestep_lab.model.comparison import CandidateRecord
-from timestep_lab.model.errors import DataError
+from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.resources import data_path
 
 QUESTIONS = [{"input": "Capital of France?", "expected": "Paris"}, {"input": "2 + 2?", "expected": "4"}]
@@ -158,7 +159,7 @@ def test_the_right_choice_of_truthfulqa_is_not_always_the_first() -> None:
 
 
 def test_an_answer_that_is_none_of_the_choices_is_refused() -> None:
-    with pytest.raises(DataError, match="case 1: 'Paris' is not one of the 2 choices"):
+    with pytest.raises(DataError, match="case 1 has 2 choices, and the answer 'Paris' is not one of them"):
         load_dataset([{"question": "?", "choices": ["Oslo", "Rome"], "answer": "Paris"}])
 
 
@@ -673,3 +674,102 @@ def test_an_uploaded_file_is_read_apart_and_reads_no_other_file(tmp_path: Path) 
             uploaded(b"tests: []", name)
     with pytest.raises(DataError, match=r"a\.csv line 2"):
         uploaded(b"input,expected\na,b,c\n", "a.csv")
+
+
+ASKED = {"question": "Capital of France?"}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"inputs": ASKED, "outputs": "Lyon", "expectations": {"expected_response": "Paris"}}, "Paris"),
+        ({"inputs": ASKED, "outputs": {"answer": "Lyon"}, "reference_outputs": {"answer": "Paris"}}, "Paris"),
+        ({"inputs.question": "?", "outputs.answer": "Lyon", "reference_outputs.answer": "Paris"}, "Paris"),
+        ({"inputs.question": "?", "outputs.output": "Lyon", "reference.answer": "Paris", "feedback.correct": 0}, "Paris"),
+        ({"input": ASKED, "reference_output": {"answer": "Paris"}, "output": "Lyon", "error": None}, "Paris"),
+        ({"input": ASKED, "output": "Lyon", "expected": None}, None),
+        ({"input": ASKED, "output": {"answer": "Lyon"}, "expectedOutput": None}, None),
+        ({"input": ASKED, "output": {"answer": "Paris"}}, "Paris"),
+    ],
+)  # fmt: skip
+def test_what_a_model_answered_is_not_taken_for_the_right_answer_that_stands_beside_it(
+    row: dict[str, Any], expected: str | None
+) -> None:
+    [case] = load_dataset([row]).cases
+    assert case.expected == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "letter"),
+    [
+        ({"choices": {"text": ["4", "3", "2", "1"], "label": ["1", "2", "3", "4"]}, "answerKey": "1"}, "A"),
+        ({"choices": {"text": ["O", "A", "B", "AB"], "label": ["A", "B", "C", "D"]}, "answerKey": "B"}, "B"),
+        ({"A": "O", "B": "A", "C": "B", "D": "AB", "answer": "B"}, "B"),
+        ({"options": ["O", "A", "B", "AB"], "answer": "B", "answer_index": 1}, "B"),
+        ({"choices": ["1", "2", "3", "4"], "answer": "2"}, "B"),
+        ({"choices": [3, 4, 5, 6], "answer": 1}, "B"),
+        ({"options": ["(A)x", "(B)y"], "label": "B", "answer": None}, "B"),
+        ({"options": ["A)21", "B)22"], "correct": "B"}, "B"),
+    ],
+)
+def test_the_label_of_a_choice_is_told_from_the_text_of_another(row: dict[str, Any], letter: str) -> None:
+    [case] = load_dataset([{"question": "Which?", **row}]).cases
+    assert case.expected == letter
+    assert case.input.startswith("Which?\n\nA. ")
+
+
+def test_the_target_of_inspect_is_a_letter_although_it_is_the_text_of_another_choice() -> None:
+    [case] = load_dataset([{"id": "x", "epoch": 1, "input": "?", "choices": ["O", "A", "B"], "target": "B"}]).cases
+    assert case.expected == "B"
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"choices": ["O", "A", "B", "AB"], "answer": "B"}, "both the place of one choice and the text of another"),
+        ({"choices": [1, 2, 3, 4], "answer": 2}, "both the place of one choice and the text of another"),
+        ({"options": ["x", "y"], "answer": "A", "answer_index": 1}, "as its answer_index says"),
+        ({"choices": ["x"] * 27, "answer": 3}, "27 choices"),
+    ],
+)
+def test_choices_that_can_be_read_in_two_ways_are_refused(row: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        load_dataset([{"question": "Which?", **row}])
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({"system": "S", "messages": [("user", "Q"), ("assistant", "A")]}, [("system", "S"), ("user", "Q")]),
+        ({"systemInstruction": {"parts": [{"text": "S"}]}, "contents": [("user", "Q"), ("model", "A")]}, [("system", "S"), ("user", "Q")]),
+        ({"system": "S", "conversations": [("human", "Q"), ("gpt", "A")]}, [("system", "S"), ("user", "Q")]),
+        ({"instruction": "Q", "output": "A", "system": "S", "history": [["a", "b"]]}, [("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "Q")]),
+        ({"messages": [("User", "Q"), ("Chatbot", "A")]}, [("user", "Q")]),
+        ({"messages": [("user", "Q"), ("assistant", [{"type": "text", "text": "A"}])]}, [("user", "Q")]),
+        ({"messages": [("user", "Q"), ("assistant", "A")], "expected": None}, [("user", "Q")]),
+        ({"prompt": [("user", "Q")], "completion": [("assistant", "A")]}, [("user", "Q")]),
+    ],
+)  # fmt: skip
+def test_a_conversation_is_asked_with_its_system_prompt_and_without_its_answer(
+    row: dict[str, Any], messages: list[tuple[str, str]]
+) -> None:
+    written = {
+        name: [{"role": one[0], "content": one[1]} for one in value]
+        if isinstance(value, list) and isinstance(value[0], tuple)
+        else value
+        for name, value in row.items()
+    }
+    [case] = load_dataset([written]).cases
+    assert [(one["role"], one["content"]) for one in case.messages] == messages
+    assert case.expected == "A"
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 2.5, "2", True])
+def test_a_limit_that_is_no_number_of_cases_is_refused(limit: Any) -> None:
+    with pytest.raises(UsageError, match="Give a whole number from 1 up"):
+        load_dataset(["a", "b", "c"], limit=limit)
+
+
+def test_the_column_completion_is_the_answer_to_the_column_prompt_whatever_stands_beside_them() -> None:
+    [case] = load_dataset([{"id": 1, "Prompt": "Capital?", "Completion": "Paris"}]).cases
+    assert (case.input, case.expected) == ("Capital?", "Paris")

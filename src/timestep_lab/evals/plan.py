@@ -271,7 +271,14 @@ async def prepare(
         graph = from_sdk(agent)
         definition = [_sdk_definition(a) for a in graph.agents.values()]
     else:
-        assert isinstance(agent, AgentRecord)
+        if not isinstance(agent, AgentRecord):
+            what = agent.__name__ if isinstance(agent, type) else type(agent).__name__
+            raise UsageError(
+                f"{what} is a class, not an agent." if isinstance(agent, type) else f"A {what} is not an agent.",
+                f"Pass an instance: {what}()."
+                if isinstance(agent, type)
+                else "Pass an agent, its name, or a function.",
+            )
         records = await in_thread(reachable, agent, bench.store.agents.try_get)
         graph = await build(
             records,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, overload
+from datetime import date, datetime, time
+from typing import TYPE_CHECKING, Any, overload
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.comparison import CaseRecord
@@ -205,3 +207,34 @@ def _with_ids(cases: Sequence[Case], name: str) -> list[Case]:
             )
         )  # fmt: skip
     return out
+
+
+def plain(value: object, where: str) -> Any:
+    """Convert numpy scalars and arrays, dates and NaN from a DataFrame or a database to a JSON value."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if math.isinf(value):
+            raise DataError(f"{where} holds {value}, which is not a number in JSON.", "Use a number, or a text.")
+        return None if math.isnan(value) else value
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner, where) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, where) for inner in value]
+    if isinstance(value, set | frozenset):  # Sorted, because its order differs from process to process.
+        return sorted((plain(inner, where) for inner in value), key=repr)
+    if isinstance(value, datetime | date | time):
+        return None if value != value else value.isoformat()  # NaT is not equal to itself
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), where)
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if type(value).__name__ in ("Decimal", "UUID"):
+        return str(value)
+    raise DataError(f"{where} holds {kind_of(value)}.", "Use text, numbers, lists and objects.")
+
+
+def kind_of(value: object) -> str:
+    return {"NoneType": "nothing", "list": "a list", "dict": "an object", "int": "a number", "float": "a number"}.get(
+        type(value).__name__, f"a {type(value).__name__}"
+    )

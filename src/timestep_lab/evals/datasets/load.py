@@ -29,6 +29,7 @@ from timestep_lab.evals.datasets.rows import (
     to_case,
     told_before,
 )
+from timestep_lab.model.arguments import check_whole
 from timestep_lab.model.comparison import JUDGE
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.model.records import DatasetRecord
@@ -152,7 +153,10 @@ def load_dataset(
             f"A {type(data).__name__} is not a data set.",
             "Pass a list, a DataFrame, a file path, or a query over past traces.",
         )
-    return dataset if limit is None else dataset.head(limit)
+    if limit is None:
+        return dataset
+    check_whole(1, limit=limit)
+    return dataset.head(limit)
 
 
 def pasted(text: str, name: str = "list") -> Dataset:

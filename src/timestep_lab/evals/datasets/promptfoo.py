@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from timestep_lab.evals.datasets.case import Case, Provider
+from timestep_lab.evals.datasets.case import Case, Provider, plain
 from timestep_lab.evals.datasets.files import ending, load_yaml, read_sheet, read_text, reader_of
 from timestep_lab.evals.datasets.promptfoo_assertions import (
     loaded,
@@ -26,7 +26,7 @@ from timestep_lab.evals.datasets.promptfoo_assertions import (
     read_transform,
     short_assertion,
 )
-from timestep_lab.evals.datasets.rows import EXPECTED_NAMES, INPUT_NAMES, plain
+from timestep_lab.evals.datasets.rows import EXPECTED_NAMES, INPUT_NAMES
 from timestep_lab.evals.datasets.template import check_template, render
 from timestep_lab.model.errors import DataError
 

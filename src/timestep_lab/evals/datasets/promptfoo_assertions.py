@@ -174,7 +174,7 @@ def read_model(provider: object, where: str) -> str:
         if kind == "huggingface" and endpoint in ("chat", "text-generation") and model:
             return f"hf_inference_providers/{model}"
         if provider == "echo":
-            return "demo/echo"
+            return "demo/echo?bare=1"
         if re.fullmatch(r"[a-z_]+/\S+", provider):
             return provider
     raise DataError(

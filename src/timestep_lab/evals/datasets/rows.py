@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from itertools import cycle
 from typing import Any
 
-from timestep_lab.evals.datasets.case import Case
+from timestep_lab.evals.datasets.case import Case, kind_of, plain
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import DataError
 
@@ -48,7 +47,8 @@ _ROLES = {
 }
 _OF_CHOICES = ("answerKey", "answer_index", "mc1_targets", "mc2_targets")
 _WRITTEN_LIST = re.compile(r"""\s*(?:\[\s*['"]|\{\s*['"](?:text|label)['"])""")
-_DOTTED = re.compile(r"(inputs|outputs|reference_outputs)\.([^.]+)")
+_DOTTED = re.compile(r"(inputs|outputs|reference_outputs|reference)\.([^.]+)")
+_LABELLED = re.compile(r"\s*\(?([A-Z])\s*[).:]\s*(?=\S)")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -77,7 +77,7 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
         return row
     if not isinstance(row, Mapping):
         raise DataError(
-            f"{where} is {_kind(row)}.", 'A case is a text or an object such as {"input": …, "expected": …}.'
+            f"{where} is {kind_of(row)}.", 'A case is a text or an object such as {"input": …, "expected": …}.'
         )
     # OpenAI evals: a row of a data source, or of an exported run's results.
     held = next((row[name] for name in ("item", "datasource_item") if isinstance(row.get(name), Mapping)), None)
@@ -90,7 +90,7 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
     choices = _choices(values, expected, where)
     given_vars = values.get("vars") or {}
     if not isinstance(given_vars, Mapping):
-        raise DataError(f"{where}: vars is {_kind(given_vars)}.", "Use an object that maps variable names to values.")
+        raise DataError(f"{where}: vars is {kind_of(given_vars)}.", "Use an object that maps variable names to values.")
     id_column = columns.id or "id"
     used = {asked, expected, id_column, *_RESERVED, *(_OF_CHOICES if choices else ())}
     text, messages = _question(values.get(asked) if asked else None, values.get("messages"), where)
@@ -103,7 +103,7 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
         variables.setdefault(asked, values[asked])
     assertions = values.get("assertions") or ()
     if not isinstance(assertions, list | tuple):
-        raise DataError(f"{where}: assertions is {_kind(assertions)}.", "Use a list of scorers.")
+        raise DataError(f"{where}: assertions is {kind_of(assertions)}.", "Use a list of scorers.")
     id_value = values.get(id_column)
     wanted = values.get(expected) if expected else None
     metadata = values.get("metadata") or {}
@@ -184,8 +184,13 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
     has = values.keys().__ge__
     if has({"instruction", "output"}):
         asked = "\n\n".join(str(values[name]) for name in ("instruction", "input") if values.get(name))
-        rest = {name: value for name, value in values.items() if name not in ("instruction", "input", "output")}
-        return {**rest, "input": asked, "expected": values["output"]}
+        row = {name: value for name, value in values.items() if name not in ("instruction", "input", "output")}
+        row |= {"input": asked, "expected": values["output"]}
+        if row.get("system") or row.get("history"):  # As of LLaMA-Factory.
+            before = [text for turn in row.pop("history", None) or [] for text in turn]
+            said = [*zip(cycle(("user", "assistant")), before, strict=False), ("user", asked)]
+            row["messages"] = _with_system([{"role": role, "content": text} for role, text in said], row)
+        return row
     if has({"ctx", "endings", "label"}):
         label = str(values["label"]).strip()
         return {
@@ -216,8 +221,15 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
     ):
         rest = {n: v for n, v in values.items() if n not in ("answer", "ground_truth", "ground_truths")}
         values = {**rest, "response": values["answer"], "expected": right}
-    if values.keys() == {"prompt", "completion"}:
-        return {"input": values["prompt"], "expected": values["completion"]}
+    written = {_canonical(name): name for name in values}
+    if {"prompt", "completion"} <= written.keys() and written.keys().isdisjoint((*EXPECTED_NAMES, *_EXPECTED_ELSE)):
+        values = {**values, "expected": _said(values[written["completion"]])}
+        del values[written["completion"]]
+    if has({"question", "options", "correct"}) and "answer" not in values:
+        values = {("answer" if name == "correct" else name): value for name, value in values.items()}
+    if has({"options", "answer", "label"}) and values["answer"] is None:
+        values = {("answer" if n == "label" else n): v for n, v in values.items() if n != "answer"}
+    has = values.keys().__ge__
     if has({"options", "answer"}) and "choices" not in values and isinstance(values["options"], list):
         values = {("choices" if name == "options" else name): value for name, value in values.items()}
     if has({"context", "question", "answers"}) and isinstance(values["answers"], Mapping):
@@ -231,11 +243,11 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
     if has({"doc_id", "doc", "arguments", "target"}):
         return _of_harness(values, where)
     if has({"id", "epoch", "input", "target"}):
-        return {
-            name: values[name]
-            for name in ("id", "input", "target", "choices", "metadata")
-            if values.get(name) is not None
-        }
+        named = ("id", "input", "target", "choices", "metadata")
+        row = {name: values[name] for name in named if values.get(name) is not None}
+        if isinstance(row.get("choices"), list) and (target := str(row.get("target"))) in [*LETTERS]:
+            row["target"] = LETTERS.index(target)
+        return row
     if has({"input", "target_scores"}) and isinstance(scores := values["target_scores"], Mapping) and len(scores) > 1:
         best = [number for number, score in enumerate(scores.values()) if score == max(scores.values())]
         return {"question": values["input"], "choices": [*scores], "answer": best[0] if len(best) == 1 else None}
@@ -276,7 +288,9 @@ def _listed_choices(values: dict[str, Any], where: str) -> dict[str, Any]:
     )
     if len(letters) > 1 and letters == list(LETTERS[: len(letters)]) and right in letters and "choices" not in values:
         shown = [values[letter] for letter in letters]
-        return {**{n: v for n, v in values.items() if n not in letters}, "choices": shown}
+        place = letters.index(str(right))
+        rest = {n: place if v == right else v for n, v in values.items() if n not in letters}
+        return {**rest, "choices": shown}
     return values
 
 
@@ -340,14 +354,17 @@ def _messages(said: object) -> Any:
         extra = {
             name: value for name, value in one.items() if "role" in one and name not in ("role", "content", "parts")
         }
-        messages.append({"role": _ROLES.get(role, role), "content": content, **extra})
+        usual = role.lower()
+        role = _ROLES.get(usual, usual if usual in ("user", "assistant", "system") else role)
+        messages.append({"role": role, "content": content, **extra})
     return messages
 
 
 def _example(values: Mapping[str, object], given: Mapping[str, object]) -> dict[str, Any]:
     """An example whose inputs and outputs are objects, each with one main part: the question and the answer."""
-    answered = next((name for name in _ANSWERED if values.get(name) is not None), None)
-    row: dict[str, Any] = {n: v for n, v in values.items() if n not in ("inputs", "input", *_ANSWERED)} | dict(given)
+    keys = _REFERENCES if any(name in values for name in _REFERENCES) else _OUTPUTS
+    answered = next((name for name in keys if values.get(name) is not None), None)
+    row: dict[str, Any] = {n: v for n, v in values.items() if n not in ("inputs", "input", *keys)} | dict(given)
     if not any(_canonical(name) in INPUT_NAMES for name in given):
         row["input"] = next(iter(given.values())) if len(given) == 1 else json.dumps(given, ensure_ascii=False)
     if answered is None:
@@ -376,21 +393,52 @@ def _said(right: object) -> Any:
 def _conversation(values: dict[str, Any]) -> dict[str, Any]:
     for name in _CONVERSATIONS:
         if isinstance(values.get(name), list) and "messages" not in {*values} - {name}:
-            values = {**{n: v for n, v in values.items() if n != name}, "messages": _messages(values[name])}
+            rest = {n: v for n, v in values.items() if n != name}
+            values = {**rest, "messages": _with_system(_messages(values[name]), rest)}
+            values = {n: v for n, v in values.items() if n in rest or n == "messages"}
     messages = values.get("messages")
-    if (
-        isinstance(messages, list)
-        and len(messages) > 1
-        and not any(_canonical(name) in EXPECTED_NAMES for name in values)
-    ):
+    known = [name for name in values if _canonical(name) in EXPECTED_NAMES]
+    if isinstance(messages, list) and len(messages) > 1 and all(values[name] is None for name in known):
         last = messages[-1]
-        if isinstance(last, Mapping) and last.get("role") == "assistant" and isinstance(last.get("content"), str):
-            values = {**values, "messages": messages[:-1], "expected": last["content"]}
+        answer = (
+            _text_of(last.get("content")) if isinstance(last, Mapping) and last.get("role") == "assistant" else None
+        )
+        if answer is not None and not last.get("tool_calls"):
+            values = {n: v for n, v in values.items() if n not in known}
+            values |= {"messages": messages[:-1], "expected": answer}
     return values
 
 
-_ANSWERED = ("expected", "expectedOutput", "expected_output", "outputs", "reference_outputs", "expectations", "output")
+def _with_system(messages: Any, values: dict[str, Any]) -> Any:
+    """The conversation with the system prompt that stands beside it (Anthropic, Bedrock, Gemini, ShareGPT) in front;
+    that is removed from `values`."""
+    is_conversation = isinstance(messages, list) and all(isinstance(one, Mapping) for one in messages)
+    if not is_conversation or any(one.get("role") in ("system", "developer") for one in messages):
+        return messages
+    for name in ("system", "systemInstruction", "system_instruction"):
+        held = values.get(name)
+        text = _text_of(held.get("parts", held.get("text")) if isinstance(held, Mapping) else held)
+        if text:
+            del values[name]
+            return [{"role": "system", "content": text}, *messages]
+    return messages
+
+
+def _text_of(content: object) -> str | None:
+    """The text of a message's content; None if it has other parts."""
+    if isinstance(content, list) and content:
+        parts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
+        texts = [part for part in parts if isinstance(part, str)]
+        return "".join(texts) if len(texts) == len(parts) else None
+    return content if isinstance(content, str) else None
+
+
+_REFERENCES = (
+    "expected", "expectedOutput", "expected_output", "reference_outputs", "reference_output", "reference", "expectations",
+)  # fmt: skip
 """Keys under which tools store the expected answer of an example."""
+_OUTPUTS = ("outputs", "output")
+"""The same of examples without any of these keys; beside one of them, it is what a model answered."""
 
 
 _NO_ANSWER = ("expected_facts", "guidelines")
@@ -435,54 +483,52 @@ def _choices(values: Mapping[str, object], expected: str | None, where: str) -> 
         # In this format the correct choice is always first; it is moved to a fixed but unpredictable position.
         true = one["choices"][one["labels"].index(1)]
         choices = sorted(one["choices"], key=lambda choice: hashlib.sha256(str(choice).encode()).digest())
-        right = true
-    if (
-        not isinstance(choices, list)
-        or not 2 <= len(choices) <= len(LETTERS)
-        or not all(isinstance(c, str) for c in choices)
-    ):
+        right = choices.index(true)
+    if not isinstance(choices, list) or not all(_is_choice(c) for c in choices):
         return None
-    if right is None or right == "" or right == -1:
-        return choices, None
+    if not 2 <= len(choices) <= len(LETTERS):
+        raise DataError(
+            f"{where} has {len(choices)} choices.",
+            f"From 2 to {len(LETTERS)} can be asked; name that column otherwise.",
+        )
+    has_numbers = not all(isinstance(choice, str) for choice in choices)
+    marked = [_LABELLED.match(str(choice)) for choice in choices]
+    if [match and match[1] for match in marked] == [*LETTERS[: len(choices)]]:
+        choices = [str(choice)[match.end() :] for choice, match in zip(choices, marked, strict=True) if match]
+    choices = [str(choice) for choice in choices]
     if isinstance(right, list) and len(right) == 1:
         right = right[0]
-    if isinstance(right, int) and not isinstance(right, bool) and 0 <= right < len(choices):
-        return choices, LETTERS[right]
-    if str(right) in choices:
-        return choices, LETTERS[choices.index(str(right))]
-    if str(right) in labels[: len(choices)]:
-        return choices, LETTERS[labels.index(str(right))]
-    if isinstance(right, str) and right.isdecimal() and int(right) < len(choices):
-        return choices, LETTERS[int(right)]
-    raise DataError(
-        f"{where}: {right!r} is not one of the {len(choices)} choices.",
-        "Use the number of a choice from 0, its letter, or its text.",
-    )
+    places: list[int] = []
+    """What the answer may mean: first what counts if the row says how it is meant."""
+    index = values.get("answer_index")
+    if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(choices):
+        places = [index]
+        if right not in (None, "", index, choices[index], labels[index]):
+            raise DataError(
+                f"{where}: the answer {right!r} is not choice {index}, as its answer_index says.", "Correct one."
+            )
+    elif right is None or right == "" or right == -1:
+        return choices, None
+    elif isinstance(right, int) and not isinstance(right, bool) and 0 <= right < len(choices):
+        places = [right, *([choices.index(str(right))] if has_numbers and str(right) in choices else [])]
+    else:
+        said = str(right)
+        by_label = [labels.index(said)] if said in labels[: len(choices)] else []
+        by_text = [choices.index(said)] if said in choices else []
+        places = by_label[:1] if by_label and (labels[0] != "A" or expected is None) else by_label + by_text
+        if not places and said.isdecimal() and int(said) < len(choices):
+            places = [int(said)]
+    if not places or len({*places}) > 1:
+        what = f"is both the place of one choice and the text of another: {choices}" if places else "is not one of them"
+        raise DataError(
+            f"{where} has {len(choices)} choices, and the answer {right!r} {what}.",
+            "Use the number of a choice from 0 (answer_index), its letter, or its text.",
+        )
+    return choices, LETTERS[places[0]]
 
 
-def plain(value: object, where: str) -> Any:
-    """Convert numpy scalars and arrays, dates and NaN from a DataFrame or a database to a JSON value."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        if math.isinf(value):
-            raise DataError(f"{where} holds {value}, which is not a number in JSON.", "Use a number, or a text.")
-        return None if math.isnan(value) else value
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner, where) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner, where) for inner in value]
-    if isinstance(value, set | frozenset):  # Sorted, because its order differs from process to process.
-        return sorted((plain(inner, where) for inner in value), key=repr)
-    if isinstance(value, datetime | date | time):
-        return None if value != value else value.isoformat()  # NaT is not equal to itself
-    if hasattr(value, "tolist"):
-        return plain(value.tolist(), where)
-    if type(value).__name__ in ("NAType", "NaTType"):
-        return None
-    if type(value).__name__ in ("Decimal", "UUID"):
-        return str(value)
-    raise DataError(f"{where} holds {_kind(value)}.", "Use text, numbers, lists and objects.")
+def _is_choice(value: object) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _column(
@@ -519,9 +565,3 @@ def _question(asked: Any, messages: Any, where: str) -> tuple[str, tuple[Any, ..
     if asked is None:
         return "", ()
     return (asked if isinstance(asked, str) else str(asked)), ()
-
-
-def _kind(value: object) -> str:
-    return {"NoneType": "nothing", "list": "a list", "dict": "an object", "int": "a number", "float": "a number"}.get(
-        type(value).__name__, f"a {type(value).__name__}"
-    )

@@ -190,11 +190,11 @@ def scorer(name: str) -> Callable[[S], S]:
 def acceptable(value: object, case: Case) -> list[str] | Score:
     """The accepted texts: the scorer's own option, else the case's `expected`. A `Score` if there is none."""
     wanted = case.expected if value is None else value
-    if wanted is None or wanted == []:
-        return unknown("the case has no expected answer")
     if isinstance(wanted, bool):
         return ["true", "True"] if wanted else ["false", "False"]
-    return [_text(one) for one in (wanted if isinstance(wanted, list | tuple) else [wanted])]
+    # Tables fill up lists of different lengths with None.
+    given = [one for one in (wanted if isinstance(wanted, list | tuple) else [wanted]) if one is not None]
+    return [_text(one) for one in given] or unknown("the case has no expected answer")
 
 
 def _text(value: object) -> str:
