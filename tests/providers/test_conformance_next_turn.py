@@ -147,6 +147,37 @@ async def test_reasoning_of_an_earlier_turn(talk: Talk, server: WireServer, case
     assert at == 1  # with the turn that it led to
 
 
+async def test_text_between_calls_and_after_them(talk: Talk, server: WireServer) -> None:
+    """The results have to follow the answer with their calls directly."""
+    calls = Call("get_weather", {"location": "Rome"}, "a"), Call("get_time", {"zone": "UTC"}, "b")
+    server.will(Reply(Words("One."), calls[0], Words("Two."), calls[1], Words("Three.")), Reply(Words("Fog.")))
+    await talk.say("Rome?")
+    said = replayed(server.requests[-1].body)
+    assert [role for role, _ in said][:3] == ["user", "assistant", "tool"]
+    assert {role for role, _ in said[2:]} == {"tool"}
+    assert [part for part in said[1][1] if part != "text"] == ["call get_weather Rome", "call get_time UTC"]
+    heard = json.dumps(conversation(server))
+    assert all(word in heard for word in ("One.", "Two.", "Three."))
+
+
+async def test_an_answer_that_was_cut_while_the_model_reasoned(talk: Talk, server: WireServer, case: Case) -> None:
+    """Claude's API rejects an answer that is only reasoning, OpenAI's reasoning that led to nothing."""
+    server.will(Reply(Thought("Hm"), stop="length"), Reply(Words("Fine.")))
+    await talk.say("Rome?")
+    await talk.say("Well?")
+    if not case.name.startswith("ollama"):
+        assert [one.get("role") for one in conversation(server)] == ["user", "user"]
+
+
+async def test_a_blank_answer(talk: Talk, server: WireServer, case: Case) -> None:
+    """Claude's API rejects blank text, which it sent."""
+    server.will(Reply(Words("\n\n")), Reply(Words("Fine.")))
+    await talk.say("Rome?")
+    await talk.say("Well?")
+    if case.name == "anthropic":
+        assert [one["role"] for one in conversation(server)] == ["user"]
+
+
 async def test_an_answer_that_was_cut(talk: Talk, server: WireServer) -> None:
     server.will(Reply(Words("Half of"), stop="length"), Reply(Words("it.")))
     assert (await talk.say("All of it?")).final_output == "Half of"

@@ -155,6 +155,9 @@ def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]
     return system, _without_unfinished_steps(messages)
 
 
+_THOUGHT = ("thinking", "redacted_thinking")
+
+
 def _without_unfinished_steps(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Removes calls of Anthropic's own tools that were cut off before their result, because the API would reject the whole thread."""
     finished = {block.get("tool_use_id") for message in messages for block in message["content"]}
@@ -163,14 +166,15 @@ def _without_unfinished_steps(messages: list[dict[str, Any]]) -> list[dict[str, 
         return block["type"] not in ("server_tool_use", "mcp_tool_use") or block.get("id") in finished
 
     trimmed = [{**message, "content": [block for block in message["content"] if whole(block)]} for message in messages]
-    return [message for message in trimmed if message["content"]]
+    # The API rejects a thread with an answer that is only reasoning, as of a model that reached its limit while it reasoned.
+    return [message for message in trimmed if any(block["type"] not in _THOUGHT for block in message["content"])]
 
 
 def _block(part: Mapping[str, object]) -> dict[str, Any] | None:
     kind = part.get("type")
     if kind in ("input_text", "output_text", "text", "refusal"):
         text = str(part.get("text") or part.get("refusal") or "")
-        return {"type": "text", "text": text} if text else None
+        return {"type": "text", "text": text} if text.strip() else None  # The API rejects blank text.
     if kind == "input_image" and part.get("image_url"):
         return {"type": "image", "source": _source(str(part["image_url"]))}
     if kind == "input_file" and (address := part.get("file_data") or part.get("file_url")):

@@ -10,7 +10,8 @@ Reasoning is not in OpenAI's specification: it is sent as `reasoning_content` or
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents import UserError
@@ -219,7 +220,7 @@ def _tool(spec: FunctionSpec) -> dict[str, Any]:
 
 def _messages(request: ModelRequest, model: str, prefix: str, without: Collection[str]) -> list[dict[str, Any]]:
     ids = CallIds(SHORT_ID, lambda digits: digits[:9]) if IDS in without else None
-    items = [_as_sent(item, ids) for item in results_as_text(request.input)]
+    items = _in_turns([_as_sent(item, ids) for item in results_as_text(request.input)])
     nameless: Any = [_nameless(item) for item in items]
     try:
         messages: list[Any] = Converter.items_to_messages(
@@ -238,6 +239,37 @@ def _messages(request: ModelRequest, model: str, prefix: str, without: Collectio
         messages = [{name: message[name] for name in message if name not in left_out} for message in messages]
     system = [{"role": "system", "content": request.instructions}] if request.instructions else []
     return [*system, *messages]
+
+
+def _in_turns(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the items with each answer of a model as one message of the assistant: its reasoning, its text, and its calls, which the
+    results have to follow directly. Servers may send text between and after calls, and reasoning several times."""
+    turned: list[dict[str, Any]] = []
+    for of_model, group in groupby(items, key=_is_of_model):
+        found = [*group]
+        turned += _one_answer(found) if of_model else found
+    return turned
+
+
+def _is_of_model(item: Mapping[str, Any]) -> bool:
+    return item.get("role") == "assistant" or item.get("type") in ("reasoning", "function_call")
+
+
+def _one_answer(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    calls = [item for item in items if item.get("type") == "function_call"]
+    thoughts = [item for item in items if item.get("type") == "reasoning"]
+    texts = [item for item in items if item.get("role") == "assistant"]
+    if (not calls and len(texts) != 1) or len({item.get("name") for item in texts}) > 1:
+        return items
+    if len(texts) > 1:
+        texts = [{**texts[0], "content": [part for item in texts for part in _parts(item["content"])]}]
+    if len(thoughts) > 1 and all(one.get("provider_data") == thoughts[0].get("provider_data") for one in thoughts):
+        thoughts = [{**thoughts[0], "summary": [part for one in thoughts for part in one.get("summary") or ()]}]
+    return [*thoughts, *texts, *calls]
+
+
+def _parts(content: Any) -> list[Any]:
+    return [{"type": "output_text", "text": content, "annotations": []}] if isinstance(content, str) else [*content]
 
 
 def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Any]:
@@ -365,7 +397,7 @@ class ChatAnswer:
         for note in as_objects(delta.get("annotations")):
             if cited := as_object(note.get("url_citation")):
                 yield from self._emit.annotation(
-                    cited.get("url", ""), cited.get("title", ""), cited.get("start_index"), cited.get("end_index")
+                    cited.get("url") or "", cited.get("title") or "", cited.get("start_index"), cited.get("end_index")
                 )
         calls, call = delta.get("tool_calls"), delta.get("function_call")
         if calls or call:
@@ -517,10 +549,16 @@ def _usage(counted: Mapping[str, object]) -> Usage | None:
     if read is None and written is None:
         return None
     into, out = as_object(counted.get("prompt_tokens_details")), as_object(counted.get("completion_tokens_details"))
-    cached = _count(into, "cached_tokens"), _count(counted, "cached_tokens", "prompt_cache_hit_tokens")
+    cached = _count(into, "cached_tokens") or _count(counted, "cached_tokens", "prompt_cache_hit_tokens") or 0
+    kept = _count(into, "cache_write_tokens", "cache_creation_tokens") or _count(counted, "cache_creation_input_tokens")
+    reasoned = _count(out, "reasoning_tokens") or 0
+    # xAI and Gemini bill reasoning as output, and count it in the total only.
+    beside = (_count(counted, "total_tokens") or 0) - (read or 0) - (written or 0)
+    if beside > 0 and (beside == reasoned or not (reasoned or cached or kept)):
+        written = (written or 0) + beside
     return Usage(
-        requests=1, input_tokens=read or 0, output_tokens=written or 0, cached_tokens=cached[0] or cached[1] or 0,
-        cache_write_tokens=_count(into, "cache_write_tokens") or 0, reasoning_tokens=_count(out, "reasoning_tokens") or 0,
+        requests=1, input_tokens=read or 0, output_tokens=written or 0, cached_tokens=cached, cache_write_tokens=kept or 0,
+        reasoning_tokens=reasoned,
     )  # fmt: skip
 
 

@@ -171,7 +171,8 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
             if tag := (item.get("provider_data") or {}).get(INLINE):
                 assistant()["content"] += between_tags("<think>" if tag is True else tag, thought)
             else:
-                assistant()["thinking"] = thought
+                before = assistant().get("thinking")
+                assistant()["thinking"] = f"{before}\n{thought}" if before else thought
         elif kind == "function_call":
             names[item["call_id"]] = item["name"]
             call = {"function": {"name": item["name"], "arguments": arguments_object(item.get("arguments") or "{}")}}

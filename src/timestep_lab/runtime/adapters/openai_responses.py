@@ -161,10 +161,25 @@ def _set_aside(model: str, settings: ModelSettings) -> list[str]:
 
 def _as_ours(items: list[Any]) -> list[Any]:
     """Returns the items as OpenAI accepts them, wherever they were generated."""
-    kept = [item for item in items if not _thought_elsewhere(item)]
+    kept = _without_lone_reasoning([item for item in items if not _thought_elsewhere(item)])
     if any(isinstance(item, dict) and item.get("type") == "image_generation_call" for item in kept):
         kept = images_as_parts(kept, only_of_adapters=True)
     return [_ours_out(item) for item in kept]
+
+
+def _without_lone_reasoning(items: list[Any]) -> list[Any]:
+    """Removes reasoning that nothing followed, because the model reached its limit: OpenAI requires the item that it led to."""
+    kept: list[Any] = []
+    led_to = False
+    for item in reversed(items):
+        is_item = isinstance(item, dict)
+        if is_item and item.get("type") == "reasoning":
+            if led_to:
+                kept.append(item)
+            continue
+        led_to = is_item and item.get("role") not in ("user", "system", "developer")
+        kept.append(item)
+    return kept[::-1]
 
 
 def _thought_elsewhere(item: object) -> bool:
