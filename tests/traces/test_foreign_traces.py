@@ -424,3 +424,69 @@ def test_the_result_of_an_evaluation_may_come_as_a_log_record(store: Store) -> N
     )
     send(store, span(1, "chat", CHAT))
     assert store.sql("select target_id, name, value, label from scores").rows == [(f"{1:016x}", "tone", None, "kind")]
+
+
+def message(role: str, *parts: dict[str, str]) -> dict[str, Any]:
+    return {"role": role, "parts": list(parts)}
+
+
+def event(name: str, **attributes: str) -> dict[str, Any]:
+    said = [{"key": key.replace("__", "."), "value": any_value(value)} for key, value in attributes.items()]
+    return {"name": name, "timeUnixNano": "1795000000000000001", "attributes": said}
+
+
+KIND, AGENT = "select kind, agent from spans", "select kind, agent, (select agent_path from traces) from spans"
+COUNTED = "select input_tokens, cached_tokens, reasoning_tokens, cost_usd from generations"
+SAID = "select input, output from traces"
+READ: dict[str, tuple[str, dict[str, Any], str, tuple[Any, ...]]] = {
+    "pydantic-ai 1.0's agent": ("pydantic-ai", {"agent_name": "weather", "model_name": "m", "final_result": "Fog"}, AGENT, ("agent", "weather", "weather")),
+    "vLLM's request": ("vllm.llm_engine", {"gen_ai.latency.time_to_first_token": 0.033, "gen_ai.usage.prompt_tokens": 9, "gen_ai.usage.completion_tokens": 2}, "select kind, ttft_ms, input_tokens from spans", ("generation", 33.0, 9)),
+    "Gemini CLI's agent": ("gemini-cli", {"gen_ai.operation.name": "agent_call", "gen_ai.agent.name": "codebase_investigator"}, KIND, ("agent", "codebase_investigator")),
+    "Gemini CLI's tool": ("gemini-cli", {"gen_ai.operation.name": "tool_call", "gen_ai.tool.name": "ls", "gen_ai.input.messages": '{"callId": "1", "name": "ls", "args": {"dir": "."}}', "gen_ai.output.messages": '{"callId": "1", "text": "a.txt"}'}, "select kind, name, input from spans", ("tool", "ls", '{"dir":"."}')),
+    "LangSmith's details": ("langsmith", {**CHAT, **USED, "gen_ai.usage.input_token_details": "{'cache_read': 40}", "gen_ai.usage.output_token_details": "{'reasoning': 8}"}, COUNTED, (100, 40, 8, pytest.approx(0.000024))),
+    "OpenAI's cache, by Vercel 4": ("ai", {**CHAT, **USED, "ai.response.providerMetadata": '{"openai":{"cachedPromptTokens":40,"reasoningTokens":8}}'}, COUNTED, (100, 40, 8, pytest.approx(0.000024))),
+    "Anthropic's cache, by Vercel 4": ("ai", {**CHAT, "gen_ai.provider.name": "anthropic", "gen_ai.request.model": "claude-sonnet-4-5", "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 33, "ai.response.providerMetadata": '{"anthropic":{"cacheCreationInputTokens":100,"cacheReadInputTokens":2000}}'}, COUNTED, (2110, 2000, None, pytest.approx(0.0015))),
+    "a prompt of Vercel without a system prompt": ("ai", {"ai.operationId": "ai.generateText", "ai.prompt": '{"prompt":"Weather?"}', "ai.response.text": "Fog"}, SAID, ("Weather?", "Fog")),
+    "OpenLLMetry of 2024": ("x", {"llm.request.type": "chat", "llm.request.model": "gpt-4o-mini", "llm.prompts.0.role": "user", "llm.prompts.0.content": "Weather?", "llm.completions.0.content": "Fog"}, "select model, (select input from traces), (select output from traces) from spans", ("gpt-4o-mini", "Weather?", "Fog")),
+    "media and thoughts beside text": ("x", {**CHAT, "gen_ai.input.messages": json.dumps([message("user", {"type": "blob", "modality": "image", "content": "iVBORw0K"}, {"type": "text", "content": "What is it?"})]), "gen_ai.output.messages": json.dumps([message("assistant", {"type": "reasoning", "content": "Hm"}, {"type": "text", "content": "A cat"})])}, SAID, ("What is it?", "A cat")),
+    "an array of texts that are messages": ("x", {**CHAT, "gen_ai.input.messages": [json.dumps(message("user", {"type": "text", "content": "Weather?"}))], "gen_ai.output.messages": [json.dumps(message("assistant", {"type": "text", "content": "Fog"}))]}, SAID, ("Weather?", "Fog")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(READ))
+def test_what_a_sender_means_by_its_own_names(store: Store, case: str) -> None:
+    scope, attributes, sql, expected = READ[case]
+    sent = request(span(1, "it", attributes))
+    sent["resourceSpans"][0]["scopeSpans"][0]["scope"] = {"name": scope}
+    read_otlp(json.dumps(sent).encode(), "application/json", None, store.user_id).store(store.db)
+    assert store.sql(sql).rows == [expected]
+
+
+def test_the_answer_of_an_agent_of_azure_is_its_last_message(store: Store) -> None:
+    user = event("gen_ai.user.message", gen_ai__event__content='{"content": "Weather?", "role": "user"}')
+    text = '{"content": {"text": {"value": "It is sunny"}}, "role": "assistant"}'
+    answer = event("gen_ai.assistant.message", gen_ai__event__content=text)
+    attributes = {"gen_ai.operation.name": "process_thread_run", "gen_ai.system": "az.ai.agents"}
+    send(store, span(1, "process_thread_run", attributes, events=[user, answer]))
+    assert store.sql(SAID).rows == [("Weather?", "It is sunny")]
+
+
+def test_the_error_of_a_span_that_states_its_type_alone_is_that_type(store: Store) -> None:
+    send(store, span(1, "chat", {**CHAT, "error.type": "RateLimitError"}, status={"code": 2}))
+    assert store.sql("select error from spans").rows == [("RateLimitError",)]
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["us.anthropic.claude-sonnet-4-20250514-v1:0", "anthropic.claude-3-5-sonnet-20240620-v1:0", "us.amazon.nova-pro-v1:0", "anthropic:claude-sonnet-4-5", "openai:gpt-4o-mini"],
+)  # fmt: skip
+def test_a_model_whose_name_states_its_maker_has_a_price_whatever_the_provider_is_called(
+    store: Store, model: str
+) -> None:
+    send(
+        store,
+        span(1, "chat", {**CHAT, **USED, "gen_ai.provider.name": "strands-agents", "gen_ai.request.model": model}),
+    )
+    [(cost,)] = store.sql("select cost_usd from generations").rows
+    assert cost is not None
+    assert cost > 0

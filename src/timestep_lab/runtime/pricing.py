@@ -6,6 +6,7 @@ different hosts, and none when run locally: 0 means that nobody charges for it.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -152,6 +153,10 @@ _MAKERS = (
     ("deepseek-reasoner", "deepseek"), ("voyage-", "voyageai"), ("sonar", "perplexity"),
 )  # fmt: skip
 _OPEN_WEIGHTS = ("gpt-oss",)
+_OF_BEDROCK = re.compile(
+    r"(?:(?:us|us-gov|eu|apac|jp|au|ca|global)\.)?(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek)\.[a-z]"
+)
+"""A model's id on AWS Bedrock, which states its maker: `us.anthropic.claude-…`."""
 _FOLDERS = ("models", "publishers", "projects")
 """Path prefixes of Google's models: `models/gemini-…`, `publishers/google/models/gemini-…`."""
 
@@ -242,6 +247,11 @@ def _priced_elsewhere(provider: str, model: str) -> tuple[tuple[str, str], ...]:
         candidates.append(known)
     if within:
         candidates.append((within, rest))
+    if _OF_BEDROCK.match(model):
+        candidates.append(("aws", model))
+    made_by, _, named = model.partition(":")
+    if named and (stated := _provider_id(made_by)) and made_by.isalpha():  # As LangChain and pydantic-ai name a model.
+        candidates.append((stated, named))
     if maker := _maker(name):
         candidates.append((maker, name))
     return tuple(dict.fromkeys(candidates))

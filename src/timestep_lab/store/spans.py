@@ -519,13 +519,17 @@ def _turns(payload: object) -> Iterator[tuple[str, str]]:
                     return
 
 
+_WITHOUT_TEXT = frozenset({"reasoning", "thinking", "blob", "uri", "file", "image", "image_url", "audio", "video"})
+"""Types of parts of a message that are not its text: thoughts and media, some of them base64."""
+
+
 def content_text(content: object) -> str:
     """Returns the text of a message's content: a string, or a list of parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
         return "\n".join(text for part in content if (text := content_text(part)))
-    if isinstance(content, Mapping):
+    if isinstance(content, Mapping) and content.get("type") not in _WITHOUT_TEXT:
         for key in ("text", "content", "value"):
             if key in content:
                 return content_text(content[key])

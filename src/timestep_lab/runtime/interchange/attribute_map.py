@@ -74,6 +74,8 @@ HAYSTACK = Convention("Haystack", "3.4")
 LANGTRACE = Convention("Langtrace", "3.8")
 MISTRAL = Convention("mistralai", "1.12")
 CLOUDFLARE = Convention("Cloudflare AI Gateway", "2026")
+GEMINI_CLI = Convention("Gemini CLI", "0.61")
+VLLM = Convention("vLLM", "0.12")
 
 
 _OPERATIONS = words({
@@ -81,7 +83,8 @@ _OPERATIONS = words({
     "responses": "generation", "invoke_agent": "agent", "create_agent": "agent", "execute_tool": "tool", "embeddings": "embedding",
     "embedding": "embedding", "retrieval": "retrieval", "rerank": "retrieval", "search_memory": "retrieval", "invoke_workflow": "task",
     "execute_task": "task", "plan": "task", "handoff": "handoff", "guardrail": "guardrail", "agent_handoff": "handoff",
-    "guardrail_check": "guardrail", "vector_db_retrieve": "retrieval",
+    "guardrail_check": "guardrail", "vector_db_retrieve": "retrieval", "agent_call": "agent", "tool_call": "tool", "llm_call": "generation",
+    "user_prompt": "task", "schedule_tool_calls": "task",
 })  # fmt: skip
 _LANGFUSE_KINDS = words({
     "generation": "generation", "agent": "agent", "tool": "tool", "chain": "task", "retriever": "retrieval", "embedding": "embedding",
@@ -171,10 +174,13 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("kind", "request_data", LOGFIRE, then(part("messages"), lambda _: "generation"), "logfire"),
     Line("kind", "llm.request.type", OPENLLMETRY, words({"chat": "generation", "completion": "generation", "embedding": "embedding", "rerank": "retrieval"})),
     Line("kind", GenAI.TOOL_NAME, OTEL, always("tool")),
+    Line("kind", "agent_name", PYDANTIC_AI, always("agent"), "pydantic-ai"),
     Line("kind", "mistral_ai.operation.id", MISTRAL, words({"embeddings_v1_embeddings_post": "embedding"})),
     Line("kind", GenAI.REQUEST_MODEL, OTEL, always("generation")),
     Line("kind", "llm.request.type", OPENLLMETRY, always("generation")),
     Line("kind", "langfuse.observation.model.name", LANGFUSE, always("generation")),
+    Line("kind", GenAI.RESPONSE_MODEL, OTEL, always("generation")),
+    Line("kind", "gen_ai.latency.time_to_first_token", VLLM, always("generation")),
     # The name, if the span's own name is a template.
     Line("name", "logfire.msg", LOGFIRE, scope="logfire"),
     Line("name", "haystack.component.name", HAYSTACK),
@@ -196,6 +202,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("model", "braintrust.metadata", BRAINTRUST, part("model")),
     Line("model", "haystack.component.output", HAYSTACK, first_of(part("replies", 0, "meta", "model"), part("meta", 0, "model"), part("meta", "model"))),
     Line("model", "llm.model", LANGTRACE),
+    Line("model", "llm.request.model", OPENLLMETRY),
+    Line("model", "llm.response.model", OPENLLMETRY),
     Line("model", "request_data", LOGFIRE, part("model"), "logfire"),
     Line("provider", GenAI.PROVIDER, OTEL),
     Line("provider", GenAI.SYSTEM_DEPRECATED, OTEL),
@@ -245,6 +253,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("cached_tokens", "ai.usage.cachedInputTokens", VERCEL),
     Line("cached_tokens", "ai.usage.inputTokenDetails.cacheReadTokens", VERCEL),
     Line("cached_tokens", "genkit:output", GENKIT, of_model("usage", "cachedContentTokens")),
+    Line("cached_tokens", "ai.response.providerMetadata", VERCEL, first_of(part("openai", "cachedPromptTokens"), part("azure", "cachedPromptTokens"), part("anthropic", "cacheReadInputTokens"), part("bedrock", "usage", "cacheReadInputTokens"))),
+    Line("cached_tokens", "gen_ai.usage.input_token_details", LANGSMITH, literal(part("cache_read"))),
     Line("cached_tokens", "codex.turn.token_usage.cached_input_tokens", CODEX),
     Line("cached_tokens", "cache_read_tokens", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
     Line("cache_write_tokens", GenAI.CACHE_CREATION_TOKENS, OTEL),
@@ -258,6 +268,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     *(Line("cache_write_tokens", f"gen_ai.usage.details.{key}", PYDANTIC_AI) for key in ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens", "cache_write_input_tokens")),
     Line("cache_write_tokens", "llm.usage.cache_creation_input_tokens", OPENLLMETRY),
     Line("cache_write_tokens", "ai.usage.inputTokenDetails.cacheWriteTokens", VERCEL),
+    Line("cache_write_tokens", "ai.response.providerMetadata", VERCEL, first_of(part("anthropic", "cacheCreationInputTokens"), part("bedrock", "usage", "cacheWriteInputTokens"))),
+    Line("cache_write_tokens", "gen_ai.usage.input_token_details", LANGSMITH, literal(part("cache_creation"))),
     Line("cache_write_tokens", "codex.turn.token_usage.cache_write_input_tokens", CODEX),
     Line("cache_write_tokens", "cache_creation_tokens", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
     Line("total_tokens", "gen_ai.usage.total_tokens", OPENLLMETRY),
@@ -276,6 +288,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("reasoning_tokens", "ai.usage.reasoningTokens", VERCEL),
     Line("reasoning_tokens", "ai.usage.outputTokenDetails.reasoningTokens", VERCEL),
     Line("reasoning_tokens", "genkit:output", GENKIT, of_model("usage", "thoughtsTokens")),
+    Line("reasoning_tokens", "ai.response.providerMetadata", VERCEL, first_of(part("openai", "reasoningTokens"), part("azure", "reasoningTokens"))),
+    Line("reasoning_tokens", "gen_ai.usage.output_token_details", LANGSMITH, literal(part("reasoning"))),
     Line("reasoning_tokens", "langwatch.metrics", LANGWATCH, part("reasoning_tokens")),
     *usage_in("mlflow.chat.tokenUsage", MLFLOW),
     *usage_in("mlflow.spanOutputs", MLFLOW, part("usage")),
@@ -322,6 +336,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("first_token", "ai.stream.msToFirstChunk", VERCEL, milliseconds),
     Line("first_token", "ttft_ms", CLAUDE_CODE, milliseconds, _CLAUDE_CODE_SCOPE),
     Line("first_token", "braintrust.metrics", BRAINTRUST, then(part("time_to_first_token"), seconds)),
+    Line("first_token", "gen_ai.latency.time_to_first_token", VLLM, seconds),
     Line("first_token", "metrics.ttfb", PIPECAT, seconds, "pipecat"),
     Line("first_token", "lk.response.ttft", LIVEKIT, seconds),
     Line("first_token", "langwatch.timestamps", LANGWATCH, elapsed("started_at", "first_token_at")),
@@ -439,6 +454,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("input", "user_prompt", CLAUDE_CODE, scope=_CLAUDE_CODE_SCOPE),
     Line("input", "gen_ai.speech.input_text", OTEL),
     Line("input", "request", LOGFIRE, scope="logfire.mcp"),
+    Line("input", GenAI.INPUT_MESSAGES, GEMINI_CLI, first_of(part("args"), json_value)),
     Line("output", GenAI.TOOL_CALL_RESULT, OTEL),
     Line("output", "tool_response", PYDANTIC_AI),
     Line("output", "ai.toolCall.result", VERCEL),
@@ -475,6 +491,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("output", "retrieval.document", LOONGSUITE),
     Line("output", "gen_ai.transcription.text", OTEL),
     Line("output", "response", LOGFIRE, scope="logfire.mcp"),
+    Line("output", GenAI.OUTPUT_MESSAGES, GEMINI_CLI, json_value),
     # A failure that the status of the span does not tell.
     Line("failed", "langfuse.observation.level", LANGFUSE, words({"ERROR": "error"})),
     Line("failure", "langfuse.observation.status_message", LANGFUSE),
@@ -522,7 +539,8 @@ ATTRIBUTES: tuple[Line, ...] = (
 )  # fmt: skip
 
 FLATTENED = (
-    ("llm.input_messages.", "llm.output_messages."), ("llm.prompts.", "llm.choices."), ("gen_ai.prompt.", "gen_ai.completion."),
+    ("llm.input_messages.", "llm.output_messages."), ("llm.prompts.", "llm.choices."), ("llm.prompts.", "llm.completions."),
+    ("gen_ai.prompt.", "gen_ai.completion."),
 )  # fmt: skip
 """Prefixes of flattened messages, of OpenInference and of OpenLLMetry: input, output."""
 _FLATTENED = tuple(prefix for pair in FLATTENED for prefix in pair)

@@ -358,6 +358,8 @@ def _taken(attributes: Attributes, sources: tuple[Source, ...], role: str) -> An
         if value is None or value == "":
             continue
         value = read_json(value if read is None else read(value))
+        if isinstance(value, list) and all(isinstance(each, str) and each[:1] == "{" for each in value):
+            value = [read_json(each) for each in value]  # An array of texts, each a message.
         if value is None or value == "":
             continue
         native = conversation(value, role)
@@ -546,6 +548,8 @@ def keep_events(
                     attributes.setdefault(lifted, fields[lifted])
     if documents:
         attributes.setdefault(_DOCUMENTS_FOUND, documents)
+    if not answered and asked and asked[-1]["role"] == "assistant":  # Azure's agents: the last one is the answer.
+        answered.append(asked.pop())
     kind = kind_of(name, attributes, scope, parent_id)
     if kind == "tool":
         for messages, key in ((asked, GenAI.TOOL_CALL_ARGUMENTS), (answered, GenAI.TOOL_CALL_RESULT)):
@@ -560,13 +564,14 @@ def keep_events(
             attributes.setdefault(key, messages)
 
 
-def exception_text(events: Iterable[Mapping[str, Any]]) -> str:
+def exception_text(events: Iterable[Mapping[str, Any]], attributes: Mapping[str, object]) -> str:
+    """Returns the error of a failed span without a message: its exception, or else its `error.type`."""
     for event in events:
         if event["name"] == "exception":
-            attributes = event["attributes"]
-            kind, message = attributes.get("exception.type"), attributes.get("exception.message")
+            thrown = event["attributes"]
+            kind, message = thrown.get("exception.type"), thrown.get("exception.message")
             return ": ".join(str(part) for part in (kind, message) if part) or "error"
-    return "error"
+    return str(attributes.get(GenAI.ERROR_TYPE) or "error")
 
 
 def with_events(row: Row, events: Iterable[Mapping[str, object]]) -> Row:

@@ -125,13 +125,12 @@ def said_in(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def event_message(role: str, said: Mapping[str, Any]) -> Message:
     """Converts the message of an event. Its content is text or JSON: blocks, as in Bedrock, or the message itself, as in a choice."""
-    content = read_json(said.get("message", said.get("content")))
+    content = _of_azure(read_json(said.get("message", said.get("content"))))
     if isinstance(content, Mapping) and (role == "assistant" or "message" in said):
         said = {**said, "content": None, **content}
-        content = read_json(said["content"])
+        content = _of_azure(read_json(said["content"]))
     if isinstance(content, Mapping):
-        of_azure = content["text"].get("value") if isinstance(content.get("text"), Mapping) else None
-        content = of_azure if of_azure is not None else said["content"]
+        content = said["content"]
     message: Message = {"role": role}
     if isinstance(content, list):
         message["parts"] = [_block(block) for block in content]
@@ -143,6 +142,12 @@ def event_message(role: str, said: Mapping[str, Any]) -> Message:
     if role == "tool" and "id" in said:
         message.setdefault("tool_call_id", said["id"])
     return message
+
+
+def _of_azure(content: Any) -> Any:
+    """Returns the text of a message of Azure's agents, `{"text": {"value": …}}`; other content unchanged."""
+    text = content.get("text") if isinstance(content, Mapping) else None
+    return text["value"] if isinstance(text, Mapping) and isinstance(text.get("value"), str) else content
 
 
 def messages_in(group: object) -> list[Message]:
@@ -277,7 +282,7 @@ def _conversation(value: object, role: str, depth: int) -> list[Message] | None:
                 inner = _conversation(value[key], role, depth + 1)
                 if inner is not None:
                     return [*first, *_ended(inner, value)]
-        for key in ("prompt", "input") if first or "model" in value else ():
+        for key in ("prompt", "input") if first or "model" in value else ("prompt",) if len(value) == 1 else ():
             if isinstance(value.get(key), str):
                 return [*first, {"role": "user", "content": value[key]}]
         return None

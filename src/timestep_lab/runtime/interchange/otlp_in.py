@@ -342,7 +342,7 @@ def _span(span: Any, decoded: Decoded, scope: str, resource: Mapping[str, Any], 
     status, failure = span.status, None
     events = [span_event(text(event.name), event.time_unix_nano, read(event.attributes)[0]) for event in span.events]
     if status.code == 2:
-        failure = text(status.message) or exception_text(events)
+        failure = text(status.message) or exception_text(events, attributes)
     links = [span_link(link.trace_id.hex(), link.span_id.hex(), read(link.attributes)[0]) for link in span.links]
     if events or links:
         decoded.evaluated(hex_id, span_id.hex(), events)
@@ -445,7 +445,7 @@ def _json_span(span: Mapping[str, object], decoded: Decoded, scope: str, resourc
         decoded.evaluated(trace_id, span_id, events)
         keep_events(attributes, events, links, str(span.get("name") or ""), scope, parent_id)
     if status.get("code") in (2, "2", "STATUS_CODE_ERROR"):
-        error = str(status.get("message") or "") or exception_text(events)
+        error = str(status.get("message") or "") or exception_text(events, attributes)
     row = span_row(
         decoded.user_id, trace_id, span_id, parent_id, str(span.get("name") or ""), started_at,
         ended_at, error, attributes, scope,
