@@ -604,3 +604,16 @@ async def test_the_examples_in_openais_evals_are_sent_as_turns_and_notes_beside_
             with pytest.raises(DataError, match="name 'Ada', which is not supported"):
                 await new_comparison(bench, named, models=[MODEL])
         assert len(server.asked) == 1
+
+
+async def test_a_class_is_no_agent_and_an_empty_place_in_a_list_of_answers_is_no_answer(tmp_path: Path) -> None:
+    class Answers:
+        def __call__(self, question: str) -> str:
+            return "Is there a null here?"
+
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        cases = [{"input": "Is there a null here?", "expected": ["Paris", None]}]
+        with pytest.raises(UsageError, match=r"Answers is a class, not an agent. Pass an instance: Answers\(\)"):
+            await new_comparison(bench, cases, agents=[Answers], scorers=["contains"])
+        grid = await (await new_comparison(bench, cases, agents=[Answers()], scorers=["contains"])).run()
+        assert [score.value for cell in grid.cells for score in cell.scores] == [0.0]

@@ -372,6 +372,19 @@ async def test_a_case_without_a_metric_is_not_one_that_could_not_be_scored(tmp_p
     assert not grid.notes
 
 
+async def test_the_provider_echo_answers_with_the_prompt_itself(tmp_path: Path) -> None:
+    text = """
+        prompts: ['{{output}}']
+        providers: [echo]
+        tests:
+          - {vars: {output: '{"a": 1}'}, assert: [{type: is-json}, {type: equals, value: {a: 1}}]}
+          - {vars: {output: hello}, assert: [{type: equals, value: hello}, {type: word-count, value: 1}]}
+    """
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        grid = await (await new_comparison(bench, config(tmp_path, text))).run()
+    assert [score.value for cell in grid.cells for score in cell.scores] == [1.0, 1.0]
+
+
 async def test_a_test_that_passes_by_its_threshold_passes_in_junit(tmp_path: Path) -> None:
     text = """
         prompts: ['{{q}}']

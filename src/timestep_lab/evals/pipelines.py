@@ -28,7 +28,7 @@ from timestep_lab.model.errors import (
     RunError,
     UsageError,
 )
-from timestep_lab.model.records import Json
+from timestep_lab.model.records import AgentRecord, Json
 from timestep_lab.runtime.stream_items import output_text
 
 if TYPE_CHECKING:
@@ -118,6 +118,15 @@ Pipeline = Callable[..., Any] | Endpoint
 def is_pipeline(value: object) -> bool:
     """Whether the value is a pipeline (a function or a service), not an agent."""
     return isinstance(value, Endpoint) or (callable(value) and not isinstance(value, type | sdk.Agent))
+
+
+def as_record(value: object) -> AgentRecord:
+    """Returns an agent of the lab. Raises `UsageError` for anything else, such as a class instead of an instance."""
+    if isinstance(value, AgentRecord):
+        return value
+    if isinstance(value, type):
+        raise UsageError(f"{value.__name__} is a class, not an agent.", f"Pass an instance: {value.__name__}().")
+    raise UsageError(f"A {type(value).__name__} is not an agent.", "Pass an agent, its name, or a function.")
 
 
 def name_of(pipeline: Pipeline) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from timestep_lab.evals.datasets.case import Dataset, digest
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
-from timestep_lab.evals.pipelines import Endpoint, Pipeline, check, is_pipeline, kind_of, name_of
+from timestep_lab.evals.pipelines import Endpoint, Pipeline, as_record, check, is_pipeline, kind_of, name_of
 from timestep_lab.evals.results import EvalContext
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.comparison import CandidateRecord, PlanRow
@@ -271,14 +271,7 @@ async def prepare(
         graph = from_sdk(agent)
         definition = [_sdk_definition(a) for a in graph.agents.values()]
     else:
-        if not isinstance(agent, AgentRecord):
-            what = agent.__name__ if isinstance(agent, type) else type(agent).__name__
-            raise UsageError(
-                f"{what} is a class, not an agent." if isinstance(agent, type) else f"A {what} is not an agent.",
-                f"Pass an instance: {what}()."
-                if isinstance(agent, type)
-                else "Pass an agent, its name, or a function.",
-            )
+        agent = as_record(agent)
         records = await in_thread(reachable, agent, bench.store.agents.try_get)
         graph = await build(
             records,

@@ -553,15 +553,15 @@ class StreamItems:
     async def _hosted_call(self, item: Any) -> None:
         """Adds a tool call that the provider executed itself, such as web search, which is reported only when it has ended."""
         plain = item.model_dump(mode="json", exclude_none=True)
-        image, asked = generated_image(plain), plain
-        if image:
-            asked = {key: value for key, value in plain.items() if key in ("size", "quality", "revised_prompt")}
+        image = generated_image(plain)
+        asked = {key: plain[key] for key in ("size", "quality", "revised_prompt") if key in plain} if image else plain
         await self.log.add_done(
             "tool_call",
             {
                 "call_id": plain.get("call_id") or plain.get("id"), "name": item.type.removesuffix("_call"),
                 "server": None, "arguments": output_text(asked), "output": output_text([image]) if image else None,
-                "status": "completed", "duration_ms": None, "error": None,
+                "status": "failed" if plain.get("status") == "failed" else "completed", "duration_ms": None,
+                "error": output_text(plain["error"]) if plain.get("error") else None,
             },
         )  # fmt: skip
 

@@ -10,6 +10,10 @@ from functools import lru_cache
 
 from timestep_lab.model.spans import GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.attribute_readers import (
+    DOCUMENTS,
+    FLATTENED_PREFIXES,
+    MESSAGES,
+    USAGE,
     Convention,
     Line,
     Source,
@@ -116,7 +120,6 @@ _GENKIT_KINDS = words({
     "model": "generation", "background-model": "generation", "tool": "tool", "flow": "task", "flowStep": "task", "embedder": "embedding",
     "retriever": "retrieval", "reranker": "retrieval", "agent": "agent", "executable-prompt": "task", "util": "task",
 })  # fmt: skip
-_SPRING_KINDS = words({"tool_call": "tool", "chat_client": "task", "advisor": "task"})
 _MASTRA_KINDS = words({
     "agent_run": "agent", "model_generation": "generation", "model_step": "turn", "tool_call": "tool", "mcp_tool_call": "tool",
     **dict.fromkeys(("workflow_run", "workflow_step", "workflow_parallel", "workflow_conditional", "workflow_loop", "processor_run"), "task"),
@@ -126,10 +129,6 @@ _LANGWATCH_KINDS = words({
     "module": "task", "guardrail": "guardrail", "task": "task", "evaluation": "other", "span": "other",
 })  # fmt: skip
 _BRAINTRUST_KINDS = words({"llm": "generation", "tool": "tool", "task": "task", "function": "task", "eval": "task", "score": "other"})  # fmt: skip
-_HAYSTACK_KINDS = with_ending({
-    "Generator": "generation", "Retriever": "retrieval", "Ranker": "retrieval", "Embedder": "embedding", "Agent": "agent",
-})  # fmt: skip
-_CLAUDE_CODE_KINDS = words({"interaction": "agent", "llm_request": "generation", "tool": "tool"})
 _MASTRA_STEPS = ("agent_run", "workflow_run", "workflow_step", "model_step", "processor_run", "generic")
 _MCP_SCOPE = "opentelemetry.instrumentation.mcp"
 _CLAUDE_CODE_SCOPE = "com.anthropic.claude_code"
@@ -153,12 +152,12 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("kind", "agentops.span.kind", AGENTOPS, words({"session": "task", "workflow": "task", "task": "task", "operation": "task", "agent": "agent", "tool": "tool", "guardrail": "guardrail"})),
     Line("kind", "lmnr.span.type", LAMINAR, words({"TOOL": "tool", "LLM": "generation"})),
     Line("kind", "gen_ai.span.kind", LOONGSUITE, words({**OpenInference.KINDS, "TASK": "task", "STEP": "turn"})),
-    Line("kind", "spring.ai.kind", SPRING, _SPRING_KINDS),
+    Line("kind", "spring.ai.kind", SPRING, words({"tool_call": "tool", "chat_client": "task", "advisor": "task"})),
     Line("kind", "mastra.span.type", MASTRA, _MASTRA_KINDS),
     Line("kind", "langwatch.span.type", LANGWATCH, _LANGWATCH_KINDS),
     Line("kind", "braintrust.span_attributes", BRAINTRUST, then(part("type"), _BRAINTRUST_KINDS)),
-    Line("kind", "haystack.component.type", HAYSTACK, _HAYSTACK_KINDS),
-    Line("kind", "span.type", CLAUDE_CODE, _CLAUDE_CODE_KINDS, _CLAUDE_CODE_SCOPE),
+    Line("kind", "haystack.component.type", HAYSTACK, with_ending({"Generator": "generation", "Retriever": "retrieval", "Ranker": "retrieval", "Embedder": "embedding", "Agent": "agent"})),
+    Line("kind", "span.type", CLAUDE_CODE, words({"interaction": "agent", "llm_request": "generation", "tool": "tool"}), _CLAUDE_CODE_SCOPE),
     Line("kind", "codex.turn.token_usage.total_tokens", CODEX, always("agent")),
     Line("kind", "db.vector.query.top_k", OPENLLMETRY, always("retrieval")),
     Line("kind", "gen_ai.guardrail.name", OPENLLMETRY, always("guardrail")),
@@ -538,21 +537,6 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("workflow", "traceloop.workflow.name", OPENLLMETRY),
 )  # fmt: skip
 
-FLATTENED = (
-    ("llm.input_messages.", "llm.output_messages."), ("llm.prompts.", "llm.choices."), ("llm.prompts.", "llm.completions."),
-    ("gen_ai.prompt.", "gen_ai.completion."),
-)  # fmt: skip
-"""Prefixes of flattened messages, of OpenInference and of OpenLLMetry: input, output."""
-_FLATTENED = tuple(prefix for pair in FLATTENED for prefix in pair)
-DOCUMENTS = ("retrieval.documents.", "reranker.output_documents.")
-"""Prefixes of flattened documents, of OpenInference."""
-EMBEDDED = ("embedding.embeddings.", ".embedding.text")
-"""Prefix and ending of each text that is embedded, of OpenInference."""
-_USAGE = frozenset(
-    {"input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "cost", "cost_part"}
-)
-_MESSAGES = frozenset({"asked", "answered", "answer_text", "answer_calls", "answer_reasoning"})
-
 
 class Meaning:
     """Maps each field to its attributes, computed once per set of attribute names: spans of one sender have the same few sets."""
@@ -601,10 +585,10 @@ class Meaning:
             setattr(self, field, tuple(sources))
         self.is_ours = Lab.KIND in known
         """Whether the span was exported by this program."""
-        self.has_usage = any(by_field[field] for field in _USAGE)
+        self.has_usage = any(by_field[field] for field in USAGE)
         self.has_first_token = bool(self.first_token or self.first_token_at)
-        self.has_messages = any(by_field[field] for field in _MESSAGES)
-        self.has_flattened = any(name.startswith(_FLATTENED) for name in names)
+        self.has_messages = any(by_field[field] for field in MESSAGES)
+        self.has_flattened = any(name.startswith(FLATTENED_PREFIXES) for name in names)
         self.has_trace = bool(self.thread or self.end_user or self.workflow)
         self.has_documents = any(name.startswith(DOCUMENTS) for name in names)
 

@@ -258,3 +258,21 @@ def usage_in(name: str, convention: Convention, read: Reader = json_value, scope
     for field, paths in _USAGE_NAMES.items():
         counts = first_of(*(part(*path.split(".")) for path in paths))
         yield Line(field, name, convention, then(read, counts), scope)
+
+
+# -- what is spread over many attributes, and what belongs together
+
+FLATTENED = (
+    ("llm.input_messages.", "llm.output_messages."), ("llm.prompts.", "llm.choices."), ("llm.prompts.", "llm.completions."),
+    ("gen_ai.prompt.", "gen_ai.completion."),
+)  # fmt: skip
+"""Prefixes of flattened messages, of OpenInference and of OpenLLMetry: input, output."""
+FLATTENED_PREFIXES = tuple(prefix for pair in FLATTENED for prefix in pair)
+DOCUMENTS = ("retrieval.documents.", "reranker.output_documents.")
+"""Prefixes of flattened documents, of OpenInference."""
+EMBEDDED = ("embedding.embeddings.", ".embedding.text")
+"""Prefix and ending of each text that is embedded, of OpenInference."""
+USAGE = frozenset(
+    {"input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "cost", "cost_part"}
+)
+MESSAGES = frozenset({"asked", "answered", "answer_text", "answer_calls", "answer_reasoning"})

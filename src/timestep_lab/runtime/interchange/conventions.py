@@ -14,14 +14,8 @@ from typing import Any
 
 from timestep_lab.model.clock import parse_iso, to_naive_utc
 from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES, GenAI, Lab, OpenInference
-from timestep_lab.runtime.interchange.attribute_map import (
-    DOCUMENTS,
-    EMBEDDED,
-    FLATTENED,
-    Meaning,
-    meaning_of,
-)
-from timestep_lab.runtime.interchange.attribute_readers import Source, part, told
+from timestep_lab.runtime.interchange.attribute_map import Meaning, meaning_of
+from timestep_lab.runtime.interchange.attribute_readers import DOCUMENTS, EMBEDDED, FLATTENED, Source, part, told
 from timestep_lab.runtime.interchange.messages import (
     answer_of,
     arguments_of,
@@ -562,16 +556,6 @@ def keep_events(
     for messages, key in ((asked, into), (answered, out)):
         if messages:
             attributes.setdefault(key, messages)
-
-
-def exception_text(events: Iterable[Mapping[str, Any]], attributes: Mapping[str, object]) -> str:
-    """Returns the error of a failed span without a message: its exception, or else its `error.type`."""
-    for event in events:
-        if event["name"] == "exception":
-            thrown = event["attributes"]
-            kind, message = thrown.get("exception.type"), thrown.get("exception.message")
-            return ": ".join(str(part) for part in (kind, message) if part) or "error"
-    return str(attributes.get(GenAI.ERROR_TYPE) or "error")
 
 
 def with_events(row: Row, events: Iterable[Mapping[str, object]]) -> Row:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from timestep_lab.model.spans import GenAI
+
 Tree = dict[str, Any]
 Message = dict[str, Any]
 
@@ -148,6 +150,13 @@ def _of_azure(content: Any) -> Any:
     """Returns the text of a message of Azure's agents, `{"text": {"value": …}}`; other content unchanged."""
     text = content.get("text") if isinstance(content, Mapping) else None
     return text["value"] if isinstance(text, Mapping) and isinstance(text.get("value"), str) else content
+
+
+def exception_text(events: Iterable[Mapping[str, Any]], attributes: Mapping[str, object]) -> str:
+    """Returns the error of a failed span without a message: its exception, or else its `error.type`."""
+    thrown: Mapping[str, Any] = next((event["attributes"] for event in events if event["name"] == "exception"), {})
+    parts = [str(part) for name in ("exception.type", "exception.message") if (part := thrown.get(name))]
+    return ": ".join(parts) or str(attributes.get(GenAI.ERROR_TYPE) or "error")
 
 
 def messages_in(group: object) -> list[Message]:

@@ -17,7 +17,6 @@ from timestep_lab.model.spans import GenAI
 from timestep_lab.runtime.interchange.attribute_map import meaning_of
 from timestep_lab.runtime.interchange.conventions import (
     about_trace,
-    exception_text,
     fragment,
     keep_events,
     span_event,
@@ -25,7 +24,7 @@ from timestep_lab.runtime.interchange.conventions import (
     span_row,
 )  # fmt: skip
 from timestep_lab.runtime.interchange.export import Decoded, Summary, store_together
-from timestep_lab.runtime.interchange.messages import messages_in, read_json
+from timestep_lab.runtime.interchange.messages import exception_text, messages_in, read_json
 from timestep_lab.store.base import Database, Received
 from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.spans import AT, Row
