@@ -524,6 +524,8 @@ class Engine:
         """Marks the engine unusable after a fatal DuckDB error; a new one must be created."""
         self._usable = False
         self._inbox.broken()
+        if self._journal is not None:
+            self._journal.abandon()
 
 
 def _unchecked(size: int, chain: int, durably: bool) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from timestep_lab.model.errors import StoreError, StoreUnavailableError
 from timestep_lab.store.base import Received
+from timestep_lab.store.duckdb.loopback import ClosedError
 from timestep_lab.store.migrate import keep_beside
 
 RECEIVED = ".received"
@@ -140,13 +141,15 @@ def _read(file: int, at: int, n_bytes: int) -> bytes:
 
 
 class Journal:
-    """The journal in the process that owns the lab. Thread-safe. Raises `StoreUnavailableError` when the disk is full or fails."""
+    """The journal in the process that owns the lab. Thread-safe. Raises `StoreUnavailableError` when the disk is full or fails, and
+    `ClosedError` after `abandon`."""
 
     def __init__(self, path: Path, acknowledged: Acknowledged) -> None:
         self._path, self._journal = path, path.with_name(path.name + RECEIVED)
         self._acknowledged = acknowledged
         self._lock = threading.Lock()
         self._file: int | None = None
+        self._is_abandoned = False
         found = contents(path)
         self.last_number = found.last_number
         self._size, self._chain, self._left = found.size, found.chain, found.waiting
@@ -176,13 +179,15 @@ class Journal:
         """Appends a request; durable on return."""
         head = json.dumps([request.user_id, request.reader, request.content_type, request.content_encoding]).encode()
         with self._lock:
+            if self._is_abandoned:
+                raise ClosedError
             self._append(REQUEST, number, head, request.body)
             self._waiting.add(number)
 
     def done(self, numbers: Sequence[int]) -> None:
         """Marks requests as stored or refused; durable on return."""
         with self._lock:
-            if self._waiting.isdisjoint(numbers):
+            if self._is_abandoned or self._waiting.isdisjoint(numbers):
                 return
             self._waiting.difference_update(numbers)
             if self._waiting:
@@ -190,13 +195,18 @@ class Journal:
             else:
                 self._empty()
 
+    def abandon(self) -> None:
+        """Leaves the file as it is to the next engine, after a fatal failure of the store."""
+        with self._lock:
+            self._is_abandoned = True
+
     def close(self) -> None:
         """Removes the file if nothing waits; otherwise the next process that opens the lab stores what does."""
         with self._lock:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
-                if not self._waiting:
+                if not self._waiting and not self._is_abandoned:
                     self._journal.unlink(missing_ok=True)
 
     # --
