@@ -710,6 +710,8 @@ def test_what_a_model_answered_is_not_taken_for_the_right_answer_that_stands_bes
         ({"choices": [3, 4, 5, 6], "answer": 1}, "B"),
         ({"options": ["(A)x", "(B)y"], "label": "B", "answer": None}, "B"),
         ({"options": ["A)21", "B)22"], "correct": "B"}, "B"),
+        ({"options": ["A) 21", "B) 22"], "answer": "B) 22"}, "B"),
+        ({"choices": ["x", "y"], "answer": 1.0}, "B"),
     ],
 )
 def test_the_label_of_a_choice_is_told_from_the_text_of_another(row: dict[str, Any], letter: str) -> None:
@@ -773,3 +775,8 @@ def test_a_limit_that_is_no_number_of_cases_is_refused(limit: Any) -> None:
 def test_the_column_completion_is_the_answer_to_the_column_prompt_whatever_stands_beside_them() -> None:
     [case] = load_dataset([{"id": 1, "Prompt": "Capital?", "Completion": "Paris"}]).cases
     assert (case.input, case.expected) == ("Capital?", "Paris")
+
+
+def test_a_column_that_has_the_letter_of_the_answer_by_chance_keeps_it() -> None:
+    [case] = load_dataset([{"question": "?", "A": "x", "B": "y", "answer": "B", "group": "B"}]).cases
+    assert (case.expected, case.vars["group"]) == ("B", "B")

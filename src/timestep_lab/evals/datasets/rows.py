@@ -283,14 +283,12 @@ def _listed_choices(values: dict[str, Any], where: str) -> dict[str, Any]:
                 raise DataError(f"{where} has {name} that are not a list: {text[:40]!r}.", 'Write JSON: ["…", "…"].')
             values = {**values, name: held}
     letters = [letter for letter in LETTERS[:10] if isinstance(values.get(letter), str)]
-    right = next(
-        (value for name, value in values.items() if _canonical(name) in ("answer", "target", "expected")), None
-    )
+    answer = next((name for name in values if _canonical(name) in ("answer", "target", "expected")), "")
+    right = values.get(answer)
     if len(letters) > 1 and letters == list(LETTERS[: len(letters)]) and right in letters and "choices" not in values:
         shown = [values[letter] for letter in letters]
-        place = letters.index(str(right))
-        rest = {n: place if v == right else v for n, v in values.items() if n not in letters}
-        return {**rest, "choices": shown}
+        rest = {n: v for n, v in values.items() if n not in letters}
+        return {**rest, answer: letters.index(str(right)), "choices": shown}
     return values
 
 
@@ -491,13 +489,15 @@ def _choices(values: Mapping[str, object], expected: str | None, where: str) -> 
             f"{where} has {len(choices)} choices.",
             f"From 2 to {len(LETTERS)} can be asked; name that column otherwise.",
         )
-    has_numbers = not all(isinstance(choice, str) for choice in choices)
+    given, has_numbers = choices, not all(isinstance(choice, str) for choice in choices)
     marked = [_LABELLED.match(str(choice)) for choice in choices]
     if [match and match[1] for match in marked] == [*LETTERS[: len(choices)]]:
         choices = [str(choice)[match.end() :] for choice, match in zip(choices, marked, strict=True) if match]
-    choices = [str(choice) for choice in choices]
+    whole, choices = [str(choice) for choice in given], [str(choice) for choice in choices]
     if isinstance(right, list) and len(right) == 1:
         right = right[0]
+    if isinstance(right, float) and right.is_integer():  # pandas has no whole numbers in a column with gaps.
+        right = int(right)
     places: list[int] = []
     """What the answer may mean: first what counts if the row says how it is meant."""
     index = values.get("answer_index")
@@ -514,7 +514,7 @@ def _choices(values: Mapping[str, object], expected: str | None, where: str) -> 
     else:
         said = str(right)
         by_label = [labels.index(said)] if said in labels[: len(choices)] else []
-        by_text = [choices.index(said)] if said in choices else []
+        by_text = next(([texts.index(said)] for texts in (choices, whole) if said in texts), [])
         places = by_label[:1] if by_label and (labels[0] != "A" or expected is None) else by_label + by_text
         if not places and said.isdecimal() and int(said) < len(choices):
             places = [int(said)]
