@@ -88,7 +88,8 @@ def stop(lab: LabProcess) -> None:
     try:
         lab.process.wait(60)
         said = (lab.store.parent / SAID).read_text()
-        assert "Timeout (" not in said, f"It had to be torn out of what held it up:\n{said[-6000:]}"
+        torn = said.find("Timeout (")
+        assert torn < 0, f"It had to be torn out of what held it up:\n{said[max(0, torn - 2000) : torn + 12000]}"
     except subprocess.TimeoutExpired:
         lab.process.kill()
         lab.process.wait()

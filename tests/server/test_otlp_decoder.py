@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from timestep_lab.model.errors import DataError, StoreUnavailableError, TooLarge
 from timestep_lab.runtime.interchange import read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
 from timestep_lab.runtime.worker import WorkerDied
-from timestep_lab.server.otlp_decoder import WORTH_SENDING, OtlpDecoder
+from timestep_lab.server.otlp_decoder import WORTH_SENDING, OtlpDecoder, known_summary
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,64 @@ def test_a_refused_request_is_refused_whenever_it_is_asked_for(decoder: OtlpDeco
             with pytest.raises(DataError):
                 reading.summary()
     assert len(decoder.read(body, PROTOBUF, None, "user_a").spans) == 200
+
+
+def test_what_an_exporter_sends_is_accepted_before_it_is_decoded_and_its_rows_come_in_order(
+    decoder: OtlpDecoder, body: bytes
+) -> None:
+    other = otlp(rows("user_a", 2)[:200])
+    readings = [decoder.accept(some, PROTOBUF, None, "user_a") for some in (body, other, body)]
+    for reading, some in zip(readings, (body, other, body), strict=True):
+        expected = read_otlp(some, PROTOBUF, None, "user_a")
+        assert reading.is_checked
+        assert reading.summary() == expected.summary()
+        assert reading.decoded() == expected
+
+
+def test_rows_are_decoded_again_by_whoever_stores_them_when_the_decoder_is_closed_before(body: bytes) -> None:
+    decoder = OtlpDecoder(processors=2)
+    readings = [decoder.accept(body, PROTOBUF, None, "user_a") for _ in range(5)]
+    decoder.close()
+    for reading in readings:
+        assert reading.summary().n_spans == 200
+        assert reading.decoded() in (None, read_otlp(body, PROTOBUF, None, "user_a"))
+    assert not decoder.accept(body, PROTOBUF, None, "user_a").is_checked
+
+
+def with_zero_id(body: bytes) -> bytes:
+    at = body.index(b"\x0a\x10") + 2  # Field 1 of a span, its trace id of 16 bytes.
+    return body[:at] + bytes(16) + body[at + 16 :]
+
+
+@pytest.mark.parametrize(
+    ("changed", "content_type", "encoding"),
+    [
+        (lambda body: with_zero_id(body), PROTOBUF, None),
+        (lambda body: body.replace(b"gpt", b"\xffpt"), PROTOBUF, None),
+        (gzip.compress, PROTOBUF, "gzip"),
+        (lambda body: body + b" ", "application/json", None),
+        (lambda body: body[:-1], PROTOBUF, None),
+    ],
+    ids=["an id of zeros", "text that is not UTF-8", "compressed", "JSON", "cut off"],
+)
+def test_what_might_be_rejected_is_decoded_before_it_is_accepted(
+    decoder: OtlpDecoder, body: bytes, changed: Callable[[bytes], bytes], content_type: str, encoding: str | None
+) -> None:
+    with closing(decoder.accept(changed(body), content_type, encoding, "user_a")) as reading:
+        assert not reading.is_checked
+
+
+def test_nothing_is_rejected_of_a_damaged_request_that_was_accepted_before_it_was_decoded() -> None:
+    chance, accepted, some = random.Random(1), 0, otlp(rows("user_a", 1)[:10])
+    for _ in range(2_000):
+        damaged = bytearray(some)
+        for _ in range(chance.randrange(1, 4)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        summary = known_summary(bytes(damaged), PROTOBUF)
+        if summary is not None:
+            assert read_otlp(bytes(damaged), PROTOBUF, None, "user_a").summary() == summary
+            accepted += 1
+    assert accepted > 200
 
 
 @contextmanager

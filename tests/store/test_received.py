@@ -21,6 +21,7 @@ from tests.store.test_open_errors import damaged
 from timestep_lab.model.errors import BusyError, DataError, StoreCorruptError, StoreUnavailableError
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.runtime.interchange import otlp_in, read_otlp
+from timestep_lab.runtime.interchange.export import Decoded
 from timestep_lab.store.base import Received, Statement
 from timestep_lab.store.copy import copy_lab
 from timestep_lab.store.duckdb import engine, journal, received
@@ -354,6 +355,21 @@ def test_what_cannot_be_stored_is_said_and_kept_and_holds_nobody_up_and_is_tried
     with open_store(tmp_path / "lab.duckdb") as again:
         assert n_spans(again) == 9
         assert again.db.query(LOCAL_USER, "select count(*) from core.received").rows == [(0,)]
+
+
+def test_a_span_that_is_rejected_although_it_was_acknowledged_is_said_and_its_request_kept(
+    lab: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    checked = request(1)
+    assert isinstance(checked.decoded, Decoded)
+    checked.decoded.reject("as no check foresaw")
+    checked.is_checked = True
+    assert lab.db.receive(checked)
+    with caplog.at_level(logging.ERROR):
+        assert n_spans(lab) == 3
+    assert "A span that was acknowledged could not be read: as no check foresaw" in caplog.text
+    [[problem]] = lab.db.query(LOCAL_USER, "select problem from core.received").rows
+    assert "as no check foresaw" in problem
 
 
 def test_while_the_store_cannot_be_written_a_reader_is_told_so_and_later_finds_everything(

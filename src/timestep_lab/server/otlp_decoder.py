@@ -3,7 +3,9 @@
 Both take about the same time, so with a second CPU core the throughput doubles. The child process also bounds the
 memory and time of decompression (`runtime.worker`). Small uncompressed requests are decoded in this process.
 
-The child first sends what the sender is told, then the rows, which are needed only when they are stored.
+The child first sends what the sender is told, then the rows, which are needed only when they are stored. For most requests of exporters,
+uncompressed protobuf, what the sender is told is known in a third of a millisecond, without decoding (`known_summary`): then the sender does
+not wait for the child, and decoding runs ahead of storing.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.errors import LabError
@@ -25,18 +28,50 @@ WORTH_SENDING = 64 * 1024
 """Size in bytes below which a request is decoded in this process."""
 MEMORY = 2 * 2**30
 """Memory limit in bytes: a request may have 256 MB and exists as bytes, objects and rows."""
+MOST_KNOWN = 8 * 2**20
+"""Size in bytes above which a request is always decoded before it is accepted: it might exceed a limit of the child process."""
 TIME_LIMIT_S = 60.0
 IN_TWO = "timestep_lab.runtime.interchange.otlp_in:summary_and_rows"
+
+
+def known_summary(body: bytes, content_type: str) -> Summary | None:
+    """Returns the summary of an OTLP protobuf request in which the decoder will find nothing to reject; None if it might, or if the request
+    has no spans."""
+    from google.protobuf.message import DecodeError
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    from timestep_lab.runtime.interchange.export import Summary
+    from timestep_lab.runtime.interchange.otlp_in import PROTOBUF, has_ids
+
+    if len(body) > MOST_KNOWN or content_type.partition(";")[0].strip().lower() != PROTOBUF:
+        return None
+    try:
+        request = ExportTraceServiceRequest.FromString(body)
+    except DecodeError:
+        return None
+    n_spans, trace_ids = 0, set()
+    for of_resource in request.resource_spans:
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
+                if not has_ids(trace_id := span.trace_id, span.span_id):
+                    return None
+                n_spans += 1
+                trace_ids.add(trace_id)
+    return Summary(n_spans, len(trace_ids), 0, "") if n_spans else None
 
 
 class Reading:
     """A request that is being decoded. Close it."""
 
     def __init__(
-        self, read: Callable[[], tuple[Summary, Decoded | Future[bytes]]], drop: Callable[[], object] | None = None
+        self,
+        read: Callable[[], tuple[Summary, Decoded | Future[bytes]]],
+        drop: Callable[[], object] | None = None,
+        *,
+        is_checked: bool = False,
     ) -> None:
-        """`drop`: ends what the child process has begun, if it has."""
-        self._read, self._drop = read, drop
+        """`drop`: ends what the child process has begun, if it has. `is_checked`: the summary is known, and nothing will be rejected."""
+        self._read, self._drop, self.is_checked = read, drop, is_checked
         self._rows: Decoded | Future[bytes] | None = None
         self._summary: Summary | None = None
         self._failed: LabError | None = None
@@ -87,7 +122,24 @@ class OtlpDecoder:
         self._lock = threading.Lock()
         """Held from the beginning of a request in the child process until its rows have arrived."""
         self._arriving = ThreadPoolExecutor(1, thread_name_prefix="timestep-lab decoded")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="timestep-lab decoding")
+        """For requests that nobody waits for until they are stored."""
         self._closed = False
+
+    def accept(
+        self, body: bytes, content_type: str, content_encoding: str | None, user_id: str, *, reader: str = "read_otlp"
+    ) -> Reading:
+        """Like `begin`; a request whose summary is known without decoding it waits for the child process in a queue, in order of arrival."""
+        request = (body, content_type, content_encoding, user_id)
+        if (
+            reader == "read_otlp"
+            and not (self._alone or self._closed or _is_packed(content_encoding))
+            and len(body) >= WORTH_SENDING
+            and (summary := known_summary(body, content_type))
+        ):
+            rows = self._ahead.submit(self._whole, reader, request)
+            return Reading(lambda: (summary, rows), is_checked=True)
+        return self.begin(*request, reader=reader)
 
     def begin(
         self, body: bytes, content_type: str, content_encoding: str | None, user_id: str, *, reader: str = "read_otlp"
@@ -101,8 +153,7 @@ class OtlpDecoder:
             decoded = READERS[reader](*request)
             return decoded.summary(), decoded
 
-        is_packed = (content_encoding or "identity").strip().lower() not in ("identity", "")
-        if not is_packed and (self._alone or len(body) < WORTH_SENDING):
+        if not _is_packed(content_encoding) and (self._alone or len(body) < WORTH_SENDING):
             return Reading(here)
         begun = self._ask(reader, request) if not self._closed and self._lock.acquire(blocking=False) else None
 
@@ -163,6 +214,19 @@ class OtlpDecoder:
         finally:
             self._lock.release()
 
+    def _whole(self, reader: str, request: tuple[bytes, str, str | None, str]) -> bytes:
+        """Decodes a request in the child process and returns its pickled rows. Raises `WorkerDied` if the process ended twice."""
+        for _ in range(2):
+            self._lock.acquire()
+            if self._closed:
+                self._lock.release()
+                break
+            pieces = self._ask(reader, request)
+            if pieces is not None:
+                with suppress(WorkerDied):
+                    return self._rows(pieces)
+        raise WorkerDied(None)
+
     @property
     def pid(self) -> int | None:
         """Process id of the child, or None if it has not started."""
@@ -172,4 +236,9 @@ class OtlpDecoder:
         with self._lock:
             self._closed = True
             self._worker.close()
+        self._ahead.shutdown()
         self._arriving.shutdown()
+
+
+def _is_packed(content_encoding: str | None) -> bool:
+    return (content_encoding or "identity").strip().lower() not in ("identity", "")

@@ -154,6 +154,8 @@ class Received:
     confirmed: Callable[[], int] | None = None
     """Called once the request is durable, and before it is acknowledged: returns its number of spans, 0 if there is nothing to store.
     Raises if the request is refused, which is then not stored. Lets decoding and storing take place at the same time."""
+    is_checked: bool = False
+    """Whether it was accepted without decoding it, because none of its spans can be rejected."""
 
 
 Tables = Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]

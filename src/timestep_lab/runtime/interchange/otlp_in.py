@@ -230,15 +230,20 @@ def summary_and_rows(reader: str, body: bytes, *more: Any) -> Iterator[Summary |
 
 
 def store_received(db: Database, requests: Iterable[Received]) -> None:
-    """Stores the spans of received requests for their users; requests that are already decoded are not decoded again."""
+    """Stores the spans of received requests for their users. Raises `DataError` if one of a checked request could not be read, after storing
+    the others."""
     of_users: dict[str, list[Decoded]] = {}
+    problems = []
     for one in requests:
         decoded = one.decoded() if callable(one.decoded) else one.decoded
         if not isinstance(decoded, Decoded):
             decoded = READERS[one.reader](one.body, one.content_type, one.content_encoding, one.user_id)
         of_users.setdefault(one.user_id, []).append(decoded)
+        problems += [decoded.problem] if one.is_checked and decoded.rejected else []
     for user_id, decoded_ones in of_users.items():
         store_together(db, user_id, decoded_ones)
+    if problems:
+        raise DataError(f"A span that was acknowledged could not be read: {problems[0]}", "Report this.")
 
 
 def _read(
@@ -272,11 +277,10 @@ def decompressed(body: bytes, content_encoding: str | None) -> bytes:
 
 
 def _unpacked(body: bytes, encoding: str) -> bytes:
-    """Decompresses all members: gzip may have several, one after the other. Some clients send deflate without a header."""
+    """Decompresses all members: gzip may have several, one after the other. Some clients send deflate without a header (`wbits` of 32 and
+    more detect it)."""
     has_header = body[:2] == b"\x1f\x8b" or (body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0)
-    wbits = (
-        zlib.MAX_WBITS | 32 if has_header or encoding != "deflate" else -zlib.MAX_WBITS
-    )  # 32 detects the headers of both.
+    wbits = zlib.MAX_WBITS | 32 if has_header or encoding != "deflate" else -zlib.MAX_WBITS
     pieces: list[bytes] = []
     room = MAX_BODY
     while body or not pieces:
@@ -301,21 +305,13 @@ def too_large() -> TooLargeError:
 def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+    decoded, read = Decoded(user_id), AttributeReader().read
     try:
         request = request_class().FromString(plain)
+        resources = [read(one.resource.attributes)[0] for one in request.resource_spans]
     except DecodeError as error:
-        raise DataError(
-            f"The request is not valid OTLP protobuf: {error}", "Send an ExportTraceServiceRequest."
-        ) from None
-    decoded = Decoded(user_id)
-    read = AttributeReader().read
-    for of_resource in request.resource_spans:
-        try:
-            resource, _ = read(of_resource.resource.attributes)
-        except DecodeError as error:
-            raise DataError(
-                f"The request is not valid OTLP protobuf: {error}", "Send an ExportTraceServiceRequest."
-            ) from None
+        raise _not_protobuf(error, "ExportTraceServiceRequest") from None
+    for of_resource, resource in zip(request.resource_spans, resources, strict=True):
         for of_scope in of_resource.scope_spans:
             scope = text(of_scope.scope.name)
             for span in of_scope.spans:
@@ -326,9 +322,17 @@ def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
     return decoded.finish()
 
 
+def _not_protobuf(error: Exception, expected: str) -> DataError:
+    return DataError(f"The request is not valid OTLP protobuf: {error}", f"Send an {expected}.")
+
+
+def has_ids(trace_id: bytes, span_id: bytes) -> bool:
+    return len(trace_id) == 16 and len(span_id) == 8 and trace_id != _NO_TRACE and span_id != _NO_SPAN
+
+
 def _span(span: Any, decoded: Decoded, scope: str, resource: Mapping[str, Any], read: ReadAttributes) -> Row:
     trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
-    if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE or span_id == _NO_SPAN:
+    if not has_ids(trace_id, span_id):
         raise ValueError(_NO_IDS)
     attributes, fragments = read(span.attributes)
     started_at, ended_at, is_timed = _times(
@@ -397,11 +401,9 @@ def read_otlp_json(request: object, user_id: str) -> Decoded:
             scope = str(object_of(field_of(of_scope, "scope")).get("name") or "")
             for span in objects_of(field_of(of_scope, "spans")):
                 try:
-                    row = _json_span(span, decoded, scope, resource)
+                    decoded.spans.append(_json_span(span, decoded, scope, resource))
                 except (ValueError, OverflowError, TypeError) as error:
                     decoded.reject(f"A span could not be read: {error}")
-                else:
-                    decoded.spans.append(row)
     return decoded.finish()
 
 
@@ -529,9 +531,7 @@ def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
     try:
         request = request_class("LogsRequest").FromString(plain)
     except DecodeError as error:
-        raise DataError(
-            f"The request is not valid OTLP protobuf: {error}", "Send an ExportLogsServiceRequest."
-        ) from None
+        raise _not_protobuf(error, "ExportLogsServiceRequest") from None
     decoded = Decoded(user_id)
     read = AttributeReader().read
     for of_resource in request.resource_logs:
@@ -544,8 +544,8 @@ def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
                     decoded.reject(f"A log record could not be read: {error}")
                     continue
                 time = record.time_unix_nano or record.observed_time_unix_nano
-                ids = record.trace_id.hex(), record.span_id.hex()
-                _take_record(decoded, *ids, text(record.event_name), time, attributes, body)
+                name = text(record.event_name)
+                _take_record(decoded, record.trace_id.hex(), record.span_id.hex(), name, time, attributes, body)
     return decoded
 
 

@@ -75,14 +75,14 @@ async def _taken(request: Request, lab: UserLab, reader: str) -> tuple[str, Summ
     def take() -> Summary:
         if store.quota:
             store.quota.take_sent(len(body))
-        with closing(decoder.begin(body, kind, encoding, store.user_id, reader=reader)) as reading:
+        with closing(decoder.accept(body, kind, encoding, store.user_id, reader=reader)) as reading:
             return _stored(store, reading, Received(store.user_id, reader, body, kind, encoding))
 
     return kind, await imports.for_request(request, store.user_id, take)
 
 
 def _stored(store: Store, reading: Reading, received: Received) -> Summary:
-    """Stores the request as it is while the child process decodes it; otherwise first decodes it."""
+    """Stores the request as it is, while the child process decodes it or before; a request that might be refused is decoded first."""
     read: list[Summary] = []
 
     def confirmed() -> int:
@@ -92,7 +92,7 @@ def _stored(store: Store, reading: Reading, received: Received) -> Summary:
         read.append(summary)
         return summary.n_spans
 
-    received.decoded = reading.decoded
+    received.decoded, received.is_checked = reading.decoded, reading.is_checked
     if reading.is_begun:
         received.n_spans, received.confirmed = len(received.body) // BYTES_A_SPAN + 1, confirmed
     else:
