@@ -139,6 +139,29 @@ def test_a_store_that_stays_away_is_reported_and_what_waits_is_kept(
     recorder.writer.close()
 
 
+async def test_in_a_process_that_ends_nobody_waits_for_a_store_that_is_away_or_takes_lost_spans_for_stored(
+    store: Store,
+) -> None:
+    stumbling = Stumbling(store.db)
+    stumbling.fail_before = 1_000_000
+    recorder = Recorder(stumbling)  # type: ignore[arg-type]
+    writer = recorder.writer
+    recorder.ended(recorder.start(), "other", "lost")
+    barriers = [writer.barrier() for _ in range(2)]
+    began = time.monotonic()
+    writer.give_up_in(0.3)
+    with pytest.raises(StoreError, match=r"before the process ended: The store is away\."):
+        await barriers[0].reached()
+    with pytest.raises(StoreError, match="before the process ended"):
+        barriers[1].wait()
+    stumbling.fail_before = 0
+    recorder.ended(recorder.start(), "other", "stored")
+    with pytest.raises(StoreError, match="before the process ended"):
+        writer.close()
+    assert store.sql("select name from spans").rows == [("stored",)]
+    assert time.monotonic() - began < 10.0
+
+
 def test_handing_over_never_waits_and_what_is_too_much_is_counted_as_lost(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from timestep_lab.service.runs import Runs
     from timestep_lab.service.threads import Threads
     from timestep_lab.service.traces import Traces
+    from timestep_lab.store.trace_writer import TraceWriter
     from timestep_lab.ui.chat_state import ChatSource
 
 
@@ -119,6 +120,12 @@ class Labs:
         for lab in [self.root, *self._open.values()]:
             if runner := _runner_of(lab):
                 await runner.stop_all()
+
+    def give_up_spans_in(self, seconds: float) -> None:
+        """Spans that the store does not take by then are given up; runs that wait for them end."""
+        writer: TraceWriter | None = vars(self.root).get("writer")
+        if writer is not None:
+            writer.give_up_in(seconds)
 
     async def aclose(self) -> None:
         for lab in self._open.values():

@@ -37,7 +37,7 @@ IN_TWO = "timestep_lab.runtime.interchange.otlp_in:summary_and_rows"
 def known_summary(body: bytes, content_type: str) -> Summary | None:
     """Returns the summary of an OTLP protobuf request in which the decoder will find nothing to reject; None if it might, or if the request
     has no spans."""
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     from timestep_lab.runtime.interchange.export import Summary

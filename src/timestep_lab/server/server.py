@@ -206,6 +206,8 @@ SWITCH_S = 0.001
 """Interpreter switch interval in seconds: the event loop waits at most this long for a busy thread."""
 STOPPED_S = 30
 """If the process has not exited after this many seconds, it prints the stacks of its threads to stderr and exits."""
+STORED_S = 15
+"""Time in seconds after which spans are given up that the store does not take, as on a full disk."""
 RUNS_S = 7
 """The part of `GRACE_S` that runs have to finish on their own; then they are cancelled, so that their readers are told
 before the connection closes.
@@ -407,6 +409,7 @@ async def _until_stopped(
         server.should_exit = True
         if not stopping:
             stopping.append(loop.create_task(end_runs()))
+            served.labs.give_up_spans_in(STORED_S)
             faulthandler.dump_traceback_later(STOPPED_S, exit=True)
 
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -85,25 +85,35 @@ class Barrier:
         deadline = time.monotonic() + timeout_s
         while not wait([self._passed], _step(deadline)).done:
             self._check(deadline, timeout_s)
+        self._passed.result()
 
     async def reached(self, timeout_s: float = 30.0) -> None:
         """Same as `wait`, without blocking the event loop or a thread: hundreds of runs may end at once."""
         passed, deadline = asyncio.wrap_future(self._passed), time.monotonic() + timeout_s
         while not (await asyncio.wait([passed], timeout=_step(deadline)))[0]:
             self._check(deadline, timeout_s)
+        passed.result()
 
     def passed(self) -> None:
         self._passed.set_result(None)
+
+    def failed(self, error: Exception | None) -> None:
+        """Spans submitted before it were given up, as the process ends."""
+        self._passed.set_exception(_not_written("before the process ended", error, "See"))
 
     def _check(self, deadline: float, timeout_s: float) -> None:
         if not self._writer.is_alive and not self._passed.done():
             raise StoreError("The trace writer has stopped; spans are not written.", "Open the lab again.")
         if time.monotonic() >= deadline:
-            error = self._writer.last_error
-            raise StoreError(
-                f"Spans could not be written within {timeout_s:g} s: {error or 'the store is busy'}",
-                "They are kept and retried; see `timestep-lab doctor`.",
-            ) from error
+            raise _not_written(f"within {timeout_s:g} s", self._writer.last_error, "They are kept and retried; see")
+
+
+def _not_written(when: str, error: Exception | None, see: str) -> StoreError:
+    problem = StoreError(
+        f"Spans could not be written {when}: {error or 'the store is busy'}", f"{see} `timestep-lab doctor`."
+    )
+    problem.__cause__ = error
+    return problem
 
 
 def _step(deadline: float) -> float:
@@ -131,6 +141,7 @@ class TraceWriter:
         self._took = 0.0
         """Duration of the last write in seconds."""
         self._giving_up = threading.Event()
+        self._gives_up_at = float("inf")
         self.last_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="timestep-lab traces", daemon=True)
         self._thread.start()
@@ -184,6 +195,10 @@ class TraceWriter:
         self._queue.put(barrier)
         return barrier
 
+    def give_up_in(self, seconds: float) -> None:
+        """For a process that is ending: spans that the store has not taken by then are given up, which whoever waits for them is told."""
+        self._gives_up_at = time.monotonic() + seconds
+
     @property
     def is_alive(self) -> bool:
         """Whether queued spans will be written."""
@@ -205,14 +220,14 @@ class TraceWriter:
     # -- the writer's thread
 
     def _run(self) -> None:
-        stopped = False
+        stopped, is_whole = False, True
         while not stopped:
             events = self._next_events()
             stopped = any(isinstance(event, _Stop) for event in events)
-            self._write(self._batches(events))
+            is_whole = self._write(self._batches(events)) and is_whole
             for event in events:
                 if isinstance(event, Barrier):
-                    event.passed()
+                    event.passed() if is_whole else event.failed(self.last_error)
 
     def _next_events(self) -> list[_Event]:
         """Waits for a first event, then for more: FLUSH_AFTER_S, or longer while the store is slow. A barrier ends the wait."""
@@ -259,10 +274,11 @@ class TraceWriter:
             for user_id in {**starts, **opened, **ended}
         ]  # fmt: skip
 
-    def _write(self, batches: Sequence[SpanBatch]) -> None:
-        """Writes batches until they are durable, or `close` times out. If several are rejected together, each is retried alone."""
+    def _write(self, batches: Sequence[SpanBatch]) -> bool:
+        """Writes batches until they are durable; returns False if they were given up, as `close` timed out. If several are rejected
+        together, each is retried alone."""
         if not batches:
-            return
+            return True
         spans = sum(len(batch.ended) + len(batch.opened) for batch in batches)
         wait_s = RETRY_FIRST_S
         while True:
@@ -271,18 +287,17 @@ class TraceWriter:
                 write_together(self._db, batches, self._bodies)
             except (StoreError, BusyError) as error:
                 self._report(error, f"Spans could not be written and will be retried: {error}")
-                if self._giving_up.wait(wait_s):
+                if self._giving_up.wait(wait_s) or time.monotonic() >= self._gives_up_at:
                     self._lost += spans
-                    return
+                    return False
                 wait_s = min(wait_s * 2, RETRY_MOST_S)
             except (LabError, Exception) as error:  # noqa: BLE001 - the thread must go on; reported, counted, raised by flush
                 if len(batches) > 1:
-                    for batch in batches:
-                        self._write([batch])
-                    return
+                    written = [self._write([batch]) for batch in batches]
+                    return all(written)
                 self._report(error, f"{spans} spans were rejected by the store: {error}")
                 self._lost += spans
-                return
+                return True
             else:
                 self.last_error = None
                 self._took = time.monotonic() - began
@@ -290,7 +305,7 @@ class TraceWriter:
                 for batch in batches:
                     self._open[batch.user_id] -= batch.opened_before
                     self._open[batch.user_id].update(map(span_key, [*batch.opened, *batch.taken_over]))
-                return
+                return True
 
     def _report(self, error: Exception, message: str) -> None:
         if type(error) is not type(self.last_error):
