@@ -16,12 +16,14 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from tests.server.lab_process import LabProcess, start, stop
 from tests.server.page_socket import open_page, websocket
 from tests.traces.recorder import Recorder
 from timestep_lab.model.errors import LabError, QueryError
 from timestep_lab.model.ids import LOCAL_USER
+from timestep_lab.server import errors
 from timestep_lab.store.liveness import Interrupt
 from timestep_lab.store.store import open_store
 
@@ -84,6 +86,27 @@ def test_a_server_that_is_told_to_stop_stops_queries_and_says_so(own_lab: LabPro
             assert "shutting down" in answer.json()["error"]["message"]
         assert own_lab.process.wait(30) == 0
         assert time.monotonic() - began < 20  # Far below the time limit of the queries.
+
+
+async def test_a_request_that_the_server_cancels_as_it_stops_is_told_so_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = FastAPI()
+    errors.install(app)
+    app.state.stopping = True
+
+    @app.get("/held-up")
+    async def held_up() -> None:
+        raise asyncio.CancelledError
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lab") as client:
+        answer = await client.get("/held-up")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert "shutting down" in answer.json()["error"]["message"]
+        app.state.stopping = False
+        with pytest.raises(asyncio.CancelledError):
+            await client.get("/held-up")
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("place", ["in memory", "in a file"])

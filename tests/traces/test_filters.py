@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +22,7 @@ from timestep_lab.model.errors import FilterError
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.spans import SPAN_KINDS
 from timestep_lab.store.filters import compile_filter, evaluate
+from timestep_lab.store.filters.read import read_filter
 from timestep_lab.store.store import Store
 
 AGENTS, MODELS, WORDS = ("Ann", "Bob", None), ("gpt-4.1", "qwen3", None), ("Berkeley", "berkeley", "50%_\\'x", "", None)
@@ -282,3 +286,34 @@ def test_hostile_text_reaches_the_database_as_a_parameter_only(filled: tuple[Sto
         store.traces.list(search=text)
         store.traces.list(search=f'"{text}"')
     assert store.traces.count() == len(traces)
+
+
+def test_filters_are_parsed_on_many_threads_at_once() -> None:
+    """Before Python 3.11.8 `ast.parse` fails with SystemError if a garbage collection lets another thread parse in between."""
+    text, failed = " and ".join(["any(s.agent == 'x' for s in spans)"] * 5), []
+
+    def let_others_run(phase: str, info: Mapping[str, int]) -> None:
+        time.sleep(0.0001)
+
+    def parse(depth: int) -> None:
+        if depth:
+            return parse(depth - 1)  # The depth of recursion differs from thread to thread.
+        for _ in range(60):
+            try:
+                read_filter(text)
+            except SystemError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=parse, args=(10 * number,)) for number in range(5)]
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(let_others_run)
+    gc.set_threshold(50)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(let_others_run)
+    assert failed == []

@@ -209,7 +209,7 @@ class ItemLog:
                         if self._grown or self._dirty or self._new:
                             await _unbroken(self._write())
                 except LabError as error:  # The end of the item is written too, and raises if that fails.
-                    logger.warning("the partial output of run %s could not be stored: %s", self._run.id, error)
+                    logger.info("the partial output of run %s could not be stored: %s", self._run.id, error)
         finally:
             _growing.discard(self)
 

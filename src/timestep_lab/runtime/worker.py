@@ -222,6 +222,11 @@ def main() -> None:
     )  # Ctrl-C in a terminal is meant for the server, which ends this process.
     calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # Prints go to the log, not between the answers.
+    with suppress(BrokenPipeError):  # The other process has ended.
+        _answer_calls(calls, answers, memory)
+
+
+def _answer_calls(calls: IO[bytes], answers: IO[bytes], memory: int) -> None:
     while True:
         try:
             target, args = receive(calls)

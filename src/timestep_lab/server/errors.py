@@ -5,6 +5,7 @@ A browser that opens an unknown address gets an HTML page instead.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from dataclasses import dataclass, field
@@ -14,7 +15,15 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse
 
 from timestep_lab.model.codec import error_json
-from timestep_lab.model.errors import BusyError, LabError, RateLimitError, TooLargeError, TooSlowError, UsageError
+from timestep_lab.model.errors import (
+    BusyError,
+    LabError,
+    RateLimitError,
+    StoreUnavailableError,
+    TooLargeError,
+    TooSlowError,
+    UsageError,
+)
 from timestep_lab.runtime.files.files import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -213,7 +222,8 @@ def install(app: FastAPI) -> None:
 
 
 class AnswersFaults:
-    """Logs unexpected exceptions and responds with status 500, keeping the connection open.
+    """Logs unexpected exceptions and responds with status 500, keeping the connection open; with 503 to a request that the server cancels
+    because it is shutting down.
 
     Starlette's handler for `Exception` re-raises after responding, which makes uvicorn close the connection without
     announcing it.
@@ -234,6 +244,12 @@ class AnswersFaults:
 
         try:
             await self.app(scope, receive, watched)
+        except asyncio.CancelledError:
+            if not scope["app"].state.stopping:
+                raise
+            if not begun:
+                stopping = StoreUnavailableError("The server is shutting down.", "Try again in a few seconds.")
+                await error_response(stopping)(scope, receive, send)
         except Exception as error:
             if (
                 begun

@@ -18,7 +18,7 @@ from datetime import datetime
 from queue import Empty, SimpleQueue
 
 from timestep_lab.model.clock import to_naive_utc
-from timestep_lab.model.errors import BusyError, LabError, StoreError
+from timestep_lab.model.errors import BusyError, LabError, StoreError, StoreUnavailableError
 from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.store.base import Database, Statement
 from timestep_lab.store.imported_trace import SpanBatch, SpanKey, span_key, write_together
@@ -108,8 +108,8 @@ class Barrier:
             raise _not_written(f"within {timeout_s:g} s", self._writer.last_error, "They are kept and retried; see")
 
 
-def _not_written(when: str, error: Exception | None, see: str) -> StoreError:
-    problem = StoreError(
+def _not_written(when: str, error: Exception | None, see: str) -> StoreUnavailableError:
+    problem = StoreUnavailableError(
         f"Spans could not be written {when}: {error or 'the store is busy'}", f"{see} `timestep-lab doctor`."
     )
     problem.__cause__ = error

@@ -38,6 +38,9 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     # Fewer, later checkpoints: a write never waits for one of 16 MB, and a lab reopens after a kill in about a second. Twice the log is
     # in memory until then.
     "checkpoint_threshold": "64MB",
+    # Freed memory goes back to the operating system soon: DuckDB's own allocator would keep up to 128 MB for each thread.
+    "allocator_background_threads": "true",
+    "allocator_flush_threshold": "16MB",
     # The default is 80 % of the machine's memory, which a notebook's kernel must share.
     "memory_limit": "2GB",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Literal, NoReturn, cast
@@ -47,6 +48,8 @@ _BITWISE: dict[type[ast.operator | ast.unaryop], tuple[str, str]] = {
     ast.BitAnd: ("&", "and"), ast.BitOr: ("|", "or"), ast.Invert: ("~", "not"),
 }  # fmt: skip
 NOTHING = Constant(None, "none")
+_PARSING = threading.Lock()
+"""Before Python 3.11.8 two threads that create syntax trees at the same time can fail: their depth of recursion is counted in one place."""
 EXAMPLE = 'Write, for example: model == "gpt-4.1" and cost > 0.01'
 
 
@@ -60,7 +63,8 @@ def read_filter(text: str, *, now: datetime | None = None) -> Condition:
     line = re.sub(r"\s", " ", text)
     offset = len(line) - len(line.lstrip())
     try:
-        tree = ast.parse(line[offset:], mode="eval")
+        with _PARSING:
+            tree = ast.parse(line[offset:], mode="eval")
     except SyntaxError as error:
         raise _unreadable(line, offset + max((error.offset or 1) - 1, 0), error) from None
     except (ValueError, RecursionError, MemoryError):  # NUL, or unlimited parentheses
