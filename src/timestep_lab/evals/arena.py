@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from timestep_lab.evals.over_traces import Scrubber
 from timestep_lab.evals.statistics.intervals import Agreement, agreement, normal_cdf_array, two_sided_z
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import CellRecord
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import DuelRecord, Json, VoteRecord
+from timestep_lab.model.records import DuelRecord, VoteRecord
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid

@@ -24,10 +24,10 @@ from timestep_lab.evals.pipelines import Pipeline, Told, answer_of, trace_steps
 from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Candidate, Options
 from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.model.clock import ms_between, utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import CellRecord, ScoreValue
 from timestep_lab.model.errors import LabError, ProviderTimeoutError
 from timestep_lab.model.ids import new_trace_id
-from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord, TraceStart
 from timestep_lab.runtime.approvals import REJECTED
 from timestep_lab.runtime.pricing import WATCH, LimitWatch

@@ -18,9 +18,10 @@ from timestep_lab.evals.attempt import Asker, Attempt, OnDelta, attempt, limited
 from timestep_lab.evals.engine import LocalExecutor
 from timestep_lab.evals.plan import Candidate, Options
 from timestep_lab.evals.results import EvalContext
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import CandidateRecord
 from timestep_lab.model.errors import ProviderUnavailableError, UsageError
-from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
+from timestep_lab.model.records import AgentRecord, McpServerRecord
 from timestep_lab.model.spans import SpanRecord, TraceStart
 
 if TYPE_CHECKING:

@@ -42,10 +42,11 @@ from timestep_lab.evals.scorers.registry import (
     to_spec,
 )
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import CandidateRecord, CandidateRow, ComparisonRecord
 from timestep_lab.model.errors import ConflictError, DataError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import AgentRecord, Json
+from timestep_lab.model.records import AgentRecord
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.router import ModelRef
 from timestep_lab.store.base import in_thread

@@ -43,6 +43,7 @@ from timestep_lab.evals.scorers.registry import OVERALL
 from timestep_lab.evals.stopping import Watch, drawn, what_it_takes
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import (
     JUDGE,
     CandidateRecord,
@@ -60,7 +61,6 @@ from timestep_lab.model.comparison import (
 )
 from timestep_lab.model.errors import LabError, ProviderError
 from timestep_lab.model.events import Event
-from timestep_lab.model.records import Json
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.router import ModelRef
 from timestep_lab.runtime.run import RunLimits

@@ -20,6 +20,7 @@ from agents.result import RunResultBase
 from pydantic import BaseModel
 
 from timestep_lab.evals.datasets.case import digest
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import (
     ProviderAuthError,
     ProviderRequestError,
@@ -28,7 +29,7 @@ from timestep_lab.model.errors import (
     RunError,
     UsageError,
 )
-from timestep_lab.model.records import AgentRecord, Json
+from timestep_lab.model.records import AgentRecord
 from timestep_lab.runtime.stream_items import output_text
 
 if TYPE_CHECKING:

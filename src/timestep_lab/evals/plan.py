@@ -18,11 +18,12 @@ from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.pipelines import Endpoint, Pipeline, as_record, check, is_pipeline, kind_of, name_of
 from timestep_lab.evals.results import EvalContext
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import CandidateRecord, PlanRow
 from timestep_lab.model.display import cost_text, duration_text
 from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import AgentRecord, Json
+from timestep_lab.model.records import AgentRecord
 from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk, reachable
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.runtime.pricing import has_price, is_free

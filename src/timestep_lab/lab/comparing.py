@@ -18,11 +18,12 @@ from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.lab.serving import LabChatSource
 from timestep_lab.model.awaiting import interrupted_with
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import CandidateRecord, CaseRecord, CellRecord, ComparisonRecord
 from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.model.events import Event, RunStarted
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import AgentRecord, Json, RunRecord, ThreadItem, VoteOutcome, VoteRecord
+from timestep_lab.model.records import AgentRecord, RunRecord, ThreadItem, VoteOutcome, VoteRecord
 from timestep_lab.store.base import Change, in_event_loop, in_thread
 
 if TYPE_CHECKING:

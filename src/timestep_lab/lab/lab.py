@@ -14,11 +14,11 @@ from timestep_lab.lab.run import Approvals, Run, RunStream
 from timestep_lab.lab.views import LabViews
 from timestep_lab.model.arguments import checks_keywords, thread_id_of, trace_id_of, trace_ids_of
 from timestep_lab.model.awaiting import says_await
-from timestep_lab.model.codec import JsonObject
+from timestep_lab.model.codec import Json, JsonObject
 from timestep_lab.model.errors import StoreUnavailableError, UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.model.ids import LOCAL_USER
-from timestep_lab.model.records import AgentRecord, Json, ModelAnswer
+from timestep_lab.model.records import AgentRecord, ModelAnswer
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.datasets import Datasets

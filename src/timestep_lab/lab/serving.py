@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
-from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.records import RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.runtime.approvals import read_decision
 from timestep_lab.runtime.run import read_turn
 from timestep_lab.runtime.tools.weather import widget_json

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from timestep_lab.lab.comparing import OnEvent, Watch
     from timestep_lab.lab.lab import Lab
     from timestep_lab.lab.serving import Serving
-    from timestep_lab.model.records import Json, ScoreRecord
+    from timestep_lab.model.codec import Json
+    from timestep_lab.model.records import ScoreRecord
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.runtime.tape import Tape
     from timestep_lab.service.traces import Traces

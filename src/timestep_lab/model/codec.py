@@ -7,10 +7,10 @@ Encoding is done by pydantic, which takes 30 ms to import and is therefore impor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from timestep_lab.model import errors
 from timestep_lab.model.clock import iso, to_aware_utc
@@ -21,6 +21,27 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
+    """A value that `json.dumps` accepts."""
+else:  # pydantic takes such values as they are; it would check a recursive type value by value.
+    Json = Any
+
+
+def object_of(value: object) -> Mapping[str, Json]:
+    """Returns a JSON object, or an empty one for anything else: for what others send, in which every part may be missing."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def list_of(value: object) -> Sequence[Json]:
+    """Returns a JSON array, or an empty one for anything else."""
+    return value if isinstance(value, list | tuple) else ()
+
+
+def objects_of(value: object) -> Iterator[Mapping[str, Json]]:
+    """Yields the JSON objects of an array; nothing for anything else."""
+    return (entry for entry in list_of(value) if isinstance(entry, Mapping))
 
 
 def decoded(kind: type[T], value: Any) -> T:
@@ -99,8 +120,8 @@ def _plain(value: Any) -> Any:
 
 
 Moment = Annotated[datetime, _Utc()]
-JsonObject = Annotated[dict[str, Any], _PlainJson()]
-JsonValue = Annotated[Any, _PlainJson()]
+JsonObject = Annotated[dict[str, Json], _PlainJson()]
+JsonValue = Annotated[Json, _PlainJson()]
 
 
 # --- Errors

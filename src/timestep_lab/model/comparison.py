@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.codec import Moment
+from timestep_lab.model.codec import Json, Moment
 from timestep_lab.model.display import cost_text
 from timestep_lab.model.events import Event
-from timestep_lab.model.records import Json
 
 ComparisonStatus = Literal["running", "completed", "cancelled", "interrupted", "over_budget", "failed"]
 """`over_budget` and `cancelled` can be resumed like `interrupted`."""

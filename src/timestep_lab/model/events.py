@@ -24,7 +24,8 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 from timestep_lab.model.clock import iso
-from timestep_lab.model.records import Interruption, Json, ModelAnswer, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.codec import Json
+from timestep_lab.model.records import Interruption, ModelAnswer, RunRecord, ThreadItem, ThreadRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,9 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.codec import Moment
+from timestep_lab.model.codec import Json, Moment
 
 R = TypeVar("R")
-
-Json = Any
-"""A value that `json.dumps` accepts."""
 
 RunStatus = Literal["running", "completed", "stopped", "failed", "cancelled", "interrupted", "needs_approval"]
 """`stopped`: it reached one of its limits. `interrupted`: its process died. `needs_approval`: paused; its state is in `run_states`."""

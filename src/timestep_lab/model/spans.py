@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from timestep_lab.model.records import Json
+from timestep_lab.model.codec import Json
 
 SpanKind = Literal[
     "agent", "generation", "tool", "handoff", "guardrail", "retrieval", "embedding", "task", "turn", "other"

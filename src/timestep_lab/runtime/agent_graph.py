@@ -15,8 +15,9 @@ from agents import Agent, Handoff, handoff
 from agents.agent import StopAtTools
 
 from timestep_lab.model.clock import iso, parse_iso
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, RunError
-from timestep_lab.model.records import AgentGraph, AgentRecord, GraphEdge, GraphNode, Json, McpServerRecord
+from timestep_lab.model.records import AgentGraph, AgentRecord, GraphEdge, GraphNode, McpServerRecord
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.store.agent_graphs import SEPARATOR
 

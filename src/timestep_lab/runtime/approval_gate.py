@@ -11,7 +11,8 @@ from agents import RunState
 from agents.items import ToolApprovalItem
 
 from timestep_lab.model.clock import iso, utc_now
-from timestep_lab.model.records import Interruption, Json, RunRecord, ThreadItem
+from timestep_lab.model.codec import Json
+from timestep_lab.model.records import Interruption, RunRecord, ThreadItem
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord
 from timestep_lab.runtime.approvals import REJECTED, Decision
 from timestep_lab.runtime.run import Approve

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from timestep_lab.model.clock import iso, utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, RunError, SettingsError, UsageError
 from timestep_lab.model.events import (
     Event,
@@ -31,7 +32,7 @@ from timestep_lab.model.events import (
     RunStarted,
     RunStopped,
 )
-from timestep_lab.model.records import Interruption, Json, RunRecord, RunStateRecord
+from timestep_lab.model.records import Interruption, RunRecord, RunStateRecord
 from timestep_lab.store.base import Change, Rows, Statement, in_thread
 from timestep_lab.store.liveness import process_is_alive
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import DataError, MissingExtraError, NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Json
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from agents import Agent, Model
 
 from timestep_lab.model import errors
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, RunError, UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import AgentRecord, Json, RunRecord, ThreadRecord
+from timestep_lab.model.records import AgentRecord, RunRecord, ThreadRecord
 from timestep_lab.model.spans import Lab
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.recorded import Changes, Point, Recorded, Span, ToolStub

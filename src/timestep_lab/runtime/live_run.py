@@ -20,6 +20,7 @@ from agents import RunConfig, RunState
 from agents.items import ToolApprovalItem
 
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import BudgetError, ConflictError, LabError, StoreError, UsageError
 from timestep_lab.model.events import (
     AgentUpdated,
@@ -34,7 +35,7 @@ from timestep_lab.model.events import (
     RunStopped,
 )
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Interruption, Json, RunRecord, RunStateRecord, Usage
+from timestep_lab.model.records import Interruption, RunRecord, RunStateRecord, Usage
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import ASKED_UNDER, SAID, SECONDS, BuiltGraph
 from timestep_lab.runtime.approval_gate import ApprovalGate

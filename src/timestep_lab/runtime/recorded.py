@@ -12,8 +12,8 @@ from typing import Any
 from agents import ToolOutputFileContent, ToolOutputImage, ToolOutputText
 
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, RunError, UsageError
-from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab
 
 Span = Mapping[str, Any]

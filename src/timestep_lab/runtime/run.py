@@ -10,8 +10,9 @@ import agents as sdk
 from agents import RunState
 
 from timestep_lab.model.arguments import messages_of
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import RunError, UsageError
-from timestep_lab.model.records import LIMITS, AgentRecord, Json, McpServerRecord, RunRecord, RunStateRecord, ThreadItem
+from timestep_lab.model.records import LIMITS, AgentRecord, McpServerRecord, RunRecord, RunStateRecord, ThreadItem
 from timestep_lab.runtime.agent_graph import (
     BuiltGraph,
     build,

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import agents as sdk
 
 from timestep_lab.model.arguments import messages_of
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, NotFoundError, RunError, UsageError
 from timestep_lab.model.events import Event, ItemDone, RunStarted, ThreadCreated
 from timestep_lab.model.ids import new_id, new_trace_id
-from timestep_lab.model.records import AgentRecord, Json, RunRecord, RunStateRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.records import AgentRecord, RunRecord, RunStateRecord, ThreadItem, ThreadRecord
 from timestep_lab.model.spans import TraceStart
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime import session as run_rows

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 from agents.memory import SessionABC
 
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.records import RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.model.spans import SpanRecord
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import asked_under

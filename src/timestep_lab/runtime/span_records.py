@@ -24,7 +24,8 @@ from agents.tracing import Span
 from openai import BaseModel as ProviderModel
 
 from timestep_lab.model.clock import ms_between, parse_iso, utc_now
-from timestep_lab.model.records import Json, Usage
+from timestep_lab.model.codec import Json
+from timestep_lab.model.records import Usage
 from timestep_lab.model.spans import GenAI, Lab, SpanKind, SpanRecord
 from timestep_lab.runtime.pricing import price
 

@@ -38,10 +38,11 @@ from agents.exceptions import (
 )
 from agents.items import HandoffOutputItem, RunItem, ToolCallItem, ToolCallOutputItem
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, LabError, ProviderTimeoutError, RunError, ToolError
 from timestep_lab.model.events import Event, ItemAdded, ItemDone, ItemReplaced, ItemUpdated
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Json, RunRecord, ThreadItem
+from timestep_lab.model.records import RunRecord, ThreadItem
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.attachments import generated_image
 from timestep_lab.runtime.span_records import jsonable

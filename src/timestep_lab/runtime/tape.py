@@ -23,8 +23,8 @@ from agents.tool_context import ToolContext
 from agents.tracing import SpanError
 
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import NotFoundError, TapeMissError, ToolError, UsageError
-from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.recorded import RecordedCall, definitions_of

@@ -22,8 +22,9 @@ from agents.tracing import Span, Trace, TracingProcessor, get_current_span, set_
 from agents.tracing.scope import Scope
 
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.ids import LOCAL_USER, new_span_id, new_trace_id
-from timestep_lab.model.records import AgentRecord, Json
+from timestep_lab.model.records import AgentRecord
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord, TraceStart
 from timestep_lab.runtime.span_records import (
     call_span_id,

@@ -19,9 +19,10 @@ from agents.items import ToolApprovalItem
 
 from timestep_lab.model.arguments import check_whole
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.model.ids import new_trace_id
-from timestep_lab.model.records import Json, Usage
+from timestep_lab.model.records import Usage
 from timestep_lab.model.spans import Lab, TraceStart
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.approval_gate import REFUSED_ALL

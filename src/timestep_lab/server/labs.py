@@ -18,7 +18,7 @@ from timestep_lab.server.gate import Caller
 from timestep_lab.service.operation import Scope
 
 if TYPE_CHECKING:
-    from timestep_lab.model.records import Json
+    from timestep_lab.model.codec import Json
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.service.causes import Causes
     from timestep_lab.service.comparisons import Comparisons

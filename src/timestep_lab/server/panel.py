@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError
-from timestep_lab.model.records import Json
 from timestep_lab.server.fair_reads import FairReads
 from timestep_lab.server.gate import USER_HEADER
 from timestep_lab.server.labs import caller_of

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from annotated_types import Interval, Len
 
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.codec import JsonObject
+from timestep_lab.model.codec import Json, JsonObject
 from timestep_lab.model.errors import BudgetError, SettingsError, UsageError
 from timestep_lab.model.events import AnswerCompleted, AnswerDelta, AnswerStarted, Event
-from timestep_lab.model.records import Json, ModelAnswer, ModelRef, ProviderStatus, Usage
+from timestep_lab.model.records import ModelAnswer, ModelRef, ProviderStatus, Usage
 from timestep_lab.model.spans import SpanRecord
 from timestep_lab.service import operation as op
 from timestep_lab.service.agents import Instructions, ModelName

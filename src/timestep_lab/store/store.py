@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.display import without_credentials
 from timestep_lab.model.errors import ConflictError, UsageError
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import (
     AgentRecord,
     DatasetRecord,
-    Json,
     McpServerRecord,
     Page,
     RunRecord,

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.display import transcript
 from timestep_lab.model.errors import ConflictError
-from timestep_lab.model.records import Json
 from timestep_lab.ui.chat_state import Conversation
 from timestep_lab.ui.view import handles
 

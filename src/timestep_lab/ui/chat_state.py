@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.display import cost_text, duration_text, tokens_text, transcript_line
 from timestep_lab.model.errors import ConflictError, LabError
 from timestep_lab.model.events import (
@@ -26,7 +27,7 @@ from timestep_lab.model.events import (
     RunStopped,
     ThreadCreated,
 )
-from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.records import RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.service.runs import DEFAULT_AGENT
 from timestep_lab.service.threads import ThreadPage
 from timestep_lab.store.base import in_event_loop

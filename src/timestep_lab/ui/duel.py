@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Protocol, cast
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, LabError, NotFoundError
 from timestep_lab.model.events import (
     Event,
@@ -31,7 +32,7 @@ from timestep_lab.model.events import (
     RunStarted,
     RunStopped,
 )
-from timestep_lab.model.records import DuelRecord, Json, RunRecord, ThreadItem, VoteOutcome, VoteRecord
+from timestep_lab.model.records import DuelRecord, RunRecord, ThreadItem, VoteOutcome, VoteRecord
 from timestep_lab.store.base import in_thread
 from timestep_lab.ui.chat_state import item_json, run_json
 from timestep_lab.ui.view import View, handles

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from timestep_lab.model.arguments import checks_keywords, trace_id_of, trace_ids_of
 from timestep_lab.model.clock import parse_iso, utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.display import cost_text, count_text, duration_text
 from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError
-from timestep_lab.model.records import Json
 from timestep_lab.service.traces import Facet, TracePage, TraceQuery, Traces
 from timestep_lab.store.trace_selection import NEWEST_FIRST
 from timestep_lab.store.trace_stats import TimeBucket

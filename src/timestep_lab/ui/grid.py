@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import (
     CandidateRow,
     CaseRecord,
@@ -30,7 +31,6 @@ from timestep_lab.model.comparison import (
 )
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
-from timestep_lab.model.records import Json
 from timestep_lab.service.traces import Traces
 from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.trace_reader import TraceReader

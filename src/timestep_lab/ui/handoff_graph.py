@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.display import cost_text, duration_text
-from timestep_lab.model.records import AgentGraph, GraphNode, Json
+from timestep_lab.model.records import AgentGraph, GraphNode
 from timestep_lab.ui.trace_view import text
 from timestep_lab.ui.view import View
 

@@ -14,8 +14,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError
-from timestep_lab.model.records import Json
 from timestep_lab.ui.assets import build
 from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.view import View

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from timestep_lab.model.clock import ms_between, utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, UsageError
 from timestep_lab.model.events import CauseFound, CauseProgress, Event
-from timestep_lab.model.records import Json
 from timestep_lab.model.spans import Lab
 from timestep_lab.service.traces import SpanColumns, Traces
 from timestep_lab.store.base import in_thread

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.arguments import trace_id_of
 from timestep_lab.model.clock import to_aware_utc
+from timestep_lab.model.codec import Json
 from timestep_lab.model.display import cost_text, duration_text, tokens_text
-from timestep_lab.model.records import Json
 from timestep_lab.service.traces import SpanColumns, Traces
 from timestep_lab.store.trace_diff import DiffRow
 from timestep_lab.ui.columns import encode_spans, json_safe, parent_rows

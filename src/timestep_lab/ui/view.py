@@ -45,8 +45,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import BusyError, LabError, UsageError
-from timestep_lab.model.records import Json
 from timestep_lab.store.base import in_event_loop, in_thread
 from timestep_lab.ui.columns import json_safe
 

@@ -24,8 +24,9 @@ import numpy as np
 from timestep_lab.evals.statistics.intervals import skewed_interval
 from timestep_lab.evals.statistics.paired import holm, least_p, sign_flips
 from timestep_lab.evals.statistics.sequential import obrien_fleming
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
-from timestep_lab.model.records import AgentRecord, Json, differences, mixed
+from timestep_lab.model.records import AgentRecord, differences, mixed
 from timestep_lab.runtime.agent_graph import handoff_targets
 
 if TYPE_CHECKING:

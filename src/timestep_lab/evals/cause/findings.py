@@ -8,8 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from timestep_lab.evals.statistics.intervals import wilson
+from timestep_lab.model.codec import Json
 from timestep_lab.model.display import cost_text
-from timestep_lab.model.records import Json
 
 if TYPE_CHECKING:
     import pandas

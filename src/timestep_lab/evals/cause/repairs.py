@@ -18,8 +18,9 @@ from agents.tracing import function_span
 
 from timestep_lab.evals.datasets.case import digest
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import RunError, UsageError
-from timestep_lab.model.records import Json, Usage
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.recorded import Recorded
 from timestep_lab.runtime.span_records import is_read_only, parsed

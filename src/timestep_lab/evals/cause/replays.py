@@ -14,6 +14,7 @@ from timestep_lab.evals.datasets.case import Case, digest
 from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools
 from timestep_lab.evals.scorers.registry import make_scorer
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import (
     LabError,
     MissingKeyError,
@@ -29,7 +30,7 @@ from timestep_lab.model.errors import (
     TapeMissError,
     UsageError,
 )
-from timestep_lab.model.records import Json, Usage
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.span_records import parsed
 from timestep_lab.runtime.warm_start import Replayed, WarmStart
 from timestep_lab.store.base import in_thread

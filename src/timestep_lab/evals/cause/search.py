@@ -46,8 +46,8 @@ from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.evals.scorers.registry import make_scorer
 from timestep_lab.evals.statistics.paired import fisher, holm
 from timestep_lab.model.arguments import check_whole
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, UsageError
-from timestep_lab.model.records import Json
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.run import RunLimits
 from timestep_lab.runtime.tape import Tape, pool_of, record

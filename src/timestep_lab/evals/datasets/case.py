@@ -11,9 +11,9 @@ from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any, overload
 
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import CaseRecord
 from timestep_lab.model.errors import DataError, NotFoundError, UsageError
-from timestep_lab.model.records import Json
 
 if TYPE_CHECKING:
     import pandas

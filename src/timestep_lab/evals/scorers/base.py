@@ -27,10 +27,10 @@ from functools import lru_cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from timestep_lab.evals.datasets.case import Case
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import CellRecord, ScoreValue
 from timestep_lab.model.display import cost_text, duration_text
 from timestep_lab.model.errors import UsageError
-from timestep_lab.model.records import Json
 
 S = TypeVar("S", bound="type[Scorer]")
 T = TypeVar("T")

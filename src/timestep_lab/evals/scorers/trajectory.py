@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, passed, scorer
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
-from timestep_lab.model.records import Json
 
 Step = Mapping[str, Json]
 

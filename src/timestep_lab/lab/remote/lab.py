@@ -13,9 +13,10 @@ from timestep_lab.lab.remote.views import Changes, RemoteLooking, select
 from timestep_lab.lab.run import Approvals, Run, RunStream
 from timestep_lab.model.arguments import checks_keywords, messages_of, thread_id_of, trace_id_of
 from timestep_lab.model.awaiting import says_await
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import NotServedError
 from timestep_lab.model.events import CauseFound, CauseProgress, Event
-from timestep_lab.model.records import AgentRecord, Json
+from timestep_lab.model.records import AgentRecord
 from timestep_lab.runtime.approvals import read_decision
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents

@@ -18,9 +18,9 @@ from websockets.sync.connection import Connection as Socket
 
 from timestep_lab.lab.views import LabViews
 from timestep_lab.model.arguments import trace_ids_of
-from timestep_lab.model.codec import Moment
+from timestep_lab.model.codec import Json, Moment
 from timestep_lab.model.errors import DataError, NotFoundError, QueryError, UsageError
-from timestep_lab.model.records import Json, TitledGraph
+from timestep_lab.model.records import TitledGraph
 from timestep_lab.runtime.files.files import PART_BYTES
 from timestep_lab.service import client as decode
 from timestep_lab.service.client import CONNECT_S, Connection, remote, unsupported_remotely

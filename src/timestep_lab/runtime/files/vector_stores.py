@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from annotated_types import Interval, Len
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.codec import JsonObject
+from timestep_lab.model.codec import Json, JsonObject
 from timestep_lab.model.errors import LabError, NotFoundError, SettingsError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import FileRecord, Json, SearchHit, VectorStoreFileRecord, VectorStoreRecord
+from timestep_lab.model.records import FileRecord, SearchHit, VectorStoreFileRecord, VectorStoreRecord
 from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, VECTOR_WEIGHT, embed, embedder, search, words_column
 from timestep_lab.runtime.files.extract import text_of
 from timestep_lab.runtime.files.files import FileId, Files

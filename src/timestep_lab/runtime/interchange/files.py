@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.clock import parse_iso, to_naive_utc
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import DataError, TooLargeError
-from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.attribute_map import meaning_of
 from timestep_lab.runtime.interchange.conventions import about_trace, span_row

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from timestep_lab.model.records import Json
+from timestep_lab.model.codec import Json
 
 if TYPE_CHECKING:
     from mcp.client.session import ClientRequestContext

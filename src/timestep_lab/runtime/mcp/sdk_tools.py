@@ -38,8 +38,9 @@ from mcp.types import (
 )
 from mcp.types import Tool as McpTool
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ToolError
-from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
+from timestep_lab.model.records import AgentRecord, McpServerRecord
 from timestep_lab.model.spans import GenAI
 from timestep_lab.runtime.approvals import Rule, reason_to_ask
 from timestep_lab.runtime.tracing import note

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from annotated_types import Interval, Len
 
-from timestep_lab.model.codec import ErrorForm, JsonObject, Moment
+from timestep_lab.model.codec import ErrorForm, Json, JsonObject, Moment
 from timestep_lab.model.errors import ConflictError, NotFoundError, ToolError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, new_uuid
-from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
+from timestep_lab.model.records import AgentRecord, McpServerRecord
 from timestep_lab.runtime.mcp.connection import SERVED_HERE, Connection
 from timestep_lab.runtime.mcp.questions import message_item
 from timestep_lab.runtime.mcp.sdk_tools import (

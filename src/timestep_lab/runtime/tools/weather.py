@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import NotFoundError, SettingsError, ToolError, UsageError
-from timestep_lab.model.records import Json
 from timestep_lab.resources import data_path
 
 if TYPE_CHECKING:

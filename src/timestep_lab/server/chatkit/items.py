@@ -19,7 +19,8 @@ from typing import Any
 from chatkit import types as ck
 from pydantic import TypeAdapter
 
-from timestep_lab.model.records import Json, ThreadItem
+from timestep_lab.model.codec import Json
+from timestep_lab.model.records import ThreadItem
 from timestep_lab.runtime.tools.weather import widget_of
 
 # --- ChatKit's datetimes are naive local time; the store's are aware UTC

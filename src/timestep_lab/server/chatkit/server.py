@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response, StreamingResponse
 
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import BusyError, ConflictError, LabError, NotFoundError, UsageError
 from timestep_lab.model.events import (
     Event,
@@ -34,7 +35,7 @@ from timestep_lab.model.events import (
     RunStopped,
 )
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Json, ThreadItem
+from timestep_lab.model.records import ThreadItem
 from timestep_lab.runtime.attachments import IMAGE_TYPES
 from timestep_lab.runtime.files.files import MAX_BYTES, safe_name, too_large
 from timestep_lab.runtime.run import read_turn

@@ -15,9 +15,10 @@ from chatkit import types as ck
 from pydantic import TypeAdapter
 
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import NotFoundError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Json, ThreadRecord
+from timestep_lab.model.records import ThreadRecord
 from timestep_lab.runtime import approvals
 from timestep_lab.server.chatkit.items import to_item, to_local, to_record, to_utc
 from timestep_lab.store.base import in_thread

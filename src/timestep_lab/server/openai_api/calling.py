@@ -11,8 +11,8 @@ from fastapi import Path, Query, Request
 from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, LabError, SettingsError, UsageError
-from timestep_lab.model.records import Json
 from timestep_lab.server.api.changes import HEADERS
 from timestep_lab.server.errors import error_object
 from timestep_lab.server.panel import detached

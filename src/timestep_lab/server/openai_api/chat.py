@@ -11,9 +11,9 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Json
 from timestep_lab.runtime.attachments import generated_image, image_call
 from timestep_lab.runtime.stream_items import ANY_MODEL, CALL_EXTRAS, MESSAGE_EXTRAS, reasoning_text
 from timestep_lab.server.api.operations import Strict

@@ -13,9 +13,9 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Json
 from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import (

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from timestep_lab.model.clock import iso
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, LabError, SettingsError
-from timestep_lab.model.records import LIMITS, AgentGraph, AgentRecord, Json, differences
+from timestep_lab.model.records import LIMITS, AgentGraph, AgentRecord, differences
 from timestep_lab.runtime.model_settings import EFFORTS
 from timestep_lab.server.pages.page_view import PageView, Shown, looked_up
 from timestep_lab.server.panel import page_argument

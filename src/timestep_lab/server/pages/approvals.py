@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from timestep_lab.model.clock import iso, utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.events import RunEnded
-from timestep_lab.model.records import Json
 from timestep_lab.runtime.approvals import Decision, Word
 from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread

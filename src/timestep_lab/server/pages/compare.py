@@ -15,9 +15,10 @@ from timestep_lab.evals.datasets.case import Dataset
 from timestep_lab.evals.datasets.files import MAX_UPLOAD
 from timestep_lab.evals.datasets.load import has_header, pasted, uploaded
 from timestep_lab.evals.scorers.registry import known
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import ComparisonRecord
 from timestep_lab.model.errors import DataError, LabError, TooLargeError, UsageError
-from timestep_lab.model.records import Json, VoteOutcome, VoteRecord
+from timestep_lab.model.records import VoteOutcome, VoteRecord
 from timestep_lab.server.pages.page_view import Heading, PageView, Shown, looked_up
 from timestep_lab.server.panel import page_argument, page_arguments
 from timestep_lab.store.base import Topic, in_thread

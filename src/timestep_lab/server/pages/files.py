@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, MissingExtraError
-from timestep_lab.model.records import Json
 from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embedder
 from timestep_lab.runtime.files.files import MAX_BYTES, Uploads
 from timestep_lab.server.pages.page_view import PageView

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from timestep_lab.model.clock import iso, parse_iso, utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import NotFoundError, UsageError
-from timestep_lab.model.records import Json
 from timestep_lab.server.pages.approvals import waiting_calls
 from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.server.pages.sql import answer

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, UsageError
-from timestep_lab.model.records import Json
 from timestep_lab.store.base import Change, Topic
 from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.view import Updates, View, handles

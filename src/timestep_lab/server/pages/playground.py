@@ -12,9 +12,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, UsageError
 from timestep_lab.model.events import AnswerCompleted, AnswerDelta, AnswerStarted
-from timestep_lab.model.records import Json, ModelAnswer
+from timestep_lab.model.records import ModelAnswer
 from timestep_lab.model.spans import GenAI, OpenInference
 from timestep_lab.server.pages.page_view import PageView, Shown, looked_up
 from timestep_lab.server.panel import page_argument, page_arguments

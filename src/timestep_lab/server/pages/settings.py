@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from timestep_lab import __version__
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError
-from timestep_lab.model.records import Json
 from timestep_lab.server.pages.files import default_embeddings
 from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import in_thread

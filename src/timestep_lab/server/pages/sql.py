@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, ClassVar
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
-from timestep_lab.model.records import Json
 from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.columns import json_safe

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ForbiddenError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER
-from timestep_lab.model.records import Json, McpServerRecord
+from timestep_lab.model.records import McpServerRecord
 from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
