@@ -35,7 +35,7 @@ from timestep_lab.evals.javascript_values import (
 from timestep_lab.model.errors import DataError
 
 Env = dict[str, Any]
-Run = Callable[["_State"], Any]
+Run = Callable[["_State"], object]
 
 MOST_STEPS = 200_000
 
@@ -72,7 +72,7 @@ class Script:
     text: str
     _statements: tuple[tuple[str | None, Run], ...] = field(repr=False)
 
-    def run(self, output: object, vars: Mapping[str, object]) -> Any:
+    def run(self, output: object, vars: Mapping[str, object]) -> object:
         """Run the script and return its value. Raises `ScriptError`."""
         state = _State({"output": output, "vars": dict(vars), "context": {"vars": dict(vars)}})
         try:
@@ -214,8 +214,8 @@ class _Parser:
         body = self._expression()
         self._locals = shadowed
 
-        def make(state: _State) -> Callable[..., Any]:
-            def call(*args: object) -> Any:
+        def make(state: _State) -> Callable[..., object]:
+            def call(*args: object) -> object:
                 state.step()
                 outer = state.names
                 state.names = outer | dict(zip(names, args, strict=False))
@@ -292,7 +292,7 @@ class _Parser:
             return self._regex()
         if kind == "number":
             self._next()
-            value: Any = float(token) if re.search(r"[.eE]", token) else int(token)
+            value = float(token) if re.search(r"[.eE]", token) else int(token)
             return lambda s: value
         if kind == "text":
             if token[0] == "`" and "${" in token:
@@ -399,7 +399,7 @@ def _call(value: Run, name: str, arguments: Sequence[Run], *, optional: bool) ->
             f"A script uses .{name}(…), which is not supported.", f"Supported methods: {', '.join(sorted(METHODS))}."
         )
 
-    def call(state: _State) -> Any:
+    def call(state: _State) -> object:
         state.step()
         target = value(state)
         if (target is None or isinstance(target, Undefined)) and optional:

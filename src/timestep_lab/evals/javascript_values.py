@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from timestep_lab.model.errors import DataError
+
+T = TypeVar("T")
 
 MOST_TEXT = 2_000_000
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0"}
@@ -62,7 +64,7 @@ def truthy(value: object) -> bool:
     return bool(value) and value == value
 
 
-def number(value: object) -> Any:
+def number(value: object) -> int | float:
     """JavaScript's `Number(value)`; NaN for values that are not numbers."""
     if isinstance(value, bool):
         return int(value)
@@ -81,22 +83,22 @@ def number(value: object) -> Any:
     return math.nan
 
 
-def _plus(a: object, b: object) -> Any:
+def _plus(a: object, b: object) -> str | int | float:
     if isinstance(a, str | list | dict) or isinstance(b, str | list | dict):
         return _bounded(as_text(a) + as_text(b))
     return number(a) + number(b)
 
 
-def _divided(a: Any, b: Any) -> Any:
-    a, b = number(a), number(b)
-    if b == 0:
-        return math.nan if a == 0 or a != a else math.copysign(math.inf, a)
-    return a / b
+def _divided(a: object, b: object) -> float:
+    top, bottom = number(a), number(b)
+    if bottom == 0:
+        return math.nan if top == 0 or top != top else math.copysign(math.inf, top)
+    return top / bottom
 
 
-def _rest(a: Any, b: Any) -> Any:
-    a, b = number(a), number(b)
-    return math.fmod(a, b) if b else math.nan
+def _rest(a: object, b: object) -> float:
+    whole, part = number(a), number(b)
+    return math.fmod(whole, part) if part else math.nan
 
 
 def _same(a: object, b: object) -> bool:
@@ -120,7 +122,7 @@ def _less(a: object, b: object) -> bool:
     return bool(a < b) if isinstance(a, str) and isinstance(b, str) else bool(number(a) < number(b))
 
 
-OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {
+OPERATIONS: Mapping[str, Callable[[object, object], object]] = {
     "+": _plus, "-": lambda a, b: number(a) - number(b), "*": lambda a, b: number(a) * number(b), "/": _divided, "%": _rest,
     "===": _same, "!==": lambda a, b: not _same(a, b), "==": _alike, "!=": lambda a, b: not _alike(a, b),
     "<": _less, ">": lambda a, b: _less(b, a), "<=": lambda a, b: _less(a, b) or _alike(a, b), ">=": lambda a, b: _less(b, a) or _alike(a, b),
@@ -134,7 +136,7 @@ def type_of(value: object) -> str:
     return "function" if callable(value) else "object"
 
 
-def get(value: object, key: object, *, optional: bool = False) -> Any:
+def get(value: object, key: object, *, optional: bool = False) -> object:
     if value is None or isinstance(value, Undefined):
         if optional:
             return UNDEFINED
@@ -150,8 +152,7 @@ def get(value: object, key: object, *, optional: bool = False) -> Any:
         return held.get(key, UNDEFINED) if isinstance(held, dict) else UNDEFINED
     if isinstance(value, dict):
         return value.get(as_text(key), UNDEFINED)
-    if isinstance(value, list | str) and isinstance(number(key), int):
-        place = number(key)
+    if isinstance(value, list | str) and isinstance(place := number(key), int):
         return value[place] if 0 <= place < len(value) else UNDEFINED
     return UNDEFINED
 
@@ -212,7 +213,7 @@ def read_pattern(source: str, flags: str) -> Pattern:
         raise DataError(f"The script's pattern /{source}/ is invalid: {error}.", "Fix the pattern.") from error
 
 
-def _searched(what: Callable[..., Any], *args: object) -> Any:
+def _searched(what: Callable[..., T], *args: object) -> T:
     try:
         return what(*args, timeout=1.0, concurrent=True)
     except TimeoutError:
@@ -222,7 +223,7 @@ def _searched(what: Callable[..., Any], *args: object) -> Any:
 def _replace(text: str, old: object, new: object, every: bool = False) -> str:
     if isinstance(old, Pattern):
         if callable(new):
-            made: Any = lambda found: as_text(new(found[0]))  # noqa: E731
+            made: Callable[[re.Match[str]], str] = lambda found: as_text(new(found[0]))  # noqa: E731
         else:
             shape = as_text(new)
             made = lambda found: re.sub(  # noqa: E731
@@ -233,7 +234,7 @@ def _replace(text: str, old: object, new: object, every: bool = False) -> str:
     return _bounded(text.replace(as_text(old), fresh, -1 if every else 1))
 
 
-def _match(text: str, pattern: object) -> Any:
+def _match(text: str, pattern: object) -> list[object] | None:
     compiled = pattern if isinstance(pattern, Pattern) else read_pattern(as_text(pattern), "")
     if compiled.everywhere:
         return [match[0] for match in _searched(compiled.compiled.finditer, text)] or None
@@ -241,7 +242,7 @@ def _match(text: str, pattern: object) -> Any:
     return None if match is None else [match[0], *(UNDEFINED if g is None else g for g in match.groups())]
 
 
-def _split(text: str, by: Any = UNDEFINED, most: Any = None) -> list[str]:
+def _split(text: str, by: object = UNDEFINED, most: float | None = None) -> list[str]:
     if isinstance(by, Undefined):
         parts = [text]
     elif isinstance(by, Pattern):
@@ -251,7 +252,7 @@ def _split(text: str, by: Any = UNDEFINED, most: Any = None) -> list[str]:
     return parts if most is None else parts[: int(most)]
 
 
-def _slice(value: Any, start: Any = 0, end: Any = None) -> Any:
+def _slice(value: Sequence[object], start: object = 0, end: object = None) -> Sequence[object]:
     return value[int(number(start)) : None if end is None or isinstance(end, Undefined) else int(number(end))]
 
 
@@ -260,16 +261,16 @@ def _substring(text: str, start: object = 0, end: object = None) -> str:
     return text[ends[0] : ends[1]]
 
 
-def _at(value: Any, place: Any = 0) -> Any:
+def _at(value: Sequence[object], place: object = 0) -> object:
     n = int(number(place))
     return value[n] if -len(value) <= n < len(value) else UNDEFINED
 
 
-def _is_in(items: list[Any], one: object) -> bool:
+def _is_in(items: list[object], one: object) -> bool:
     return any(_same(item, one) for item in items)
 
 
-def _place(items: list[Any], one: object) -> int:
+def _place(items: list[object], one: object) -> int:
     return next((n for n, item in enumerate(items) if _same(item, one)), -1)
 
 
@@ -280,7 +281,7 @@ def _repeated(text: str, times: object) -> str:
     return text * n
 
 
-def _reduced(items: list[Any], join: Any, *start: Any) -> Any:
+def _reduced(items: list[object], join: Callable[..., object], *start: object) -> object:
     rest = list(start) + items
     if not rest:
         raise ScriptError("reduce of an empty list")
@@ -290,7 +291,7 @@ def _reduced(items: list[Any], join: Any, *start: Any) -> Any:
     return value
 
 
-METHODS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+METHODS: Mapping[str, Mapping[str, Callable[..., object]]] = {
     "trim": {"text": lambda t: t.strip()}, "trimStart": {"text": lambda t: t.lstrip()}, "trimEnd": {"text": lambda t: t.rstrip()},
     "toLowerCase": {"text": lambda t: t.lower()}, "toUpperCase": {"text": lambda t: t.upper()},
     "includes": {"text": lambda t, x: as_text(x) in t, "list": _is_in},
@@ -310,7 +311,7 @@ METHODS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 }  # fmt: skip
 
 
-def _without_undefined(value: object) -> Any:
+def _without_undefined(value: object) -> object:
     """What JSON holds of a value: no fields that are undefined, and null in their place in lists."""
     if isinstance(value, dict):
         return {key: _without_undefined(held) for key, held in value.items() if not isinstance(held, Undefined)}
@@ -319,8 +320,8 @@ def _without_undefined(value: object) -> Any:
     return value
 
 
-CONSTANTS: Mapping[str, Any] = {"Math.PI": math.pi, "Math.E": math.e}
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+CONSTANTS: Mapping[str, float] = {"Math.PI": math.pi, "Math.E": math.e}
+FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "JSON.parse": lambda t: json.loads(as_text(t)),
     "JSON.stringify": lambda v, _=None, indent=None: json.dumps(_without_undefined(v), ensure_ascii=False, separators=(",", ":")) if not indent else json.dumps(_without_undefined(v), ensure_ascii=False, indent=min(10, int(indent))),
     "Math.min": lambda *x: min(map(number, x), default=math.inf), "Math.max": lambda *x: max(map(number, x), default=-math.inf),

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import Json
@@ -42,7 +42,7 @@ class Case:
     def __getitem__(self, name: str) -> Json:
         """A field, variable or metadata value: `case["input"]`, `case["topic"]`. Raises `NotFoundError`."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        known = {**self.metadata, **self.own_vars(), **fields}
+        known: dict[str, Json] = {**self.metadata, **self.own_vars(), **fields}
         if name not in known:
             raise NotFoundError(
                 f"The case {self.id} has no {name!r}.{did_you_mean(str(name), known)}",
@@ -70,7 +70,7 @@ class Case:
 
     def is_for(self, model: str | None, prompt: str | None) -> bool:
         """Whether the case applies to a candidate with this model and prompt."""
-        models, prompts = self.vars.get("__models"), self.vars.get("__prompts")
+        models, prompts = (cast("Sequence[str] | None", self.vars.get(name)) for name in ("__models", "__prompts"))
         return (models is None or model is None or model in models) and (
             prompts is None or prompt is None or prompt in prompts
         )
@@ -209,7 +209,11 @@ def _with_ids(cases: Sequence[Case], name: str) -> list[Case]:
     return out
 
 
-def plain(value: object, where: str) -> Any:
+@overload
+def plain(value: Mapping[str, object], where: str) -> dict[str, Json]: ...
+@overload
+def plain(value: object, where: str) -> Json: ...
+def plain(value: object, where: str) -> Json:
     """Convert numpy scalars and arrays, dates and NaN from a DataFrame or a database to a JSON value."""
     if value is None or isinstance(value, str | bool | int):
         return value
@@ -226,7 +230,8 @@ def plain(value: object, where: str) -> Any:
     if isinstance(value, datetime | date | time):
         return None if value != value else value.isoformat()  # NaT is not equal to itself
     if hasattr(value, "tolist"):
-        return plain(value.tolist(), where)
+        listed: object = value.tolist()
+        return plain(listed, where)
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
     if type(value).__name__ in ("Decimal", "UUID"):

@@ -15,13 +15,17 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from timestep_lab.evals.datasets.rows import is_question_column
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import DataError, MissingExtraError, TooLargeError
 from timestep_lab.runtime.worker import apart
 
-Rows = Iterator[tuple[Any, str]]
+T = TypeVar("T")
+
+Rows = Iterator[tuple[object, str]]
+TextRows = Iterator[tuple[dict[str, str], str]]
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _READ_S = 60.0
 _SHEET_ERRORS = ("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A")
@@ -52,13 +56,13 @@ def _refuse_pointer(content: bytes, name: str) -> None:
         raise DataError(f"{name} is a pointer of Git LFS, not the data.", "Fetch the file: git lfs pull.")
 
 
-def load_yaml(path: Path) -> Any:
+def load_yaml(path: Path) -> object:
     """The value of a YAML 1.2 file (or a JSON file): `yes` is a text and `12:30` is not a number. Raises `DataError`."""
     text = read_text(path)
     return parsed_json(text, path.name) if ending(path) == ".json" else parsed_yaml(text, path.name)
 
 
-def parsed_yaml(text: str, where: str) -> Any:
+def parsed_yaml(text: str, where: str) -> object:
     import yaml  # type: ignore[import-untyped]
 
     try:
@@ -70,23 +74,23 @@ def parsed_yaml(text: str, where: str) -> Any:
 
 
 @cache
-def _yaml_loader() -> Any:
+def _yaml_loader() -> type[object]:
     """A loader for YAML 1.2, as used by promptfoo and others. PyYAML implements 1.1, so the rules for booleans and
     numbers are redefined.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+        yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
         _in_text = False
 
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> object:
             written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
             if twice := next((key for key in written if written.count(key) > 1), None):
                 raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is given twice", node.start_mark)
             return super().construct_mapping(node, deep)
 
-        def scan_plain(self) -> Any:
+        def scan_plain(self) -> object:
             self._in_text = True
             try:
                 return super().scan_plain()
@@ -107,7 +111,7 @@ def _yaml_loader() -> Any:
     ):  # fmt: skip
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"), first)
 
-    def whole(loader: Any, node: Any) -> int:
+    def whole(loader: Loader, node: yaml.ScalarNode) -> int:
         written = loader.construct_scalar(node)
         return int(written, 16 if "x" in written else 10)
 
@@ -115,7 +119,7 @@ def _yaml_loader() -> Any:
     return Loader
 
 
-def read_csv(path: Path) -> Rows:
+def read_csv(path: Path) -> TextRows:
     """A CSV file with a header line, one case per line. All values are text; empty lines are skipped.
 
     The separator is a comma; in `.tsv` files a tab; a semicolon, tab or bar if the header has those but no comma (as
@@ -126,7 +130,7 @@ def read_csv(path: Path) -> Rows:
     yield from csv_rows(read_text(path), path.name, ending(path))
 
 
-def csv_rows(text: str, name: str, kind: str = ".csv") -> Rows:
+def csv_rows(text: str, name: str, kind: str = ".csv") -> TextRows:
     """`read_csv` for a text; `name` is used in messages."""
     match = re.match(r'"?sep=(.)"?\n', text)
     text = text[match.end() :] if match else text
@@ -161,7 +165,7 @@ def csv_rows(text: str, name: str, kind: str = ".csv") -> Rows:
         raise DataError(f"{name} line {reader.line_num} is not valid CSV: {error}.", "Check the quotes.") from error
 
 
-def _of_header(header: list[str], values: list[Any], count: int, where: str) -> dict[str, Any]:
+def _of_header(header: Sequence[str], values: Sequence[T], count: int, where: str) -> dict[str, T]:
     for place, (name, value) in enumerate(zip(header, values, strict=True)):
         numbers_lines = place == 0 and str(value) == str(count)
         if not name and not numbers_lines and value is not None and str(value).strip():
@@ -182,7 +186,7 @@ def read_sheet(path: Path, sheet: str | None = None) -> Rows:
     yield from apart(f"{__name__}:{sheet_rows.__name__}", content, path.name, sheet, time_limit_s=_READ_S)
 
 
-def sheet_rows(content: bytes, filename: str, sheet: str | None = None) -> list[tuple[Any, str]]:
+def sheet_rows(content: bytes, filename: str, sheet: str | None = None) -> list[tuple[object, str]]:
     """`read_sheet` in this process."""
     import openpyxl  # type: ignore[import-untyped]
 
@@ -229,7 +233,7 @@ def sheet_rows(content: bytes, filename: str, sheet: str | None = None) -> list[
         many = f"has rows in {len(filled)} sheets: {', '.join(filled)}" if filled else "has no rows"
         raise DataError(f"{filename} {many}.", "Put the cases in one sheet, or save one sheet as CSV.")
     [rows] = filled.values()
-    records: list[tuple[Any, str]] = []
+    records: list[tuple[object, str]] = []
     header: list[str] | None = None
     for number, row in enumerate(rows, 1):
         if all(value is None or not str(value).strip() for value in row):
@@ -265,7 +269,7 @@ def _refuse_merged(content: bytes, filename: str, names: Sequence[str]) -> None:
             )
 
 
-def _cell_value(value: object, written: object, where: str) -> Any:
+def _cell_value(value: object, written: object, where: str) -> object:
     if value is None and isinstance(written, str) and written.startswith("="):
         raise DataError(f"{where} has a formula without a saved value: {written[:40]}.", "Open it in a spreadsheet program and save it again.")  # fmt: skip
     if isinstance(value, datetime) and value.time() == time():
@@ -303,7 +307,7 @@ def read_json(path: Path) -> Rows:
 _LISTS = ("cases", "examples", "samples", "rows", "items", "data", "goldens", "test_cases")
 
 
-def _listed(value: object, name: str) -> Any:
+def _listed(value: object, name: str) -> object:
     """The rows of a JSON value: the list of cases in an object (possibly nested one level, as in Phoenix exports);
     columns (lists of equal length, objects with the same keys, or pandas' `split` format); rows of the Hugging Face
     viewer; SQuAD questions."""
@@ -353,7 +357,7 @@ def _listed(value: object, name: str) -> Any:
     return value
 
 
-def _texts(answers: object) -> Any:
+def _texts(answers: object) -> object:
     """SQuAD answers, as in the original files and in the Hugging Face version."""
     return {"text": [one["text"] for one in answers]} if isinstance(answers, list) else answers
 
@@ -422,7 +426,7 @@ READERS: dict[str, Callable[[Path], Rows]] = {
 MAX_UPLOAD = 20 * 2**20
 
 
-def rows_of_bytes(content: bytes, filename: str) -> list[tuple[Any, str]]:
+def rows_of_bytes(content: bytes, filename: str) -> list[tuple[object, str]]:
     """The rows of an uploaded file, parsed in a separate process with memory and time limits, without access to other
     files.
 
@@ -435,11 +439,11 @@ def rows_of_bytes(content: bytes, filename: str) -> list[tuple[Any, str]]:
     reader_of(Path(name))
     if kind == ".xlsx" and find_spec("openpyxl") is None:
         raise MissingExtraError("Reading .xlsx", "files")
-    rows: list[tuple[Any, str]] = apart(f"{__name__}:{_rows_here.__name__}", content, name, time_limit_s=_READ_S)
+    rows: list[tuple[object, str]] = apart(f"{__name__}:{_rows_here.__name__}", content, name, time_limit_s=_READ_S)
     return rows
 
 
-def _rows_here(content: bytes, name: str) -> list[tuple[Any, str]]:
+def _rows_here(content: bytes, name: str) -> list[tuple[object, str]]:
     if ending(Path(name)) == ".xlsx":
         return sheet_rows(content, name)
     with TemporaryDirectory(prefix="timestep-lab-") as folder:
@@ -474,8 +478,8 @@ def separator_of(text: str, kind: str) -> tuple[str, bool]:
     return separator, bool(between) and all(name.startswith(" ") for name in between)
 
 
-def parsed_json(text: str, where: str) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def parsed_json(text: str, where: str) -> Json:
+    def once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         made = dict(pairs)
         if len(made) < len(pairs):
             twice = next(name for number, (name, _) in enumerate(pairs) if name in [n for n, _ in pairs[:number]])
@@ -483,7 +487,8 @@ def parsed_json(text: str, where: str) -> Any:
         return made
 
     try:
-        return json.loads(text, object_pairs_hook=once)
+        value: Json = json.loads(text, object_pairs_hook=once)
+        return value
     except RecursionError:
         raise DataError(f"{where} is nested too deeply.", "Use a list of objects.") from None
     except json.JSONDecodeError as error:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from timestep_lab.evals.datasets import promptfoo
 from timestep_lab.evals.datasets.case import Case, Dataset
@@ -30,6 +30,7 @@ from timestep_lab.evals.datasets.rows import (
     told_before,
 )
 from timestep_lab.model.arguments import check_whole
+from timestep_lab.model.codec import Json, list_of
 from timestep_lab.model.comparison import JUDGE
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.model.records import DatasetRecord
@@ -90,7 +91,7 @@ def forget(store: Store, dataset_id: str) -> None:
 
 
 def cases_of_traces(
-    sql: Callable[[str], list[dict[str, Any]]], filter: str, query_of: Callable[[str], str], *, expected: str | None, limit: int | None
+    sql: Callable[[str], Sequence[Mapping[str, object]]], filter: str, query_of: Callable[[str], str], *, expected: str | None, limit: int | None
 ) -> list[Case]:  # fmt: skip
     """The inputs of the traces that match a filter, oldest first, with their expected answers where annotated."""
     rows = sorted(sql(query_of(filter)), key=lambda row: str(row["started_at"]))
@@ -99,12 +100,14 @@ def cases_of_traces(
 
 
 def cases_of_rows(
-    rows: Sequence[Mapping[str, object]], sql: Callable[[str], list[dict[str, Any]]], *, expected: str | None
+    rows: Sequence[Mapping[str, object]], sql: Callable[[str], Sequence[Mapping[str, object]]], *, expected: str | None
 ) -> list[Case]:  # fmt: skip
     """The same from rows of the view `traces`, in their order. Traces without input are skipped."""
-    corrections = {row["target_id"]: row["note"] for row in sql(_CORRECTIONS)}
+    # All columns that are read here hold texts.
+    notes, texts = (cast("Sequence[Mapping[str, str | None]]", read) for read in (sql(_CORRECTIONS), rows))
+    corrections = {row["target_id"]: row["note"] for row in notes}
     cases = []
-    for row in rows:
+    for row in texts:
         asked = row["input"]
         if not isinstance(asked, str) or not asked.strip() or row["workflow"] == JUDGE:
             continue
@@ -164,7 +167,7 @@ def pasted(text: str, name: str = "list") -> Dataset:
     CSV or TSV); JSON Lines; a JSON list; else one question per line. Raises `DataError` that names the line."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").strip("\n")
     if text.lstrip().startswith("["):
-        rows = parsed_json(text, "The list")
+        rows = list_of(parsed_json(text, "The list"))
         return _of_rows(((row, f"case {n}") for n, row in enumerate(rows, 1)), name, Columns())
     if has_header(text):
         return _of_rows(csv_rows(text, "The table"), name, Columns())
@@ -174,7 +177,7 @@ def pasted(text: str, name: str = "list") -> Dataset:
     return _of_rows(((_line(line, where), where) for line, where in lines), name, Columns())
 
 
-def _line(line: str, where: str) -> Any:
+def _line(line: str, where: str) -> Json:
     if not line.startswith("{"):
         return line
     try:
@@ -223,7 +226,7 @@ def _of_rows(rows: Iterable[tuple[object, str]], name: str, columns: Columns, pa
     return Dataset.of(cases, name)
 
 
-def _rows_of_frame(frame: Any) -> list[dict[str, Any]] | None:
+def _rows_of_frame(frame: Any) -> list[dict[str, object]] | None:
     """The rows of a DataFrame of pandas or polars, or of an Arrow table; None for anything else."""
     for rows in ("to_dicts", "to_pylist"):  # polars, Arrow
         if hasattr(frame, rows):
@@ -243,7 +246,7 @@ def _rows_of_frame(frame: Any) -> list[dict[str, Any]] | None:
     return list(frame.to_dict("records"))
 
 
-def _as_written(column: Any) -> Any:
+def _as_written(column: Any) -> object:
     """A column without what pandas' types add: 18.0 for 18 where values are missing, midnight for a date, and the digits
     of a 32-bit number as 64 bits."""
     known, kind = column.dropna(), column.dtype.kind
@@ -270,7 +273,7 @@ def _of_file(path: Path, name: str | None, columns: Columns) -> Dataset:
     return _of_rows(reader_of(path)(path), name or path.stem, columns, path)
 
 
-def _query(sql: str, store: Store | None) -> Iterator[tuple[Case | Mapping[str, Any], str]]:
+def _query(sql: str, store: Store | None) -> Iterator[tuple[Mapping[str, object], str]]:
     if store is None:
         raise UsageError("A query over past traces needs a lab.", 'Use lab.compare("select …", …).')
     return ((row, f"row {n} of the query") for n, row in enumerate(store.sql(sql).dicts(), 1))

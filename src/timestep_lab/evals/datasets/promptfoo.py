@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from timestep_lab.evals.datasets.case import Case, Provider, plain
-from timestep_lab.evals.datasets.files import ending, load_yaml, read_sheet, read_text, reader_of
+from timestep_lab.evals.datasets.files import ending, load_yaml, read_csv, read_sheet, read_text, reader_of
 from timestep_lab.evals.datasets.promptfoo_assertions import (
+    Spec,
     loaded,
     only,
     read_assertion,
@@ -28,6 +29,7 @@ from timestep_lab.evals.datasets.promptfoo_assertions import (
 )
 from timestep_lab.evals.datasets.rows import EXPECTED_NAMES, INPUT_NAMES
 from timestep_lab.evals.datasets.template import check_template, render
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import DataError
 
 _CODE = (".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".py", ".rb", ".sh", ".bash", ".pl")
@@ -72,7 +74,7 @@ def read(path: Path) -> Config:
         raise DataError(f"{path.name} has no tests.", "A promptfoo file needs a list under `tests:`.")
     only(config, _TOP, path.name)
     _refuse_environment(config, path.name)
-    config = _referred(config, config, path.name)
+    config = _mapping(_referred(config, config, path.name), path.name)
     prompts = _prompts(config.get("prompts") or [], path)
     texts = tuple(prompt.text for prompt in prompts)
     providers = _providers(config.get("providers") or config.get("targets") or [], prompts, path)
@@ -131,19 +133,19 @@ def _refuse_environment(value: object, where: str) -> None:
         raise DataError(f"{where} uses {found[0]}, an environment variable, which is not supported here.", "Write its value.")  # fmt: skip
 
 
-def _mapping(value: object, where: str) -> Mapping[str, Any]:
+def _mapping(value: object, where: str) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
         raise DataError(f"{where} is not an object.", "Use names with values.")
     return value
 
 
-def _list(value: object, where: str) -> list[Any]:
+def _list(value: object, where: str) -> list[object]:
     if not isinstance(value, list):
         raise DataError(f"{where} is not a list.", "Use a list.")
     return value
 
 
-def _referred(value: object, config: Mapping[str, object], where: str, depth: int = 0) -> Any:
+def _referred(value: object, config: Mapping[str, object], where: str, depth: int = 0) -> object:
     """Resolve references such as `{$ref: '#/assertionTemplates/x'}`."""
     if depth > 30:
         raise DataError(f"{where}: a $ref refers to itself.", "Replace the $ref with its content.")
@@ -154,7 +156,7 @@ def _referred(value: object, config: Mapping[str, object], where: str, depth: in
     if "$ref" not in value:
         return {key: _referred(inner, config, where, depth + 1) for key, inner in value.items()}
     reference = str(value["$ref"])
-    target: Any = config
+    target: object = config
     if reference.startswith(("#/definitions/", "#/$defs/")):  # A reference within a JSON Schema.
         return {key: _referred(inner, config, where, depth + 1) for key, inner in value.items()}
     if not reference.startswith("#/"):
@@ -180,7 +182,7 @@ def _files(value: str, path: Path, where: str) -> list[Path]:
 
 
 def _repeat(config: Mapping[str, object], path: Path) -> int:
-    repeat: Any = 1
+    repeat: object = 1
     for name in ("commandLineOptions", "evaluateOptions"):
         where = f"{path.name} {name}"
         given = _mapping(config.get(name) or {}, where)
@@ -207,7 +209,7 @@ def _test(test: object, path: Path | None, where: str) -> Mapping[str, Any]:
     return given
 
 
-def _all_tests(config: Mapping[str, object], path: Path) -> Iterator[Any]:
+def _all_tests(config: Mapping[str, object], path: Path) -> Iterator[object]:
     if config.get("tests") is not None:
         yield from _tests(config["tests"], path)
     scenarios = config.get("scenarios") or []
@@ -220,7 +222,7 @@ def _all_tests(config: Mapping[str, object], path: Path) -> Iterator[Any]:
                 yield from _scenario(_mapping(scenario, where), file, where)
 
 
-def _scenario(scenario: Mapping[str, object], path: Path, where: str) -> Iterator[Any]:
+def _scenario(scenario: Mapping[str, object], path: Path, where: str) -> Iterator[object]:
     only(scenario, ("description", "config", "tests"), where)
     configs = _list(loaded(scenario.get("config") or [], path, where), f"{where} config")
     for first, second in itertools.product(configs, list(_tests(scenario.get("tests") or [], path))):
@@ -233,7 +235,7 @@ def _scenario(scenario: Mapping[str, object], path: Path, where: str) -> Iterato
         }  # fmt: skip
 
 
-def _tests(tests: object, path: Path) -> Iterator[Any]:
+def _tests(tests: object, path: Path) -> Iterator[object]:
     if isinstance(tests, str):
         if "://" in tests and not tests.startswith("file://"):
             raise DataError(
@@ -260,17 +262,21 @@ def _tests(tests: object, path: Path) -> Iterator[Any]:
         raise DataError(f"{path.name}: tests is not a list.", "List the tests, or refer to a file with file://.")
 
 
-def _row(row: object, where: str) -> Any:
+def _row(row: object, where: str) -> object:
     """A row of a test table: columns are variables, except those that promptfoo marks with two underscores."""
     if not isinstance(row, Mapping) or "vars" in row or "assert" in row:
         return row
-    test: dict[str, Any] = {"vars": {}, "assert": [], "options": {}, "metadata": {}}
-    settings: dict[str, dict[str, Any]] = {}
-    expected: dict[str, Any] = {}
+    variables: dict[str, object] = {}
+    options: dict[str, str] = {}
+    metadata: dict[str, str | list[str]] = {}
+    test: dict[str, object] = {"vars": variables, "assert": [], "options": options, "metadata": metadata}
+    settings: dict[str, dict[str, float]] = {}
+    expected: dict[str, Spec] = {}
+    metric = ""
     for name, value in row.items():
         text = "" if value is None else str(value)
         if not str(name).startswith("__"):
-            test["vars"][name] = value
+            variables[name] = value
         elif match := re.fullmatch(r"__config:(__expected\d*):(\w+)", name):
             if text.strip():
                 settings.setdefault(match[1], {})[match[2]] = _number(text, f"{where} {name}")
@@ -281,18 +287,17 @@ def _row(row: object, where: str) -> Any:
             if text.strip():
                 test[_COLUMNS[name]] = _number(text, f"{where} {name}") if name == "__threshold" else text
         elif name in ("__prefix", "__suffix"):
-            test["options"][name[2:]] = text
+            options[name[2:]] = text
         elif name == "__metric":
-            test["metric"] = text.strip()
+            metric = text.strip()
         elif match := re.fullmatch(r"__metadata:([^\[\]]+)(\[\])?", name):
             parts = [p.strip().replace("\\,", ",") for p in re.split(r"(?<!\\),", text)] if match[2] else text
             if text.strip():
-                test["metadata"][match[1]] = parts
+                metadata[match[1]] = parts
         else:
             raise DataError(f"{where} uses the column {name!r}, which is not supported here.", "Remove it.")
-    if single := next((name for name in test["vars"] if re.fullmatch(r"_(?:expected\d*|prefix|suffix|description|metric|threshold|providerOutput)", str(name))), None):  # fmt: skip
+    if single := next((name for name in variables if re.fullmatch(r"_(?:expected\d*|prefix|suffix|description|metric|threshold|providerOutput)", str(name))), None):  # fmt: skip
         raise DataError(f"{where} has the column {single!r}.", f"Did you mean {f'_{single}'!r}? Or rename it.")
-    metric = test.pop("metric", "")
     for name, assertion in expected.items():
         assertion |= {**settings.get("__expected", {}), **settings.get(name, {})} | (
             {"metric": metric} if metric else {}
@@ -307,13 +312,13 @@ def _number(text: str, where: str) -> float:
         raise DataError(f"{where} is {text!r}.", "Use a number.") from error
 
 
-def _vars(test: Mapping[str, object], path: Path | None, where: str) -> dict[str, Any]:
+def _vars(test: Mapping[str, object], path: Path | None, where: str) -> dict[str, object]:
     given = test.get("vars") or {}
     if isinstance(given, str | list):
         if path is None:
             raise DataError(f"{where} takes its variables from a file.", "Write them out.")
         # A bare path, without file://.
-        merged: dict[str, Any] = {}
+        merged: dict[str, object] = {}
         for one in [given] if isinstance(given, str) else given:
             for file in _files(str(one), path, f"{where} vars"):
                 inner = _mapping(load_yaml(file), f"{where} vars")
@@ -322,14 +327,14 @@ def _vars(test: Mapping[str, object], path: Path | None, where: str) -> dict[str
     return {str(name): _variable(value, path, where) for name, value in _mapping(given, f"{where} vars").items()}
 
 
-def _variable(value: object, path: Path | None, where: str) -> Any:
+def _variable(value: object, path: Path | None, where: str) -> object:
     if path is not None and isinstance(value, str) and value.startswith("file://") and "*" in value:
         return [loaded(f"file://{file.name}", file, f"{where} vars") for file in _files(value, path, where)]
     read = loaded(value, path, f"{where} vars")
     return read.removesuffix("\n") if isinstance(read, str) else read
 
 
-def _composed(variables: Mapping[str, object], where: str) -> dict[str, Any]:
+def _composed(variables: Mapping[str, Json], where: str) -> dict[str, Json]:
     """Resolve variables that refer to other variables: `item: 'tweet about {{topic}}'`. Those with filters or
     conditions are rendered like prompts.
     """
@@ -362,7 +367,7 @@ def _cases(
     assertions = [*inherited, *(test.get("assert") or [])]
     if options.get("transform") is not None:
         read_transform(options["transform"], f"{where} options")
-    directions: dict[str, Any] = {}
+    directions: dict[str, Json] = {}
     for name in ("prefix", "suffix"):
         if text := options.get(name):
             check_template(str(text))
@@ -378,7 +383,7 @@ def _cases(
         specs = tuple(
             read_assertion(loaded(a, path, where), chosen, options, path, where) for a in assertions
         )  # fmt: skip
-        asked = next((chosen[name] for name in INPUT_NAMES if isinstance(chosen.get(name), str)), "")
+        asked = next((text for name in INPUT_NAMES if isinstance(text := chosen.get(name), str)), "")
         expected = next((chosen[name] for name in EXPECTED_NAMES if name in chosen), None)
         about = {"description": test["description"]} if test.get("description") else {}
         yield Case(
@@ -387,9 +392,9 @@ def _cases(
         )  # fmt: skip
 
 
-def _only_for(test: Mapping[str, object], beside: _Beside, where: str) -> dict[str, Any]:
+def _only_for(test: Mapping[str, object], beside: _Beside, where: str) -> dict[str, Json]:
     """The directives that restrict a test to some models and prompts, if any."""
-    restrictions: dict[str, Any] = {}
+    restrictions: dict[str, Json] = {}
     if test.get("providers") is not None:
         wanted = [str(one) for one in _list(test["providers"], f"{where} providers")]
         named = [p for p in beside.providers if any(_fits(w, p.id) or _fits(w, p.label) for w in wanted)]
@@ -470,7 +475,7 @@ def _prompt_texts(text: str, path: Path, where: str) -> Iterator[tuple[str, str 
         elif kind == ".jsonl":
             yield from ((line.strip(), None) for line in read_text(file).split("\n") if line.strip())
         elif kind == ".csv":
-            for row, place in reader_of(file)(file):
+            for row, place in read_csv(file):
                 if "prompt" not in row:
                     raise DataError(f"{place} has no column 'prompt'.", "Name the column 'prompt'.")
                 yield row["prompt"], row.get("label") or None
@@ -488,17 +493,17 @@ def _providers(providers: object, prompts: Sequence[_Prompt], path: Path) -> tup
                 parsed.append(Provider(id=one))
                 continue
             one = _mapping(one, where)
-            if "id" not in one and len(one) == 1 and isinstance(next(iter(one.values())), Mapping):
+            if "id" not in one and len(one) == 1:
                 [(name, rest)] = one.items()
-                one = {"id": name, **rest}
+                one = {"id": name, **rest} if isinstance(rest, Mapping) else one
             only(one, ("id", "label", "config", "prompts", "delay"), where)
             chosen = None if one.get("prompts") is None else tuple(_labelled(one["prompts"], prompts, where))
             settings = plain(_mapping(one.get("config") or {}, f"{where} config"), where)
-            parsed.append(Provider(str(one.get("id")), one.get("label"), settings, chosen))
+            parsed.append(Provider(str(one.get("id")), cast("str | None", one.get("label")), settings, chosen))
     return tuple(parsed)
 
 
-def _provider_files(given: object, path: Path, where: str) -> Iterator[Any]:
+def _provider_files(given: object, path: Path, where: str) -> Iterator[object]:
     if isinstance(given, str) and given.startswith("file://") and given.endswith((".yaml", ".yml", ".json")):
         for file in _files(given, path, where):
             value = load_yaml(file)

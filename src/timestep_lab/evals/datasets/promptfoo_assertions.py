@@ -7,20 +7,20 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from timestep_lab.evals.datasets.files import ending, load_yaml, parsed_yaml, read_text
 from timestep_lab.evals.datasets.template import check_template, render, render_all
 from timestep_lab.evals.javascript import read_script
 from timestep_lab.evals.javascript_values import as_text, python_pattern
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import DataError
 
-Spec = dict[str, Any]
+Spec = dict[str, Json]
 
 FACTUALITY = """The answer does not disagree in any fact with this expert's answer; it may say less or more: {value}"""
 
-KINDS: Mapping[str, Callable[[Mapping[str, Any]], Spec]] = {
+KINDS: Mapping[str, Callable[[Mapping[str, Json]], Spec]] = {
     "equals": lambda a: (
         {"type": "json_equals", "value": a["value"]}
         if isinstance(a["value"], dict | list)
@@ -33,7 +33,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Spec]] = {
     "contains-all": lambda a: {"type": "contains", "value": a["value"], "all": True, "case_sensitive": True},
     "icontains-all": lambda a: {"type": "contains", "value": a["value"], "all": True},
     "starts-with": lambda a: {"type": "starts_with", "value": a["value"]},
-    "regex": lambda a: {"type": "regex", "pattern": python_pattern(a["value"])},
+    "regex": lambda a: {"type": "regex", "pattern": python_pattern(as_text(a["value"]))},
     "is-json": lambda a: {"type": "json_schema", "schema": a.get("value") or {}, "fenced": False},
     "contains-json": lambda a: {"type": "json_schema", "schema": a.get("value") or {}, "anywhere": True},
     "levenshtein": lambda a: {"type": "edit_distance", "value": a["value"], "at_most": a.get("threshold", 5)},
@@ -111,9 +111,8 @@ def read_assertion(
         raise DataError(
             f"{what} has the value {given.get('value')!r}.", "Use a whole number, or min and max."
         ) from error
-    scripts = [s for s in (options.get("transform"), assertion.get("transform")) if s is not None]
-    for script in scripts:
-        read_transform(script, what)
+    given_scripts = (options.get("transform"), assertion.get("transform"))
+    scripts = [read_transform(script, what) for script in given_scripts if script is not None]
     if scripts:
         spec["transform"] = scripts
     spec |= _name_and_weight(assertion, variables, what)
@@ -141,8 +140,8 @@ def short_assertion(text: str, where: str) -> Spec:
     return {"type": "equals", "value": text}
 
 
-def read_transform(script: object, where: str) -> None:
-    """Check a transform. Raises `DataError` for a script in a file, or one with unsupported features."""
+def read_transform(script: object, where: str) -> str:
+    """Check a transform and return it. Raises `DataError` for a script in a file, or one with unsupported features."""
     if not isinstance(script, str):
         raise DataError(f"{where} has a transform that is not text.", "Write an expression over output.")
     if script.startswith(("file://", "package:")):
@@ -153,6 +152,7 @@ def read_transform(script: object, where: str) -> None:
         read_script(script)
     except DataError as error:
         raise DataError(f"{where}: {error.message}", error.next_step) from error
+    return script
 
 
 def read_model(provider: object, where: str) -> str:
@@ -183,7 +183,7 @@ def read_model(provider: object, where: str) -> str:
     )
 
 
-def loaded(value: object, path: Path | None, where: str) -> Any:
+def loaded(value: object, path: Path | None, where: str) -> object:
     """Resolve a `file://` value: the content of a YAML, JSON or text file; other values are returned unchanged, and
     without a path, all values."""
     if path is None or not (isinstance(value, str) and value.startswith("file://")):
@@ -210,7 +210,7 @@ def only(given: Mapping[str, object], known: tuple[str, ...], where: str) -> Non
 
 
 def _set(
-    assertion: Mapping[str, object],
+    assertion: Mapping[str, Json],
     variables: Mapping[str, object],
     options: Mapping[str, object],
     path: Path | None,
@@ -238,7 +238,7 @@ def _name_and_weight(assertion: Mapping[str, object], variables: Mapping[str, ob
     return spec
 
 
-def _value(name: str, value: object, variables: Mapping[str, object], path: Path | None, where: str) -> Any:
+def _value(name: str, value: object, variables: Mapping[str, object], path: Path | None, where: str) -> object:
     if name == "javascript":
         if isinstance(value, str) and value.startswith("file://"):
             raise DataError(f"{where} runs {value}, which is not supported here.", "Write the expression inline.")
@@ -272,7 +272,7 @@ def _rubric_prompt(value: object, path: Path | None, where: str) -> str:
     return text
 
 
-def _judge(assertion: Mapping[str, object]) -> Spec:
+def _judge(assertion: Mapping[str, Json]) -> Spec:
     spec: Spec = {}
     if (provider := assertion.get("provider")) is not None:
         spec["model"] = read_model(provider, "A judge")
@@ -281,7 +281,7 @@ def _judge(assertion: Mapping[str, object]) -> Spec:
     return spec
 
 
-def _threshold(assertion: Mapping[str, object]) -> Spec:
+def _threshold(assertion: Mapping[str, Json]) -> Spec:
     threshold = assertion.get("threshold")
     return {} if threshold is None else {"pass_at": threshold}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from timestep_lab.evals.datasets.case import Case, kind_of, plain
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json, list_of, objects_of
 from timestep_lab.model.errors import DataError
 
 INPUT_NAMES = ("input", "question", "prompt", "query", "user_input", "question_stem", "problem")
@@ -61,7 +62,7 @@ class Columns:
     id: str | None = None
 
 
-def to_case(row: Any, where: str, columns: Columns) -> Case:
+def to_case(row: object, where: str, columns: Columns) -> Case:
     """Convert a row into a case. `where` identifies the row in messages ("questions.csv line 4"). Raises `DataError`.
 
     A text is a question. In an object, columns are found by name (`INPUT_NAMES`, `EXPECTED_NAMES`, or `columns`);
@@ -80,7 +81,9 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
             f"{where} is {kind_of(row)}.", 'A case is a text or an object such as {"input": …, "expected": …}.'
         )
     # OpenAI evals: a row of a data source, or of an exported run's results.
-    held = next((row[name] for name in ("item", "datasource_item") if isinstance(row.get(name), Mapping)), None)
+    held: Mapping[object, object] | None = next(
+        (row[name] for name in ("item", "datasource_item") if isinstance(row.get(name), Mapping)), None
+    )
     if held is not None and set(row) <= _OF_OPENAI:
         row = held
     values = _usual(_decoded({str(key): plain(value, where) for key, value in row.items() if key is not None}), where)
@@ -154,7 +157,7 @@ def is_archived(row: object) -> bool:
     )
 
 
-def _decoded(values: dict[str, Any]) -> dict[str, Any]:
+def _decoded(values: dict[str, Json]) -> dict[str, Json]:
     """Decode columns that contain JSON as text."""
     names = set(_JSON_CELLS)
     of_table = all(value is None or isinstance(value, str) for value in values.values())
@@ -163,19 +166,20 @@ def _decoded(values: dict[str, Any]) -> dict[str, Any]:
     return {name: _from_json(value) if name in names else value for name, value in values.items()}
 
 
-def _from_json(value: object) -> Any:
+def _from_json(value: Json) -> Json:
     text = value.strip() if isinstance(value, str) else ""
     if text == "null":
         return None
     if not text.startswith(("{", "[", '"')):
         return value
     try:
-        return json.loads(text)
+        decoded: Json = json.loads(text)
     except ValueError:
         return value
+    return decoded
 
 
-def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
+def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
     """Normalise a row in the format of a well-known data set or tool: Alpaca's instructions, HellaSwag, PIQA,
     WinoGrande, GPQA, MMLU-Pro and BIG-bench with their choices, the answers of SQuAD and TriviaQA, MATH's boxed
     results, examples of LangSmith, MLflow, Langfuse, Phoenix and Bedrock, logs of lm-evaluation-harness and Inspect,
@@ -187,7 +191,8 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
         row = {name: value for name, value in values.items() if name not in ("instruction", "input", "output")}
         row |= {"input": asked, "expected": values["output"]}
         if row.get("system") or row.get("history"):  # As of LLaMA-Factory.
-            before = [text for turn in row.pop("history", None) or [] for text in turn]
+            history: Any = row.pop("history", None) or []
+            before = [text for turn in history for text in turn]
             said = [*zip(cycle(("user", "assistant")), before, strict=False), ("user", asked)]
             row["messages"] = _with_system([{"role": role, "content": text} for role, text in said], row)
         return row
@@ -236,7 +241,8 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
         texts = values["answers"].get("text")
         values = {**values, "answer": list(dict.fromkeys(texts)) if isinstance(texts, list) else texts}
         del values["answers"]
-    if isinstance(answer := values.get("answer"), Mapping) and has({"question"}) and "aliases" in answer:
+    answer: object = values.get("answer")
+    if isinstance(answer, Mapping) and has({"question"}) and "aliases" in answer:
         values = {**values, "answer": list(dict.fromkeys([answer.get("value"), *answer["aliases"]]))}
     if has({"problem", "solution"}) and "answer" not in values and (result := _boxed(str(values["solution"]))):
         values = {**values, "answer": result}
@@ -248,7 +254,8 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
         if isinstance(row.get("choices"), list) and (target := str(row.get("target"))) in [*LETTERS]:
             row["target"] = LETTERS.index(target)
         return row
-    if has({"input", "target_scores"}) and isinstance(scores := values["target_scores"], Mapping) and len(scores) > 1:
+    scores: object = values.get("target_scores")
+    if has({"input", "target_scores"}) and isinstance(scores, Mapping) and len(scores) > 1:
         best = [number for number, score in enumerate(scores.values()) if score == max(scores.values())]
         return {"question": values["input"], "choices": [*scores], "answer": best[0] if len(best) == 1 else None}
     if isinstance(turns := values.get("conversationTurns"), list):
@@ -260,16 +267,16 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
     return _example(values, given) if isinstance(given, Mapping) else _conversation(values)
 
 
-def _nested(values: dict[str, Any]) -> dict[str, Any]:
+def _nested(values: dict[str, Json]) -> dict[str, Json]:
     """Columns such as `inputs.question` as objects."""
     flat = {name: match for name in values if (match := _DOTTED.fullmatch(name)) and match[1] not in values}
-    nested: dict[str, Any] = {name: value for name, value in values.items() if name not in flat}
+    nested: dict[str, dict[str, Json]] = {}
     for name, match in flat.items():
         nested.setdefault(match[1], {})[match[2]] = values[name]
-    return nested
+    return {**{name: value for name, value in values.items() if name not in flat}, **nested}
 
 
-def _listed_choices(values: dict[str, Any], where: str) -> dict[str, Any]:
+def _listed_choices(values: dict[str, Json], where: str) -> dict[str, Json]:
     """Choices that a table holds as the text of a list, or in columns A, B, …, as a list."""
     for name in ("choices", "options"):
         text = values.get(name)
@@ -292,11 +299,11 @@ def _listed_choices(values: dict[str, Any], where: str) -> dict[str, Any]:
     return values
 
 
-def _of_harness(values: Mapping[str, object], where: str) -> dict[str, Any]:
+def _of_harness(values: Mapping[str, Json], where: str) -> dict[str, Json]:
     """A line of `samples_….jsonl` of lm-evaluation-harness. The prompt is in its arguments; for multiple choice, there
     is one per choice.
     """
-    given = values["arguments"]
+    given: object = values["arguments"]
     pairs = [[one.get("arg_0"), one.get("arg_1")] for one in given.values()] if isinstance(given, Mapping) else given
     if (
         not isinstance(pairs, list)
@@ -322,8 +329,8 @@ def _of_harness(values: Mapping[str, object], where: str) -> dict[str, Any]:
     return {**row, "choices": choices, "expected": int(right) if right.isdigit() else right}
 
 
-def _of_bedrock(turns: list[Any]) -> list[Any]:
-    messages: list[dict[str, Any]] = []
+def _of_bedrock(turns: list[Any]) -> list[Json]:
+    messages: list[Json] = []
     for turn in turns:
         for role, held in (
             ("user", turn.get("prompt")),
@@ -336,7 +343,7 @@ def _of_bedrock(turns: list[Any]) -> list[Any]:
     return messages
 
 
-def _messages(said: object) -> Any:
+def _messages(said: Json) -> Json:
     """Chat messages in the format of LangChain, ShareGPT or Gemini, converted to the usual one; other values unchanged."""
     if not isinstance(said, list) or not said or not all(isinstance(one, Mapping) for one in said):
         return said
@@ -358,11 +365,11 @@ def _messages(said: object) -> Any:
     return messages
 
 
-def _example(values: Mapping[str, object], given: Mapping[str, object]) -> dict[str, Any]:
+def _example(values: Mapping[str, Json], given: Mapping[str, Json]) -> dict[str, Json]:
     """An example whose inputs and outputs are objects, each with one main part: the question and the answer."""
     keys = _REFERENCES if any(name in values for name in _REFERENCES) else _OUTPUTS
     answered = next((name for name in keys if values.get(name) is not None), None)
-    row: dict[str, Any] = {n: v for n, v in values.items() if n not in ("inputs", "input", *keys)} | dict(given)
+    row: dict[str, Json] = {n: v for n, v in values.items() if n not in ("inputs", "input", *keys)} | dict(given)
     if not any(_canonical(name) in INPUT_NAMES for name in given):
         row["input"] = next(iter(given.values())) if len(given) == 1 else json.dumps(given, ensure_ascii=False)
     if answered is None:
@@ -378,17 +385,17 @@ def _example(values: Mapping[str, object], given: Mapping[str, object]) -> dict[
     return {**row, "expected": right}
 
 
-def _said(right: object) -> Any:
+def _said(right: Json) -> Json:
     """The text of an answer that is a chat message or a list of generations."""
     while isinstance(right, list) and len(right) == 1 and isinstance(right[0], list | Mapping):
         right = right[0]
     if isinstance(right, Mapping) and isinstance(right.get("text"), str):
         return right["text"]
-    [message] = _messages([right]) if isinstance(right, Mapping) else [right]
+    message = list_of(_messages([right]))[0] if isinstance(right, Mapping) else right
     return message["content"] if isinstance(message, Mapping) and message.get("role") == "assistant" else right
 
 
-def _conversation(values: dict[str, Any]) -> dict[str, Any]:
+def _conversation(values: dict[str, Json]) -> dict[str, Json]:
     for name in _CONVERSATIONS:
         if isinstance(values.get(name), list) and "messages" not in {*values} - {name}:
             rest = {n: v for n, v in values.items() if n != name}
@@ -407,11 +414,12 @@ def _conversation(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _with_system(messages: Any, values: dict[str, Any]) -> Any:
+def _with_system(messages: Json, values: dict[str, Json]) -> Json:
     """The conversation with the system prompt that stands beside it (Anthropic, Bedrock, Gemini, ShareGPT) in front;
     that is removed from `values`."""
-    is_conversation = isinstance(messages, list) and all(isinstance(one, Mapping) for one in messages)
-    if not is_conversation or any(one.get("role") in ("system", "developer") for one in messages):
+    if not isinstance(messages, list) or not all(isinstance(one, Mapping) for one in messages):
+        return messages
+    if any(one.get("role") in ("system", "developer") for one in objects_of(messages)):
         return messages
     for name in ("system", "systemInstruction", "system_instruction"):
         held = values.get(name)
@@ -454,7 +462,7 @@ def _boxed(text: str) -> str | None:
     return None
 
 
-def asked_again(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
+def asked_again(row: Mapping[str, Any], where: str) -> dict[str, Json]:
     """The case of one row of a saved comparison. Raises `DataError` if it was saved without questions."""
     if "input" not in row:
         raise DataError(f"{where} is an answer without its question.", "Save the comparison again, as .jsonl or .csv.")
@@ -467,20 +475,23 @@ def asked_again(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
     return case
 
 
-def _choices(values: Mapping[str, object], expected: str | None, where: str) -> tuple[list[str], str | None] | None:
+def _choices(values: Mapping[str, Json], expected: str | None, where: str) -> tuple[list[str], str | None] | None:
     """The choices of a row and the letter of the correct one. None if it has no choices."""
-    choices, right = values.get("choices"), values.get(expected) if expected else values.get("answerKey")
+    choices: object = values.get("choices")
+    first_is_right: object = values.get("mc1_targets")
+    right: object = values.get(expected) if expected else values.get("answerKey")
     labels = list(LETTERS)
     if (
         isinstance(choices, Mapping)
         and isinstance(choices.get("text"), list)
         and isinstance(choices.get("label"), list)
     ):
-        choices, labels = choices["text"], [str(label) for label in choices["label"]]
-    elif choices is None and isinstance(one := values.get("mc1_targets"), Mapping) and 1 in (one.get("labels") or []):
+        labels = [str(label) for label in choices["label"]]
+        choices = choices["text"]
+    elif choices is None and isinstance(first_is_right, Mapping) and 1 in (first_is_right.get("labels") or []):
         # In this format the correct choice is always first; it is moved to a fixed but unpredictable position.
-        true = one["choices"][one["labels"].index(1)]
-        choices = sorted(one["choices"], key=lambda choice: hashlib.sha256(str(choice).encode()).digest())
+        true = first_is_right["choices"][first_is_right["labels"].index(1)]
+        choices = sorted(first_is_right["choices"], key=lambda choice: hashlib.sha256(str(choice).encode()).digest())
         right = choices.index(true)
     if not isinstance(choices, list) or not all(_is_choice(c) for c in choices):
         return None
@@ -531,9 +542,7 @@ def _is_choice(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def _column(
-    values: Mapping[str, object], said: str | None, usual: tuple[str, ...], where: str, role: str
-) -> str | None:
+def _column(values: Mapping[str, Json], said: str | None, usual: tuple[str, ...], where: str, role: str) -> str | None:
     if said is not None:
         if said not in values:
             raise DataError(
@@ -551,7 +560,7 @@ def _column(
     return matches[0] if matches else None
 
 
-def _question(asked: Any, messages: Any, where: str) -> tuple[str, tuple[Any, ...]]:
+def _question(asked: Any, messages: Json, where: str) -> tuple[str, tuple[Json, ...]]:
     if isinstance(asked, list):
         asked, messages = None, asked
     messages = _messages(messages)

@@ -12,10 +12,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import lru_cache, wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from timestep_lab.evals.javascript_values import (
@@ -32,6 +32,8 @@ from timestep_lab.model.errors import DataError
 
 if TYPE_CHECKING:
     import jinja2
+
+T = TypeVar("T")
 
 MOST_WORK = 4_000_000
 """Maximum work of one rendering, in units: about one per value visited and per eight characters, and twenty per loop
@@ -91,7 +93,7 @@ def check_template(template: str) -> None:
         _compiled(template)
 
 
-def render_all(value: object, variables: Mapping[str, object]) -> Any:
+def render_all(value: object, variables: Mapping[str, object]) -> object:
     """Apply `render` to all texts in nested lists and objects."""
     if isinstance(value, str):
         return render(value, variables)
@@ -123,9 +125,10 @@ class _Spent:
 _SPENT: ContextVar[_Spent | None] = ContextVar("spent", default=None)
 
 
-def _weighed(value: object) -> Any:
+def _weighed(value: T) -> T:
     """Returns the value and counts its total size, including repeats: nested lists can grow exponentially."""
-    spent, stack = (_SPENT.get() or _Spent("")), [value]
+    spent = _SPENT.get() or _Spent("")
+    stack: list[object] = [value]
     while stack:
         one = stack.pop()
         spent.work(1 + len(one) // 8 if isinstance(one, str) else 1)
@@ -136,7 +139,7 @@ def _weighed(value: object) -> Any:
     return value
 
 
-def _turns(items: Any, names: int) -> Iterator[Any]:
+def _turns(items: Iterable[object] | None, names: int) -> Iterator[object]:
     """The items of a loop; for an object with two loop variables, its keys and values (as in nunjucks)."""
     spent = _SPENT.get() or _Spent("")
     if isinstance(items, Mapping):
@@ -153,26 +156,26 @@ def _joined(*parts: object) -> str:
     return "".join(str(_written(part)) for part in parts)
 
 
-class _List(list[Any]):
+class _List(list[object]):
     """A list that is true, even if it is empty."""
 
     def __bool__(self) -> bool:
         return True
 
 
-class _Object(dict[str, Any]):
+class _Object(dict[str, object]):
     """An object that is true, even if it is empty."""
 
     def __bool__(self) -> bool:
         return True
 
 
-def _tested(value: Any) -> Any:
+def _tested(value: object) -> object:
     """The value of an operand of `if`, `and`, `or` and `not`."""
-    return _List(value) if value == [] else _Object() if value == {} else value
+    return _List() if value == [] else _Object() if value == {} else value
 
 
-def _compared(operator: str, left: Any, right: Any) -> bool:
+def _compared(operator: str, left: object, right: object) -> bool:
     left, right = (UNDEFINED if type(one).__name__ == "Missing" else one for one in (left, right))
     return bool(OPERATIONS[operator](left, right))
 
@@ -234,9 +237,10 @@ def _compiled(template: str) -> jinja2.Template:
     class Guarded(NodeTransformer):
         """Wraps loops and value-producing expressions with the functions above."""
 
-        def _call(self, name: str, node: nodes.Node, *args: nodes.Node) -> nodes.Node:
+        def _call(self, name: str, node: nodes.Node, *args: nodes.Node) -> nodes.Call:
             call = nodes.Call(nodes.Name(name, "load"), list(args), [], None, None, lineno=node.lineno)
-            return call.set_environment(environment)
+            call.set_environment(environment)
+            return call
 
         def visit_For(self, node: nodes.For) -> nodes.Node:
             self.generic_visit(node)
@@ -244,25 +248,25 @@ def _compiled(template: str) -> jinja2.Template:
             node.iter = self._call("_turns", node, node.iter, nodes.Const(names))
             return node
 
-        def visit_If(self, node: Any) -> nodes.Node:
+        def visit_If(self, node: nodes.If | nodes.CondExpr) -> nodes.Node:
             self.generic_visit(node)
             node.test = self._call("_tested", node, node.test)
-            return node  # type: ignore[no-any-return]
+            return node
 
         def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:
             node.expr2 = node.expr2 or nodes.Const("")
             return self.visit_If(node)
 
-        def visit_And(self, node: Any) -> nodes.Node:
+        def visit_And(self, node: nodes.BinExpr) -> nodes.Node:
             self.generic_visit(node)
             node.left, node.right = self._call("_tested", node, node.left), self._call("_tested", node, node.right)
-            return node  # type: ignore[no-any-return]
+            return node
 
         visit_Or = visit_And
 
         def visit_Not(self, node: nodes.Not) -> nodes.Node:
             self.generic_visit(node)
-            node.node = self._call("_tested", node, node.node)  # type: ignore[assignment]
+            node.node = self._call("_tested", node, node.node)
             return node
 
         def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
@@ -308,7 +312,7 @@ def _environment() -> jinja2.Environment:
         def __str__(self) -> str:
             raise self._path()
 
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name: str) -> Missing:
             if name.startswith("__"):
                 raise AttributeError(name)
             return Missing(name=f"{self._undefined_name}.{name}")
@@ -316,7 +320,7 @@ def _environment() -> jinja2.Environment:
     class Sandbox(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset(["+", "*", "**", "%"])
 
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        def call_binop(self, context: jinja2.runtime.Context, operator: str, left: object, right: object) -> object:
             of_numbers = isinstance(left, int | float) and isinstance(right, int | float)
             if operator == "**" or (operator != "+" and not of_numbers):
                 raise DataError(f"A template uses {operator} on values that do not support it.", "Use numbers.")
@@ -326,19 +330,19 @@ def _environment() -> jinja2.Environment:
                 raise DataError("A template uses + on a list or an object.", "Use the filter join.")
             return _joined(left, right)
 
-        def getattr(self, obj: object, attribute: str) -> Any:
+        def getattr(self, obj: object, attribute: str) -> object:
             return self._of(obj, attribute)
 
-        def getitem(self, obj: Any, argument: Any) -> Any:
+        def getitem(self, obj: Any, argument: object) -> object:
             if isinstance(argument, str):
                 return self._of(obj, argument)
-            is_place = isinstance(argument, int) and isinstance(obj, str | list | tuple)
+            is_from_end = isinstance(argument, int) and argument < 0 and isinstance(obj, str | list | tuple)
             try:
-                return Missing(name=f"…[{argument}]") if is_place and argument < 0 else obj[argument]
+                return Missing(name=f"…[{argument}]") if is_from_end else obj[argument]
             except (LookupError, TypeError):
                 return Missing(name=f"…[{argument}]")
 
-        def _of(self, obj: object, name: str) -> Any:
+        def _of(self, obj: object, name: str) -> object:
             if isinstance(obj, Mapping):
                 return obj[name] if name in obj else Missing(name=f"….{name}")
             if isinstance(obj, Missing):
@@ -359,7 +363,7 @@ def _environment() -> jinja2.Environment:
     environment = Sandbox(
         undefined=Missing, autoescape=False, keep_trailing_newline=True, finalize=lambda value: _written(value)
     )
-    own: dict[str, Callable[..., Any]] = {name: _of_nothing(filter) for name, filter in _OWN.items()}
+    own: dict[str, Callable[..., object]] = {name: _of_nothing(filter) for name, filter in _OWN.items()}
     own["length"] = lambda value: 0 if value is None or value is False or isinstance(value, Missing) else len(value)
     own["default"] = own["d"] = lambda value, other="", falsy=False: (
         other if isinstance(value, Missing) or (truthy(falsy) and not truthy(value)) else value
@@ -384,13 +388,13 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded(function: Callable[..., object]) -> Callable[..., object]:
     """A filter with limits on its input and output. Attributes that Jinja2 sets on it (such as pass_environment) are
     kept.
     """
 
     @wraps(function)
-    def call(*args: object, **options: object) -> Any:
+    def call(*args: object, **options: object) -> object:
         _weighed([arg for arg in args if isinstance(arg, str | list | tuple | Mapping)])
         made = function(*args, **options)
         if isinstance(made, Iterator):
@@ -400,25 +404,25 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _of_nothing(function: Callable[..., Any]) -> Callable[..., Any]:
+def _of_nothing(function: Callable[..., object]) -> Callable[..., object]:
     """The filter, with None and false taken as an empty text where nunjucks does."""
 
     @wraps(function)
-    def call(value: Any, *args: Any, **options: Any) -> Any:
+    def call(value: object, *args: object, **options: object) -> object:
         return function("" if function in _OF_TEXT and (value is None or value is False) else value, *args, **options)
 
     return call
 
 
-def _replaced(text: Any, old: Any, new: Any, most: int = -1) -> Any:
+def _replaced(text: object, old: object, new: object, most: int = -1) -> object:
     if isinstance(old, bool) or not isinstance(old, str | int | float) or not isinstance(text, str | int | float):
         return text
-    text, old, new = _joined(text), _joined(old), _joined(new)
-    (_SPENT.get() or _Spent("")).work(text.count(old) * len(new) // 8)
-    return str(text.replace(old, new, most))
+    whole, part, instead = _joined(text), _joined(old), _joined(new)
+    (_SPENT.get() or _Spent("")).work(whole.count(part) * len(instead) // 8)
+    return whole.replace(part, instead, most)
 
 
-def _rounded(value: Any, digits: int = 0, method: str = "common") -> Any:
+def _rounded(value: float, digits: int = 0, method: str = "common") -> float:
     factor = 10.0**digits
     to_whole = {"ceil": math.ceil, "floor": math.floor}.get(method, lambda number: math.floor(number + 0.5))
     return to_whole(value * factor) / factor
@@ -431,7 +435,9 @@ def _truncated(text: str, length: int = 255, within_words: bool = False, end: st
     return text[: length if space < 0 else space] + end
 
 
-def _sorted(items: Any, reverse: bool = False, case_sensitive: bool = False, attribute: str | None = None) -> list[Any]:
+def _sorted(
+    items: Iterable[object], reverse: bool = False, case_sensitive: bool = False, attribute: str | None = None
+) -> list[object]:
     def key(item: Any) -> Any:
         value = item if attribute is None else item[attribute]
         return value.lower() if isinstance(value, str) and not case_sensitive else value
@@ -439,23 +445,23 @@ def _sorted(items: Any, reverse: bool = False, case_sensitive: bool = False, att
     return sorted(items, key=key, reverse=reverse)
 
 
-def _summed(items: Any, attribute: str | None = None, start: Any = 0) -> Any:
+def _summed(items: Iterable[Any], attribute: str | None = None, start: float = 0) -> object:
     return sum((item[attribute] if attribute else item for item in items), start)
 
 
-def _parsed(name: str) -> Callable[..., Any]:
-    def parse(value: object, other: object = None) -> Any:
+def _parsed(name: str) -> Callable[..., object]:
+    def parse(value: object, other: object = None) -> object:
         number = FUNCTIONS[name](value)
         return other if number != number else number
 
     return parse
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: Iterable[object]) -> list[object]:
     return [{"key": k, "value": v} for k, v in value.items()] if isinstance(value, Mapping) else list(value)
 
 
-def _in_url(value: Any) -> str:
+def _in_url(value: str | Iterable[tuple[object, object]]) -> str:
     if isinstance(value, str):
         return quote(value, safe="-_.!~*'()")
     pairs = value.items() if isinstance(value, Mapping) else value
@@ -483,7 +489,7 @@ def _capital(text: object) -> str:
 
 
 _OF_TEXT = (_upper, _lower, _capital, _as_title, _truncated, _words)
-_OWN: Mapping[str, Callable[..., Any]] = {
+_OWN: Mapping[str, Callable[..., object]] = {
     "upper": _upper, "lower": _lower, "capitalize": _capital, "title": _as_title, "truncate": _truncated, "wordcount": _words,
     "replace": _replaced, "round": _rounded, "sort": _sorted, "sum": _summed, "int": _parsed("parseInt"),
     "float": _parsed("parseFloat"), "list": _listed, "urlencode": _in_url, "string": as_text,
@@ -494,8 +500,8 @@ _OWN: Mapping[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def _bound(method: Callable[..., Any], obj: object) -> Callable[..., Any]:
-    def call(*args: object) -> Any:
+def _bound(method: Callable[..., object], obj: object) -> Callable[..., object]:
+    def call(*args: object) -> object:
         _weighed((obj, args))
         return _weighed(method(obj, *args))
 
@@ -509,7 +515,7 @@ def _range(*args: int) -> range:
     return numbers
 
 
-def _written(value: object) -> Any:
+def _written(value: object) -> object:
     if value is None:
         return ""
     if isinstance(value, str) or type(value).__name__ == "Missing":
