@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
 from timestep_lab.evals.attempt import reply_key
 from timestep_lab.evals.datasets.case import Case
@@ -34,7 +35,8 @@ from timestep_lab.evals.scorers.registry import (
     with_overall,
 )
 from timestep_lab.evals.scorers.text import fold
-from timestep_lab.evals.statistics.intervals import expanded_quantiles, tables_behind
+from timestep_lab.evals.statistics.intervals import Floats, expanded_quantiles, tables_behind
+from timestep_lab.model.codec import Json, list_of, objects_of
 from timestep_lab.model.comparison import CandidateRecord, CellRecord, ScoreValue
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.store.base import in_thread
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 # --- Precision, recall and F1 of labels over all cases of a comparison
 
 
+Places = NDArray[np.int_]
 RESAMPLES = 2_000
 ALL = "(all)"
 
@@ -61,14 +64,16 @@ def label_frame(grid: Grid, scorer: str | None) -> pandas.DataFrame:
     """See `Grid.labels`."""
     import pandas
 
-    specs = [spec for spec in grid.record.scorers if spec["type"] == "label" and scorer in (None, spec["name"])]
+    specs = [
+        spec for spec in objects_of(grid.record.scorers) if spec["type"] == "label" and scorer in (None, spec["name"])
+    ]
     if not specs:
         raise UsageError(
             f"No scorer{f' {scorer!r}' if scorer else ''} gave labels here.", "Compare with scorers=['label:a,b']."
         )
-    name, labels = str(specs[0]["name"]), [str(label) for label in specs[0]["labels"]]
+    name, labels = str(specs[0]["name"]), [str(label) for label in list_of(specs[0]["labels"])]
     expected = {case.case_id: _expected(case.expected, labels) for case in grid.cases}
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for candidate in grid.candidates:
         pairs = [
             (expected[cell.case_id], score.label)
@@ -93,7 +98,7 @@ def _expected(value: object, labels: list[str]) -> str | None:
     return next((label for label in labels if isinstance(one, str) and fold(one.strip(), False) == fold(label, False)), None)  # fmt: skip
 
 
-def _measures(right: np.ndarray[Any, Any], said: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+def _measures(right: Places, said: Places, n: int) -> Floats:
     """Precision, recall and F1 per label; 0 where the denominator is 0."""
     places = np.arange(n)[:, None]
     hits = ((right == places) & (said == places)).sum(axis=1).astype(float)
@@ -102,7 +107,7 @@ def _measures(right: np.ndarray[Any, Any], said: np.ndarray[Any, Any], n: int) -
     return np.array([precision, recall, 2 * hits / np.maximum(claimed + there, 1)])
 
 
-def macro_f1_interval(right: np.ndarray[Any, Any], said: np.ndarray[Any, Any], k: int) -> tuple[float, float]:
+def macro_f1_interval(right: Places, said: Places, k: int) -> tuple[float, float]:
     """The hull of percentiles over cases drawn again, which are a point when all were right, and over `tables_behind`."""
     n = len(right)
     if n < 2:
@@ -123,14 +128,14 @@ def macro_f1_interval(right: np.ndarray[Any, Any], said: np.ndarray[Any, Any], k
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def _macro_f1(tables: np.ndarray[Any, Any], none: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _macro_f1(tables: Floats, none: Floats) -> Floats:
     """Of many tables: rows are what is right, columns what was said; `none`: answers of each row that were no label."""
     hits = np.einsum("tii->ti", tables)
     of = tables.sum(axis=1) + tables.sum(axis=2) + none
     return np.asarray((2 * hits / np.where(of > 0, of, 1.0)).mean(axis=1))
 
 
-def _row(candidate: str, label: str, n: int, measures: Any) -> dict[str, Any]:
+def _row(candidate: str, label: str, n: int, measures: Floats) -> dict[str, object]:
     precision, recall, f1 = (float(one) for one in measures)
     return {"candidate": candidate, "label": label, "n": n, "precision": precision, "recall": recall, "f1": f1}
 
@@ -143,7 +148,7 @@ _JSON = re.compile(r"\s*(?:\[|\{(?![{%#]))")
 _DUMPED = re.compile(r"\s*\{\{-?\s*\w+\s*\|\s*dump\s*-?\}\}\s*")
 
 
-def asked_of(candidate: CandidateRecord, case: Case) -> str | list[Any]:
+def asked_of(candidate: CandidateRecord, case: Case) -> str | list[dict[str, Json]]:
     """The input: a text, or Responses API input items. Raises `DataError` if the prompt refers to a missing variable,
     or there is no input.
 
@@ -164,7 +169,7 @@ def asked_of(candidate: CandidateRecord, case: Case) -> str | list[Any]:
     return f"{case.vars.get('__prefix', '')}{case.input}{case.vars.get('__suffix', '')}"
 
 
-def filled(prompt: str, case: Case) -> str | list[Any]:
+def filled(prompt: str, case: Case) -> str | list[dict[str, Json]]:
     """The candidate's prompt rendered with a case. Raises `DataError`."""
     template = f"{case.vars.get('__prefix', '')}{prompt}{case.vars.get('__suffix', '')}"
     variables = case.template_vars()
@@ -188,7 +193,7 @@ def filled(prompt: str, case: Case) -> str | list[Any]:
     return [_message(message) for message in messages]
 
 
-def _json(text: str) -> Any:
+def _json(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError:
@@ -199,7 +204,7 @@ def _is_message(value: object) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("role"), str) and "content" in value
 
 
-def _message(message: Mapping[str, object]) -> dict[str, Any]:
+def _message(message: Mapping[str, Json]) -> dict[str, Json]:
     content = message["content"]
     strange = sorted(set(message) - {"role", "content", "name"})
     role = _role(message, "A message of a prompt")
@@ -215,7 +220,7 @@ def _message(message: Mapping[str, object]) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
-def _case_message(message: Any, case: Case) -> dict[str, Any]:
+def _case_message(message: Any, case: Case) -> dict[str, Json]:
     role, content = message["role"], message["content"]
     if role not in _ROLES or content is None or message.get("tool_calls"):
         what = f"the role {role!r}" if role not in _ROLES else "tool calls instead of text"
@@ -232,12 +237,12 @@ _EXAMPLES = {"example_user": "user", "example_assistant": "assistant"}
 _SAID_TOO = ("name", "tool_call_id", "function_call", "reasoning_content")
 
 
-def _role(message: Mapping[str, Any], what: str) -> str:
+def _role(message: Mapping[str, Json], what: str) -> str:
     """The role of a message. An example's turns are sent as turns, which every provider supports. Raises `DataError` for
     anything else that a model would see besides the content; other fields are notes of the data set, which are not sent.
     """
-    if message.get("name") in _EXAMPLES:
-        return _EXAMPLES[message["name"]]
+    if (name := message.get("name")) in _EXAMPLES:
+        return _EXAMPLES[name]
     if field := next((name for name in _SAID_TOO if message.get(name)), None):
         raise DataError(
             f"{what} has {field} {message[field]!r}, which is not supported here.",
@@ -246,7 +251,7 @@ def _role(message: Mapping[str, Any], what: str) -> str:
     return str(message["role"])
 
 
-def _part(part: Any, role: str) -> dict[str, Any]:
+def _part(part: Any, role: str) -> dict[str, Json]:
     """A Chat Completions content part in the format of the Responses API."""
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind in ("text", "input_text", "output_text"):

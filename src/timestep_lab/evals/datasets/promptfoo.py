@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, cast
+from typing import TypedDict, cast
 
 from timestep_lab.evals.datasets.case import Case, Provider, plain
 from timestep_lab.evals.datasets.files import ending, load_yaml, read_csv, read_sheet, read_text, reader_of
@@ -45,7 +45,16 @@ _HOW_FAST = (
     "maxConcurrency", "delay", "cache", "showProgressBar", "progressBar", "timeoutMs", "maxEvalTimeMs", "verbose", "table", "share", "write",
     "noCache",
 )  # fmt: skip
-_TEST = ("description", "vars", "assert", "metadata", "threshold", "options", "providers", "prompts")
+Test = TypedDict(
+    "Test",
+    {
+        "description": Json, "vars": object, "assert": list[object] | None, "metadata": Mapping[str, object] | None,
+        "threshold": float | None, "options": Mapping[str, object] | None, "providers": object, "prompts": object,
+    },
+    total=False,
+)  # fmt: skip
+"""A test as a file gives it, after `_test` has checked it."""
+_TEST = tuple(Test.__annotations__)
 _OPTIONS = ("transform", "prefix", "suffix", "provider", "rubricPrompt", "disableDefaultAsserts", "runSerially")
 _COLUMNS = {"__description": "description", "__threshold": "threshold"}
 
@@ -196,7 +205,7 @@ def _repeat(config: Mapping[str, object], path: Path) -> int:
 # -- tests
 
 
-def _test(test: object, path: Path | None, where: str) -> Mapping[str, Any]:
+def _test(test: object, path: Path | None, where: str) -> Test:
     given = _mapping(loaded(test, path, where), where)
     only(given, _TEST, where)
     options = _mapping(given.get("options") or {}, f"{where} options")
@@ -206,7 +215,7 @@ def _test(test: object, path: Path | None, where: str) -> Mapping[str, Any]:
         raise DataError(f"{where} has the threshold {threshold!r}.", "Use a number from 0 to 1.")
     if given.get("assert") is not None:
         _list(given["assert"], f"{where} assert")
-    return given
+    return cast(Test, given)
 
 
 def _all_tests(config: Mapping[str, object], path: Path) -> Iterator[object]:
@@ -358,9 +367,7 @@ def _composed(variables: Mapping[str, Json], where: str) -> dict[str, Json]:
         raise DataError(f"{where} has a variable that refers to others. {error.message}", error.next_step) from error
 
 
-def _cases(
-    test: Mapping[str, Any], default: Mapping[str, Any], beside: _Beside, path: Path | None, where: str
-) -> Iterator[Case]:
+def _cases(test: Test, default: Test, beside: _Beside, path: Path | None, where: str) -> Iterator[Case]:
     variables = plain({**_vars(default, path, where), **_vars(test, path, where)}, where)
     options = {**(default.get("options") or {}), **(test.get("options") or {})}
     inherited = [] if options.get("disableDefaultAsserts") else default.get("assert") or []
@@ -392,7 +399,7 @@ def _cases(
         )  # fmt: skip
 
 
-def _only_for(test: Mapping[str, object], beside: _Beside, where: str) -> dict[str, Json]:
+def _only_for(test: Test, beside: _Beside, where: str) -> dict[str, Json]:
     """The directives that restrict a test to some models and prompts, if any."""
     restrictions: dict[str, Json] = {}
     if test.get("providers") is not None:

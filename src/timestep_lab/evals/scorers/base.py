@@ -24,13 +24,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import CellRecord, ScoreValue
 from timestep_lab.model.display import cost_text, duration_text
 from timestep_lab.model.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 S = TypeVar("S", bound="type[Scorer]")
 T = TypeVar("T")
@@ -63,7 +67,7 @@ class Answer:
         """The answer in a cell."""
         return cls(
             asked=asked, instructions=instructions,
-            output=cell.output or "", steps=cell.steps, latency_ms=cell.latency_ms, ttft_ms=cell.ttft_ms,
+            output=cell.output or "", steps=cast("tuple[Mapping[str, Json], ...]", cell.steps), latency_ms=cell.latency_ms, ttft_ms=cell.ttft_ms,
             input_tokens=cell.input_tokens, output_tokens=cell.output_tokens, cost_usd=cell.cost_usd, candidate=cell.candidate,
         )  # fmt: skip
 
@@ -121,7 +125,7 @@ class Tools:
     ask: Ask | None = None
     replies: Replies | None = None
     """The cache of replies. None: every question is asked."""
-    embed: Callable[[Sequence[str]], Any] | None = None
+    embed: Callable[[Sequence[str]], NDArray[np.floating]] | None = None
     """Maps texts to an array with one unit vector per row. None: the small embedding model of the extra `files`."""
 
 
@@ -167,7 +171,7 @@ async def in_scorer_thread(function: Callable[..., T], *args: object) -> T:
     return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
 
 
-AnyScorer = str | Mapping[str, Any] | Scorer | Callable[..., Any]
+AnyScorer = str | Mapping[str, object] | Scorer | Callable[..., object]
 """One scorer, as users write it: a text such as `"contains"`, `"regex:^yes"` or `"judge:is polite"`, an object with a
 `type`, a Python function of the answer, or a `Scorer`."""
 Scorers = AnyScorer | Iterable[AnyScorer]

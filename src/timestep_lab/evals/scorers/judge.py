@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.datasets.template import check_template
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, passed, scorer, unknown
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 
 INSTRUCTIONS = """You grade an answer against a rubric. Everything between the tags <instructions> (what the one who answers was told to \
@@ -107,7 +108,7 @@ class Judge(Scorer):
 
 
 async def ask_judge(
-    tools: Tools, model: str | None, instructions: str, prompt: str, read: Callable[[Mapping[str, Any]], T]
+    tools: Tools, model: str | None, instructions: str, prompt: str, read: Callable[[Mapping[str, Json]], T]
 ) -> tuple[T, bool] | None:
     """The object in the judge's reply, parsed by `read`, and whether the reply was cached.
 
@@ -137,12 +138,12 @@ async def ask_judge(
         return None
 
 
-def last_object(text: str) -> dict[str, Any]:
+def last_object(text: str) -> dict[str, Json]:
     """The last JSON object in a reply; anything before it (reasoning, prose, a code fence) is ignored. Raises
     `ValueError`.
     """
     reply = _THOUGHT.sub("", text)
-    last: dict[str, Any] | None = None
+    last: dict[str, Json] | None = None
     place = reply.find("{")
     while place >= 0:
         try:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from timestep_lab.evals import scorers as package
@@ -33,7 +33,8 @@ from timestep_lab.evals.scorers.base import (
     unknown,
 )
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.comparison import ScoreValue
+from timestep_lab.model.codec import Json
+from timestep_lab.model.comparison import CaseRecord, ScoreValue
 from timestep_lab.model.errors import LabError, UsageError
 
 # --- A Python function as a scorer
@@ -51,7 +52,7 @@ class Function(Scorer):
     async ones on the event loop. If it raises, there is no score, and the exception is the note.
     """
 
-    function: Callable[..., Any]
+    function: Callable[..., object]
 
     def __post_init__(self) -> None:
         wanted = inspect.signature(self.function).parameters.values()
@@ -159,7 +160,7 @@ def make_scorer(spec: object) -> Scorer:
     )
 
 
-def to_spec(scorer: Scorer) -> dict[str, Any]:
+def to_spec(scorer: Scorer) -> dict[str, Json]:
     """A scorer as an object from which it can be recreated; a function only by its name."""
     if isinstance(scorer, Function):
         return {"type": "function", "name": scorer.name, "weight": scorer.weight, "negate": scorer.negate}
@@ -189,7 +190,7 @@ def _of_text(text: str) -> Scorer:
     negated, rest = _negation(text.strip())
     match = _SPEC.fullmatch(rest)
     kind, tail = (match["type"], match["rest"]) if match else (rest, "")
-    options: dict[str, Any] = {"negate": True} if negated else {}
+    options: dict[str, object] = {"negate": True} if negated else {}
     as_text: dict[str, str] = {}
     if tail.startswith(":"):
         main = _class(kind).main
@@ -222,10 +223,10 @@ def _class(kind: str) -> type[Scorer]:
     return scorer_class
 
 
-def _build(kind: str, options: Mapping[str, Any], as_text: Mapping[str, str]) -> Scorer:
+def _build(kind: str, options: Mapping[str, object], as_text: Mapping[str, str]) -> Scorer:
     cls = _class(kind)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    values = {
+    values: dict[str, Any] = {
         **options,
         **{name: _typed(text, fields[name]) if name in fields else text for name, text in as_text.items()},
     }
@@ -246,7 +247,7 @@ def _build(kind: str, options: Mapping[str, Any], as_text: Mapping[str, str]) ->
     return cls(**values)
 
 
-def _typed(text: str, option: dataclasses.Field[Any]) -> Any:
+def _typed(text: str, option: dataclasses.Field[object]) -> object:
     """Convert a text in a spec to the type of the option."""
     hint = str(option.type)
     try:
@@ -263,7 +264,7 @@ def _typed(text: str, option: dataclasses.Field[Any]) -> Any:
     return text
 
 
-def _default(option: dataclasses.Field[Any]) -> Any:
+def _default(option: dataclasses.Field[object]) -> object:
     return option.default_factory() if option.default_factory is not dataclasses.MISSING else option.default
 
 
@@ -287,10 +288,11 @@ async def score_answer(scorers: Sequence[Scorer], answer: Answer, case: Case, to
 async def _own_assertions(answer: Answer, case: Case, tools: Tools) -> list[ScoreValue]:
     """`assertions`: the weighted mean, labelled pass or fail; then a score per assertion name, the mean of those with
     that name; and if the case has a threshold, `passed`. Only the first counts in `overall`."""
-    scored = [await score_with_parts(make_scorer(spec), answer, case, tools) for spec in case.assertions]
+    specs = cast("tuple[Mapping[str, Json], ...]", case.assertions)
+    scored = [await score_with_parts(make_scorer(spec), answer, case, tools) for spec in specs]
     own = [(score, passes) for score, passes, _ in scored]
     named = [
-        (part.scorer, part) for spec, (score, _, parts) in zip(case.assertions, scored, strict=True)
+        (part.scorer, part) for spec, (score, _, parts) in zip(specs, scored, strict=True)
         for part in ((score,) if spec.get("name") else ()) + parts
     ]  # fmt: skip
     mean, passes, note = together(own, case.vars.get("__threshold"))
@@ -330,7 +332,7 @@ def together(results: Sequence[tuple[ScoreValue, bool | None]], threshold: Any) 
     return mean, passes, "; ".join(notes) or None
 
 
-def assertion_names(cases: Iterable[Any]) -> list[str]:
+def assertion_names(cases: Iterable[Case | CaseRecord]) -> list[str]:
     """Names given to the cases' own assertions, and within their sets."""
 
     def names(specs: Iterable[Any]) -> Iterator[str]:
@@ -400,7 +402,7 @@ async def score_with_parts(
 
 def transformed(scripts: Sequence[str], answer: Answer, case: Case) -> Answer:
     """The answer after applying transform scripts. Raises `ScriptError`."""
-    value: Any = answer.output
+    value: object = answer.output
     for script in scripts:
         value = read_script(script).run(value, case.template_vars())
         if isinstance(value, Undefined) or value is None:

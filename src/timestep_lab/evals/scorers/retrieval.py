@@ -7,11 +7,11 @@ The retrieved documents are the case's variable `context`: a text, or a list of 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.base import (
@@ -27,7 +27,12 @@ from timestep_lab.evals.scorers.base import (
     unknown,
 )
 from timestep_lab.evals.scorers.judge import ask_judge, fence, shown_to
+from timestep_lab.model.codec import objects_of
 from timestep_lab.model.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # --- Similarity of embeddings
 
@@ -47,7 +52,7 @@ class Similarity(ValueScorer):
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
         return await in_scorer_thread(self._score, answer, case, tools.embed or default_embedding)
 
-    def _score(self, answer: Answer, case: Case, embed: Any) -> Score:
+    def _score(self, answer: Answer, case: Case, embed: Callable[[Sequence[str]], NDArray[np.floating]]) -> Score:
         wanted = acceptable(self.value, case)
         if isinstance(wanted, Score):
             return wanted
@@ -58,9 +63,10 @@ class Similarity(ValueScorer):
         return Score(best) if self.at_least is None else passed(best >= self.at_least, f"cosine {best:.2f}")
 
 
-def default_embedding(texts: Sequence[str]) -> Any:
+def default_embedding(texts: Sequence[str]) -> NDArray[np.floating]:
     """Unit vectors of the small static embedding model in the package `wordllama`: no network, no key."""
-    return _model().embed(list(texts), norm=True)
+    vectors: NDArray[np.floating] = _model().embed(list(texts), norm=True)
+    return vectors
 
 
 @cache
@@ -177,9 +183,9 @@ class ContextPrecision(_Retrieval):
     def _form(self) -> str:
         return '{"documents": [{"number": 1, "useful": true or false}, …]}, one entry a document'
 
-    def _read(self, reply: Mapping[str, Any], documents: int) -> Score:
+    def _read(self, reply: Mapping[str, object], documents: int) -> Score:
         super()._read(reply, documents)
-        useful = [bool(row["useful"]) for row in reply["documents"]]
+        useful = [bool(row["useful"]) for row in objects_of(reply["documents"])]
         if len(useful) != documents:
             raise ValueError(f"it speaks of {len(useful)} documents, not of {documents}")
         hits, total = 0, 0.0

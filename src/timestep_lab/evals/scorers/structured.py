@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.javascript import read_script
@@ -29,11 +29,16 @@ from timestep_lab.evals.scorers.base import (
     scorer,
     unknown,
 )
+from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.errors import UsageError
+
+if TYPE_CHECKING:
+    import jsonschema  # type: ignore[import-untyped]
 
 # --- SQL written by a model, compared with the expected query by running both
 
 
+Row = tuple[str | float | None, ...]
 LIMIT_S = 5.0
 MOST_ROWS = 100_000
 _sql_FENCE = re.compile(r"```(?:sql|duckdb)?[^\S\n]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
@@ -81,7 +86,7 @@ class _NotRunError(Exception):
     """A query that DuckDB rejected, or that took too long."""
 
 
-def _rows(setup: str, query: str) -> list[tuple[Any, ...]]:
+def _rows(setup: str, query: str) -> list[Row]:
     import duckdb
 
     with duckdb.connect(
@@ -109,7 +114,7 @@ def _rows(setup: str, query: str) -> list[tuple[Any, ...]]:
     return [tuple(_plain(value) for value in row) for row in rows]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> str | float | None:
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return value
     if isinstance(value, int | float) or type(value).__name__ == "Decimal":
@@ -117,11 +122,11 @@ def _plain(value: Any) -> Any:
     return json.dumps(value, default=str, sort_keys=True)
 
 
-def _alike(found: list[tuple[Any, ...]], expected: list[tuple[Any, ...]], *, ordered: bool) -> bool:
+def _alike(found: list[Row], expected: list[Row], *, ordered: bool) -> bool:
     return found == expected if ordered else Counter(found) == Counter(expected)
 
 
-def _difference(found: list[tuple[Any, ...]], expected: list[tuple[Any, ...]]) -> str:
+def _difference(found: list[Row], expected: list[Row]) -> str:
     if len(found) != len(expected):
         return f"{len(found)} rows, not {len(expected)}"
     missing = list((Counter(expected) - Counter(found)).elements())
@@ -144,12 +149,12 @@ def check_patterns(schema: object) -> None:
         )
 
 
-def best_error(schema: object, value: object) -> Any:
-    """The most relevant validation error (a `jsonschema.ValidationError`), or None. Remote references are not fetched.
+def best_error(schema: object, value: object) -> jsonschema.ValidationError | None:
+    """The most relevant validation error, or None. Remote references are not fetched.
 
     Raises `TooSlowError` when the time limit of the patterns is exceeded.
     """
-    import jsonschema  # type: ignore[import-untyped]
+    import jsonschema
 
     validator = _bounded(jsonschema.validators.validator_for(schema))(
         schema, registry=jsonschema.validators.SPECIFICATIONS
@@ -159,17 +164,19 @@ def best_error(schema: object, value: object) -> Any:
 
 
 @cache
-def _bounded(plain: Any) -> Any:
+def _bounded(plain: type[jsonschema.protocols.Validator]) -> type[jsonschema.protocols.Validator]:
     """A validator class with time-limited keywords. Cached, since creating one takes longer than most validations."""
     import jsonschema
 
     theirs = plain.VALIDATORS["additionalProperties"]
 
-    def additional_properties(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    def additional_properties(
+        validator: jsonschema.protocols.Validator, wanted: Json, instance: Json, schema: Mapping[str, Any]
+    ) -> Iterator[jsonschema.ValidationError]:
         patterns = schema.get("patternProperties") or {}
         if patterns and validator.is_type(instance, "object"):
             # Properties that match a pattern are listed literally, so `jsonschema` needs no pattern.
-            matched = {key: True for key in instance if any(_find(name, key) for name in patterns)}
+            matched = {key: True for key in object_of(instance) if any(_find(name, key) for name in patterns)}
             schema = {**schema, "properties": {**matched, **schema.get("properties", {})}}
             del schema["patternProperties"]
         yield from theirs(validator, wanted, instance, schema) or ()
@@ -179,22 +186,28 @@ def _bounded(plain: Any) -> Any:
         "patternProperties": _pattern_properties,
         "additionalProperties": additional_properties,
     }
-    made = jsonschema.validators.extend(plain, {name: ours[name] for name in ours if name in plain.VALIDATORS})
+    made: type[jsonschema.protocols.Validator] = jsonschema.validators.extend(
+        plain, {name: ours[name] for name in ours if name in plain.VALIDATORS}
+    )
     made.evolve = _evolve
     return made
 
 
-def _pattern(validator: Any, wanted: str, instance: Any, schema: Any) -> Iterator[Any]:
+def _pattern(
+    validator: jsonschema.protocols.Validator, wanted: str, instance: Json, schema: Mapping[str, Json]
+) -> Iterator[jsonschema.ValidationError]:
     import jsonschema
 
-    if validator.is_type(instance, "string") and not _find(wanted, instance):
+    if isinstance(instance, str) and not _find(wanted, instance):
         yield jsonschema.ValidationError(f"{instance!r} does not match {wanted!r}")
 
 
-def _pattern_properties(validator: Any, wanted: Mapping[str, Any], instance: Any, schema: Any) -> Iterator[Any]:
+def _pattern_properties(
+    validator: jsonschema.protocols.Validator, wanted: Mapping[str, Json], instance: Json, schema: Mapping[str, Json]
+) -> Iterator[jsonschema.ValidationError]:
     if validator.is_type(instance, "object"):
         for name, subschema in wanted.items():
-            for key, value in instance.items():
+            for key, value in object_of(instance).items():
                 if _find(name, key):
                     yield from validator.descend(value, subschema, path=key, schema_path=name)
 
@@ -203,7 +216,7 @@ def _find(pattern: str, text: str) -> bool:
     return _deadline.get().find(pattern, text)
 
 
-def _evolve(self: Any, **changes: Any) -> Any:
+def _evolve(self: jsonschema.protocols.Validator, **changes: object) -> jsonschema.protocols.Validator:
     """Like the original, but a nested `$schema` (or a reference to the root with one) does not bring back the unlimited
     class.
     """
@@ -253,7 +266,7 @@ class JsonSchema(Scorer):
     allowed; `anywhere`: any surrounding text is."""
 
     main: ClassVar[str | None] = "schema"
-    schema: Any = field(default_factory=dict)
+    schema: Json = field(default_factory=dict)
     fenced: bool = True
     anywhere: bool = False
 
@@ -278,7 +291,7 @@ class JsonSchema(Scorer):
             values = json_in(answer.output) if self.anywhere else [parse_json(answer.output, fenced=self.fenced)]
         except ValueError as error:
             return passed(False, f"not JSON: {error}")
-        wrong: Any = None
+        wrong: jsonschema.ValidationError | None = None
         for value in values:
             try:
                 wrong = best_error(self.schema, value)
@@ -328,7 +341,7 @@ class JsonDiff(ValueScorer):
         try:
             wanted = json.loads(wanted) if isinstance(wanted, str) else wanted
         except ValueError:
-            return unknown(f"the expected answer {wanted[:40]!r} is not JSON")
+            return unknown(f"the expected answer {str(wanted)[:40]!r} is not JSON")
         try:
             parsed = parse_json(answer.output, fenced=self.fenced)
         except ValueError as error:
@@ -341,14 +354,14 @@ class JsonDiff(ValueScorer):
         notes = [f"{path or 'it'}: {_told(left, path)}, not {_told(right, path)}" for path in wrong]
         return Score(1 - len(wrong) / len(places), "; ".join(notes[:5]) or None)
 
-    def _leaves(self, value: object, path: str = "") -> dict[str, Any]:
+    def _leaves(self, value: object, path: str = "") -> dict[str, object]:
         """Path to value, for each leaf."""
         if any(fnmatchcase(path, pattern) for pattern in self.ignore):
             return {}
         inside = list(value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ())  # fmt: skip
         if not inside:
             return {path: value}
-        leaves: dict[str, Any] = {}
+        leaves: dict[str, object] = {}
         for name, one in inside:
             leaves |= self._leaves(one, f"{path}.{name}" if path else str(name))
         return leaves
@@ -476,18 +489,19 @@ class Number(ValueScorer):
         )
 
 
-def parse_json(text: str, *, fenced: bool = True) -> Any:
+def parse_json(text: str, *, fenced: bool = True) -> Json:
     """The JSON value of a text, or of its only code block. Raises `ValueError`."""
     try:
-        return json.loads(text)
+        value: Json = json.loads(text)
     except ValueError:
         blocks = _FENCE.findall(text) if fenced else []
         if len(blocks) != 1:
             raise
-        return json.loads(blocks[0])
+        value = json.loads(blocks[0])
+    return value
 
 
-def json_in(text: str) -> list[Any]:
+def json_in(text: str) -> list[Json]:
     """Every JSON object and list in a text, regardless of surrounding text."""
     decoder, values, place = json.JSONDecoder(), [], 0
     while match := _OPENING.search(text, place):

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.datasets.rows import LETTERS
@@ -27,6 +27,7 @@ from timestep_lab.evals.scorers.base import (
     unknown,
 )
 from timestep_lab.evals.scorers.structured import parse_json
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import MissingExtraError, UsageError
 
 EMPTY = "the expected text is empty; every answer would pass"
@@ -282,7 +283,7 @@ class Bleu(ValueScorer):
 class AssertSet(Scorer):
     """The weighted mean of several scorers. Passes if all of them pass, or with `pass_at`, if the mean reaches it."""
 
-    assertions: Sequence[Mapping[str, Any]] = ()
+    assertions: Sequence[Mapping[str, Json]] = ()
 
     def __post_init__(self) -> None:
         if not self._made():
