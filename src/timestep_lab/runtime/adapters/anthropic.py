@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypedDict
 
+from agents.items import TResponseStreamEvent
+
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError, UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
     NAMELESS,
     AdapterModel,
     CallIds,
+    Content,
     ModelRequest,
     items_of,
     parts_of,
@@ -27,6 +31,18 @@ from timestep_lab.runtime.stream_items import arguments_object
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
+    from anthropic.types import (
+        MessageDeltaUsage,
+        RawContentBlockDeltaEvent,
+        RawContentBlockStartEvent,
+        RawContentBlockStopEvent,
+        RawMessageDeltaEvent,
+        RawMessageStartEvent,
+        RawMessageStreamEvent,
+    )
+    from anthropic.types import Usage as MessageUsage
+    from anthropic.types.raw_content_block_start_event import ContentBlock
+    from openai.types.responses import ResponseFunctionToolCall
 
 
 # --- Conversion of the SDK's items to an Anthropic Messages request. <https://docs.claude.com/en/api/messages>
@@ -36,7 +52,7 @@ if TYPE_CHECKING:
 # executed itself.
 
 
-BLOCKS = "anthropic_blocks"
+BLOCKS: Final = "anthropic_blocks"
 """Key of a reasoning item's provider data: thinking, calls of Anthropic's own tools with their results, and unknown blocks."""
 
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
@@ -46,7 +62,12 @@ _ADAPTIVE_SINCE = (4, 6)
 _NO_SAMPLING_SINCE = (4, 7)
 """<https://docs.claude.com/en/docs/about-claude/models/migration-guide>"""
 _ROOM_FOR_THE_ANSWER = 4096
-_CACHE = {"cache_control": {"type": "ephemeral"}}
+_CACHE: dict[str, Json] = {"cache_control": {"type": "ephemeral"}}
+
+
+class _Message(TypedDict):
+    role: str
+    content: list[dict[str, Json]]
 
 
 def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
@@ -65,7 +86,7 @@ def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
         body["tools"] = _tools(request)
         if (choice := _tool_choice(request)) is not None:
             body["tool_choice"] = choice
-    output: dict[str, Any] = {}
+    output: dict[str, object] = {}
     if request.effort is not None:
         _thinking(model, request, body, output)
     if request.any_json:
@@ -102,7 +123,7 @@ def set_aside(model: str, request: ModelRequest) -> list[str]:
     return ["temperature"] if unsteerable and request.settings.temperature == 0 else []
 
 
-def _sampling(model: str, request: ModelRequest, *, thinks: bool) -> dict[str, Any]:
+def _sampling(model: str, request: ModelRequest, *, thinks: bool) -> dict[str, float]:
     settings, left_out = request.settings, set_aside(model, request)
     given = {name: value for name in ("temperature", "top_p") if (value := getattr(settings, name)) is not None}
     given = {name: value for name, value in given.items() if name not in left_out}
@@ -118,12 +139,12 @@ def _sampling(model: str, request: ModelRequest, *, thinks: bool) -> dict[str, A
     return given
 
 
-def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Json]], list[_Message]]:
     """Returns (system blocks, messages)."""
-    system = [{"type": "text", "text": request.instructions}] if request.instructions else []
-    messages: list[dict[str, Any]] = []
+    system: list[dict[str, Json]] = [{"type": "text", "text": request.instructions}] if request.instructions else []
+    messages: list[_Message] = []
 
-    def add(role: str, block: dict[str, Any]) -> None:
+    def add(role: str, block: dict[str, Json]) -> None:
         if messages and messages[-1]["role"] == role:
             messages[-1]["content"].append(block)
         else:
@@ -158,19 +179,19 @@ def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]
 _THOUGHT = ("thinking", "redacted_thinking")
 
 
-def _without_unfinished_steps(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_unfinished_steps(messages: list[_Message]) -> list[_Message]:
     """Removes calls of Anthropic's own tools that were cut off before their result, because the API would reject the whole thread."""
     finished = {block.get("tool_use_id") for message in messages for block in message["content"]}
 
     def whole(block: Mapping[str, object]) -> bool:
         return block["type"] not in ("server_tool_use", "mcp_tool_use") or block.get("id") in finished
 
-    trimmed = [{**message, "content": [block for block in message["content"] if whole(block)]} for message in messages]
+    trimmed: list[_Message] = [{**message, "content": [block for block in message["content"] if whole(block)]} for message in messages]
     # The API rejects a thread with an answer that is only reasoning, as of a model that reached its limit while it reasoned.
     return [message for message in trimmed if any(block["type"] not in _THOUGHT for block in message["content"])]
 
 
-def _block(part: Mapping[str, object]) -> dict[str, Any] | None:
+def _block(part: Mapping[str, Json]) -> dict[str, Json] | None:
     kind = part.get("type")
     if kind in ("input_text", "output_text", "text", "refusal"):
         text = str(part.get("text") or part.get("refusal") or "")
@@ -186,21 +207,21 @@ def _block(part: Mapping[str, object]) -> dict[str, Any] | None:
     )
 
 
-def _source(address: str) -> dict[str, Any]:
+def _source(address: str) -> dict[str, str]:
     if not address.startswith("data:"):
         return {"type": "url", "url": address}
     head, _, data = address.partition(",")
     return {"type": "base64", "media_type": head[5:].split(";")[0], "data": data}
 
 
-def _result(output: object) -> str | list[dict[str, Any]]:
+def _result(output: Content) -> str | list[dict[str, Json]]:
     if isinstance(output, str):
         return output
     return [block for part in parts_of(output) if (block := _block(part)) is not None]
 
 
-def _tools(request: ModelRequest) -> list[dict[str, Any]]:
-    tools: list[dict[str, Any]] = [
+def _tools(request: ModelRequest) -> list[dict[str, Json]]:
+    tools: list[dict[str, Json]] = [
         {"name": spec.name, "description": spec.description, "input_schema": dict(spec.parameters)}
         for spec in map(plain_object, request.functions)
     ]
@@ -208,12 +229,12 @@ def _tools(request: ModelRequest) -> list[dict[str, Any]]:
     return tools
 
 
-def _tool_choice(request: ModelRequest) -> dict[str, Any] | None:
+def _tool_choice(request: ModelRequest) -> dict[str, object] | None:
     choice, parallel = request.settings.tool_choice, request.settings.parallel_tool_calls
     if choice is None and parallel is None:
         return None
     known = {None: "auto", "auto": "auto", "required": "any", "none": "none"}
-    tool_choice: dict[str, Any] = (
+    tool_choice: dict[str, object] = (
         {"type": known[choice]} if choice is None or choice in known else {"type": "tool", "name": choice}
     )
     if parallel is False and tool_choice["type"] != "none":
@@ -221,7 +242,7 @@ def _tool_choice(request: ModelRequest) -> dict[str, Any] | None:
     return tool_choice
 
 
-def _thinking(model: str, request: ModelRequest, body: dict[str, Any], output: dict[str, Any]) -> None:
+def _thinking(model: str, request: ModelRequest, body: dict[str, Any], output: dict[str, object]) -> None:
     effort = str(request.effort)
     adaptive = _version(model) >= _ADAPTIVE_SINCE
     if effort == "none":
@@ -284,7 +305,7 @@ class AnthropicModel(AdapterModel):
     async def prepare(self) -> None:
         await self._client.prepare()
 
-    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[TResponseStreamEvent]:
         answer = _Answer(emitter, self.model, set_aside_note(set_aside(self.model, request)))
         stream = await self._client.get().messages.create(**message_request(self.model, request), stream=True)
         async with stream:
@@ -320,15 +341,15 @@ class _Answer:
         self._kept: list[dict[str, Any]] = []
         """Blocks of the open reasoning item."""
         self._input = ""
-        self._calls: dict[int, Any] = {}
+        self._calls: dict[int, ResponseFunctionToolCall] = {}
         """Tool calls by block index; deltas of several calls may be interleaved."""
-        self._given_inputs: dict[int, Any] = {}
+        self._given_inputs: dict[int, object] = {}
         """Input of these calls as given in their start events."""
         self._ended = False
         self._block_start = 0
         self._citations: list[Any] = []
 
-    def read(self, event: Any) -> Events:
+    def read(self, event: RawMessageStreamEvent) -> Events:
         handler = getattr(self, f"_{event.type}", None)
         if handler is not None:
             yield from handler(event)
@@ -338,11 +359,11 @@ class _Answer:
         if self.stop_reason and not self._ended:
             yield from self._message_stop(None)
 
-    def _message_start(self, event: Any) -> Events:
+    def _message_start(self, event: RawMessageStartEvent) -> Events:
         self._usage.update(_counted(event.message.usage))
         yield from ()
 
-    def _content_block_start(self, event: Any) -> Events:
+    def _content_block_start(self, event: RawContentBlockStartEvent) -> Events:
         block = event.content_block
         started = (block.type, getattr(block, "id", None))
         if self._started.get(event.index) in (started, (block.type, _LOST)):
@@ -361,12 +382,12 @@ class _Answer:
             call = yield from self._emit.tool_call(block.name or NAMELESS, block.id, stays_open=True)
             self._calls[event.index] = call
             self._given_inputs[event.index] = block.input or ""
-        else:
+        elif block.type == "text":
             self._block_start = len(self._emit.text_so_far)
             self._citations = []
             yield from self._emit.text(block.text or "")
 
-    def _keep(self, block: Any) -> Events:
+    def _keep(self, block: ContentBlock) -> Events:
         """Keeps thinking, calls and results of Anthropic's own tools, and unknown blocks, to be sent back unchanged."""
         thought, signature = getattr(block, "thinking", "") or "", getattr(block, "signature", "") or ""
         plain = {"type": "thinking", "thinking": thought, "signature": signature}
@@ -380,7 +401,7 @@ class _Answer:
         if given := self._given_inputs.pop(index, ""):
             yield from self._emit.arguments(_json_text(given), self._calls[index])
 
-    def _lost_beginning(self, event: Any) -> Events:
+    def _lost_beginning(self, event: RawContentBlockDeltaEvent) -> Events:
         """Opens a block for a delta whose start event was missing."""
         self._index = event.index
         self._kind = {"input_json_delta": "tool_use", "thinking_delta": "thinking"}.get(event.delta.type, "text")
@@ -394,8 +415,8 @@ class _Answer:
             self._kept.append({"type": "thinking", "thinking": "", "signature": ""})
             yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self._kept})
 
-    def _content_block_delta(self, event: Any) -> Events:
-        delta = event.delta
+    def _content_block_delta(self, event: RawContentBlockDeltaEvent) -> Events:
+        delta: Any = event.delta
         of_call = delta.type == "input_json_delta" and event.index in self._calls
         kind = {"text_delta": "text", "thinking_delta": "thinking"}.get(delta.type, self._kind)
         if (event.index, kind) != (self._index, self._kind) and not of_call:
@@ -417,7 +438,7 @@ class _Answer:
         elif delta.type == "citations_delta" and self._kind == "text":
             self._citations.append(delta.citation)
 
-    def _content_block_stop(self, event: Any) -> Events:
+    def _content_block_stop(self, event: RawContentBlockStopEvent) -> Events:
         self._started.pop(event.index, None)
         if event.index in self._calls:
             yield from self._whole_input(event.index)
@@ -439,7 +460,7 @@ class _Answer:
                 yield from self._emit.file_citation(getattr(citation, "file_id", None) or name, name)
         self._citations = []
 
-    def _message_delta(self, event: Any) -> Events:
+    def _message_delta(self, event: RawMessageDeltaEvent) -> Events:
         self._usage.update(_counted(event.usage))
         if event.delta is not None:
             self.stop_reason = event.delta.stop_reason or self.stop_reason
@@ -489,7 +510,7 @@ def _step(block: Mapping[str, object]) -> str:
     return "".join(f"{line}\n" for line in lines if line)
 
 
-def _counted(usage: Any) -> dict[str, Any]:
+def _counted(usage: MessageUsage | MessageDeltaUsage | None) -> dict[str, Any]:
     """Returns the counts that are present; later ones replace earlier ones."""
     counts = usage.model_dump(warnings=False) if usage else {}
     return {name: value for name, value in counts.items() if value is not None}

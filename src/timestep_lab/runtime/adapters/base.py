@@ -14,19 +14,52 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict, cast
 
-from agents import AgentOutputSchemaBase, Model, ModelResponse, ModelSettings
+from agents import AgentOutputSchemaBase, Handoff, Model, ModelResponse, ModelSettings, ModelTracing
 from agents import Usage as SdkUsage
+from agents.items import TResponseInputItem, TResponseStreamEvent
 from agents.models import get_default_model_settings
-from agents.tool import FunctionTool
+from agents.tool import FunctionTool, Tool
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, LabError, ProviderUnavailableError, SettingsError
 from timestep_lab.runtime.attachments import files_as_text, generated_image
 from timestep_lab.runtime.emitter import Emitter, provider_call_id
 
+if TYPE_CHECKING:
+    from openai.types.responses import Response
+    from openai.types.responses.response_prompt_param import ResponsePromptParam
+
 ALWAYS_TAKEN = frozenset({"retry", "timeout", "preserve_raw_usage", "include_usage"})
 """Settings handled by the SDK's runner, or always supported."""
+
+
+Content: TypeAlias = str | Sequence[Mapping[str, Json]] | None
+"""Content of a message, or the output of a tool: text or parts."""
+
+
+class ProviderData(TypedDict, total=False):
+    """What the adapters keep with an output item, and read when it is sent back."""
+
+    model: str
+    field: str
+    think_tags: str | bool
+    anthropic_blocks: list[dict[str, Json]]
+
+
+class InputItem(TypedDict, total=False):
+    """The fields of Responses input items that the adapters read, of all types."""
+
+    type: str
+    role: str
+    content: Content
+    call_id: str
+    name: str
+    arguments: str
+    output: Content
+    summary: Sequence[Mapping[str, str]]
+    provider_data: ProviderData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +79,7 @@ class ModelRequest:
     """One request to a model."""
 
     instructions: str | None
-    input: list[dict[str, Any]]
+    input: list[InputItem]
     """Responses input items."""
     settings: ModelSettings
     functions: tuple[FunctionSpec, ...]
@@ -90,16 +123,17 @@ class AnswerSchema(AgentOutputSchemaBase):
     def name(self) -> str:
         return self._name
 
-    def json_schema(self) -> dict[str, Any]:
+    def json_schema(self) -> dict[str, object]:
         return self._schema
 
     def is_strict_json_schema(self) -> bool:
         return self._strict
 
-    def validate_json(self, json_str: str) -> Any:
-        return json.loads(json_str)
+    def validate_json(self, json_str: str) -> Json:
+        value: Json = json.loads(json_str)
+        return value
 
-    def response_format(self) -> dict[str, Any]:
+    def response_format(self) -> dict[str, object]:
         """Returns the schema in the form of the Responses API."""
         if self.any_json:
             return {"type": "json_object"}
@@ -109,7 +143,7 @@ class AnswerSchema(AgentOutputSchemaBase):
         }  # fmt: skip
 
 
-def response_format_of(schema: AgentOutputSchemaBase) -> dict[str, Any]:
+def response_format_of(schema: AgentOutputSchemaBase) -> dict[str, object]:
     """Returns an output schema in the form of the Responses API."""
     if isinstance(schema, AnswerSchema):
         return schema.response_format()
@@ -158,23 +192,23 @@ class AdapterModel(Model):
         return reading(self.prefix, self.model)
 
     @abc.abstractmethod
-    def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]: ...
+    def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[TResponseStreamEvent]: ...
 
     async def stream_response(
         self,
         system_instructions: str | None,
-        input: str | list[Any],
+        input: str | list[TResponseInputItem],
         model_settings: ModelSettings,
-        tools: list[Any],
-        output_schema: Any,
-        handoffs: list[Any],
-        tracing: Any,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff],
+        tracing: ModelTracing,
         *,
         previous_response_id: str | None = None,
         conversation_id: str | None = None,
-        prompt: Any = None,
+        prompt: ResponsePromptParam | None = None,
         brief: bool = False,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[TResponseStreamEvent]:
         """Streams the answer. For `brief` see `Emitter`."""
         for name, value in (
             ("previous_response_id", previous_response_id), ("conversation_id", conversation_id), ("prompt", prompt),
@@ -187,19 +221,23 @@ class AdapterModel(Model):
             # The SDK sets these for an agent without a model; they are meant for its own default model.
             model_settings = ModelSettings()
         self._check(model_settings)
-        wants_schema = output_schema is not None and not output_schema.is_plain_text()
+        schema = None if output_schema is None or output_schema.is_plain_text() else output_schema
         items = [{"role": "user", "content": input}] if isinstance(input, str) else images_as_parts(input)
         if not all(isinstance(item.get("content"), str) for item in items):
             items = await files_as_text(items, self.takes_files)
         request = ModelRequest(
             instructions=system_instructions,
-            input=items,
+            input=cast("list[InputItem]", items),
             settings=model_settings,
             functions=(*map(self._tool, tools), *map(_handoff, handoffs)),
-            schema=output_schema.json_schema() if wants_schema else None,
-            schema_strict=wants_schema and output_schema.is_strict_json_schema(),
-            **_asked(output_schema),
+            schema=None if schema is None else schema.json_schema(),
+            schema_strict=schema is not None and schema.is_strict_json_schema(),
         )
+        if isinstance(output_schema, AnswerSchema):
+            request = replace(
+                request, schema_name=output_schema.name(), schema_description=output_schema.description,
+                any_json=output_schema.any_json,
+            )  # fmt: skip
         emitter = Emitter(self.model, brief=brief)
         if not brief:
             for event in emitter.start():
@@ -249,13 +287,7 @@ class AdapterModel(Model):
         )
 
 
-def _asked(schema: object) -> dict[str, Any]:
-    if not isinstance(schema, AnswerSchema):
-        return {}
-    return {"schema_name": schema.name(), "schema_description": schema.description, "any_json": schema.any_json}
-
-
-def _handoff(handoff: Any) -> FunctionSpec:
+def _handoff(handoff: Handoff) -> FunctionSpec:
     return FunctionSpec(
         name=handoff.tool_name,
         description=handoff.tool_description or "",
@@ -275,9 +307,9 @@ def set_aside_note(names: Sequence[str]) -> dict[str, str]:
     return {SET_ASIDE: ",".join(names)} if names else {}
 
 
-async def whole_response(stream: AsyncIterator[Any]) -> ModelResponse:
+async def whole_response(stream: AsyncIterator[TResponseStreamEvent]) -> ModelResponse:
     """Reads a stream to its end and returns the response. Raises `RuntimeError` when the stream did not complete."""
-    last: Any = None
+    last: Response | None = None
     async for event in stream:
         if event.type == "response.completed":
             last = event.response
@@ -317,7 +349,7 @@ def _merged(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int = 0) 
     """Returns the merged object, or None for a schema that needs no merging."""
     if "$ref" not in schema and not any(name in schema for name in _COMBINED):
         return None
-    properties: dict[str, Any] = {}
+    properties: dict[str, Json] = {}
     required = set(schema.get("required") or ())
     targets = [_target(root, str(schema["$ref"]))] if "$ref" in schema else []
     for together, forms in [(True, [schema]), (True, targets)] + [
@@ -338,19 +370,19 @@ def _merged(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int = 0) 
     return {"type": "object", "properties": properties, "required": sorted(required & set(properties)), **definitions}
 
 
-def _target(root: Mapping[str, object], reference: str) -> Any:
-    node: Any = root
+def _target(root: Mapping[str, object], reference: str) -> object:
+    node: object = root
     for step in reference.removeprefix("#").strip("/").split("/") if reference.startswith("#") else ("",):
         node = node.get(step.replace("~1", "/").replace("~0", "~")) if step and isinstance(node, Mapping) else node
     return node
 
 
-def parts_of(content: Any) -> list[Mapping[str, Any]]:
+def parts_of(content: Content) -> list[Mapping[str, Json]]:
     """Returns a message's content as a list of parts."""
     return [{"type": "input_text", "text": content}] if isinstance(content, str) else list(content or ())
 
 
-def text_of(content: object) -> str:
+def text_of(content: Content) -> str:
     """Returns the text of a message's content or of a tool's output; other parts have none."""
     return "".join(str(part.get("text") or part.get("refusal") or "") for part in parts_of(content))
 
@@ -447,10 +479,10 @@ class CallIds:
 TEXT_PARTS = ("input_text", "output_text", "text", "refusal")
 
 
-def results_as_text(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def results_as_text(items: Sequence[InputItem]) -> list[InputItem]:
     """For protocols with text-only tool results: moves other parts, such as images, to a user message after the results."""
-    sent: list[dict[str, Any]] = []
-    behind: list[Mapping[str, Any]] = []
+    sent: list[InputItem] = []
+    behind: list[Mapping[str, Json]] = []
     names = {item["call_id"]: item["name"] for item in items if item.get("type") == "function_call"}
     for item in items:
         if item.get("type") != "function_call_output":
@@ -473,8 +505,8 @@ def images_as_parts(items: Iterable[Mapping[str, Any]], *, only_of_adapters: boo
 
     `only_of_adapters`: those that the Responses API made stay as they are.
     """
-    sent: list[dict[str, Any]] = []
-    made: list[dict[str, Any]] = []
+    sent: list[dict[str, Json]] = []
+    made: list[Mapping[str, Json]] = []
     for item in items:
         if item.get("type") == "image_generation_call" and ("provider_data" in item or not only_of_adapters):
             if image := generated_image(item):
@@ -487,14 +519,14 @@ def images_as_parts(items: Iterable[Mapping[str, Any]], *, only_of_adapters: boo
     return [*sent, {"role": "user", "content": _made(made)}] if made else sent
 
 
-def _made(images: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _made(images: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
     return [
         {"type": "input_text", "text": f"Generated by the assistant: {len(images)} image{'s' * (len(images) > 1)}."},
         *images,
     ]
 
 
-def items_of(items: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+def items_of(items: Sequence[InputItem]) -> Iterator[tuple[str, InputItem]]:
     """Yields (type, item) for each input item. A message may lack its type."""
     for item in items:
         yield str(item.get("type") or "message"), item
@@ -508,7 +540,7 @@ class Call:
     """An earlier function call of the model, and its result."""
 
     name: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Json]
     output: str | None
     """None without a result."""
 
@@ -524,7 +556,7 @@ class Turn:
         return [call for call in self.calls if call.name == name]
 
 
-def read_turn(items: Iterable[Mapping[str, Any]]) -> Turn:
+def read_turn(items: Iterable[InputItem]) -> Turn:
     """Reads the current turn. Arguments that are not valid JSON count as empty."""
     user = ""
     calls: list[tuple[str, str, str]] = []
@@ -540,7 +572,7 @@ def read_turn(items: Iterable[Mapping[str, Any]]) -> Turn:
     return Turn(user, tuple(Call(name, _object(text), outputs.get(call_id)) for call_id, name, text in calls))
 
 
-def plain_output(output: object) -> str:
+def plain_output(output: Content) -> str:
     """Returns a tool's result as text. MCP results are wrapped as `{"type": "text", "text": …}`, alone or in a list."""
     text = output if isinstance(output, str) else text_of(output)
     try:
@@ -553,7 +585,7 @@ def plain_output(output: object) -> str:
     return text
 
 
-def _object(text: str) -> Mapping[str, Any]:
+def _object(text: str) -> Mapping[str, Json]:
     try:
         value = json.loads(text)
     except ValueError:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from timestep_lab.model.codec import Json
 from timestep_lab.runtime.adapters.base import NAMELESS
 from timestep_lab.runtime.emitter import Arguments, Emitter, Events, is_json_object
 from timestep_lab.runtime.stream_items import CALL_EXTRAS
@@ -29,7 +30,7 @@ class _Call:
     """`{}` that arrived before any arguments: the arguments if nothing follows, otherwise a placeholder."""
     named_again: str = ""
     """A name that was repeated after complete arguments: a new call starts if arguments follow."""
-    extras: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, Json] = field(default_factory=dict)
     """Data that the server expects back with the call, such as Gemini's signature of the thought that led to it."""
     item: Any = None
 
@@ -66,13 +67,13 @@ class ChatCalls:
             nowhere = piece.get("index") is None and len(pieces) > 1
             yield from self._piece({**piece, "index": place} if nowhere else piece)
 
-    def read_deprecated(self, given: object) -> Events:
+    def read_deprecated(self, given: Json) -> Events:
         """Reads the deprecated form of a single call, which gateways send beside the other."""
         if given and (self._deprecated or not self._calls):
             self._deprecated = True
             yield from self._piece({"function": given})
 
-    def end(self, extras: Mapping[str, Any], model: str) -> Events:
+    def end(self, extras: Mapping[str, Json], model: str) -> Events:
         """Completes the calls. `extras`: provider data of the message, kept with the first."""
         for call in self._calls:
             if call.item is None:  # without a name, the model is told that the tool does not exist
@@ -84,7 +85,7 @@ class ChatCalls:
             if kept:
                 call.item.provider_data = {"model": model, **kept}
 
-    def _pieces(self, given: object) -> list[Mapping[str, Any]]:
+    def _pieces(self, given: object) -> list[Mapping[str, Json]]:
         if isinstance(given, str):
             self._text += given
             try:
@@ -95,7 +96,7 @@ class ChatCalls:
         self._unread = self._unread or unread
         return pieces
 
-    def _piece(self, piece: Mapping[str, object]) -> Events:
+    def _piece(self, piece: Mapping[str, Json]) -> Events:
         function = call_function(piece)
         name = self._bare(str(function.get("name") or ""))
         arguments = _arguments(next((function[key] for key in _ARGUMENTS if function.get(key) is not None), None))
@@ -171,7 +172,7 @@ class ChatCalls:
         return self._calls[-1]
 
 
-def call_pieces(given: object, names: Collection[str] = ()) -> tuple[list[Mapping[str, Any]], object]:
+def call_pieces(given: object, names: Collection[str] = ()) -> tuple[list[Mapping[str, Json]], object]:
     """Returns pieces of calls, and what is none. Besides a list, servers send a single call, calls by index, id or name, and JSON text of
     any of these."""
     if isinstance(given, list):
@@ -186,7 +187,7 @@ def call_pieces(given: object, names: Collection[str] = ()) -> tuple[list[Mappin
         return [], given
     if _OF_A_CALL.intersection(given):
         return [given], None
-    pieces: list[Mapping[str, Any]] = []
+    pieces: list[Mapping[str, Json]] = []
     for key, one in given.items():
         if isinstance(one, Mapping) and _OF_A_CALL.intersection(one):
             pieces.append({"id": key, **one} if as_index(key) is None else {"index": key, **one})
@@ -205,7 +206,7 @@ def as_index(given: Any) -> int | None:
         return None
 
 
-def call_function(piece: Mapping[str, Any]) -> Mapping[str, Any]:
+def call_function(piece: Mapping[str, Json]) -> Mapping[str, Json]:
     """Returns the part of a call that has its name and arguments: Cloudflare sends them in the call itself, others JSON text or the name."""
     given = piece.get("function") or piece.get("custom")
     if isinstance(given, str):
@@ -216,11 +217,11 @@ def call_function(piece: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(iter(as_objects(given)), {}) or piece
 
 
-def as_object(given: object) -> Mapping[str, Any]:
+def as_object(given: object) -> Mapping[str, Json]:
     return given if isinstance(given, (dict, Mapping)) else {}
 
 
-def as_objects(given: object) -> list[Mapping[str, Any]]:
+def as_objects(given: object) -> list[Mapping[str, Json]]:
     """Returns the objects of a list; a single object becomes a list."""
     if not given:
         return []

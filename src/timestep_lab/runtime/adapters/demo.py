@@ -24,6 +24,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from agents.items import TResponseStreamEvent
+
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import (
     ProviderAuthError,
     ProviderError,
@@ -63,7 +66,7 @@ class DemoModel(AdapterModel):
         super().__init__(model, "demo")
         self.delay_ms = delay_ms
 
-    async def say(self, emitter: Emitter, text: str, request: ModelRequest) -> AsyncIterator[Any]:
+    async def say(self, emitter: Emitter, text: str, request: ModelRequest) -> AsyncIterator[TResponseStreamEvent]:
         """Streams `text` word by word and finishes. `max_tokens` truncates it."""
         words = re.findall(r"\S+\s*", text) or [text]
         limit = request.settings.max_tokens
@@ -253,7 +256,7 @@ def weather_sentence(call: Call, asked: str) -> str:
         return f"For {place} the tool said: {_quoted(call.output)}"
     if error := _first(weather, "error"):
         return f"For {place} I have no weather. {_quoted(str(error))}"
-    now = weather["current"] if isinstance(weather.get("current"), Mapping) else weather
+    now = current if isinstance(current := weather.get("current"), Mapping) else weather
     temperature = _first(now, "temperature", "temp", "temperature_f", "temperature_c")
     condition = _first(now, "condition", "conditions", "description", "weather", "summary")
     if temperature is None and condition is None:
@@ -274,7 +277,7 @@ def result_sentence(call: Call) -> str:
     return f"{call.name} answered: {_quoted(call.output)}"
 
 
-def _json_object(text: str | None) -> Mapping[str, Any] | None:
+def _json_object(text: str | None) -> Mapping[str, Json] | None:
     try:
         value = json.loads(text or "")
     except ValueError:
@@ -282,7 +285,7 @@ def _json_object(text: str | None) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _first(found: Mapping[str, object], *names: str) -> Any:
+def _first(found: Mapping[str, object], *names: str) -> object:
     return next(
         (
             found[name]
@@ -317,7 +320,7 @@ class DemoEcho(DemoModel):
         super().__init__(model, delay_ms=delay_ms)
         self._before = "" if bare else f"Echo ({NO_MODEL}): "
 
-    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[TResponseStreamEvent]:
         async for event in self.say(emitter, self._before + read_turn(request.input).user, request):
             yield event
 
@@ -329,7 +332,7 @@ class DemoSlow(DemoModel):
         super().__init__(model, delay_ms=0.0)
         self._ttft_ms, self._tps, self._n = ttft_ms, tps, n
 
-    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[TResponseStreamEvent]:
         loop = asyncio.get_running_loop()
         start = loop.time() + self._ttft_ms / 1000.0
         count = self._n if request.settings.max_tokens is None else min(self._n, request.settings.max_tokens)
@@ -355,7 +358,7 @@ class DemoFlaky(DemoModel):
         self._rate, self._seed, self._error = rate, seed, error
         self._asked: Counter[str] = Counter()
 
-    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[TResponseStreamEvent]:
         user_text = read_turn(request.input).user
         draw = hashlib.sha256(f"{self._seed}|{self._asked[user_text]}|{user_text}".encode()).digest()
         self._asked[user_text] += 1
@@ -382,7 +385,7 @@ def _fault(kind: str) -> ProviderError:
 
 # -- The smallest value that a JSON schema allows, as a demo's structured output
 
-_EMPTY: dict[str, Any] = {
+_EMPTY: dict[str, Json] = {
     "string": "",
     "integer": 0,
     "number": 0,
@@ -449,12 +452,12 @@ _ONLY_A_CALL = re.compile(r"\s*call\s+([\w.-]+)\s*(\{.*)?", re.IGNORECASE | re.D
 _ONLY_A_HANDOFF = re.compile(r"\s*hand\s+(?:off|over)\s+to\s+(?:the\s+)?([\w -]+)[.!]?\s*", re.IGNORECASE)
 _EXPLICIT_HANDOFF = re.compile(r"\bhand(?:\s+it)?\s+(?:off|over)\s+to\s+(?:the\s+)?([\w -]+)", re.IGNORECASE)
 
-Wanted = list[tuple[str, Mapping[str, Any]]]
+Wanted = list[tuple[str, Mapping[str, Json]]]
 """Calls to make in this turn, as name and arguments."""
 
 
 class DemoAssistant(DemoModel):
-    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[TResponseStreamEvent]:
         turn = read_turn(request.input)
         wanted, answer = decide(turn, _offered(request))
         if request.settings.tool_choice == "required" and not wanted and not turn.calls:

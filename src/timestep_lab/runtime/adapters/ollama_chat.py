@@ -9,10 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypedDict, cast
 
+from agents.items import TResponseStreamEvent
+
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError, UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
@@ -34,7 +37,7 @@ from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.stream_items import INVALID_JSON, arguments_object
 
 if TYPE_CHECKING:
-    from ollama import AsyncClient
+    from ollama import AsyncClient, ChatResponse
 
 _OPTIONS = {
     "temperature": "temperature", "top_p": "top_p", "max_tokens": "num_predict",
@@ -42,9 +45,20 @@ _OPTIONS = {
 }  # fmt: skip
 _KEPT_BY_CLIENT = frozenset({"type", "items", "description", "enum"})
 """Fields of a parameter's schema that the official client passes on; it drops the rest."""
-INLINE = "think_tags"
+INLINE: Final = "think_tags"
 """Key of a reasoning item's provider data: the opening tag, if it was sent as text; it is sent back in the same form."""
 _LEVELS = {"minimal": "low", "xhigh": "high", "max": "high"}
+
+
+class ChatMessage(TypedDict, total=False):
+    """A message of Ollama's API."""
+
+    role: str
+    content: str
+    images: list[bytes]
+    thinking: str
+    tool_calls: list[dict[str, Json]]
+    tool_name: str
 
 
 class OllamaModel(AdapterModel):
@@ -59,7 +73,7 @@ class OllamaModel(AdapterModel):
     async def prepare(self) -> None:
         await self._client.prepare()
 
-    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[TResponseStreamEvent]:
         body = self._body(request)
         called = False
         tags = ThinkTags()
@@ -70,7 +84,7 @@ class OllamaModel(AdapterModel):
                 data = {"model": self.model, INLINE: tags.opening}
                 yield from emitter.reasoning(text, data) if thought else emitter.text(text)
 
-        parts: Any = await self._client.get().chat(**body, stream=True)
+        parts = cast("AsyncGenerator[ChatResponse, None]", await self._client.get().chat(**body, stream=True))
         try:
             with self.reading():  # the client parses each line inside the loop
                 async with aclosing(parts):
@@ -131,7 +145,7 @@ class OllamaModel(AdapterModel):
         return effort != "none"
 
 
-def _usage(part: Any) -> Usage | None:
+def _usage(part: ChatResponse) -> Usage | None:
     """Returns the counts of the last part; None if there are none."""
     read, written = part.prompt_eval_count, part.eval_count
     if read is None and written is None:
@@ -144,14 +158,14 @@ def _text_of_arguments(given: Mapping[str, object]) -> str:
     return raw if isinstance(raw, str) else json.dumps(dict(given), ensure_ascii=False)
 
 
-def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
+def messages_of(request: ModelRequest) -> list[ChatMessage]:
     """Returns chat messages. Text, reasoning and calls of one assistant turn are one message."""
-    out: list[dict[str, Any]] = []
+    out: list[ChatMessage] = []
     names: dict[str, str] = {}
     if request.instructions:
         out.append({"role": "system", "content": request.instructions})
 
-    def assistant() -> dict[str, Any]:
+    def assistant() -> ChatMessage:
         if not out or out[-1]["role"] != "assistant":
             out.append({"role": "assistant", "content": ""})
         return out[-1]
@@ -162,7 +176,7 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
             if item["role"] == "assistant":
                 assistant()["content"] += text
                 continue
-            message: dict[str, Any] = {"role": "user" if item["role"] == "user" else "system", "content": text}
+            message: ChatMessage = {"role": "user" if item["role"] == "user" else "system", "content": text}
             if images := [_image(part) for part in parts_of(item["content"]) if part.get("type") not in TEXT_PARTS]:
                 message["images"] = images
             out.append(message)
@@ -175,7 +189,7 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
                 assistant()["thinking"] = f"{before}\n{thought}" if before else thought
         elif kind == "function_call":
             names[item["call_id"]] = item["name"]
-            call = {"function": {"name": item["name"], "arguments": arguments_object(item.get("arguments") or "{}")}}
+            call: dict[str, Json] = {"function": {"name": item["name"], "arguments": arguments_object(item.get("arguments") or "{}")}}
             assistant().setdefault("tool_calls", []).append(call)
         elif kind == "function_call_output":
             name = names.get(item["call_id"], "")
@@ -196,10 +210,10 @@ def _image(part: Mapping[str, object]) -> bytes:
         raise UsageError("The image is not valid base64.") from error
 
 
-def _tool(spec: FunctionSpec) -> dict[str, Any]:
+def _tool(spec: FunctionSpec) -> dict[str, Json]:
     spec = plain_object(spec)
     schema = spec.parameters
-    parameters: dict[str, Any] = {
+    parameters: dict[str, Json] = {
         "type": "object",
         "required": list(schema.get("required") or ()),
         "properties": {name: _property(inner) for name, inner in (schema.get("properties") or {}).items()},
@@ -212,7 +226,7 @@ def _tool(spec: FunctionSpec) -> dict[str, Any]:
     }
 
 
-def _property(schema: Mapping[str, Any] | bool) -> dict[str, Any]:
+def _property(schema: Mapping[str, Any] | bool) -> dict[str, Json]:
     """Returns a parameter's schema; parts that the client would drop are appended to the description."""
     if isinstance(schema, bool):  # JSON Schema's shortest forms: anything, and nothing
         return {} if schema else {"description": "JSON schema: false"}
