@@ -42,7 +42,7 @@ def validate_settings(given: Mapping[str, object] | None) -> dict[str, Any]:
         raise SettingsError(
             f"Model settings must be an object of names and values, not {type(given).__name__}.", param="model_settings"
         )
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for key, value in given.items():
         name = _name(str(key))
         if value is None:

@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TypedDict
 
 from timestep_lab.model.clock import to_aware_utc, utc_now
 from timestep_lab.model.display import credentials_in, without_credentials
@@ -340,6 +340,11 @@ def status_in(body: object) -> int | None:
     return status_in(body.get("error"))
 
 
+class _Origin(TypedDict):
+    provider: str
+    status: int
+
+
 def from_status(
     status: int,
     said: str,
@@ -350,7 +355,7 @@ def from_status(
 ) -> ProviderError:
     """Returns the error for an HTTP status, with the provider's own message."""
     words = _clean(said, context)
-    where: dict[str, Any] = {"provider": context.provider, "status": status}
+    where: _Origin = {"provider": context.provider, "status": status}
     if status in (401, 403):
         step = f"Check {context.key_variable}." if context.key_variable else "Check the key."
         return ProviderAuthError(f"{context.name} rejected the key ({status}){words}", step, **where)
@@ -434,7 +439,7 @@ def _headers(error: BaseException) -> Mapping[str, str]:
 
 def _code(error: BaseException) -> str | None:
     body = getattr(error, "body", None)
-    places: list[Any] = [getattr(error, "code", None), getattr(error, "type", None)]
+    places: list[object] = [getattr(error, "code", None), getattr(error, "type", None)]
     if isinstance(body, Mapping):
         inner = body.get("error", body)
         if isinstance(inner, Mapping):

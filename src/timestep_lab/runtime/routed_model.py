@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from agents import Model, ModelResponse, ModelSettings, ModelTracing
+from agents import AgentOutputSchemaBase, Handoff, Model, ModelResponse, ModelSettings, ModelTracing
+from agents.items import TResponseInputItem, TResponseStreamEvent
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
-from agents.tracing import SpanError, generation_span
+from agents.tool import Tool
+from agents.tracing import GenerationSpanData, Span, SpanError, generation_span
 
 from timestep_lab.model.errors import (
     ProviderError,
@@ -42,6 +44,10 @@ from timestep_lab.runtime.provider_errors import (
 from timestep_lab.runtime.span_records import GenerationTiming, Stopwatch, offer, publish
 from timestep_lab.runtime.tracing import note
 
+if TYPE_CHECKING:
+    from openai.types.responses import Response, ResponseCompletedEvent, ResponseIncompleteEvent
+    from openai.types.responses.response_prompt_param import ResponsePromptParam
+
 _CONTENT = frozenset(
     {
         "response.output_text.delta", "response.refusal.delta", "response.reasoning_summary_text.delta",
@@ -50,7 +56,7 @@ _CONTENT = frozenset(
 )  # fmt: skip
 _OPENING = frozenset({"response.created", "response.in_progress", "response.queued"})
 """Events without content: held back until the answer starts, so that a retry is not visible."""
-_PARTIAL_TEXT = "response.output_text.delta"
+_PARTIAL_TEXT: Final = "response.output_text.delta"
 
 
 class RoutedModel(Model):
@@ -73,7 +79,7 @@ class RoutedModel(Model):
         self._retry = retry
         self._limiter = limiter
         self.observers = observers
-        self._last_settings: tuple[ModelSettings, dict[str, Any]] | None = None
+        self._last_settings: tuple[ModelSettings, dict[str, object]] | None = None
 
     def __repr__(self) -> str:
         return f"RoutedModel({self.full!r})"
@@ -107,28 +113,28 @@ class RoutedModel(Model):
         """Returns the complete answer. It is streamed internally, so that its first token is timed."""
         return await whole_response(self._respond(*args, **kwargs, brief=isinstance(self.inner, AdapterModel)))
 
-    def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
         return self._respond(*args, **kwargs)
 
     async def _respond(
         self,
         system_instructions: str | None,
-        input: str | list[Any],
+        input: str | list[TResponseInputItem],
         model_settings: ModelSettings,
-        tools: list[Any],
-        output_schema: Any,
-        handoffs: list[Any],
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff],
         tracing: ModelTracing,
         *,
         previous_response_id: str | None = None,
         conversation_id: str | None = None,
-        prompt: Any = None,
+        prompt: ResponsePromptParam | None = None,
         brief: bool = False,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[TResponseStreamEvent]:
         if watch_of_run := WATCH.get():
             watch_of_run.check()
 
-        def call() -> AsyncGenerator[Any, None]:
+        def call() -> AsyncGenerator[TResponseStreamEvent, None]:
             events: Any = self.inner.stream_response(
                 system_instructions, input, model_settings, tools, output_schema, handoffs, ModelTracing.DISABLED,
                 previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
@@ -171,15 +177,15 @@ class RoutedModel(Model):
                         note(span, {GenAI.ERROR_TYPE: type(error).__name__})
                 raise
 
-    def _traceable_settings(self, settings: ModelSettings) -> dict[str, Any]:
+    def _traceable_settings(self, settings: ModelSettings) -> dict[str, object]:
         """Returns settings as shown in traces. Most calls repeat the previous settings, and comparing is cheaper than converting."""
         if self._last_settings is None or self._last_settings[0] != settings:
             self._last_settings = settings, settings.to_traceable_dict()
         return dict(self._last_settings[1])
 
     async def _attempts(
-        self, call: Callable[[], AsyncGenerator[Any, None]], policy: RetryPolicy, watch: Stopwatch
-    ) -> Any:
+        self, call: Callable[[], AsyncGenerator[TResponseStreamEvent, None]], policy: RetryPolicy, watch: Stopwatch
+    ) -> AsyncGenerator[TResponseStreamEvent, None]:
         """Yields the events of the first attempt that produces content."""
         prepare = getattr(self.inner, "prepare", None)  # only the lab's own adapters have it
         if prepare is not None:
@@ -232,17 +238,21 @@ class RoutedModel(Model):
             spent = (time.perf_counter() - before) * 1000.0
             watch.waited(rate_limit_ms=spent) if limited else watch.waited(backoff_ms=spent)
 
-    async def _one_attempt(self, call: Callable[[], AsyncGenerator[Any, None]], watch: Stopwatch) -> Any:
-        held: list[Any] = []
+    async def _one_attempt(
+        self, call: Callable[[], AsyncGenerator[TResponseStreamEvent, None]], watch: Stopwatch
+    ) -> AsyncGenerator[TResponseStreamEvent, None]:
+        held: list[TResponseStreamEvent] = []
         async with aclosing(call()) as events:
             async for event in events:
                 kind = event.type
-                if kind in _CONTENT or (kind == "response.output_item.added" and event.item.type == "function_call"):
+                if kind in _CONTENT or (
+                    event.type == "response.output_item.added" and event.item.type == "function_call"
+                ):
                     watch.content()
                 elif kind in _OPENING:
                     held.append(event)
                     continue
-                elif kind == "response.incomplete":
+                elif event.type == "response.incomplete":
                     event = _completed_although_cut(event)
                     kind = event.type
                 elif kind in ("response.failed", "error", "response.error"):
@@ -255,7 +265,7 @@ class RoutedModel(Model):
                     return
         raise cut_stream(self._context)
 
-    def _record(self, span: Any, watch: Stopwatch, response: Any, with_data: bool) -> None:
+    def _record(self, span: Span[GenerationSpanData], watch: Stopwatch, response: Response, with_data: bool) -> None:
         metadata = dict(response.metadata or {})
         usage = _usage_of(response)
         reason = metadata.get("stop_reason") or _stop_reason(response)
@@ -290,7 +300,7 @@ def _failure(event: object, context: ErrorContext) -> ProviderError:
     return from_code(getattr(error, "code", None), str(getattr(error, "message", "") or ""), context)
 
 
-def _completed_although_cut(event: Any) -> Any:
+def _completed_although_cut(event: ResponseIncompleteEvent) -> ResponseCompletedEvent:
     """Converts a truncated answer to a completed one, because the SDK would discard it."""
     from openai.types.responses import ResponseCompletedEvent
 
@@ -302,11 +312,11 @@ def _completed_although_cut(event: Any) -> Any:
     return ResponseCompletedEvent(type="response.completed", response=response, sequence_number=event.sequence_number)
 
 
-def _stop_reason(response: Any) -> str:
+def _stop_reason(response: Response) -> str:
     return "tool_calls" if any(item.type == "function_call" for item in response.output) else "stop"
 
 
-def _usage_of(response: Any) -> Usage | None:
+def _usage_of(response: Response) -> Usage | None:
     used = response.usage
     if used is None:
         return None
@@ -319,7 +329,7 @@ def _usage_of(response: Any) -> Usage | None:
     )
 
 
-def _usage_dict(usage: Usage) -> dict[str, Any]:
+def _usage_dict(usage: Usage) -> dict[str, object]:
     return {
         "requests": usage.requests, "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
@@ -328,7 +338,7 @@ def _usage_dict(usage: Usage) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _shown_input(instructions: str | None, given: str | list[Any]) -> list[dict[str, Any]]:
+def _shown_input(instructions: str | None, given: str | list[TResponseInputItem]) -> list[Mapping[str, object]]:
     first = [{"role": "system", "content": instructions}] if instructions else []
     items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
     return [*first, *items]

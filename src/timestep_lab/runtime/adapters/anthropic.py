@@ -186,7 +186,9 @@ def _without_unfinished_steps(messages: list[_Message]) -> list[_Message]:
     def whole(block: Mapping[str, object]) -> bool:
         return block["type"] not in ("server_tool_use", "mcp_tool_use") or block.get("id") in finished
 
-    trimmed: list[_Message] = [{**message, "content": [block for block in message["content"] if whole(block)]} for message in messages]
+    trimmed: list[_Message] = [
+        {**message, "content": [block for block in message["content"] if whole(block)]} for message in messages
+    ]
     # The API rejects a thread with an answer that is only reasoning, as of a model that reached its limit while it reasoned.
     return [message for message in trimmed if any(block["type"] not in _THOUGHT for block in message["content"])]
 
@@ -214,7 +216,7 @@ def _source(address: str) -> dict[str, str]:
     return {"type": "base64", "media_type": head[5:].split(";")[0], "data": data}
 
 
-def _result(output: Content) -> str | list[dict[str, Json]]:
+def _result(output: Content | None) -> str | list[dict[str, Json]]:
     if isinstance(output, str):
         return output
     return [block for part in parts_of(output) if (block := _block(part)) is not None]

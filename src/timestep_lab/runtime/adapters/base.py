@@ -35,7 +35,7 @@ ALWAYS_TAKEN = frozenset({"retry", "timeout", "preserve_raw_usage", "include_usa
 """Settings handled by the SDK's runner, or always supported."""
 
 
-Content: TypeAlias = str | Sequence[Mapping[str, Json]] | None
+Content: TypeAlias = str | Sequence[Mapping[str, Json]]
 """Content of a message, or the output of a tool: text or parts."""
 
 
@@ -377,12 +377,12 @@ def _target(root: Mapping[str, object], reference: str) -> object:
     return node
 
 
-def parts_of(content: Content) -> list[Mapping[str, Json]]:
+def parts_of(content: Content | None) -> list[Mapping[str, Json]]:
     """Returns a message's content as a list of parts."""
     return [{"type": "input_text", "text": content}] if isinstance(content, str) else list(content or ())
 
 
-def text_of(content: Content) -> str:
+def text_of(content: Content | None) -> str:
     """Returns the text of a message's content or of a tool's output; other parts have none."""
     return "".join(str(part.get("text") or part.get("refusal") or "") for part in parts_of(content))
 
@@ -572,7 +572,7 @@ def read_turn(items: Iterable[InputItem]) -> Turn:
     return Turn(user, tuple(Call(name, _object(text), outputs.get(call_id)) for call_id, name, text in calls))
 
 
-def plain_output(output: Content) -> str:
+def plain_output(output: Content | None) -> str:
     """Returns a tool's result as text. MCP results are wrapped as `{"type": "text", "text": …}`, alone or in a list."""
     text = output if isinstance(output, str) else text_of(output)
     try:

@@ -15,17 +15,21 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents import UserError
+from agents.items import TResponseStreamEvent
 from agents.models.chatcmpl_converter import Converter
 from openai import APIConnectionError, APIError, APIStatusError, AsyncStream
 from openai._streaming import ServerSentEvent, SSEDecoder
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
     THINK_TAGS,
     AdapterModel,
     CallIds,
+    Content,
     FunctionSpec,
+    InputItem,
     ModelRequest,
     ThinkTags,
     between_tags,
@@ -99,7 +103,7 @@ class ChatCompletionsModel(AdapterModel):
     async def prepare(self) -> None:
         await self._client.prepare()
 
-    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[TResponseStreamEvent]:
         answer = ChatAnswer(emitter, self._wire_name, [spec.name for spec in request.functions])
         async with await self._asked(request) as stream:
             try:
@@ -150,7 +154,7 @@ class _Chunks(AsyncStream[object]):
         super().__init__(**options)
         self._decoder = _Decoder()
 
-    async def _iter_events(self) -> AsyncIterator[Any]:
+    async def _iter_events(self) -> AsyncIterator[ServerSentEvent]:
         async for event in super()._iter_events():
             if event.event is None and event.data.startswith("{") and is_one_value(event.data):
                 yield event
@@ -170,10 +174,12 @@ class _Decoder(SSEDecoder):
         return super().decode(f"data: {line.removeprefix('error:')}" if line.startswith(("error:", "{", "<")) else line)
 
 
-def chat_body(request: ModelRequest, model: str, prefix: str, without: Collection[str] = frozenset()) -> dict[str, Any]:
+def chat_body(
+    request: ModelRequest, model: str, prefix: str, without: Collection[str] = frozenset()
+) -> dict[str, object]:
     """Returns the JSON body of a streaming request, without headers, query and the fields in `without`, which its server rejects."""
     settings = request.settings
-    body: dict[str, Any] = {"model": model, "messages": _messages(request, model, prefix, without), "stream": True}
+    body: dict[str, object] = {"model": model, "messages": _messages(request, model, prefix, without), "stream": True}
     if settings.include_usage or (settings.include_usage is None and USAGE not in without):
         body["stream_options"] = {"include_usage": True}
     for name in (
@@ -199,7 +205,7 @@ def chat_body(request: ModelRequest, model: str, prefix: str, without: Collectio
     return body
 
 
-def _with_extras(body: dict[str, Any], request: ModelRequest) -> tuple[dict[str, Any], RequestOptions]:
+def _with_extras(body: dict[str, object], request: ModelRequest) -> tuple[dict[str, object], RequestOptions]:
     """Adds the user's extras to the body and the client's options. `extra_args` are further parameters of the request."""
     settings = request.settings
     options: RequestOptions = {"security": {"bearer_auth": True}}
@@ -213,12 +219,12 @@ def _with_extras(body: dict[str, Any], request: ModelRequest) -> tuple[dict[str,
     return {**body, **more}, options
 
 
-def _tool(spec: FunctionSpec) -> dict[str, Any]:
+def _tool(spec: FunctionSpec) -> dict[str, object]:
     told = {"name": spec.name, "description": spec.description, "parameters": spec.parameters, "strict": spec.strict}
     return {"type": "function", "function": told}
 
 
-def _messages(request: ModelRequest, model: str, prefix: str, without: Collection[str]) -> list[dict[str, Any]]:
+def _messages(request: ModelRequest, model: str, prefix: str, without: Collection[str]) -> list[dict[str, Json]]:
     ids = CallIds(SHORT_ID, lambda digits: digits[:9]) if IDS in without else None
     items = _in_turns([_as_sent(item, ids) for item in results_as_text(request.input)])
     nameless: Any = [_nameless(item) for item in items]
@@ -241,21 +247,21 @@ def _messages(request: ModelRequest, model: str, prefix: str, without: Collectio
     return [*system, *messages]
 
 
-def _in_turns(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _in_turns(items: Iterable[InputItem]) -> list[InputItem]:
     """Returns the items with each answer of a model as one message of the assistant: its reasoning, its text, and its calls, which the
     results have to follow directly. Servers may send text between and after calls, and reasoning several times."""
-    turned: list[dict[str, Any]] = []
+    turned: list[InputItem] = []
     for of_model, group in groupby(items, key=_is_of_model):
         found = [*group]
         turned += _one_answer(found) if of_model else found
     return turned
 
 
-def _is_of_model(item: Mapping[str, Any]) -> bool:
+def _is_of_model(item: InputItem) -> bool:
     return item.get("role") == "assistant" or item.get("type") in ("reasoning", "function_call")
 
 
-def _one_answer(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _one_answer(items: list[InputItem]) -> list[InputItem]:
     calls = [item for item in items if item.get("type") == "function_call"]
     thoughts = [item for item in items if item.get("type") == "reasoning"]
     texts = [item for item in items if item.get("role") == "assistant"]
@@ -268,11 +274,11 @@ def _one_answer(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*thoughts, *texts, *calls]
 
 
-def _parts(content: Any) -> list[Any]:
+def _parts(content: Content) -> list[Mapping[str, Json]]:
     return [{"type": "output_text", "text": content, "annotations": []}] if isinstance(content, str) else [*content]
 
 
-def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Any]:
+def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Json]:
     """Returns a message with its reasoning in the form in which the server sent it."""
     sent = {key: value for key, value in message.items() if key != "reasoning_content"}
     thought, text = message["reasoning_content"], message.get("content")
@@ -284,11 +290,11 @@ def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Any]:
     return {**sent, field: thought}
 
 
-def _nameless(item: dict[str, Any]) -> dict[str, Any]:
+def _nameless(item: InputItem) -> Mapping[str, object]:
     return {key: value for key, value in item.items() if key != "name"} if "role" in item else item
 
 
-def _restore_names(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[str, Any]]) -> None:
+def _restore_names(messages: Sequence[dict[str, Json]], items: Sequence[InputItem]) -> None:
     """Adds the names of participants, which the converter does not know. It makes one message of each item with text."""
     for role in ("user", "assistant") if any("role" in item and "name" in item for item in items) else ():
         named = [item.get("name") for item in items if item.get("role") == role and item.get("content")]
@@ -298,10 +304,10 @@ def _restore_names(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[s
                 message["name"] = name
 
 
-def _restore_extras(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[str, Any]], model: str) -> None:
+def _restore_extras(messages: Sequence[dict[str, Any]], items: Sequence[InputItem], model: str) -> None:
     """Adds fields that this model's server sent with its calls and expects back. Ids may repeat between turns, so calls are matched by
     order."""
-    by_call_id: dict[str, list[Mapping[str, Any]]] = {}
+    by_call_id: dict[str, list[Mapping[str, object]]] = {}
     for item in items:
         if item.get("type") == "function_call" and item.get("call_id"):
             provider_data = item.get("provider_data") or {}
@@ -309,18 +315,18 @@ def _restore_extras(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[
             by_call_id.setdefault(item["call_id"], []).append(own)
     for message in messages:
         for call in message.get("tool_calls") or ():
-            provider_data = by_call_id[call["id"]].pop(0) if by_call_id.get(call["id"]) else {}
-            call |= {name: provider_data[name] for name in CALL_EXTRAS if name in provider_data}
-            message |= {name: provider_data[name] for name in MESSAGE_EXTRAS if name in provider_data}
+            kept = by_call_id[call["id"]].pop(0) if by_call_id.get(call["id"]) else {}
+            call |= {name: kept[name] for name in CALL_EXTRAS if name in kept}
+            message |= {name: kept[name] for name in MESSAGE_EXTRAS if name in kept}
 
 
-def _as_sent(item: dict[str, Any], ids: CallIds | None) -> dict[str, Any]:
+def _as_sent(item: InputItem, ids: CallIds | None) -> InputItem:
     """Restores the server's own call id, or one of `ids`. Wraps arguments that are no object in one, because servers parse them."""
     if not item.get("call_id"):
         return item
     is_call = item.get("type") == "function_call"
     name_of = provider_call_id if ids is None else ids.of_call if is_call else ids.of_answer
-    sent = {**item, "call_id": name_of(item["call_id"])}
+    sent: InputItem = {**item, "call_id": name_of(item["call_id"])}
     if is_call:
         given = item.get("arguments") or "{}"
         read = arguments_object(given)
@@ -348,12 +354,12 @@ class ChatAnswer:
         """Text read from messages; None once deltas had content."""
         self._place: int | None = None
         """Index of the choice that is read; others are ignored."""
-        self.failed: Any = None
+        self.failed: Json = None
         """The server's error when it could not finish."""
-        self.unread: Any = None
+        self.unread: Json = None
         """A chunk that is no part of an answer; explains a missing or interrupted answer."""
 
-    def read(self, chunk: Any) -> Events:
+    def read(self, chunk: Mapping[str, Json]) -> Events:
         """Reads one `chat.completion.chunk` as JSON. Servers may omit any field, or send null."""
         self._count(chunk.get("usage"))
         if "x_groq" in chunk and (groq := as_object(chunk["x_groq"])):
@@ -381,8 +387,10 @@ class ChatAnswer:
                 delta.get("content")
             )  # As most chunks are, and the rest costs several times as much.
             return
-        field = next((name for name in REASONING_FIELDS if _is_text(delta.get(name))), "")
-        thought = delta.get(field, "")
+        field, thought = next(
+            ((name, text) for name in REASONING_FIELDS if isinstance(text := delta.get(name), str) and text != ""),
+            ("", ""),
+        )
         for name in MESSAGE_EXTRAS:
             told = "".join([self._fragment(name, detail) for detail in as_objects(delta.get(name))])
             thought = thought or told
@@ -390,12 +398,14 @@ class ChatAnswer:
             yield from self._thought(thought, field)
         google = as_object(as_object(delta.get("extra_content")).get("google"))
         yield from self._content(delta.get("content"), is_thought=google.get("thought") is True)
-        if refusal := delta.get("refusal"):
+        refusal: Any = delta.get("refusal")
+        if refusal:
             self._said_anything = True
             yield from self._emit.refusal(refusal)
         yield from self._images(delta.get("images"))
         for note in as_objects(delta.get("annotations")):
-            if cited := as_object(note.get("url_citation")):
+            cited: Mapping[str, Any] = as_object(note.get("url_citation"))
+            if cited:
                 yield from self._emit.annotation(
                     cited.get("url") or "", cited.get("title") or "", cited.get("start_index"), cited.get("end_index")
                 )
@@ -404,7 +414,7 @@ class ChatAnswer:
             yield from self._called(self._calls.read(calls))
             yield from self._calls.read_deprecated(call)
 
-    def _images(self, images: Any) -> Events:
+    def _images(self, images: object) -> Events:
         """Reads images of models that make some, in the form of OpenRouter and LiteLLM, each once: they may come with every chunk."""
         for part in as_objects(images):
             given = part.get("image_url")
@@ -420,7 +430,7 @@ class ChatAnswer:
         yield from self._told(self._tags.end())
         yield from calls
 
-    def _untold(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _untold(self, message: Mapping[str, Json]) -> Mapping[str, Json]:
         """Returns what is new in a message that was sent beside deltas, at their end, or in their place: whole, in pieces, or growing."""
         left_out = ["tool_calls", "function_call"] if self._calls else []
         if self._in_messages is None:
@@ -443,7 +453,7 @@ class ChatAnswer:
         ):
             self._usage = counted
 
-    def _end_of(self, choice: Mapping[str, object]) -> None:
+    def _end_of(self, choice: Mapping[str, Json]) -> None:
         if not (choice.get("finish_reason") or choice.get("native_finish_reason") or choice.get("error")):
             return
         reason = choice.get("finish_reason")
@@ -454,7 +464,7 @@ class ChatAnswer:
                 self.failed = self.failed or {"message": f"it ended its answer with the finish reason {reason!r}"}
         self.failed = choice.get("error") or self.failed
 
-    def _fragment(self, name: str, fragment: Mapping[str, object]) -> str:
+    def _fragment(self, name: str, fragment: Mapping[str, Json]) -> str:
         """Keeps a fragment of reasoning and returns its text."""
         kept = self._extras.setdefault(name, [])
         part = next((part for part in ("text", "summary", "thinking") if isinstance(fragment.get(part), str)), "")
@@ -470,7 +480,7 @@ class ChatAnswer:
         """Returns whether the answer is complete. `done`: the server sent the end marker."""
         return self._finish_reason is not None or (done and self._said_anything and self.unread is None)
 
-    def fault(self, *, done: bool) -> Any:
+    def fault(self, *, done: bool) -> Json:
         """Returns the server's error, or what could not be read of its answer; None for an answer."""
         if self.failed or not self.is_whole(done=done):
             return self.failed or self.unread
@@ -495,7 +505,7 @@ class ChatAnswer:
     def _thought(self, text: str, field: str) -> Events:
         yield from self._emit.reasoning(text, {"model": self._model, "field": field})
 
-    def _content(self, content: Any, *, is_thought: bool = False) -> Events:
+    def _content(self, content: Json, *, is_thought: bool = False) -> Events:
         """Reads content: text or, from Mistral's and Databricks' reasoning models, a list of text and reasoning parts."""
         if isinstance(content, int | float) and not isinstance(content, bool):
             content = str(content)  # of gateways in languages where text of digits is a number
@@ -509,7 +519,7 @@ class ChatAnswer:
             elif not isinstance(part, Mapping):
                 continue  # null, between parts
             elif part.get("type") in ("thinking", "reasoning"):
-                inner = part.get("thinking") or part.get("summary") or part.get("text") or ""
+                inner: Any = part.get("thinking") or part.get("summary") or part.get("text") or ""
                 if thought := inner if isinstance(inner, str) else "".join(str(one.get("text") or "") for one in inner):
                     yield from self._thought(thought, AS_PARTS)
             elif part.get("type") in _CALL_PARTS:
@@ -525,10 +535,6 @@ class ChatAnswer:
                 yield from self._thought(text, self._tags.opening or "reasoning_content")
             else:
                 yield from self._emit.text(text)
-
-
-def _is_text(given: object) -> bool:
-    return isinstance(given, str) and given != ""
 
 
 def _count(counted: Mapping[str, object], *names: str) -> int | None:

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from timestep_lab.model.codec import Json, object_of, objects_of
 from timestep_lab.runtime.adapters.chat_calls import call_function, call_pieces
 from timestep_lab.runtime.provider_errors import status_in, words_of
 from timestep_lab.runtime.router import PerLoop
@@ -23,6 +24,8 @@ from timestep_lab.runtime.span_records import HTTP_HOOKS
 from timestep_lab.runtime.stream_items import MESSAGE_EXTRAS, arguments_object
 
 if TYPE_CHECKING:
+    import httpx
+    import httpx2
     from anthropic import AsyncAnthropic
     from ollama import AsyncClient
     from openai import APIStatusError, AsyncOpenAI
@@ -43,10 +46,10 @@ NO_KEY = "no-key"
 """Placeholder key for local servers without a key, because the clients require one."""
 
 
-def _hooks(http: ModuleType, *first: object) -> dict[str, list[Any]]:
+def _hooks(http: ModuleType, *first: Callable[..., object]) -> dict[str, list[Callable[..., object]]]:
     """Returns the event hooks for a client of `http`; `first` are called before the others."""
 
-    async def as_it_is(request: Any) -> None:
+    async def as_it_is(request: httpx.Request | httpx2.Request) -> None:
         request.headers["accept-encoding"] = (
             "identity"  # small chunks do not compress, and other responses must be readable
         )
@@ -113,15 +116,15 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
         class Client(AsyncClient):
             """Accepts calls whose arguments are not an object, which the official client would reject."""
 
-            async def _request(self, cls: Any, *args: Any, **options: Any) -> Any:
-                def made(**part: Any) -> Any:
+            async def _request(self, cls: Callable[..., object], *args: object, **options: object) -> Any:
+                def made(**part: Json) -> object:
                     if cls is ChatResponse:
-                        given = part.get("message")
-                        message = given if isinstance(given, dict) else {}
-                        known = {name: value for name, value in message.items() if value is not None}
-                        part["message"] = {"role": "assistant", **known}
+                        given = object_of(part.get("message"))
+                        known = {name: value for name, value in given.items() if value is not None}
+                        message: dict[str, Json] = {"role": "assistant", **known}
                         if calls := known.get("tool_calls"):
-                            part["message"]["tool_calls"] = _ollama_calls(calls)
+                            message["tool_calls"] = _ollama_calls(calls)
+                        part["message"] = message
                     return cls(**part)
 
                 return await super()._request(made, *args, **options)  # type: ignore[call-overload]
@@ -136,14 +139,14 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
     return PerLoop(make, lambda client: client.close(), "ollama")  # type: ignore[no-untyped-call]
 
 
-def _ollama_calls(given: Any) -> list[dict[str, Any]]:
+def _ollama_calls(given: Json) -> list[dict[str, Json]]:
     """Returns calls in Ollama's form; some servers of its API omit the inner object, or the list around the calls."""
     from ollama import ResponseError
 
     pieces, unread = call_pieces(given)
     if unread:
         raise ResponseError(f"its tool calls are in no form that can be read: {json.dumps(unread)[:200]}")
-    calls = []
+    calls: list[dict[str, Json]] = []
     for call in pieces:
         function = call_function(call)
         arguments = arguments_object(function.get("arguments") or {})
@@ -176,7 +179,7 @@ _SSE = re.compile(rb"\s*(data|event|id|retry)?\s?:")
 _LONGEST_FIRST_LINE = 8192
 
 
-def response_hook(http: ModuleType) -> Callable[[Any], Awaitable[None]]:
+def response_hook(http: ModuleType) -> Callable[..., Awaitable[None]]:
     """Returns a hook for `event_hooks` of `http` (httpx or httpx2) that checks the start of each response to a POST."""
 
     async def read_what_is_no_stream(response: Any) -> None:
@@ -232,7 +235,9 @@ def _is_stream(begun: bytes, media_type: str) -> bool:
     return isinstance(part, dict) and ("done" in part or part.get("object") == "chat.completion.chunk")
 
 
-def _continued(http: ModuleType, begun: bytes, rest: AsyncIterator[bytes], whole: Any, *, end: bytes = b"\n\n") -> Any:
+def _continued(
+    http: ModuleType, begun: bytes, rest: AsyncIterator[bytes], whole: httpx.AsyncByteStream, *, end: bytes = b"\n\n"
+) -> httpx.AsyncByteStream:
     """`end`: without a blank line, the clients drop the last event."""
 
     class Continued(http.AsyncByteStream):  # type: ignore[misc,name-defined]
@@ -318,7 +323,7 @@ def json_values(data: str) -> Iterator[str]:
         data = data[end:].strip()
 
 
-def _asked_to_stream(request: Any) -> bool:
+def _asked_to_stream(request: httpx.Request | httpx2.Request) -> bool:
     try:
         asked = json.loads(request.content)
     except ValueError:
@@ -374,14 +379,14 @@ def _as_stream(said: Mapping[str, object]) -> Iterator[bytes]:
         yield json.dumps(said).encode() + b"\n"
 
 
-def _one_chunk(said: Mapping[str, Any]) -> dict[str, Any]:
+def _one_chunk(said: Mapping[str, Any]) -> dict[str, Json]:
     """Returns a `chat.completion` as one chunk."""
     choice = dict(said["choices"][0])
     delta = dict(choice.pop("message", None) or {})
     return {**said, "object": "chat.completion.chunk", "choices": [{**choice, "delta": delta}]}
 
 
-def _message_events(said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _message_events(said: Mapping[str, Any]) -> Iterator[dict[str, Json]]:
     """Yields the events of a stream that produces an Anthropic message."""
     yield {"type": "message_start", "message": {**said, "content": [], "stop_reason": None}}
     for index, block in enumerate(said.get("content") or ()):
@@ -433,7 +438,7 @@ class ServerLimits:
         """The server accepted ids in another format."""
         self._tries_ids = False
 
-    def learned_from(self, error: APIStatusError, body: Mapping[str, Any]) -> bool:
+    def learned_from(self, error: APIStatusError, body: Mapping[str, object]) -> bool:
         """Returns whether the request that was rejected with `error` can be retried without some fields."""
         if error.status_code not in (400, 422, 500):
             return False
@@ -450,23 +455,24 @@ class ServerLimits:
             self.without.add(IDS)
         return self._tries_ids
 
-    def took(self, body: Mapping[str, Any]) -> None:
+    def took(self, body: Mapping[str, object]) -> None:
         self._tries_ids = False
         self._takes_ids = self._takes_ids or _has_other_ids(body)
 
 
-def _fields_of(body: Mapping[str, Any]) -> Iterator[str]:
+def _fields_of(body: Mapping[str, object]) -> Iterator[str]:
     yield from body
-    for message in body["messages"]:
+    for message in objects_of(body["messages"]):
         yield from message
 
 
-def _has_other_ids(body: Mapping[str, Any]) -> bool:
-    ids = [call["id"] for message in body["messages"] for call in message.get("tool_calls") or ()]
+def _has_other_ids(body: Mapping[str, object]) -> bool:
+    calls = [call for message in objects_of(body["messages"]) for call in objects_of(message.get("tool_calls"))]
+    ids = [str(call["id"]) for call in calls]
     return any(re.fullmatch(SHORT_ID, one) is None for one in ids) or len(set(ids)) < len(ids)
 
 
-def _names_in(said: Any) -> Iterator[str]:
+def _names_in(said: object) -> Iterator[str]:
     """Returns the fields named in an error's JSON: OpenAI's `param`, FastAPI's `loc`; also if a gateway embeds that JSON in a string."""
     if isinstance(said, str) and "{" in said:
         try:

@@ -23,9 +23,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
+
+from agents.items import TResponseStreamEvent
 
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import (
     MissingExtraError,
     ModelNotFoundError,
@@ -93,7 +96,7 @@ class LocalEngine:
     ) -> str:
         """Returns a greedy completion; the prompt is cached for the next call (`cache_prompt`). `grammar` (GBNF) or `schema` constrain
         it."""
-        body: dict[str, Any] = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": True}
+        body: dict[str, object] = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": True}
         if grammar:
             body["grammar"] = grammar
         if schema is not None:
@@ -101,11 +104,11 @@ class LocalEngine:
         pieces = [piece async for piece in self._run(self._server.handle_completions, body)]
         return "".join(choice["text"] for piece in pieces for choice in piece.get("choices", ()))
 
-    def chat(self, body: Mapping[str, object]) -> AsyncIterator[dict[str, Any]]:
+    def chat(self, body: Mapping[str, object]) -> AsyncIterator[Mapping[str, Json]]:
         """Yields chunks in Chat Completions format. Leaving the iterator stops the computation."""
         return self._run(self._server.handle_chat_completions, {**body, "stream": True})
 
-    async def _run(self, call: Callable[..., Any], body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _run(self, call: Callable[..., object], body: dict[str, object]) -> AsyncIterator[dict[str, Any]]:
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Any] = asyncio.Queue()
         stopped = threading.Event()
@@ -157,7 +160,12 @@ def _load(path: Path) -> LocalEngine:
         return _engines[path]
 
 
-def _facts(address: str, key: str) -> dict[str, Any]:
+class _Facts(TypedDict):
+    supports_tools: bool
+    parameters: int
+
+
+def _facts(address: str, key: str) -> _Facts:
     """Queries properties of the loaded file from the library's own port, since there is no function for it."""
     import httpx
 
@@ -238,10 +246,10 @@ async def choose(
     return next((topic.spec for topic in topics if topic.word == answer.strip()), None)
 
 
-async def fill(engine: LocalEngine, message: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+async def fill(engine: LocalEngine, message: str, schema: Mapping[str, Any]) -> dict[str, Json]:
     """Returns values of the required parameters: an enum value, a phrase or number of the message, or else what the schema allows."""
     properties = schema.get("properties") or {}
-    values: dict[str, Any] = {}
+    values: dict[str, Json] = {}
     for name in schema.get("required") or ():
         inner = properties.get(name) or {}
         prompt = "".join(f"Message: {example}\n{name}: {value}\n\n" for example, value in _FILLED.get(name, ()))
@@ -276,7 +284,7 @@ def phrases(message: str) -> list[str]:
     return list(dict.fromkeys(runs))
 
 
-def _options(schema: Mapping[str, Any], message: str) -> list[Any]:
+def _options(schema: Mapping[str, Any], message: str) -> list[Json]:
     if schema.get("enum"):
         return list(schema["enum"])
     kind = schema.get("type", "string")
@@ -317,7 +325,7 @@ class LocalModel(AdapterModel):
         """Loads the weights."""
         await engine_for(self._path)
 
-    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[TResponseStreamEvent]:
         engine = await engine_for(self._path)
         routed = bool(request.functions) and (engine.tiny or not engine.supports_tools)
         if not routed:
@@ -347,10 +355,12 @@ class LocalModel(AdapterModel):
         async for event in self._chat(engine, body, emitter):
             yield event
 
-    def _body(self, request: ModelRequest) -> dict[str, Any]:
+    def _body(self, request: ModelRequest) -> dict[str, object]:
         return {**chat_body(request, self.model, self.prefix), **(request.settings.extra_body or {})}  # type: ignore[dict-item]
 
-    async def _chat(self, engine: LocalEngine, body: dict[str, Any], emitter: Emitter) -> AsyncIterator[Any]:
+    async def _chat(
+        self, engine: LocalEngine, body: dict[str, object], emitter: Emitter
+    ) -> AsyncIterator[TResponseStreamEvent]:
         if engine.tiny:
             body = {"max_tokens": _TINY_LIMIT, "temperature": 0, **body}
         answer = ChatAnswer(emitter, self.model)

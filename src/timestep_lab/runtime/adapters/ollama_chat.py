@@ -189,7 +189,9 @@ def messages_of(request: ModelRequest) -> list[ChatMessage]:
                 assistant()["thinking"] = f"{before}\n{thought}" if before else thought
         elif kind == "function_call":
             names[item["call_id"]] = item["name"]
-            call: dict[str, Json] = {"function": {"name": item["name"], "arguments": arguments_object(item.get("arguments") or "{}")}}
+            call: dict[str, Json] = {
+                "function": {"name": item["name"], "arguments": arguments_object(item.get("arguments") or "{}")}
+            }
             assistant().setdefault("tool_calls", []).append(call)
         elif kind == "function_call_output":
             name = names.get(item["call_id"], "")

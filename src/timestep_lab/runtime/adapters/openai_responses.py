@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agents import Model, ModelResponse, ModelSettings
+from agents import AgentOutputSchemaBase, Handoff, Model, ModelResponse, ModelSettings, ModelTracing
+from agents.items import TResponseInputItem, TResponseStreamEvent
 from agents.models.openai_responses import OpenAIResponsesModel
-from openai.types.responses import Response, ResponseFunctionToolCall, ResponseUsage
+from agents.tool import Tool
+from openai.types.responses import Response, ResponseFunctionToolCall, ResponseOutputItem, ResponseUsage
+from openai.types.responses.response_prompt_param import ResponsePromptParam
 from pydantic import BaseModel
 
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError
@@ -51,17 +54,17 @@ class ResponsesModel(Model):
     async def stream_response(
         self,
         system_instructions: str | None,
-        input: str | list[Any],
+        input: str | list[TResponseInputItem],
         model_settings: ModelSettings,
-        tools: list[Any],
-        output_schema: Any,
-        handoffs: list[Any],
-        tracing: Any,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff],
+        tracing: ModelTracing,
         *,
         previous_response_id: str | None = None,
         conversation_id: str | None = None,
-        prompt: Any = None,
-    ) -> AsyncIterator[Any]:
+        prompt: ResponsePromptParam | None = None,
+    ) -> AsyncIterator[TResponseStreamEvent]:
         for name in _NOT_IN_THIS_API:
             if getattr(model_settings, name) is not None:
                 raise SettingsError(
@@ -72,9 +75,9 @@ class ResponsesModel(Model):
                 )
         if isinstance(output_schema, AnswerSchema):
             # The SDK supports one form of schema and would use a fixed name.
-            text = {"format": output_schema.response_format()}
+            text: dict[str, object] = {"format": output_schema.response_format()}
             if model_settings.verbosity is not None:
-                text["verbosity"] = model_settings.verbosity  # type: ignore[assignment]
+                text["verbosity"] = model_settings.verbosity
             more = {**(model_settings.extra_args or {}), "text": text}
             model_settings, output_schema = replace(model_settings, extra_args=more, verbosity=None), None
         left_out = _set_aside(self.model, model_settings)
@@ -86,7 +89,7 @@ class ResponsesModel(Model):
             model_settings, tools, output_schema, handoffs, tracing,
             previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
         )  # fmt: skip
-        done: list[Any] = []
+        done: list[ResponseOutputItem] = []
         try:
             with reading("openai", self.model):
                 async for event in stream:
@@ -126,7 +129,7 @@ def _is_of_this_api(event: Any) -> bool:
     return True
 
 
-def _as_specified(item: Any) -> Any:
+def _as_specified(item: ResponseOutputItem) -> ResponseOutputItem:
     """Returns an output item with a call's arguments as text."""
     if not isinstance(item, BaseModel):
         raise TypeError("an output item is no object")
@@ -159,7 +162,7 @@ def _set_aside(model: str, settings: ModelSettings) -> list[str]:
     return ["temperature"] if settings.temperature == 0 and re.match(r"o\d|gpt-5", model) else []
 
 
-def _as_ours(items: list[Any]) -> list[Any]:
+def _as_ours(items: Sequence[object]) -> list[Any]:
     """Returns the items as OpenAI accepts them, wherever they were generated."""
     kept = _without_lone_reasoning([item for item in items if not _thought_elsewhere(item)])
     if any(isinstance(item, dict) and item.get("type") == "image_generation_call" for item in kept):
@@ -167,17 +170,16 @@ def _as_ours(items: list[Any]) -> list[Any]:
     return [_ours_out(item) for item in kept]
 
 
-def _without_lone_reasoning(items: list[Any]) -> list[Any]:
+def _without_lone_reasoning(items: Sequence[object]) -> list[Any]:
     """Removes reasoning that nothing followed, because the model reached its limit: OpenAI requires the item that it led to."""
-    kept: list[Any] = []
+    kept: list[object] = []
     led_to = False
     for item in reversed(items):
-        is_item = isinstance(item, dict)
-        if is_item and item.get("type") == "reasoning":
+        if isinstance(item, dict) and item.get("type") == "reasoning":
             if led_to:
                 kept.append(item)
             continue
-        led_to = is_item and item.get("role") not in ("user", "system", "developer")
+        led_to = isinstance(item, dict) and item.get("role") not in ("user", "system", "developer")
         kept.append(item)
     return kept[::-1]
 
@@ -187,7 +189,7 @@ def _thought_elsewhere(item: object) -> bool:
     return isinstance(item, dict) and item.get("type") == "reasoning" and "provider_data" in item
 
 
-def _ours_out(item: object) -> Any:
+def _ours_out(item: object) -> object:
     """Removes what OpenAI would reject: data that other providers' adapters attached for replay, and names of participants."""
     if not isinstance(item, dict):
         return item

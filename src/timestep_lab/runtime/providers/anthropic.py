@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
 from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.clients import anthropic_client, without_v1
 from timestep_lab.runtime.provider_errors import ErrorContext
+from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.router import Provider as BaseProvider
 from timestep_lab.runtime.settings import ANTHROPIC_URL
 
 if TYPE_CHECKING:
     from agents import Model
+    from anthropic import AsyncAnthropic
 
 
 class Provider(BaseProvider):
@@ -29,7 +31,7 @@ class Provider(BaseProvider):
         return urlsplit(self._address).hostname != urlsplit(ANTHROPIC_URL).hostname
 
     @cached_property
-    def _client(self) -> Any:
+    def _client(self) -> PerLoop[AsyncAnthropic]:
         return anthropic_client(self._address, self.settings.anthropic_api_key, self.settings.request_timeout_s)
 
     def status(self) -> ProviderStatus:

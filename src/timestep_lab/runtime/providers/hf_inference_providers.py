@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.clients import openai_client
+from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.router import Provider as BaseProvider
 
 if TYPE_CHECKING:
     from agents import Model
+    from openai import AsyncOpenAI
 
 ROUTER_URL = "https://router.huggingface.co/v1"
 
@@ -20,7 +22,7 @@ class Provider(BaseProvider):
     key_variable: ClassVar[str] = "HF_TOKEN"
 
     @cached_property
-    def _client(self) -> Any:
+    def _client(self) -> PerLoop[AsyncOpenAI]:
         return openai_client(
             self.settings.hf_base_url or ROUTER_URL, self.settings.hf_token, self.settings.request_timeout_s
         )

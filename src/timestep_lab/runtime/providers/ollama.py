@@ -6,17 +6,19 @@ The host is chosen per call by the model's name, and the key is only sent to the
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.clients import ollama_client
 from timestep_lab.runtime.pricing import is_ollama_cloud
 from timestep_lab.runtime.provider_errors import ErrorContext
+from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.router import Provider as BaseProvider
 from timestep_lab.runtime.settings import OLLAMA_LOCAL_HOST
 
 if TYPE_CHECKING:
     from agents import Model
+    from ollama import AsyncClient
 
 
 class Provider(BaseProvider):
@@ -28,11 +30,11 @@ class Provider(BaseProvider):
         return self.settings.ollama_host or OLLAMA_LOCAL_HOST
 
     @cached_property
-    def _local(self) -> Any:
+    def _local(self) -> PerLoop[AsyncClient]:
         return ollama_client(self._host, None, self.settings.request_timeout_s)
 
     @cached_property
-    def _cloud(self) -> Any:
+    def _cloud(self) -> PerLoop[AsyncClient]:
         return ollama_client(
             self.settings.ollama_cloud_host, self.settings.ollama_api_key, self.settings.request_timeout_s
         )

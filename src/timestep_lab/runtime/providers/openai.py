@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.clients import openai_client, with_v1
 from timestep_lab.runtime.provider_errors import ErrorContext
+from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.router import Provider as BaseProvider
 from timestep_lab.runtime.settings import OPENAI_URL
 
 if TYPE_CHECKING:
     from agents import Model
+    from openai import AsyncOpenAI
 
 
 class Provider(BaseProvider):
@@ -28,7 +30,7 @@ class Provider(BaseProvider):
         return with_v1(self.settings.openai_base_url or OPENAI_URL)
 
     @cached_property
-    def _client(self) -> Any:
+    def _client(self) -> PerLoop[AsyncOpenAI]:
         settings = self.settings
         return openai_client(
             self._address, settings.openai_api_key, settings.request_timeout_s, official=not self._elsewhere

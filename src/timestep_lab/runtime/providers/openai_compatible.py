@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import MissingKeyError, ModelNotFoundError
 from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.clients import openai_client, with_v1
 from timestep_lab.runtime.provider_errors import ErrorContext
+from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.router import Provider as BaseProvider
 
 if TYPE_CHECKING:
     from agents import Model
+    from openai import AsyncOpenAI
+
+    from timestep_lab.runtime.settings import Settings
 
 
 class Provider(BaseProvider):
@@ -26,9 +30,9 @@ class Provider(BaseProvider):
     key_name: ClassVar[str] = "OPENAI_COMPATIBLE_KEYS"
     model_required: ClassVar[bool] = True
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[str, PerLoop[AsyncOpenAI]] = {}
 
     @property
     def servers(self) -> Mapping[str, str]:
@@ -74,7 +78,7 @@ class Provider(BaseProvider):
     def _other_model_step(self, server: str) -> str:
         return f"`timestep-lab models list {self.prefix}` lists the models of {server}."
 
-    def _client(self, server: str) -> Any:
+    def _client(self, server: str) -> PerLoop[AsyncOpenAI]:
         if server not in self._clients:
             self._clients[server] = openai_client(
                 with_v1(self.servers[server]), self.key_for(server), self.settings.request_timeout_s
