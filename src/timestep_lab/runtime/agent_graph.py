@@ -9,7 +9,9 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from agents import Agent, Handoff, handoff
 from agents.agent import StopAtTools
@@ -35,8 +37,8 @@ MAX_TOOL_NAME = 64
 class BuiltGraph:
     """Agents ready to run."""
 
-    root: Agent[Any]
-    agents: Mapping[str, Agent[Any]]
+    root: Agent
+    agents: Mapping[str, Agent]
     """Agents by name. Names are unique in a graph, because the SDK identifies a paused run's agents by name."""
     kits: Mapping[str, ToolSet] = field(default_factory=dict)
     """Maps an agent name to its tools. SDK agents have their own and are not included."""
@@ -91,7 +93,7 @@ async def build(
     }
     if like is not None and list(like.stored.values()) == list(records.values()) and _same(like.kits, offered):
         return like
-    agents: dict[str, Agent[Any]] = {}
+    agents: dict[str, Agent] = {}
     notices: list[LabError] = []
     client_tools: set[str] = set()
     for record in records.values():
@@ -137,7 +139,7 @@ def is_client_tool(tool_id: str) -> bool:
     return "." not in tool_id
 
 
-def from_sdk(root: Agent[Any]) -> BuiltGraph:
+def from_sdk(root: Agent) -> BuiltGraph:
     """Returns the graph of an SDK agent and all agents reachable by its handoffs."""
     agents = {root.name: root}
     waiting = [root]
@@ -169,7 +171,7 @@ def handoff_names(names: Iterable[str]) -> dict[str, str]:
     return taken
 
 
-def handoff_targets(agent: Agent[Any]) -> dict[str, str]:
+def handoff_targets(agent: Agent) -> dict[str, str]:
     """Maps the names of an agent's handoff tools to the names of the target agents."""
     return {
         (handoff_.tool_name if isinstance(handoff_, Handoff) else Handoff.default_tool_name(handoff_)): (
@@ -179,7 +181,7 @@ def handoff_targets(agent: Agent[Any]) -> dict[str, str]:
     }
 
 
-def declared_graph(root: AgentRecord | Agent[Any], records: Mapping[str, AgentRecord] | None = None) -> AgentGraph:
+def declared_graph(root: AgentRecord | Agent, records: Mapping[str, AgentRecord] | None = None) -> AgentGraph:
     """Returns the declared handoffs as a graph. A node's path is the shortest chain of names from the root, joined by `/`."""
     if isinstance(root, AgentRecord):
         known = records or {root.id: root}
@@ -278,7 +280,7 @@ def _without_echoes(declared: AgentGraph, observed: Set[str]) -> AgentGraph:
     )
 
 
-def _targets(agent: Agent[Any]) -> Sequence[Agent[Any]]:
+def _targets(agent: Agent) -> Sequence[Agent]:
     """Returns the target agents of an SDK agent's handoffs."""
     targets = []
     for handoff_ in agent.handoffs:
@@ -305,9 +307,30 @@ ASKED_UNDER = "asked_under"
 _SECRET = ("headers", "env")
 
 
+class _FrozenAgent(TypedDict):
+    """The fields of an `AgentRecord` in a snapshot that have another type in JSON, and its id."""
+
+    id: str
+    tool_ids: Sequence[str]
+    handoff_ids: Sequence[str]
+    created_at: str
+    updated_at: str
+
+
+class _FrozenServer(TypedDict):
+    """Those of an `McpServerRecord`, and what is needed to find its secrets."""
+
+    id: str
+    name: str
+    has_secrets: bool
+    command: Sequence[str]
+    allowed_tools: Sequence[str] | None
+    created_at: str
+
+
 def asked_under(snapshot: Mapping[str, Json]) -> dict[str, str]:
     """Returns the row ids of the latest turns at the pause, in the form of `TraceContext.turns`."""
-    turns = snapshot.get(ASKED_UNDER) or {}
+    turns = cast("str | Mapping[str, str]", snapshot.get(ASKED_UNDER) or {})
     return {"": turns} if isinstance(turns, str) else {str(name): str(row) for name, row in dict(turns).items()}
 
 
@@ -347,8 +370,8 @@ def restore(snapshot: Mapping[str, Json], run_id: str) -> tuple[dict[str, AgentR
             code="damaged_state",
         )
     try:
-        records = {agent["id"]: _agent(agent) for agent in snapshot["agents"]}
-        return records, records[snapshot["root"]].id
+        records = {agent["id"]: _agent(agent) for agent in cast("Sequence[_FrozenAgent]", snapshot["agents"])}
+        return records, records[cast("str", snapshot["root"])].id
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"The agents of this paused run cannot be read ({error!r}).",
@@ -360,8 +383,9 @@ def restore(snapshot: Mapping[str, Json], run_id: str) -> tuple[dict[str, AgentR
 def restore_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRecord]) -> list[McpServerRecord]:
     """Returns the servers as in the snapshot, with their current secrets. Raises `RunError` naming a server that was removed."""
     today = {server.id: server for server in current}
+    known = {f.name for f in fields(McpServerRecord)}
     servers = []
-    for frozen in snapshot.get("servers", ()):
+    for frozen in _servers(snapshot):
         now = today.get(frozen["id"])
         if now is None and frozen["has_secrets"]:
             raise RunError(
@@ -369,18 +393,27 @@ def restore_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRec
                 f"Add it again with its headers or environment under the same id, or reject the run. Id: {frozen['id']}",
                 code="damaged_state",
             )
-        values = {f.name: frozen[f.name] for f in fields(McpServerRecord) if f.name in frozen}
-        values["command"] = tuple(values["command"])
-        values["allowed_tools"] = None if values["allowed_tools"] is None else tuple(values["allowed_tools"])
-        values["created_at"] = parse_iso(values["created_at"])
-        servers.append(replace(now, **values) if now else McpServerRecord(**values))
+        allowed = frozen["allowed_tools"]
+        values = {
+            **{name: value for name, value in frozen.items() if name in known},
+            "command": tuple(frozen["command"]),
+            "allowed_tools": None if allowed is None else tuple(allowed),
+            "created_at": parse_iso(frozen["created_at"]),
+        }
+        make: Callable[..., McpServerRecord] = partial(replace, now) if now else McpServerRecord
+        servers.append(make(**values))
     return servers
 
 
 def same_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRecord]) -> bool:
     """Returns whether the servers that the run uses are unchanged since the snapshot, in the same order."""
-    ids = {frozen["id"] for frozen in snapshot.get("servers", ())}
-    return [_frozen_server(server) for server in current if server.id in ids] == list(snapshot.get("servers", ()))
+    frozen = _servers(snapshot)
+    ids = {server["id"] for server in frozen}
+    return [_frozen_server(server) for server in current if server.id in ids] == list(frozen)
+
+
+def _servers(snapshot: Mapping[str, Json]) -> Sequence[_FrozenServer]:
+    return cast("Sequence[_FrozenServer]", snapshot.get("servers", ()))
 
 
 def _frozen_server(server: McpServerRecord) -> dict[str, Json]:
@@ -391,10 +424,10 @@ def _frozen_server(server: McpServerRecord) -> dict[str, Json]:
     }
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Json]:
+def _plain(values: Mapping[str, Json | datetime]) -> dict[str, Json]:
     plain: dict[str, Json] = {}
     for name, value in values.items():
-        if name.endswith("_at"):
+        if isinstance(value, datetime):
             value = iso(value)
         elif isinstance(value, tuple):
             value = list(value)
@@ -402,8 +435,9 @@ def _plain(values: dict[str, Any]) -> dict[str, Json]:
     return plain
 
 
-def _agent(plain: Mapping[str, Json]) -> AgentRecord:
-    return AgentRecord(
+def _agent(plain: _FrozenAgent) -> AgentRecord:
+    make: Callable[..., AgentRecord] = AgentRecord
+    return make(
         **{
             **plain,
             "tool_ids": tuple(plain["tool_ids"]),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from agents import RunState
 from agents.items import ToolApprovalItem
 
 from timestep_lab.model.clock import iso, utc_now
 from timestep_lab.model.codec import Json
-from timestep_lab.model.records import Interruption, RunRecord, ThreadItem
+from timestep_lab.model.records import Interruption, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord
 from timestep_lab.runtime.approvals import REJECTED, Decision
 from timestep_lab.runtime.run import Approve
@@ -26,6 +26,29 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 REFUSED_ALL = "Tools that need approval are rejected in this run."
+
+
+class CallData(TypedDict):
+    """`ThreadItem.data` of a tool call."""
+
+    call_id: str
+    name: str
+    server: str | None
+    arguments: str
+    output: Json
+    status: str
+    duration_ms: float | None
+    error: str | None
+
+
+def call_data(item: ThreadItem) -> CallData:
+    """Returns the data of a `tool_call` item."""
+    return cast("CallData", item.data)
+
+
+def approved_tools(thread: ThreadRecord) -> Sequence[str]:
+    """Returns the keys (see `tool_key`) of the tools that are always approved in a thread."""
+    return cast("Sequence[str]", thread.metadata.get("approved_tools", ()))
 
 
 class ApprovalGate:
@@ -53,10 +76,10 @@ class ApprovalGate:
     def approval_of(self, call_id: str) -> str:
         return "approved" if call_id in self._approved else "not_needed"
 
-    async def decide(self, state: RunState[Any, Any], approve: Approve) -> list[ToolApprovalItem]:
+    async def decide(self, state: RunState, approve: Approve) -> list[ToolApprovalItem]:
         """Decides calls that need no person, and returns the others."""
         thread = await in_thread(self._store.threads.get, self._run.thread_id)
-        always = set(thread.metadata.get("approved_tools", ()))
+        always = set(approved_tools(thread))
         undecided = []
         for item in state.get_interruptions():
             call = self._interruption(item)
@@ -116,7 +139,7 @@ class ApprovalGate:
         span = replace(span, span_id=self._route.row_of(call.call_id), output=message)
         self._route.writer.span_ended(span)
 
-    async def _call_item(self, call: Interruption) -> Any:
+    async def _call_item(self, call: Interruption) -> ThreadItem:
         return await self._items.call_item(call.call_id, call.name, call.arguments, patience_s=0)
 
     def _asked(self, call: Interruption) -> str | None:
@@ -158,13 +181,13 @@ def call_span(run: RunRecord, call: Interruption, approval: str, parent_id: str 
 
 def finished_span(run: RunRecord, call: Interruption, item: ThreadItem, parent_id: str | None) -> SpanRecord:
     """Returns the span of an approved call that the thread has as finished but the trace does not."""
-    now = utc_now()
+    now, data = utc_now(), call_data(item)
     return replace(
         call_span(run, call, "approved", parent_id),
-        status="error" if item.data["error"] else "ok",
-        error=item.data["error"],
-        output=item.data["output"],
-        started_at=now - timedelta(milliseconds=item.data["duration_ms"] or 0),
+        status="error" if data["error"] else "ok",
+        error=data["error"],
+        output=data["output"],
+        started_at=now - timedelta(milliseconds=data["duration_ms"] or 0),
         ended_at=now,
     )
 

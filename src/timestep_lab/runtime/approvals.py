@@ -16,7 +16,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, Required, TypedDict, cast, get_args
 from urllib.parse import urlsplit
 
 from timestep_lab.model.clock import iso, utc_now
@@ -52,6 +52,15 @@ if TYPE_CHECKING:
 
 Rule = Json
 """A value accepted by `check_rule`."""
+
+
+class _Test(TypedDict, total=False):
+    """A rule that tests one argument of the call."""
+
+    argument: Required[str]
+    contains: str
+    equals: Json
+
 
 _TESTS = ("contains", "equals")
 _NEXT = 'Use "always", "never", or {"argument": "location", "contains": "berkeley"}.'
@@ -96,12 +105,13 @@ def reason_to_ask(rule: Rule, arguments: Mapping[str, object] | str | None) -> s
             return "its arguments cannot be read"
     if not isinstance(arguments, Mapping):
         return "its arguments cannot be read"
-    name = rule["argument"]
+    test = cast("_Test", rule)
+    name = test["argument"]
     if name not in arguments:
         return None
-    if "contains" in rule:
-        return f'{name} contains "{rule["contains"]}"' if _contains(arguments[name], rule["contains"]) else None
-    wanted = rule["equals"]
+    if "contains" in test:
+        return f'{name} contains "{test["contains"]}"' if _contains(arguments[name], test["contains"]) else None
+    wanted = test["equals"]
     return f"{name} equals {json.dumps(wanted, ensure_ascii=False)}" if _equal(arguments[name], wanted) else None
 
 
@@ -226,14 +236,22 @@ FORMATS: Mapping[str, Callable[[str], bool]] = {
 """Formats of texts in a form, as MCP has them. A check returns False, or raises `ValueError`, for a text in another format."""
 
 
-def filled_in(schema: Mapping[str, Any], given: Mapping[str, Json]) -> dict[str, Json]:
+class _Form(TypedDict, total=False):
+    """The parts of a form's JSON schema that `filled_in` reads."""
+
+    properties: Mapping[str, Json]
+    required: Sequence[str]
+
+
+def filled_in(schema: Mapping[str, Json], given: Mapping[str, Json]) -> dict[str, Json]:
     """Returns the values of a form, with defaults for missing ones. Raises `UsageError` for unknown, missing or invalid fields."""
-    fields = schema.get("properties") or {}
+    form = cast("_Form", schema)
+    fields = form.get("properties") or {}
     if unknown_field := next((name for name in given if name not in fields), None):
         raise UsageError(f"The form has no field {unknown_field!r}.", f"It has: {', '.join(fields)}.", param="answer")
     values = {name: spec["default"] for name, spec in fields.items() if isinstance(spec, Mapping) and "default" in spec}
     values |= given
-    if missing := [name for name in schema.get("required") or () if name not in values]:
+    if missing := [name for name in form.get("required") or () if name not in values]:
         raise UsageError(
             f"The form needs {', '.join(map(repr, missing))}.",
             f"Fill it in: answer={json.dumps(dict.fromkeys(missing, '…'), ensure_ascii=False)}",
@@ -359,7 +377,8 @@ def who(store: Store, process_id: str | None) -> str:
 
 
 def waiting_calls(state: RunStateRecord) -> tuple[Interruption, ...]:
-    return tuple(Interruption(**call) for call in state.interruptions)
+    make: Callable[..., Interruption] = Interruption  # The stored fields are not checked again.
+    return tuple(make(**call) for call in state.interruptions)
 
 
 def paused_state(
@@ -438,6 +457,7 @@ async def answered_elsewhere(
 LOOK_EVERY_S = 0.3
 """Polling interval for a run in another process, in seconds."""
 LOST = "The process that asked has ended, and the tool call with it."
+Limit = Literal["budget_usd", "max_tokens_total", "timeout_s", "max_tool_calls"]
 
 
 def _end_of(run: RunRecord) -> RunEnded:
@@ -447,7 +467,7 @@ def _end_of(run: RunRecord) -> RunEnded:
         return RunCancelled(run=run)
     error: dict[str, Json] = {"type": run.error_type, "message": run.error}
     if run.status == "stopped":
-        return RunStopped(run=run, limit=run.metadata["stopped_by"], error=error)
+        return RunStopped(run=run, limit=cast("Limit", run.metadata["stopped_by"]), error=error)
     return RunFailed(run=run, error=error)
 
 

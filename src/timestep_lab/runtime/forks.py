@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import agents as sdk
 from agents import Agent, Model
@@ -21,8 +21,8 @@ from timestep_lab.model.spans import Lab
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.recorded import Changes, Point, Recorded, Span, ToolStub
 from timestep_lab.runtime.replay import Offered, Replay, offered_tools, rewire
-from timestep_lab.runtime.run import Approve, RunOptions, Snapshot
-from timestep_lab.runtime.session import AGENT_VERSIONS, FORK, OPTIONS, STOPPED_BY, is_output
+from timestep_lab.runtime.run import Approve, RunLimits, RunOptions, Snapshot
+from timestep_lab.runtime.session import FORK, OPTIONS, STOPPED_BY, ForkData, is_output, versions_of
 from timestep_lab.runtime.span_records import parsed
 from timestep_lab.runtime.tape import Player, Tape, check_on_miss, named, read_tape, taped_tools
 from timestep_lab.store.base import Statement, in_thread
@@ -93,7 +93,7 @@ async def fork(
     on_tools: OnTools | None = None,
     on_miss: str = "fail",
     approve: Approve = "ask",
-    agent: Agent[Any] | None = None,
+    agent: Agent | None = None,
     context: object = None,
     limits: Mapping[str, Json] | None = None,
     keep_running: bool = False,
@@ -129,6 +129,7 @@ async def fork(
         return rewired, plan.snapshot
 
     first = str(run.model if replay.answers.get(run.agent) else changes.model or run.model)
+    with_limits: Callable[..., RunLimits] = replace
     stream = runner.stream(
         messages if prompt is None else prompt,
         agent=plan.who,
@@ -136,11 +137,11 @@ async def fork(
         model=before.model,
         model_settings=before.model_settings,
         max_turns=before.max_turns,
-        limits=replace(before.limits, **(limits or {})),
+        limits=with_limits(before.limits, **(limits or {})),
         approve=approve,
         context=plan.context,
         keep_running=keep_running,
-        fork=Fork(trace_id, span_id, first, plan.changes, blueprint, run.metadata.get(AGENT_VERSIONS)),
+        fork=Fork(trace_id, span_id, first, plan.changes, blueprint, versions_of(run)),
     )
     try:
         async for event in stream:
@@ -154,7 +155,7 @@ class Branching:
     """A recorded run that is prepared to be run again with changes, once or many times."""
 
     run: RunRecord
-    who: AgentRecord | Agent[Any]
+    who: AgentRecord | Agent
     options: RunOptions
     """Options of the run, with the newly requested model."""
     recorded: Recorded
@@ -164,8 +165,8 @@ class Branching:
     graph: BuiltGraph
     snapshot: Snapshot
     offered: Offered
-    model_of: Callable[[Agent[Any]], Model]
-    context: Any
+    model_of: Callable[[Agent], Model]
+    context: object
     tape: Tape | None
     """Answers live calls; None calls the real tools."""
     router: Router
@@ -175,7 +176,8 @@ class Branching:
         if self.tape is None:
             return self.offered
         assert self.changes.tape is not None
-        player = Player(self.tape, self.changes.tape["on_miss"], own=self.run.trace_id, model_of=self.router.get_model)
+        on_miss = cast("str", self.changes.tape["on_miss"])
+        player = Player(self.tape, on_miss, own=self.run.trace_id, model_of=self.router.get_model)
         offered = taped_tools(self.graph, self.offered, player)
         player.advance(said_again(self.recorded, replay, self.graph.root.name))
         return offered
@@ -188,7 +190,7 @@ def said_again(recorded: Recorded, replay: Replay, root: str) -> list[tuple[str,
 
 
 async def prepare(
-    runner: Runner, trace_id: str, span_id: str | None, changes: Changes, agent: Agent[Any] | None, context: object,
+    runner: Runner, trace_id: str, span_id: str | None, changes: Changes, agent: Agent | None, context: object,
     on_tools: OnTools | None = None, on_miss: str = "fail",
 ) -> Branching:  # fmt: skip
     """Reads and validates everything that a fork needs, without writing. Raises what `fork` raises before it writes."""
@@ -204,8 +206,8 @@ async def prepare(
         changes = replace(changes, tape=tape.spec(on_miss))
     earlier = runner.changes_of(run) or Changes()
     known = agent or runner.sdk_agent(run.id)
-    who: AgentRecord | Agent[Any] = known if known else await in_thread(_stored_agent, store, run)
-    before = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
+    who: AgentRecord | Agent = known if known else await in_thread(_stored_agent, store, run)
+    before = _options_of(run)
     for name in filter(None, [changes.model, *changes.models.values()]):
         router.get_model(name)
     recorded = await in_thread(_recorded, runner, run)
@@ -214,7 +216,7 @@ async def prepare(
     options = replace(before, model=changes.model or before.model)
     definitions = {**(tape.definitions if tape else {}), **recorded.definitions}
     graph, snapshot = await runner.graphs.build(
-        who, await runner.graphs.records(who, run.metadata.get(AGENT_VERSIONS)), options, definitions
+        who, await runner.graphs.records(who, versions_of(run)), options, definitions
     )
     offered = await offered_tools(graph, effective, definitions)
     if tape:
@@ -234,7 +236,7 @@ async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: 
 
     `said`: ids of the recorded answers already replayed. Raises `RunError` when the parent run is no longer available.
     """
-    fork_data = run.metadata[FORK]
+    fork_data = cast("ForkData", run.metadata[FORK])
     changes = runner.changes_of(run)
     assert changes is not None
     try:
@@ -246,14 +248,15 @@ async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: 
             f"This run is a fork of trace {fork_data['trace_id']}, which no longer exists, so the fork cannot continue.",
             "Cancel it with lab.cancel(run_id), and run it again with lab.run.",
         ) from error
-    since = [s["attributes"].get("model_config", {}).get("replayed_span") for s in own if s["kind"] == "generation"]
+    since = [_replayed_span(span) for span in own if span["kind"] == "generation"]
     point = recorded.point(fork_data["span_id"], changes)
     replay = Replay(recorded, point, changes, list(dict.fromkeys([*said, *filter(None, since)])))
-    options = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
+    options = _options_of(run)
     offered = await offered_tools(graph, changes, recorded.definitions)
     if changes.tape is not None:
         tape = await in_thread(read_tape, runner.store, changes.tape)
-        player = Player(tape, changes.tape["on_miss"], own=parent.trace_id, model_of=runner.router.get_model)
+        on_miss = cast("str", changes.tape["on_miss"])
+        player = Player(tape, on_miss, own=parent.trace_id, model_of=runner.router.get_model)
         offered = taped_tools(graph, offered, player)
         root = graph.root.name
         player.advance(said_again(recorded, replay, root))
@@ -265,6 +268,16 @@ async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: 
     return rewire(graph, offered, replay, _models(runner, changes, options.model))
 
 
+def _replayed_span(answer: Span) -> str | None:
+    """Returns the id of the recorded answer that an answer repeats; None for a live one."""
+    config = cast("Mapping[str, str]", answer["attributes"].get("model_config", {}))
+    return config.get("replayed_span")
+
+
+def _options_of(run: RunRecord) -> RunOptions:
+    return RunOptions.from_json(cast("Mapping[str, Json]", run.metadata.get(OPTIONS) or RunOptions().to_json()))
+
+
 def read_changes(
     prompt: str | None,
     model: str | Mapping[str, str] | None,
@@ -272,7 +285,7 @@ def read_changes(
     tools: Mapping[str, ToolStub] | None,
     results: Mapping[str, ToolStub] | None,
     again: bool,
-    agent: Agent[Any] | None,
+    agent: Agent | None,
     on_tools: OnTools | None,
 ) -> Changes:
     """Validates the changes of a fork. Instructions for the first agent, whose name is unknown here, get the key ''. Raises
@@ -326,8 +339,8 @@ def _check_json(param: str, name: str, stub: Json) -> None:
         ) from None
 
 
-def _models(runner: Runner, changes: Changes, for_all: str | None) -> Callable[[Agent[Any]], Model]:
-    def model_of(one: Agent[Any]) -> Model:
+def _models(runner: Runner, changes: Changes, for_all: str | None) -> Callable[[Agent], Model]:
+    def model_of(one: Agent) -> Model:
         chosen = changes.models.get(one.name) or for_all or one.model
         return chosen if isinstance(chosen, sdk.Model) else runner.router.get_model(chosen)
 
@@ -347,7 +360,7 @@ def _run_of(store: Store, trace_id: str) -> RunRecord:
 
 def _recorded(runner: Runner, run: RunRecord) -> Recorded:
     log = runner.store.threads.session_items(run.thread_id, run_id=run.id)
-    heard = {item["call_id"]: item["output"] for item in log if is_output(item)}
+    heard = {cast("str", item["call_id"]): item["output"] for item in log if is_output(item)}
     return Recorded(_spans(runner, run.trace_id), heard, _end_of(run), is_over=run.status != "needs_approval")
 
 
@@ -358,7 +371,7 @@ def _end_of(run: RunRecord) -> LabError | None:
     kind: type[LabError] = getattr(errors, run.error_type or "", RunError)
     message = run.error or f"The recorded run was {run.status} here."
     if kind is errors.BudgetError:
-        return errors.BudgetError(message, code=run.metadata.get(STOPPED_BY))
+        return errors.BudgetError(message, code=cast("str | None", run.metadata.get(STOPPED_BY)))
     return RunError(message) if kind is errors.MissingExtraError else kind(message)
 
 
@@ -366,7 +379,7 @@ def _spans(runner: Runner, trace_id: str) -> list[Span]:
     runner.writer.flush()
     traces = runner.store.traces
     ids = [span.span_id for span in traces.spans(trace_id)]
-    return list(traces.payloads(trace_id, ids))
+    return cast("list[Span]", traces.payloads(trace_id, ids))
 
 
 def _stored_agent(store: Store, run: RunRecord) -> AgentRecord:
@@ -375,7 +388,7 @@ def _stored_agent(store: Store, run: RunRecord) -> AgentRecord:
             f"This run was started with an SDK Agent object ({run.agent!r}), which exists only in the process that created it.",
             "Create the same Agent here and pass it: lab.fork(trace_id, agent=my_agent)",
         )
-    agent = store.agent(run.agent_id, (run.metadata.get(AGENT_VERSIONS) or {}).get(run.agent_id))
+    agent = store.agent(run.agent_id, (versions_of(run) or {}).get(run.agent_id))
     agent = agent or store.agents.try_get(run.agent_id)
     if agent is None:
         raise NotFoundError(
@@ -384,7 +397,7 @@ def _stored_agent(store: Store, run: RunRecord) -> AgentRecord:
     return agent
 
 
-def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Any]]]:
+def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Json]]]:
     """Returns a new thread with the history before the run, and the user's input as sent to the model."""
     items = [item for item in store.threads.all_items(run.thread_id) if item.run_id == run.id]
     if not items:
@@ -392,7 +405,7 @@ def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Any]]]:
     return branch(store, run.thread_id, items[0].id).id, said_to(store, run)
 
 
-def said_to(store: Store, run: RunRecord) -> list[dict[str, Any]]:
+def said_to(store: Store, run: RunRecord) -> list[dict[str, Json]]:
     """Returns the user's input to a run, as sent to the model."""
     messages = []
     for entry in store.threads.session_items(run.thread_id, run_id=run.id):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from agents import ToolOutputFileContent, ToolOutputImage, ToolOutputText
 
@@ -16,9 +16,38 @@ from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, RunError, UsageError
 from timestep_lab.model.spans import GenAI, Lab
 
-Span = Mapping[str, Any]
-"""A span as returned by `store.traces.payloads`."""
-ToolStub = Json | Callable[[dict[str, Any]], Any]
+
+class Span(TypedDict):
+    """The fields of a span as returned by `store.traces.payloads` that replays and tapes read."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    kind: str
+    name: str
+    agent: str | None
+    model: str | None
+    status: str
+    error: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    duration_ms: float | None
+    attributes: Mapping[str, Json]
+    input: Any
+    """As recorded: text, or JSON of any form. The same holds for `output`."""
+    output: Any
+
+
+class TapeSpec(TypedDict):
+    """JSON form of a `Tape`, as its `spec` returns it."""
+
+    traces: Sequence[str]
+    ignore: Mapping[str, Sequence[str]]
+    near: Mapping[str, Sequence[str]]
+    on_miss: str
+
+
+ToolStub = Json | Callable[[dict[str, Any]], object]
 """Result of a replaced tool: a fixed value, or a function of its arguments (which may be async)."""
 CUT_SHORT = "The recorded run ended before this step did."
 
@@ -71,12 +100,13 @@ class Changes:
     @classmethod
     def from_json(cls, plain: Mapping[str, Json]) -> Changes:
         """Inverse of `to_json`. Raises `RunError` when something was replaced by a function, which other processes do not have."""
-        if lost := plain["functions"]:
+        if lost := cast("Sequence[str]", plain["functions"]):
             raise RunError(
                 f"This fork replaced {', '.join(map(repr, lost))} by a function, which exists only in the process that created it.",
                 "Continue it there, or fork again with a fixed result: tools={'name': 'result'}.",
             )
-        return cls(**{name: value for name, value in plain.items() if name != "functions"})
+        make: Callable[..., Changes] = cls  # The stored fields are not checked again.
+        return make(**{name: value for name, value in plain.items() if name != "functions"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +133,10 @@ class RecordedCall:
     ran: bool = True
     """False for a call that a guardrail answered instead of the tool."""
 
-    def said(self) -> Any:
+    def said(self) -> object:
         """Returns a value that the SDK sends to the model as `heard`, and that is stored and shown as `output`."""
         if isinstance(self.heard, list):
-            parts = [_part(part) for part in self.heard]
+            parts = [_part(part) for part in cast("list[Mapping[str, Json]]", self.heard)]
             return parts if isinstance(self.output, list) or len(parts) != 1 else parts[0]
         return self.heard if self.is_text else _Said(str(self.heard), self.output)
 
@@ -124,12 +154,19 @@ class _Said:
         return self._output
 
 
-def _part(part: Mapping[str, Any]) -> Any:
-    kinds = {"input_text": ToolOutputText, "input_image": ToolOutputImage, "input_file": ToolOutputFileContent}
+def _part(part: Mapping[str, Json]) -> object:
+    kinds: Mapping[Json, Callable[..., object]] = {
+        "input_text": ToolOutputText, "input_image": ToolOutputImage, "input_file": ToolOutputFileContent,
+    }  # fmt: skip
     return kinds[part["type"]](**{name: value for name, value in part.items() if name != "type"})
 
 
-def definitions_of(spans: Iterable[Span]) -> dict[str, list[Mapping[str, Json]]]:
+def attribute(span: Span, name: str) -> str | None:
+    """Returns an attribute that is a text."""
+    return cast("str | None", span["attributes"].get(name))
+
+
+def definitions_of(spans: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Json]]]:
     """Maps an MCP server's name to its tools as offered to models; the latest definition of each tool wins."""
     by_server: dict[str, dict[str, Mapping[str, Json]]] = {}
     for span in spans:
@@ -201,7 +238,7 @@ class Recorded:
             return point.answers - 1
         return point.answers
 
-    def input_of(self, turn: int) -> list[dict[str, Any]]:
+    def input_of(self, turn: int) -> list[dict[str, Json]]:
         """Returns the model's input at a turn, without its instructions."""
         items = [dict(item) for item in self.answers[turn]["input"] or ()]
         return items[1:] if items and items[0].get("role") == "system" else items
@@ -269,7 +306,7 @@ class Recorded:
 
 
 def _call_id(span: Span) -> str:
-    return str(span["attributes"].get(GenAI.TOOL_CALL_ID) or "")
+    return str(attribute(span, GenAI.TOOL_CALL_ID) or "")
 
 
 def _calls_of(answer: Span) -> list[str]:
@@ -288,8 +325,7 @@ def _recorded(span: Span | None, heard: Json) -> RecordedCall | None:
         return None if heard is None else RecordedCall(heard, heard, ran=False)
     if span["ended_at"] is None:
         return None
-    approval = span["attributes"].get(Lab.APPROVAL)
-    exact = span["attributes"].get(Lab.HEARD)
+    approval, exact = attribute(span, Lab.APPROVAL), attribute(span, Lab.HEARD)
     if exact is not None:
         heard = json.loads(exact)
     elif isinstance(span["output"], str) or heard is None:
@@ -304,5 +340,4 @@ def _recorded(span: Span | None, heard: Json) -> RecordedCall | None:
 
 
 def _began(span: Span) -> datetime:
-    began: datetime = span["started_at"]
-    return began
+    return span["started_at"]

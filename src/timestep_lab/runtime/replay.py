@@ -13,19 +13,27 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import agents as sdk
 from agents import (
     Agent,
+    AgentBase,
     FunctionTool,
     GuardrailFunctionOutput,
     Handoff,
+    InputGuardrail,
     Model,
     ModelResponse,
+    ModelTracing,
+    OutputGuardrail,
     RunContextWrapper,
+    Tool,
     ToolGuardrailFunctionOutput,
     ToolInputGuardrail,
+    ToolInputGuardrailData,
+    ToolOutputGuardrail,
+    TResponseInputItem,
 )
 from agents.tool_context import ToolContext
 from agents.tracing import SpanError, generation_span
@@ -36,10 +44,12 @@ from openai.types.responses import (
     ResponseOutputItem,
     ResponseOutputItemAddedEvent,
     ResponseOutputItemDoneEvent,
+    ResponseStreamEvent,
 )
 from pydantic import TypeAdapter, ValidationError
 
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ProviderError, RunError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.agent_graph import BuiltGraph
@@ -49,7 +59,10 @@ from timestep_lab.runtime.recorded import CUT_SHORT, Changes, Point, Recorded, S
 from timestep_lab.runtime.span_records import is_read_only, usage_of
 
 _ASKED = "system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing"
-_items: TypeAdapter[list[Any]] = TypeAdapter(list[ResponseOutputItem])
+_items: TypeAdapter[list[ResponseOutputItem]] = TypeAdapter(list[ResponseOutputItem])
+_AgentCheck = TypeVar("_AgentCheck", InputGuardrail, OutputGuardrail)
+_ToolCheck = TypeVar("_ToolCheck", ToolInputGuardrail[object], ToolOutputGuardrail[object])
+_Enabled = bool | Callable[[RunContextWrapper, AgentBase], Awaitable[bool] | bool]
 
 
 class Replay:
@@ -82,7 +95,7 @@ class Replay:
         self.guardrails = {name: deque(ends) for name, ends in recorded.guardrails.items()}
         self.same_input = changes.prompt is None and bool(past)
 
-    def follow(self, agent: str, instructions: str | None, given: str | Sequence[Mapping[str, Any]]) -> None:
+    def follow(self, agent: str, instructions: str | None, given: str | Sequence[Mapping[str, object]]) -> None:
         """Compares what a live model is asked with what was recorded. The first difference ends the comparison."""
         if self.expected and is_same_question(self.expected.popleft(), agent, instructions, given):
             self.followed += 1
@@ -95,7 +108,7 @@ class Replay:
         return {i: (call.decision, str(call.heard)) for i, call in self.calls.items() if call.decision}
 
 
-Offered = Mapping[str, Sequence[Any]]
+Offered = Mapping[str, Sequence[Tool]]
 """Maps an agent's name to the tools it is offered, including those of MCP servers."""
 
 
@@ -112,7 +125,7 @@ async def offered_tools(graph: BuiltGraph, changes: Changes, recorded: Definitio
     return offered
 
 
-async def _server_tools(agent: Agent[Any], recorded: Definitions) -> Sequence[Any]:
+async def _server_tools(agent: Agent, recorded: Definitions) -> Sequence[Tool]:
     """Returns the tools of the MCP servers attached to an SDK agent itself."""
     if not agent.mcp_servers:
         return ()
@@ -126,18 +139,18 @@ async def _server_tools(agent: Agent[Any], recorded: Definitions) -> Sequence[An
     strict = bool(agent.mcp_config.get("convert_schemas_to_strict", False))
     return [
         MCPUtil.to_function_tool(
-            recorded_tool(definition), server, strict, agent, tool_name_override=definition["name"]
+            recorded_tool(definition), server, strict, agent, tool_name_override=cast("str | None", definition["name"])
         )
         for server in agent.mcp_servers
         for definition in known[id(server)] or ()
     ]
 
 
-def rewire(graph: BuiltGraph, offered: Offered, replay: Replay, model_of: Callable[[Agent[Any]], Model]) -> BuiltGraph:
+def rewire(graph: BuiltGraph, offered: Offered, replay: Replay, model_of: Callable[[Agent], Model]) -> BuiltGraph:
     """Returns a copy of the agents that replays before going live. `model_of` returns the live model of an agent when it is needed."""
     changes = replay.changes
     models = {name: ReplayModel(agent, replay, model_of) for name, agent in graph.agents.items()}
-    clones: dict[str, Agent[Any]] = {}
+    clones: dict[str, Agent] = {}
     for agent in graph.agents.values():
         model = models[agent.name]
         clone = agent.clone(
@@ -169,7 +182,7 @@ def _check_agents(graph: BuiltGraph, names: set[str]) -> None:
         )
 
 
-def _check_tools(tools: Sequence[Any], changed: Mapping[str, ToolStub]) -> None:
+def _check_tools(tools: Sequence[Tool], changed: Mapping[str, ToolStub]) -> None:
     """Raises `UsageError` unless every changed tool can be replaced wherever it is offered."""
     known = {tool.name for tool in tools if isinstance(tool, FunctionTool)}
     for tool in tools:
@@ -211,7 +224,7 @@ def _inner_tools(tool: object) -> set[str]:
 class ReplayModel(Model):
     """Model that returns the recorded answers of `agent`, then delegates to its live model."""
 
-    def __init__(self, agent: Agent[Any], replay: Replay, model_of: Callable[[Agent[Any]], Model]) -> None:
+    def __init__(self, agent: Agent, replay: Replay, model_of: Callable[[Agent], Model]) -> None:
         self._agent, self._replay, self._model_of = agent, replay, model_of
         self._answers = replay.answers.get(agent.name, deque())
         self.repeated = bool(replay.said)
@@ -233,22 +246,22 @@ class ReplayModel(Model):
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         if live := self._live():
             if self._replay.expected:
-                asked = [*args, *(kwargs.get(name) for name in _ASKED[len(args) :])]
-                self._replay.follow(self._agent.name, asked[0], asked[1])
+                instructions, given, _ = _asked(args, kwargs)
+                self._replay.follow(self._agent.name, instructions, given)
             answer = await live.get_response(*args, **kwargs)
             provider, model = getattr(live, "provider", ""), getattr(live, "model", "")
             self._replay.costs.append(price(provider, str(model), usage_of(answer.usage)))
             self._replay.tokens += answer.usage.input_tokens + answer.usage.output_tokens
             return answer
-        return ModelResponse(output=self._say(self._take(), args, kwargs), usage=sdk.Usage(), response_id=None)
+        return ModelResponse(output=self._say(self._take(), *_asked(args, kwargs)), usage=sdk.Usage(), response_id=None)
 
-    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[ResponseStreamEvent]:
         if live := self._live():
             async for event in live.stream_response(*args, **kwargs):
                 yield event
             return
         span = self._take()
-        for event in _events(str(span["model"]), self._say(span, args, kwargs)):
+        for event in _events(str(span["model"]), self._say(span, *_asked(args, kwargs))):
             yield event
 
     def _live(self) -> Model | None:
@@ -265,11 +278,11 @@ class ReplayModel(Model):
         self._replay.said.append(span["span_id"])
         return span
 
-    def _say(self, span: Span, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    def _say(
+        self, span: Span, system: str | None, given: str | Sequence[Mapping[str, object]], tracing: ModelTracing
+    ) -> list[ResponseOutputItem]:
         """Returns a recorded answer, in a span that refers to the original. A failed answer fails again."""
-        asked = [*args, *(kwargs.get(name) for name in _ASKED[len(args) :])]
-        system, given, tracing = asked[0], asked[1], asked[6]
-        shown = [{"role": "system", "content": system}] if system else []
+        shown: list[Mapping[str, object]] = [{"role": "system", "content": system}] if system else []
         shown += [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
         config = {"replayed_span": span["span_id"]}
         with generation_span(
@@ -290,8 +303,16 @@ class ReplayModel(Model):
                 ) from error
 
 
+def _asked(
+    args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[str | None, str | list[TResponseInputItem], ModelTracing]:
+    """Returns the instructions, the input and the tracing mode among the arguments of `Model.get_response`."""
+    asked = [*args, *(kwargs.get(name) for name in _ASKED[len(args) :])]
+    return asked[0], asked[1], asked[6]
+
+
 def is_same_question(
-    recorded: Span, agent: str, instructions: str | None, given: str | Sequence[Mapping[str, Any]]
+    recorded: Span, agent: str, instructions: str | None, given: str | Sequence[Mapping[str, object]]
 ) -> bool:
     """Returns whether an agent's model reads what it read when `recorded` was its answer. Ids do not matter, as long as each result belongs
     to the same call."""
@@ -300,7 +321,7 @@ def is_same_question(
     now = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if recorded["agent"] != agent or told != (instructions or "") or len(before) != len(now):
         return False
-    ids: dict[Any, Any] = {}
+    ids: dict[object, object] = {}
     for then, item in zip(before, now, strict=True):
         if ids.setdefault(item.get("call_id"), then.get("call_id")) != then.get("call_id"):
             return False
@@ -309,22 +330,29 @@ def is_same_question(
     return True
 
 
-def _content(item: Mapping[str, Any]) -> dict[str, Any]:
+def _content(item: Mapping[str, object]) -> dict[str, object]:
     return {
         name: value for name, value in item.items() if name not in ("id", "call_id", "status") and value is not None
     }
 
 
-def _events(model: str, items: list[Any]) -> list[Any]:
+def _events(model: str, items: list[ResponseOutputItem]) -> list[ResponseStreamEvent]:
     response = Response(
         id=new_id("response"), created_at=0, model=model, object="response", output=[], tools=[], tool_choice="auto",
         parallel_tool_calls=True,
     )  # fmt: skip
-    events: list[Any] = [ResponseCreatedEvent(type="response.created", response=response, sequence_number=0)]
+    events: list[ResponseStreamEvent] = [
+        ResponseCreatedEvent(type="response.created", response=response, sequence_number=0)
+    ]
     for index, item in enumerate(items):
-        place = {"item": item, "output_index": index}
-        events.append(ResponseOutputItemAddedEvent(type="response.output_item.added", sequence_number=0, **place))
-        events.append(ResponseOutputItemDoneEvent(type="response.output_item.done", sequence_number=0, **place))
+        events += [
+            ResponseOutputItemAddedEvent(
+                type="response.output_item.added", sequence_number=0, item=item, output_index=index
+            ),
+            ResponseOutputItemDoneEvent(
+                type="response.output_item.done", sequence_number=0, item=item, output_index=index
+            ),
+        ]
     whole = response.model_copy(update={"output": items, "status": "completed"})
     return [*events, ResponseCompletedEvent(type="response.completed", response=whole, sequence_number=0)]
 
@@ -333,7 +361,7 @@ def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionToo
     """Wraps `tool`: a recorded call returns its recorded result; a changed tool or call returns its replacement without approval."""
     live, ask, changes = tool.on_invoke_tool, tool.needs_approval, replay.changes
 
-    async def invoke(context: ToolContext[Any], arguments: str) -> Any:
+    async def invoke(context: ToolContext, arguments: str) -> object:
         call = replay.calls.get(context.tool_call_id)
         if call is not None:
             if call.error:
@@ -347,7 +375,7 @@ def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionToo
             return await _changed(changes.tools[tool.name], arguments)
         return await live(context, arguments)
 
-    async def needs_approval(context: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str) -> bool:
+    async def needs_approval(context: RunContextWrapper, arguments: dict[str, Json], call_id: str) -> bool:
         call = replay.calls.get(call_id)
         if call is not None:
             return call.decision is not None  # The recorded decision is applied again.
@@ -367,23 +395,23 @@ def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionToo
     return stub
 
 
-def _input_checks(tool: FunctionTool, replay: Replay) -> list[ToolInputGuardrail[Any]]:
+def _input_checks(tool: FunctionTool, replay: Replay) -> list[ToolInputGuardrail[object]]:
     """Returns the tool's input guardrails, which return their recorded result for a recorded call."""
     checks = list(tool.tool_input_guardrails or ())
     if not checks:
         return []
 
-    def as_then(data: Any) -> ToolGuardrailFunctionOutput:
+    def as_then(data: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:
         call = replay.calls.get(data.context.tool_call_id)
         if call is None or call.ran:
             return ToolGuardrailFunctionOutput.allow()
         return ToolGuardrailFunctionOutput.reject_content(str(call.heard))
 
-    recorded: ToolInputGuardrail[Any] = ToolInputGuardrail(guardrail_function=as_then, name=checks[0].get_name())
+    recorded: ToolInputGuardrail[object] = ToolInputGuardrail(guardrail_function=as_then, name=checks[0].get_name())
     return [recorded, *(_unless_recorded(one, replay) for one in checks)]
 
 
-def _unless_recorded(check: Any, replay: Replay) -> Any:
+def _unless_recorded(check: _ToolCheck, replay: Replay) -> _ToolCheck:
     """Wraps a tool guardrail so that it allows recorded calls: their recorded result already includes its effect."""
 
     async def run(data: Any) -> ToolGuardrailFunctionOutput:
@@ -395,7 +423,7 @@ def _unless_recorded(check: Any, replay: Replay) -> Any:
     return replace(check, guardrail_function=run, name=check.get_name())
 
 
-def _as_ended(guardrail: Any, replay: Replay, speaker: ReplayModel | None) -> Any:
+def _as_ended(guardrail: _AgentCheck, replay: Replay, speaker: ReplayModel | None) -> _AgentCheck:
     """Wraps an agent guardrail to return its recorded result while the text it checks (the input, or `speaker`'s answer) is the recorded
     one."""
     ends = replay.guardrails.get(guardrail.get_name(), deque())
@@ -410,12 +438,12 @@ def _as_ended(guardrail: Any, replay: Replay, speaker: ReplayModel | None) -> An
     return replace(guardrail, guardrail_function=run, name=guardrail.get_name())
 
 
-def _as_said(agent: Agent[Any], model: ReplayModel) -> Callable[[RunContextWrapper[Any], Agent[Any]], Any]:
+def _as_said(agent: Agent, model: ReplayModel) -> Callable[[RunContextWrapper, Agent], Any]:
     """Wraps dynamic instructions to return their recorded text while the answer to them is recorded."""
     dynamic = agent.instructions
     assert callable(dynamic)
 
-    async def run(context: RunContextWrapper[Any], clone: Agent[Any]) -> str | None:
+    async def run(context: RunContextWrapper, clone: Agent) -> str | None:
         if model.next is not None:
             first = next(iter(model.next["input"] or ()), None)
             is_system = isinstance(first, Mapping) and first.get("role") == "system"
@@ -426,12 +454,12 @@ def _as_said(agent: Agent[Any], model: ReplayModel) -> Callable[[RunContextWrapp
     return run
 
 
-def _as_then(is_enabled: object, replay: Replay, model: ReplayModel) -> Any:
+def _as_then(is_enabled: _Enabled, replay: Replay, model: ReplayModel) -> _Enabled:
     """Wraps `is_enabled`: a tool or handoff used by a recorded answer counts as enabled."""
     if not callable(is_enabled):
         return is_enabled
 
-    async def run(context: RunContextWrapper[Any], agent: object) -> bool:
+    async def run(context: RunContextWrapper, agent: AgentBase) -> bool:
         if replay.whole or model.next is not None:
             return True
         enabled = is_enabled(context, agent)
@@ -440,7 +468,7 @@ def _as_then(is_enabled: object, replay: Replay, model: ReplayModel) -> Any:
     return run
 
 
-async def _changed(stub: ToolStub, arguments: str) -> Any:
+async def _changed(stub: ToolStub, arguments: str) -> str:
     result = stub(json.loads(arguments or "{}")) if callable(stub) else stub
     if isinstance(result, Awaitable):
         result = await result
@@ -453,15 +481,13 @@ def _mark_failed(message: str) -> None:
         span.set_error(SpanError(message=message, data=None))
 
 
-def _lead_to(
-    way: Agent[Any] | Handoff[Any, Any], clones: Mapping[str, Agent[Any]], replay: Replay, model: ReplayModel
-) -> Agent[Any] | Handoff[Any, Any]:
+def _lead_to(way: Agent | Handoff, clones: Mapping[str, Agent], replay: Replay, model: ReplayModel) -> Agent | Handoff:
     """Returns a copy of a handoff to the cloned agents. A handoff in a recorded answer happens without calling user code again."""
     if isinstance(way, Agent):
         return clones[way.name]
     original_invoke = way.on_invoke_handoff
 
-    async def invoke(context: RunContextWrapper[Any], arguments: str) -> Agent[Any]:
+    async def invoke(context: RunContextWrapper, arguments: str) -> Agent:
         if model.repeated and way.agent_name in clones:
             return clones[way.agent_name]
         target = await original_invoke(context, arguments)

@@ -7,23 +7,29 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Token
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from agents import (
     Agent,
+    AgentHookContext,
     FunctionTool,
     ItemHelpers,
     ModelResponse,
     RunContextWrapper,
     RunHooks,
+    RunResult,
+    RunResultStreaming,
+    RunState,
     Tool,
+    TResponseInputItem,
     _run_state_agent_identity,
     get_current_span,
 )
-from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
+from agents.run import AgentRunner, RunOptions, get_default_agent_runner, set_default_agent_runner
 from agents.tool_context import ToolContext
 
 from timestep_lab.model.spans import Lab
+from timestep_lab.runtime.approval_gate import call_data
 from timestep_lab.runtime.pricing import WATCH, LimitWatch
 from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import StoreProcessor
@@ -32,40 +38,40 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.sdk_tools import ToolSet
 
 
-class PassingOn(RunHooks[Any]):
+class PassingOn(RunHooks):
     """Delegates to `inner`, the hooks given by the user."""
 
-    def __init__(self, inner: RunHooks[Any] | None = None) -> None:
-        self._inner: RunHooks[Any] = inner or RunHooks()
+    def __init__(self, inner: RunHooks | None = None) -> None:
+        self._inner: RunHooks = inner or RunHooks()
 
-    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+    async def on_tool_start(self, context: RunContextWrapper, agent: Agent, tool: Tool) -> None:
         await self._inner.on_tool_start(context, agent, tool)
 
-    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
+    async def on_tool_end(self, context: RunContextWrapper, agent: Agent, tool: Tool, result: object) -> None:
         await self._inner.on_tool_end(context, agent, tool, result)
 
     async def on_llm_start(
-        self, context: RunContextWrapper[Any], agent: Agent[Any], system_prompt: str | None, input_items: list[Any]
+        self, context: RunContextWrapper, agent: Agent, system_prompt: str | None, input_items: list[TResponseInputItem]
     ) -> None:
         await self._inner.on_llm_start(context, agent, system_prompt, input_items)
 
-    async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
+    async def on_llm_end(self, context: RunContextWrapper, agent: Agent, response: ModelResponse) -> None:
         await self._inner.on_llm_end(context, agent, response)
 
-    async def on_agent_start(self, context: Any, agent: Agent[Any]) -> None:
+    async def on_agent_start(self, context: AgentHookContext, agent: Agent) -> None:
         await self._inner.on_agent_start(context, agent)
 
-    async def on_agent_end(self, context: Any, agent: Agent[Any], output: Any) -> None:
+    async def on_agent_end(self, context: AgentHookContext, agent: Agent, output: object) -> None:
         await self._inner.on_agent_end(context, agent, output)
 
-    async def on_handoff(self, context: RunContextWrapper[Any], from_agent: Agent[Any], to_agent: Agent[Any]) -> None:
+    async def on_handoff(self, context: RunContextWrapper, from_agent: Agent, to_agent: Agent) -> None:
         await self._inner.on_handoff(context, from_agent, to_agent)
 
 
 class CountingHooks(PassingOn):
     """Counts the tool calls of a nested run towards the limits of the outer run."""
 
-    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+    async def on_tool_start(self, context: RunContextWrapper, agent: Agent, tool: Tool) -> None:
         if watch := WATCH.get():
             watch.tool_call()
         await super().on_tool_start(context, agent, tool)
@@ -75,14 +81,18 @@ class WatchedRunner(AgentRunner):
     """The SDK's runner, extended for limits: tool calls of agents used as tools, and of runs started by a tool, count towards the limits of
     the outer run, as their answers do."""
 
-    async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
+    async def run(
+        self, starting_agent: Agent, input: str | list[TResponseInputItem] | RunState, **options: Unpack[RunOptions]
+    ) -> RunResult:
         return await super().run(starting_agent, input, **_counted(options))
 
-    def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
+    def run_streamed(
+        self, starting_agent: Agent, input: str | list[TResponseInputItem] | RunState, **options: Unpack[RunOptions]
+    ) -> RunResultStreaming:
         return super().run_streamed(starting_agent, input, **_counted(options))
 
 
-def _counted(options: dict[str, Any]) -> dict[str, Any]:
+def _counted(options: RunOptions) -> RunOptions:
     hooks = options.get("hooks")
     if WATCH.get() is None or isinstance(hooks, RecordingHooks | TracingHooks | CountingHooks):
         return options
@@ -96,7 +106,7 @@ def identify_by_name() -> None:
     if signed.__module__ == __name__:
         return
 
-    def identities(initial_agent: Agent[Any]) -> dict[str, Agent[Any]]:
+    def identities(initial_agent: Agent) -> dict[str, Agent]:
         agents = list(_run_state_agent_identity._iter_agent_graph(initial_agent))
         by_name = {agent.name: agent for agent in agents}
         return by_name if len(by_name) == len(agents) else signed(initial_agent)
@@ -111,14 +121,14 @@ def watch_from_here(watch: LimitWatch) -> Token[LimitWatch | None]:
     return WATCH.set(watch)
 
 
-class TracingHooks(RunHooks[Any]):
+class TracingHooks(RunHooks):
     """Hooks for a run without a thread. `approved`: ids of approved calls. Without a `processor`, the run is not traced."""
 
     def __init__(self, processor: StoreProcessor | None, kits: Mapping[str, ToolSet], watch: LimitWatch) -> None:
         self._processor, self._kits, self._watch = processor, kits, watch
         self.approved: set[str] = set()
 
-    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+    async def on_tool_start(self, context: RunContextWrapper, agent: Agent, tool: Tool) -> None:
         self._watch.check()
         self._watch.tool_call()
         if self._processor is None:
@@ -130,11 +140,11 @@ class TracingHooks(RunHooks[Any]):
             approval = "approved" if context.tool_call_id in self.approved else "not_needed"
             self._processor.tool_started(span, context.tool_call_id, server, approval)
 
-    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
+    async def on_tool_end(self, context: RunContextWrapper, agent: Agent, tool: Tool, result: object) -> None:
         if self._processor is not None:
             _record_heard(self._processor, context, tool, result)
 
-    async def on_llm_start(self, context: RunContextWrapper[Any], agent: Agent[Any], *asked: object) -> None:
+    async def on_llm_start(self, context: RunContextWrapper, agent: Agent, *asked: object) -> None:
         self._watch.check()
 
 
@@ -147,7 +157,7 @@ class RecordingHooks(PassingOn):
         processor: StoreProcessor,
         approval_of: Callable[[str], str],
         watch: LimitWatch,
-        inner: RunHooks[Any] | None = None,
+        inner: RunHooks | None = None,
     ) -> None:
         super().__init__(inner)
         self._watch = watch
@@ -155,7 +165,7 @@ class RecordingHooks(PassingOn):
         self._began: dict[str, tuple[str, float]] = {}
         """Maps a call id to (item id, start time)."""
 
-    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+    async def on_tool_start(self, context: RunContextWrapper, agent: Agent, tool: Tool) -> None:
         self._watch.check()
         self._watch.tool_call()
         if isinstance(context, ToolContext):
@@ -163,11 +173,12 @@ class RecordingHooks(PassingOn):
             item = await self._items.call_item(call_id, context.tool_name, context.tool_arguments)
             span = get_current_span()
             if span is not None:
-                self._processor.tool_started(span, call_id, item.data.get("server"), self._approval_of(call_id))
+                server = call_data(item).get("server")
+                self._processor.tool_started(span, call_id, server, self._approval_of(call_id))
             self._began[call_id] = (item.id, time.perf_counter())
         await self._inner.on_tool_start(context, agent, tool)
 
-    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
+    async def on_tool_end(self, context: RunContextWrapper, agent: Agent, tool: Tool, result: object) -> None:
         if isinstance(context, ToolContext) and context.tool_call_id in self._began:
             item_id, began = self._began.pop(context.tool_call_id)
             # The SDK converts a tool's exception to text for the model; the span shows that it failed.
@@ -179,13 +190,13 @@ class RecordingHooks(PassingOn):
         await self._inner.on_tool_end(context, agent, tool, result)
 
     async def on_llm_start(
-        self, context: RunContextWrapper[Any], agent: Agent[Any], system_prompt: str | None, input_items: list[Any]
+        self, context: RunContextWrapper, agent: Agent, system_prompt: str | None, input_items: list[TResponseInputItem]
     ) -> None:
         self._watch.check()
         await self._inner.on_llm_start(context, agent, system_prompt, input_items)
 
 
-def _record_heard(processor: StoreProcessor, context: RunContextWrapper[Any], tool: Tool, result: object) -> None:
+def _record_heard(processor: StoreProcessor, context: RunContextWrapper, tool: Tool, result: object) -> None:
     """Records on the call's span what the model receives of a non-text result, as converted by the SDK."""
     span = get_current_span()
     call = context.tool_call if isinstance(context, ToolContext) else None

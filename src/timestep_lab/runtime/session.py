@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from agents.memory import SessionABC
 
@@ -21,7 +21,7 @@ from timestep_lab.model.records import RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.model.spans import SpanRecord
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import asked_under
-from timestep_lab.runtime.approval_gate import rejected_span
+from timestep_lab.runtime.approval_gate import approved_tools, rejected_span
 from timestep_lab.runtime.attachments import image_call
 from timestep_lab.runtime.run import UserTurn
 from timestep_lab.runtime.span_records import parsed
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-Item = dict[str, Any]
+Item = dict[str, Json]
 
 
 class StoreSession(SessionABC):
@@ -173,7 +173,7 @@ def complete_session(store: Store, run: RunRecord) -> None:
     answered = {entry["call_id"] for entry in log if is_output(entry)}
     made = {entry.get("id") for entry in log if entry.get("type") == "image_generation_call"}
     texts = [_text(entry) for entry in log if entry.get("role") == "assistant"]
-    missing: list[dict[str, Any]] = []
+    missing: list[Item] = []
     for item in items:
         if item.type == "tool_call" and (image := _generated_image(item)):
             if item.data["call_id"] not in made:
@@ -202,16 +202,16 @@ def complete_interrupted(store: Store, thread_id: str) -> None:
         complete_session(store, run)
 
 
-def _call(item: ThreadItem, *, asked: bool) -> list[dict[str, Any]]:
+def _call(item: ThreadItem, *, asked: bool) -> list[Item]:
     data = item.data
-    call = {
+    call: Item = {
         "type": "function_call", "call_id": data["call_id"], "name": data["name"], "arguments": data["arguments"] or "{}",
     }  # fmt: skip
-    answer = {"type": "function_call_output", "call_id": data["call_id"], "output": data["output"]}
+    answer: Item = {"type": "function_call_output", "call_id": data["call_id"], "output": data["output"]}
     return [answer] if asked else [call, answer]
 
 
-def _generated_image(call: ThreadItem) -> dict[str, Any] | None:
+def _generated_image(call: ThreadItem) -> Item | None:
     """Returns the output item of an image that the model made itself; None for any other call. The id of such a call is not a call's."""
     if call.data["name"] != "image_generation" or str(call.data["call_id"]).startswith("call_"):
         return None
@@ -221,8 +221,8 @@ def _generated_image(call: ThreadItem) -> dict[str, Any] | None:
     return None
 
 
-def _text(entry: dict[str, Any]) -> str:
-    content = entry.get("content")
+def _text(entry: Item) -> str:
+    content = cast("str | Sequence[Mapping[str, str]] | None", entry.get("content"))
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
 
 
@@ -243,6 +243,20 @@ STOPPED_BY = "stopped_by"
 """Metadata key of a run: the limit that it reached."""
 RESERVED = {CANCEL, OPTIONS, FORK, CONTEXT, COMPLETED, STOPPED_BY, AGENT_VERSIONS}
 WITHDRAWN = "The run was cancelled before this was decided."
+
+
+class ForkData(TypedDict):
+    """Value of `FORK`."""
+
+    trace_id: str
+    span_id: str | None
+    changes: Mapping[str, Json]
+    """`Changes.to_json`."""
+
+
+def versions_of(run: RunRecord) -> Mapping[str, int] | None:
+    """Returns the value of `AGENT_VERSIONS`, or None for a run without stored agents."""
+    return cast("Mapping[str, int] | None", run.metadata.get(AGENT_VERSIONS))
 
 
 def refuse_reserved(metadata: Mapping[str, Json]) -> None:
@@ -369,10 +383,10 @@ def request_cancel(store: Store, run: RunRecord) -> None:
 def remember_approval(store: Store, thread_id: str, tool: str) -> None:
     """Remembers not to ask again for `tool` in this thread."""
     thread = store.threads.get(thread_id)
-    known = list(thread.metadata.get("approved_tools", ()))
+    known = list(approved_tools(thread))
     if tool not in known:
         store.threads.update(thread_id, metadata={**thread.metadata, "approved_tools": [*known, tool]})
 
 
-def _with(item: ThreadItem, **data: object) -> ThreadItem:
+def _with(item: ThreadItem, **data: Json) -> ThreadItem:
     return replace(item, data={**item.data, **data})

@@ -16,18 +16,19 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from agents import Agent, FunctionTool, Handoff, Model, ModelSettings, ModelTracing, RunContextWrapper, get_current_span
+from agents.tool import Tool
 from agents.tool_context import ToolContext
 from agents.tracing import SpanError
 
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.errors import NotFoundError, TapeMissError, ToolError, UsageError
 from timestep_lab.model.spans import GenAI, Lab
 from timestep_lab.runtime.agent_graph import BuiltGraph
-from timestep_lab.runtime.recorded import RecordedCall, definitions_of
+from timestep_lab.runtime.recorded import RecordedCall, Span, TapeSpec, attribute, definitions_of
 from timestep_lab.runtime.span_records import is_read_only, parsed
 from timestep_lab.runtime.stream_items import output_text
 from timestep_lab.runtime.tracing import note
@@ -158,8 +159,8 @@ class Reading:
     key: str
 
     @classmethod
-    def of(cls, tool: str, schema: Mapping[str, Any], tape: Tape) -> Reading:
-        properties: Mapping[str, Any] = schema.get("properties") or {}
+    def of(cls, tool: str, schema: Mapping[str, Json], tape: Tape) -> Reading:
+        properties = cast("Mapping[str, Json]", schema.get("properties") or {})
         hinted = {name for name, spec in properties.items() if isinstance(spec, Mapping) and spec.get(IGNORABLE)}
         ignored = frozenset({*hinted, *tape.ignore.get(tool, ())})
         defaults = {
@@ -187,7 +188,7 @@ class Reading:
         }
 
 
-def _check_near(tool: str, name: str, properties: Mapping[str, Any]) -> None:
+def _check_near(tool: str, name: str, properties: Mapping[str, Json]) -> None:
     spec = properties.get(name)
     if spec is None:
         raise UsageError(
@@ -195,8 +196,9 @@ def _check_near(tool: str, name: str, properties: Mapping[str, Any]) -> None:
             f"Its arguments: {', '.join(properties) or 'none'}.",
             param="near",
         )
-    kinds = spec.get("type") if isinstance(spec, Mapping) else None
-    if kinds not in ("string", ["string", "null"]) or {"enum", "const", "format", "pattern"} & set(spec):
+    described = object_of(spec)
+    is_text = described.get("type") in ("string", ["string", "null"])
+    if not is_text or {"enum", "const", "format", "pattern"} & set(described):
         raise UsageError(
             f"near={{{tool!r}: [{name!r}]}}: only free text can match approximately; ids, numbers and choices must match exactly.",
             "Remove it, or list it in ignore= if it does not matter.",
@@ -251,7 +253,7 @@ def record(
 ) -> Tape:  # fmt: skip
     """Records a tape from traces. Blocks. Raises `UsageError` when none of them exists."""
     wanted = tuple(dict.fromkeys(trace_ids))
-    spans: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    spans: dict[str, list[Span]] = defaultdict(list)
     columns = (
         "trace_id, span_id, parent_id, kind, name, agent, status, error, started_at, ended_at, duration_ms, attributes"
     )
@@ -264,9 +266,9 @@ def record(
         )
         for row in store.sql(sql, part, limit=None).dicts():
             attributes = row["attributes"]
-            spans[row["trace_id"]].append(
-                {**row, "attributes": json.loads(attributes) if isinstance(attributes, str) else attributes or {}}
-            )
+            row["attributes"] = json.loads(attributes) if isinstance(attributes, str) else attributes or {}
+            span = cast("Span", row)
+            spans[span["trace_id"]].append(span)
     if not spans:
         raise UsageError(
             "A tape needs recorded traces, but there are none.", "Run the agent first, or import its traces."
@@ -279,30 +281,30 @@ def record(
     )  # fmt: skip
 
 
-def _calls(trace_id: str, spans: Sequence[Mapping[str, Any]]) -> Iterable[TapedCall]:
+def _calls(trace_id: str, spans: Sequence[Span]) -> Iterable[TapedCall]:
     by_id = {span["span_id"]: span for span in spans}
     first = next((span["agent"] or span["name"] for span in spans if span["kind"] == "agent"), None)
     before: Counter[str] = Counter()
     for span in spans:
         if span["kind"] != "tool" or span["ended_at"] is None or _left_open(span):
             continue
-        attributes, path = span["attributes"], _path(span, by_id, first)
-        if attributes.get(Lab.TAPE) not in (None, "live"):
+        path = _path(span, by_id, first)
+        if attribute(span, Lab.TAPE) not in (None, "live"):
             continue  # Answered from a tape or simulated: not a result of the tool.
         arguments = parsed(span["input"])
         same = json.dumps([path, span["name"], _canonical(arguments)], sort_keys=True, default=str)
-        exact = attributes.get(Lab.HEARD)
+        exact = attribute(span, Lab.HEARD)
         yield TapedCall(
             trace_id=trace_id, span_id=span["span_id"], path=path, tool=span["name"], arguments=arguments,
             heard=span["output"] if exact is None else json.loads(exact),
-            error=str(span["error"]) if span["status"] == "error" else None, error_type=attributes.get(GenAI.ERROR_TYPE),
-            approval=attributes.get(Lab.APPROVAL) or "not_needed", ms=span["duration_ms"], server=attributes.get(Lab.SERVER),
+            error=str(span["error"]) if span["status"] == "error" else None, error_type=attribute(span, GenAI.ERROR_TYPE),
+            approval=attribute(span, Lab.APPROVAL) or "not_needed", ms=span["duration_ms"], server=attribute(span, Lab.SERVER),
             occurrence=before[same],
         )  # fmt: skip
         before[same] += 1
 
 
-def _left_open(span: Mapping[str, Any]) -> bool:
+def _left_open(span: Span) -> bool:
     """Returns whether a call has no result because the run ended during it. A call that raised has an error class."""
     attributes = span["attributes"]
     return (
@@ -313,7 +315,7 @@ def _left_open(span: Mapping[str, Any]) -> bool:
     )
 
 
-def _path(span: Mapping[str, Any], by_id: Mapping[str, Mapping[str, Any]], first: str | None) -> str:
+def _path(span: Span, by_id: Mapping[str, Span], first: str | None) -> str:
     parts = [named(span["agent"], first)]
     here = by_id.get(span["parent_id"] or "")
     while here is not None:
@@ -360,7 +362,8 @@ def read_tape(
     if isinstance(given, Tape):
         return given
     if isinstance(given, Mapping):
-        return record(store, given["traces"], ignore=given.get("ignore"), near=given.get("near"))
+        spec = cast("TapeSpec", given)
+        return record(store, spec["traces"], ignore=spec.get("ignore"), near=spec.get("near"))
     if not isinstance(given, str):
         return record(store, given)
     word, colon, expression = given.partition(":")
@@ -440,7 +443,7 @@ class Player:
         self._tools[path, tool.name] = tool
         self._reading(tool)  # Raises for arguments that cannot be near, before anything runs.
 
-        async def invoke(context: ToolContext[Any], text: str) -> Any:
+        async def invoke(context: ToolContext, text: str) -> object:
             arguments = parsed(text or "{}")
             match = self.find(path, tool, arguments)
             self._seen[path, tool.name, self._reading(tool).canonical(arguments)] += 1
@@ -458,7 +461,7 @@ class Player:
             )
             raise self.missed
 
-        async def needs_approval(context: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str) -> bool:
+        async def needs_approval(context: RunContextWrapper, arguments: dict[str, Json], call_id: str) -> bool:
             if self.find(path, tool, arguments) is not None or self.on_miss.startswith(_SIMULATE):
                 return False
             if self.on_miss == "ask":
@@ -474,7 +477,7 @@ class Player:
         clone.output_json_schema = None  # Recorded results are not parsed again.
         return clone
 
-    def _say(self, how: str, call: TapedCall) -> Any:
+    def _say(self, how: str, call: TapedCall) -> object:
         decided = {} if call.approval == "not_needed" else {Lab.APPROVAL: call.approval}
         typed = {GenAI.ERROR_TYPE: call.error_type} if call.error_type else {}
         self._count(how, {Lab.TAPE_SPAN: call.span_id, **decided, **typed})
@@ -485,7 +488,7 @@ class Player:
                 raise ToolError(call.error, "The tool failed when this was recorded.", tool=call.tool)
         return RecordedCall(call.heard, call.heard).said()
 
-    def _may_go_live(self, tool: FunctionTool, context: ToolContext[Any]) -> bool:
+    def _may_go_live(self, tool: FunctionTool, context: ToolContext) -> bool:
         if self.on_miss == "ask":
             return context.tool_call_id in self._asked or bool(
                 context.is_tool_approved(tool.name, context.tool_call_id)
@@ -540,7 +543,7 @@ def _has_digit(word: str) -> bool:
     return any(letter.isdigit() for letter in word)
 
 
-def check_tools(offered: Mapping[str, Sequence[Any]]) -> None:
+def check_tools(offered: Mapping[str, Sequence[Tool]]) -> None:
     """Raises `UsageError` for a tool that a tape cannot answer for."""
     for name, tools in offered.items():
         for tool in tools:
@@ -552,7 +555,9 @@ def check_tools(offered: Mapping[str, Sequence[Any]]) -> None:
                 )
 
 
-def taped_tools(graph: BuiltGraph, offered: Mapping[str, Sequence[Any]], player: Player) -> dict[str, list[Any]]:
+def taped_tools(
+    graph: BuiltGraph, offered: Mapping[str, Sequence[Tool]], player: Player
+) -> dict[str, list[FunctionTool]]:
     """Returns each agent's tools, answered from the tape; client-side tools are unchanged. Raises `UsageError`."""
     check_tools(offered)
     return {
@@ -560,11 +565,11 @@ def taped_tools(graph: BuiltGraph, offered: Mapping[str, Sequence[Any]], player:
             tool if tool.name in graph.client_tools else player.taped(tool, named(name, graph.root.name))
             for tool in tools
         ]
-        for name, tools in offered.items()
+        for name, tools in cast("Mapping[str, Sequence[FunctionTool]]", offered).items()
     }
 
 
-def on_tape(graph: BuiltGraph, offered: Mapping[str, Sequence[object]], player: Player) -> BuiltGraph:
+def on_tape(graph: BuiltGraph, offered: Mapping[str, Sequence[Tool]], player: Player) -> BuiltGraph:
     """Returns a copy of the agents whose tools are answered by `player`. Raises `UsageError`."""
     tools = taped_tools(graph, offered, player)
     clones = {
@@ -576,14 +581,12 @@ def on_tape(graph: BuiltGraph, offered: Mapping[str, Sequence[object]], player: 
     return replace(graph, root=clones[graph.root.name], agents=clones)
 
 
-def _lead_to(
-    handoff: Agent[Any] | Handoff[Any, Any], clones: Mapping[str, Agent[Any]]
-) -> Agent[Any] | Handoff[Any, Any]:
+def _lead_to(handoff: Agent | Handoff, clones: Mapping[str, Agent]) -> Agent | Handoff:
     if isinstance(handoff, Agent):
         return clones[handoff.name]
     original_invoke = handoff.on_invoke_handoff
 
-    async def invoke(context: RunContextWrapper[Any], arguments: str) -> Agent[Any]:
+    async def invoke(context: RunContextWrapper, arguments: str) -> Agent:
         target = await original_invoke(context, arguments)
         return clones.get(target.name, target)
 

@@ -10,10 +10,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import agents as sdk
-from agents import Agent, RunConfig, RunErrorDetails, RunResult
+from agents import Agent, RunConfig, RunErrorDetails, RunResult, RunState, TResponseInputItem
 from agents.exceptions import AgentsException
 from agents.items import ToolApprovalItem
 
@@ -35,7 +35,7 @@ from timestep_lab.runtime.run_hooks import TracingHooks, watch_from_here
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import as_lab_error, output_text
 from timestep_lab.runtime.tape import check_on_miss
-from timestep_lab.runtime.tracing import TraceContext, install, note_error_class, uninstall
+from timestep_lab.runtime.tracing import StoreProcessor, TraceContext, install, note_error_class, uninstall
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class WarmStart:
     """A recorded run that can be replayed from one of its steps. Created by `warm_start`; `replay` can be called concurrently."""
 
     def __init__(
-        self, runner: Runner, plan: Branching, point: Point, span_id: str | None, given: list[Any],
+        self, runner: Runner, plan: Branching, point: Point, span_id: str | None, given: Sequence[Mapping[str, object]],
         turn: int | None = None,
     ) -> None:  # fmt: skip
         self._runner, self._plan, self._point, self._span_id = runner, plan, point, span_id
@@ -121,7 +121,7 @@ class WarmStart:
         chosen, before = self._runner.router.get_model(model), self._plan.model_of
         changes = replace(self._plan.changes, models={**self._plan.changes.models, agent: model})
 
-        def model_of(one: Agent[Any]) -> sdk.Model:
+        def model_of(one: Agent) -> sdk.Model:
             return chosen if one.name == agent else before(one)
 
         return self._from(turn, Point(turn), replace(self._plan, changes=changes, model_of=model_of))
@@ -167,7 +167,7 @@ class WarmStart:
         finally:
             uninstall(self._runner.writer)
 
-    def _prepared(self, graph: BuiltGraph) -> Agent[Any]:
+    def _prepared(self, graph: BuiltGraph) -> Agent:
         """Returns the agent of the first turn. What the SDK would derive from earlier turns is set on the agents instead: an agent that has
         called a tool is not forced to call one again, and input guardrails have passed."""
         for agent in graph.agents.values():
@@ -180,7 +180,7 @@ class WarmStart:
         return graph.agents[str(self._plan.recorded.answers[self.turn]["agent"])]
 
     async def _run(
-        self, root: Agent[Any], replay: Replay, trace_id: str | None, hooks: TracingHooks, approve_all: bool, watch: LimitWatch
+        self, root: Agent, replay: Replay, trace_id: str | None, hooks: TracingHooks, approve_all: bool, watch: LimitWatch
     ) -> Replayed:  # fmt: skip
         config = RunConfig(
             model_provider=self._runner.router,
@@ -191,7 +191,9 @@ class WarmStart:
             tool_not_found_behavior="return_error_to_model",
             tool_name_collision_policy="error",
         )
-        given: Any = [dict(item) for item in self.input]
+        given: list[TResponseInputItem] | RunState = cast(
+            "list[TResponseInputItem]", [dict(item) for item in self.input]
+        )
         max_turns = self._plan.options.max_turns
         result: RunResult | RunErrorDetails | None = None
         failure: LabError | None = None
@@ -221,7 +223,7 @@ class WarmStart:
             output=output_text(result.final_output) if isinstance(result, RunResult) and failure is None else None,
             error=failure,
             items=tuple(
-                item.to_input_item()
+                cast("Json", item.to_input_item())
                 for item in (result.new_items if result else ())
                 if not isinstance(item, ToolApprovalItem)
             ),
@@ -232,7 +234,7 @@ class WarmStart:
             followed=max(0, replay.followed - 1),
         )
 
-    def _announce(self, processor: Any) -> str:
+    def _announce(self, processor: StoreProcessor) -> str:
         trace_id, run, writer = new_trace_id(), self._plan.run, self._runner.writer
         route = TraceContext(
             writer, run.user_id, trace_id, run_id=trace_id, only_ended=True, stored=self._plan.graph.stored
@@ -248,7 +250,9 @@ class WarmStart:
         return trace_id
 
 
-def _decided(result: RunResult, recorded: Mapping[str, tuple[str, str]], hooks: TracingHooks, approve_all: bool) -> Any:
+def _decided(
+    result: RunResult, recorded: Mapping[str, tuple[str, str]], hooks: TracingHooks, approve_all: bool
+) -> RunState:
     state = result.to_state()
     for item in state.get_interruptions():
         call_id = item.call_id or ""
@@ -273,20 +277,20 @@ async def warm_start(
     results: Mapping[str, ToolStub] | None = None,
     on_tools: OnTools | None = None,
     on_miss: str = "fail",
-    agent: Agent[Any] | None = None,
+    agent: Agent | None = None,
     context: object = None,
     **limits: object,
 ) -> WarmStart:
     """Prepares a replay of the run of `trace_id` from the step `span_id`, or from where the first change takes effect; without either, from
     its start. Accepts the changes and limits of `lab.fork`, and raises what it raises. Writes nothing.
     """
-    given_limits = RunLimits.read(**limits).given()
+    given_limits = RunLimits.read(**limits)
     changes = read_changes(prompt, model, instructions, tools, results, False, agent, on_tools)
     if changes.on_tools == "tape":
         check_on_miss(on_miss, may_ask=False)
     changes = replace(changes, again=changes.none)
     plan = await prepare(runner, trace_id, span_id, changes, agent, context, on_tools, on_miss)
-    options = replace(plan.options, limits=replace(plan.options.limits, **given_limits))
+    options = replace(plan.options, limits=given_limits.over(plan.options.limits))
     await runner.check_prices(options, plan.who)
     plan = replace(plan, options=options)
     assert plan.point is not None

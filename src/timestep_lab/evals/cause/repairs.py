@@ -421,8 +421,8 @@ def _short(text: object) -> str:
 def other_instructions(store: Store, pool: Sequence[str], recorded: Recorded) -> Mapping[str, Sequence[str]]:
     """Agent name to different instructions that it had in other runs of the pool. Blocks."""
     own: dict[str, set[str]] = defaultdict(set)
-    for answer in recorded.answers:
-        own[str(answer["agent"])].add(_system(answer))
+    for recorded_answer in recorded.answers:
+        own[str(recorded_answer["agent"])].add(_system(recorded_answer))
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for trace_id in pool[:POOL_READ]:
         first: dict[str, str] = {}
