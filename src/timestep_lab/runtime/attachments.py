@@ -7,9 +7,9 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, list_of
 from timestep_lab.model.errors import DataError, MissingExtraError, NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.store.base import in_thread
@@ -26,7 +26,7 @@ MAX_IMAGE = 20 * 2**20
 MAX_PDF = 20 * 2**20
 """In base64 still below Claude's request limit of 32 MB. A larger file is sent as text."""
 
-Part = dict[str, Any]
+Part = Mapping[str, Json]
 
 
 # -- files of the lab as content parts
@@ -40,13 +40,13 @@ async def with_content(files: Files, described: Sequence[Mapping[str, Json]]) ->
 
 def _with_content(files: Files, file_id: str) -> dict[str, Json]:
     file = files.get(file_id)
-    shown = {"id": file.id, "name": file.filename, "mime_type": file.content_type, "size": file.bytes}
+    shown: dict[str, Json] = {"id": file.id, "name": file.filename, "mime_type": file.content_type, "size": file.bytes}
     return {**shown, "input": _part_of(files, file)}
 
 
 async def with_files(
-    files: Files, items: Sequence[Mapping[str, object]], *, deleted_too: bool = False
-) -> list[dict[str, Any]]:
+    files: Files, items: Sequence[Mapping[str, Json]], *, deleted_too: bool = False
+) -> list[dict[str, Json]]:
     """Returns Responses input items with the content of the files that they refer to by `file_id`. Only finds files of this user.
 
     Raises `NotFoundError` for a missing file; with `deleted_too`, for earlier messages, the model is told that it was deleted.
@@ -99,7 +99,7 @@ def _part(name: str, content_type: str, content: bytes) -> Part:
 # -- files in content parts, as a protocol supports them
 
 
-async def files_as_text(items: list[dict[str, Any]], takes: frozenset[str]) -> list[dict[str, Any]]:
+async def files_as_text(items: Sequence[Mapping[str, Json]], takes: frozenset[str]) -> list[dict[str, Json]]:
     """Returns the items with files replaced by their text unless their type is in `takes`. Raises `UsageError`."""
 
     def readable(part: Part) -> Part:
@@ -185,28 +185,32 @@ def image_call(address: str) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def generated_image(item: Mapping[str, Any]) -> Part | None:
+def generated_image(item: Mapping[str, Json]) -> dict[str, Json] | None:
     """Returns the image of an `image_generation_call` as a content part; None for any other item, and without a result."""
     if item.get("type") != "image_generation_call" or not item.get("result"):
         return None
-    media_type = (item.get("provider_data") or {}).get("media_type") or f"image/{item.get('output_format') or 'png'}"
+    provider_data = cast(Mapping[str, Json], item.get("provider_data") or {})
+    media_type = provider_data.get("media_type") or f"image/{item.get('output_format') or 'png'}"
     return {"type": "input_image", "image_url": f"data:{media_type};base64,{item['result']}", "detail": "auto"}
 
 
 async def _changed(
-    items: Iterable[Mapping[str, Any]], concerns: Callable[[Part], bool], change: Callable[[Part], Part]
-) -> list[dict[str, Any]]:
+    items: Iterable[Mapping[str, Json]], concerns: Callable[[Part], bool], change: Callable[[Part], Part]
+) -> list[dict[str, Json]]:
     """Returns copies of the items with `change` applied, in a thread, to the content parts for which `concerns` is true."""
 
-    def changed(item: Mapping[str, Any]) -> dict[str, Any]:
-        return {**item, **{key: [change(p) if concerned(p) else p for p in item[key]] for key in _lists(item)}}
+    def changed(item: Mapping[str, Json]) -> dict[str, Json]:
+        return {**item, **{key: [changed_part(part) for part in list_of(item[key])] for key in _lists(item)}}
 
-    def concerned(part: object) -> bool:
+    def changed_part(part: Json) -> Json:
+        return change(part) if isinstance(part, Mapping) and concerns(dict(part)) else part
+
+    def concerned(part: Json) -> bool:
         return isinstance(part, Mapping) and concerns(dict(part))
 
     made = []
     for item in items:
-        touched = any(concerned(part) for key in _lists(item) for part in item[key])
+        touched = any(concerned(part) for key in _lists(item) for part in list_of(item[key]))
         made.append(await in_thread(changed, item) if touched else dict(item))
     return made
 

@@ -23,9 +23,10 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from agents.models.fake_id import FAKE_RESPONSES_ID
+from openai import BaseModel
 from openai.types.responses import (
     Response,
     ResponseCompletedEvent,
@@ -49,12 +50,13 @@ from openai.types.responses import (
     ResponseReasoningSummaryTextDoneEvent,
     ResponseRefusalDeltaEvent,
     ResponseRefusalDoneEvent,
+    ResponseStreamEvent,
     ResponseTextDeltaEvent,
     ResponseTextDoneEvent,
     ResponseUsage,
 )
 from openai.types.responses.response_output_item import ImageGenerationCall
-from openai.types.responses.response_output_text import AnnotationFileCitation, AnnotationURLCitation
+from openai.types.responses.response_output_text import Annotation, AnnotationFileCitation, AnnotationURLCitation
 from openai.types.responses.response_output_text_annotation_added_event import (
     AnnotationFileCitation as AddedFileCitation,
 )
@@ -79,8 +81,10 @@ from timestep_lab.runtime.stream_items import CUT_SHORT, INVALID_JSON, arguments
 # decoded when the call is sent back (from a session, an approval, or a client of the OpenAI API).
 
 
+T = TypeVar("T")
 _KIND_OF = {"message": "message", "function_call": "function_call", "reasoning": "reasoning"}
 _MISSING = (None, "", FAKE_RESPONSES_ID)
+_ITEM_ID, _PROVIDER_DATA = "item_id", "provider_data"
 _OWN_CALL_ID = re.compile(r"call_[0-9a-f]{12}_([A-Za-z0-9_-]+)")
 
 
@@ -103,7 +107,7 @@ def provider_call_id(call_id: str) -> str:
         return call_id  # another program's id that looks like ours
 
 
-async def with_unique_ids(stream: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+async def with_unique_ids(stream: AsyncIterator[T]) -> AsyncGenerator[T, None]:
     """Yields the same events. Ids from the provider are kept; placeholders are replaced by one id per output index."""
     ids: dict[int, str] = {}
     response_id = new_id("response")
@@ -118,7 +122,7 @@ async def with_unique_ids(stream: AsyncIterator[Any]) -> AsyncGenerator[Any, Non
             if index is not None and (item := getattr(event, "item", None)) is not None:
                 name(item, index)
             if getattr(event, "item_id", "given") in _MISSING and index in ids:
-                event.item_id = ids[index]
+                setattr(event, _ITEM_ID, ids[index])
             if (response := getattr(event, "response", None)) is not None:
                 if response.id in _MISSING:
                     response.id = response_id
@@ -191,9 +195,12 @@ class Arguments:
         return arguments.removeprefix(self._joined[: self._told])
 
 
-Event = Any
-"""One of the `openai.types.responses` stream events."""
+Event: TypeAlias = ResponseStreamEvent
 Events = Iterator[Event]
+Item: TypeAlias = ResponseOutputMessage | ResponseReasoningItem | ResponseFunctionToolCall | ImageGenerationCall
+"""What an adapter's answer consists of."""
+Part = TypeVar("Part", bound=ResponseOutputText | ResponseOutputRefusal)
+B = TypeVar("B", bound=BaseModel)
 
 
 class Emitter:
@@ -210,15 +217,15 @@ class Emitter:
             tool_choice="auto", parallel_tool_calls=True, status="in_progress",
         )  # fmt: skip
         self._sequence = 0
-        self._items: list[Any] = []
-        self._open: Any = None
-        self._open_calls: list[Any] = []
+        self._items: list[Item] = []
+        self._open: Item | None = None
+        self._open_calls: list[ResponseFunctionToolCall] = []
         """Calls that stay open while other items arrive."""
-        self._arguments: dict[str, Arguments] = {}
+        self._arguments: dict[str | None, Arguments] = {}
         """Arguments of calls, by item id."""
-        self._first_with: dict[str, Any] = {}
+        self._first_with: dict[str, ResponseFunctionToolCall] = {}
         """The first call with each of the provider's ids."""
-        self._again: list[tuple[Any, Any]] = []
+        self._again: list[tuple[ResponseFunctionToolCall, ResponseFunctionToolCall]] = []
         """Later calls with such an id, and the first one. They are held back until it is known whether they repeat it."""
         self._half = ""
         """First half of a surrogate pair that a server split."""
@@ -283,7 +290,7 @@ class Emitter:
         note = AnnotationFileCitation(type="file_citation", file_id=file_id, filename=filename, index=len(part.text))
         yield from self._annotated(part, note, AddedFileCitation(**note.model_dump()))
 
-    def _annotated(self, part: Any, note: Any, told: Any) -> Events:
+    def _annotated(self, part: ResponseOutputText, note: Annotation, told: object) -> Events:
         part.annotations.append(note)
         yield self._say(
             ResponseOutputTextAnnotationAddedEvent,
@@ -303,11 +310,12 @@ class Emitter:
 
     def reasoning(self, delta: str = "", provider_data: Mapping[str, object] | None = None) -> Events:
         """Emits reasoning. `provider_data` (such as signatures) is kept with the item and sent back on replay."""
-        if self._open is None or self._open.type != "reasoning":
-            yield from self._switch_to(ResponseReasoningItem(id=new_id("reasoning"), type="reasoning", summary=[]))
         item = self._open
+        if item is None or item.type != "reasoning":
+            item = ResponseReasoningItem(id=new_id("reasoning"), type="reasoning", summary=[])
+            yield from self._switch_to(item)
         if provider_data is not None:
-            item.provider_data = dict(provider_data)
+            setattr(item, _PROVIDER_DATA, dict(provider_data))
         if not (delta := self._whole_characters(delta)):
             return
         where = {"item_id": item.id, "output_index": self._index_of(item), "summary_index": 0}
@@ -336,7 +344,7 @@ class Emitter:
 
     def tool_call(
         self, name: str, call_id: str | None = None, arguments: str = "", *, stays_open: bool = False
-    ) -> Generator[Any, None, Any]:
+    ) -> Generator[Event, None, ResponseFunctionToolCall]:
         """Opens a function call; `arguments` may follow in deltas. `call_id` is the provider's; the call gets a unique id.
 
         A generator that returns the call. `stays_open`: its deltas may be interleaved with those of other items.
@@ -361,15 +369,15 @@ class Emitter:
         yield from self.arguments(arguments, call)
         return call
 
-    def arguments(self, delta: str, call: Any = None) -> Events:
+    def arguments(self, delta: str, call: ResponseFunctionToolCall | None = None) -> Events:
         """Emits arguments of `call`, by default of the most recently opened one."""
-        item = self._open if call is None else call
+        item = cast(ResponseFunctionToolCall, self._open) if call is None else call
         if any(item is held for held, _ in self._again):
             self._arguments[item.id].add(delta)
         elif more := self._arguments[item.id].add(delta):
             yield from self._arguments_delta(item, more)
 
-    def _arguments_delta(self, item: Any, delta: str) -> Events:
+    def _arguments_delta(self, item: ResponseFunctionToolCall, delta: str) -> Events:
         item.arguments += delta
         yield self._say(
             ResponseFunctionCallArgumentsDeltaEvent,
@@ -398,7 +406,7 @@ class Emitter:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _told_again(self, call: Any, first: Any) -> Events:
+    def _told_again(self, call: ResponseFunctionToolCall, first: ResponseFunctionToolCall) -> Events:
         """Opens a call with the id of an earlier one, unless it is the same again: LocalAI sends a call under several indexes, first without
         its arguments or with some of them. Other servers give different calls the same id."""
         said, before = self._arguments[call.id].sent(), self._arguments[first.id].sent()
@@ -422,10 +430,10 @@ class Emitter:
             delta, self._half = delta[:-1], delta[-1]
         return delta.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    def _say(self, kind: type[object], **said: object) -> Event:
-        return SimpleNamespace(**said) if self._brief else kind(**said)
+    def _say(self, kind: type[T], **said: object) -> T:
+        return cast(T, SimpleNamespace(**said)) if self._brief else kind(**said)
 
-    def _copy(self, part: Any) -> Any:
+    def _copy(self, part: B) -> B:
         return part if self._brief else part.model_copy(deep=True)
 
     def _next(self) -> int:
@@ -438,14 +446,15 @@ class Emitter:
             return last
         return next(n for n in range(last, -1, -1) if self._items[n] is item)
 
-    def _at_part(self) -> dict[str, Any]:
+    def _at_part(self) -> dict[str, object]:
+        message = cast(ResponseOutputMessage, self._open)
         return {
-            "item_id": self._open.id,
-            "output_index": self._index_of(self._open),
-            "content_index": len(self._open.content) - 1,
+            "item_id": message.id,
+            "output_index": self._index_of(message),
+            "content_index": len(message.content) - 1,
         }
 
-    def _switch_to(self, item: object) -> Events:
+    def _switch_to(self, item: Item) -> Events:
         yield from self._close()
         self._open = item
         self._items.append(item)
@@ -454,32 +463,32 @@ class Emitter:
             sequence_number=self._next(),
         )  # fmt: skip
 
-    def _message_part(self, kind: type[object]) -> Generator[Any, None, Any]:
+    def _message_part(self, kind: type[Part]) -> Generator[Event, None, Part]:
         """Returns the open message's part of a kind, opening it if necessary. A generator that returns the part."""
-        if self._open is None or self._open.type != "message":
-            yield from self._switch_to(
-                ResponseOutputMessage(
-                    id=new_id("message"), type="message", role="assistant", status="in_progress", content=[]
-                )
+        message = self._open
+        if message is None or message.type != "message":
+            message = ResponseOutputMessage(
+                id=new_id("message"), type="message", role="assistant", status="in_progress", content=[]
             )
-        if not self._open.content or not isinstance(self._open.content[-1], kind):
-            yield from self._close_part()
+            yield from self._switch_to(message)
+        if not message.content or not isinstance(message.content[-1], kind):
+            yield from self._close_part(message)
             part = (
                 ResponseOutputText(type="output_text", text="", annotations=[], logprobs=[])
                 if kind is ResponseOutputText
                 else ResponseOutputRefusal(type="refusal", refusal="")
             )
-            self._open.content.append(part)
+            message.content.append(part)
             yield self._say(ResponseContentPartAddedEvent, 
                 type="response.content_part.added", part=self._copy(part), **self._at_part(),
                 sequence_number=self._next(),
             )  # fmt: skip
-        return self._open.content[-1]
+        return cast(Part, message.content[-1])
 
-    def _close_part(self) -> Events:
-        if not self._open.content:
+    def _close_part(self, message: ResponseOutputMessage) -> Events:
+        if not message.content:
             return
-        part, where = self._open.content[-1], self._at_part()
+        part, where = message.content[-1], self._at_part()
         if isinstance(part, ResponseOutputText):
             yield self._say(
                 ResponseTextDoneEvent,
@@ -505,14 +514,14 @@ class Emitter:
             sequence_number=self._next(),
         )
 
-    def _close(self, status: str = "completed") -> Events:
+    def _close(self, status: Literal["completed", "incomplete"] = "completed") -> Events:
         if self._open is not None:
             yield from self._close_item(self._open, status)
             self._open = None
 
-    def _close_item(self, item: Any, status: str = "completed") -> Events:
+    def _close_item(self, item: Item, status: Literal["completed", "incomplete"] = "completed") -> Events:
         if item.type == "message":
-            yield from self._close_part()
+            yield from self._close_part(item)
             item.status = status
         elif item.type == "function_call":
             if rest := self._arguments[item.id].rest():

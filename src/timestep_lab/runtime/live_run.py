@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import agents as sdk
-from agents import RunConfig, RunState
+from agents import RunConfig, RunContextWrapper, RunState, TResponseInputItem
 from agents.items import ToolApprovalItem
 
 from timestep_lab.model.clock import utc_now
@@ -35,7 +35,7 @@ from timestep_lab.model.events import (
     RunStopped,
 )
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Interruption, RunRecord, RunStateRecord, Usage
+from timestep_lab.model.records import Interruption, RunRecord, RunStateRecord, ThreadItem, Usage
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import ASKED_UNDER, SAID, SECONDS, BuiltGraph
 from timestep_lab.runtime.approval_gate import ApprovalGate
@@ -57,11 +57,10 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.router import Router
     from timestep_lab.store.store import Store
 
-
 logger = logging.getLogger("timestep_lab")
 LEFT_OPEN = "The run ended before this step did."
 
-SdkInput = list[Any] | RunState[Any, Any]
+SdkInput = list[TResponseInputItem] | RunState
 Blueprint = Callable[[], Awaitable[tuple[BuiltGraph, Snapshot]]]
 First = Callable[[], Awaitable[None]]
 
@@ -122,7 +121,7 @@ class LiveRun:
         route: TraceContext,
         claim: RunStateRecord | None = None,
         context: object = None,
-        hooks: sdk.RunHooks[Any] | None = None,
+        hooks: sdk.RunHooks | None = None,
         own_toolbox: Toolbox | None = None,
         seconds: float = 0.0,
         said: Sequence[Mapping[str, Json]] | None = None,
@@ -148,7 +147,7 @@ class LiveRun:
         self._began = time.perf_counter()
         self._ttft_ms = run.ttft_ms
         self._usage_before = Usage()
-        self._wrapper: Any = None
+        self._wrapper: RunContextWrapper | None = None
         self._task: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[RunEnded] | None = None
@@ -169,12 +168,12 @@ class LiveRun:
         self._task = asyncio.create_task(self._execute(given, first), name=f"timestep-lab {self.run.id}")
         return self._task
 
-    def adopt(self, items: list[Any]) -> None:
+    def adopt(self, items: list[ThreadItem]) -> None:
         self._items.adopt(items)
         self._watch.tool_calls = sum(i.type == "tool_call" and i.data["duration_ms"] is not None for i in items)
 
     def pending_client_calls(self) -> list[str]:
-        return [i.data["call_id"] for i in self._log.mine("client_tool_call") if i.data["status"] == "pending"]
+        return [str(i.data["call_id"]) for i in self._log.mine("client_tool_call") if i.data["status"] == "pending"]
 
     @property
     def log(self) -> ItemLog:
@@ -438,7 +437,7 @@ class LiveRun:
 
     # -- events during the run
 
-    async def _speaks(self, agent: sdk.Agent[Any]) -> None:
+    async def _speaks(self, agent: sdk.Agent) -> None:
         previous = self._speakers[-1] if self._speakers else None
         self._speakers.append(agent.name)
         if agent.name == previous:
@@ -447,7 +446,7 @@ class LiveRun:
             self.run = await in_thread(self._store.runs.update, self.run.id, last_agent=agent.name)
         self.emit(AgentUpdated(agent=agent.name, model=self._model_of(agent), previous=previous))
 
-    def _model_of(self, agent: sdk.Agent[Any]) -> str:
+    def _model_of(self, agent: sdk.Agent) -> str:
         chosen = agent.model if self._graph.own_models else self._options.model or agent.model
         if isinstance(chosen, sdk.Model):
             return str(getattr(chosen, "full", None) or getattr(chosen, "model", None) or type(chosen).__name__)
@@ -483,7 +482,7 @@ class LiveRun:
 
     # -- end of the run
 
-    async def _pause(self, state: RunState[Any, Any], undecided: list[ToolApprovalItem]) -> RunPaused:
+    async def _pause(self, state: RunState, undecided: list[ToolApprovalItem]) -> RunPaused:
         waiting = await self.pauses.ask(undecided)
         await self._log.close()
         text = state.to_string(context_serializer=lambda _: {})
@@ -498,7 +497,7 @@ class LiveRun:
         await self._store_end(self._ended_run(status="needs_approval", ended_at=None), paused_state)
         return RunPaused(run=self.run, interruptions=waiting)
 
-    async def _end(self, work: Coroutine[Any, Any, RunEnded]) -> RunEnded:
+    async def _end(self, work: Coroutine[object, None, RunEnded]) -> RunEnded:
         """Ends the run exactly once; an end that has started cannot be cancelled."""
         if self._ending is None:
             self._ending = asyncio.create_task(work)
@@ -550,7 +549,7 @@ class LiveRun:
         await self._store_end(run, None)
         return RunFailed(run=self.run, error=plain)
 
-    def _ended_run(self, **outcome: object) -> dict[str, Any]:
+    def _ended_run(self, **outcome: object) -> dict[str, object]:
         usage = self._usage_before + counted(self._wrapper) if self._wrapper else self.run.usage
         return {
             "last_agent": self._speakers[-1] if self._speakers else self.run.last_agent,

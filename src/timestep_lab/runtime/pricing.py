@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from timestep_lab.model.errors import BudgetError
 from timestep_lab.model.records import RunRecord, Usage
@@ -282,7 +282,7 @@ def _if_known(provider_id: str, name: str) -> tuple[str, str] | None:
 
 
 @lru_cache(maxsize=1)
-def _provider_ids() -> frozenset[Any]:
+def _provider_ids() -> frozenset[str]:
     from genai_prices.data import providers
 
     return frozenset(provider.id for provider in providers)

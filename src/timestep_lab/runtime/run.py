@@ -102,7 +102,7 @@ class RunOptions:
         }  # fmt: skip
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Json]) -> RunOptions:
+    def from_json(cls, plain: Mapping[str, Any]) -> RunOptions:
         return cls(**{**plain, "limits": RunLimits(**plain.get("limits") or {})})
 
 
@@ -138,7 +138,7 @@ class UserTurn:
 
     text: str
     """Plain text, for the run's row and the thread's title."""
-    session_items: tuple[Mapping[str, Any], ...]
+    session_items: tuple[Mapping[str, Json], ...]
     """Responses input items, for the model."""
     thread_items: tuple[tuple[str, dict[str, Json]], ...]
     """Thread items as (type, data), for readers."""
@@ -166,12 +166,15 @@ def read_turn(said: str | Sequence[Mapping[str, object]], attachments: Sequence[
     if attachments and shown:
         shown[-1][1]["attachments"] = [_shown(a) for a in attachments]
         items[-1] = {**items[-1], "content": [*_parts(items[-1].get("content")), *_inputs(attachments)]}
-    return UserTurn("\n".join(data["text"] for _, data in shown), tuple(items), tuple(shown))
+    return UserTurn("\n".join(str(data["text"]) for _, data in shown), tuple(items), tuple(shown))
 
 
-def content_text(content: Any) -> str:
+def content_text(content: Json) -> str:
     """Returns the text of a Responses message's content."""
-    return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content or ())
+    if isinstance(content, str):
+        return content
+    parts = cast(Sequence[Mapping[str, Json]], content or ())
+    return "".join(str(part.get("text", "")) for part in parts)
 
 
 def _text_turn(text: str, attachments: Sequence[Mapping[str, Json]]) -> UserTurn:
@@ -184,7 +187,7 @@ def _text_turn(text: str, attachments: Sequence[Mapping[str, Json]]) -> UserTurn
             f"The prompt contains {text[error.start]!r}, an unpaired surrogate.", "Encode it as UTF-8.", param="input"
         ) from None
     inputs = _inputs(attachments)
-    content: Any = [*_parts(text), *inputs] if inputs else text
+    content: Json = [*_parts(text), *inputs] if inputs else text
     return UserTurn(
         text,
         ({"role": "user", "content": content},),
@@ -196,10 +199,10 @@ def _message(text: str, attachments: list[Json]) -> dict[str, Json]:
     return {"text": text, "attachments": attachments, "status": "completed", "annotations": []}
 
 
-def _parts(content: Any) -> list[Json]:
+def _parts(content: Json) -> list[Json]:
     if isinstance(content, str):
         return [{"type": "input_text", "text": content}] if content else []
-    return list(content or ())
+    return list(cast(Sequence[Json], content or ()))
 
 
 def _inputs(attachments: Sequence[Mapping[str, Json]]) -> list[Json]:
@@ -210,7 +213,7 @@ def _shown(attachment: Mapping[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in attachment.items() if name != "input"}
 
 
-AnyAgent = AgentRecord | sdk.Agent[Any]
+AnyAgent = AgentRecord | sdk.Agent
 Snapshot = Callable[[], Mapping[str, Json]]
 """Makes what a pause stores of a run's agents."""
 KEPT_GRAPHS = 8
@@ -257,7 +260,7 @@ class Graphs:
             self._built[agent.id] = graph
         return graph, lambda: freeze(records, agent.id, servers, options.to_json())
 
-    async def rebuild(self, state: RunStateRecord, agent: sdk.Agent[Any] | None) -> tuple[BuiltGraph, Toolbox | None]:
+    async def rebuild(self, state: RunStateRecord, agent: sdk.Agent | None) -> tuple[BuiltGraph, Toolbox | None]:
         """Rebuilds the agents from the snapshot of a pause, with a toolbox of their own if the MCP servers changed since.
 
         Raises `RunError` when they cannot be restored.
@@ -296,9 +299,7 @@ class Graphs:
         return await in_thread(self.store.mcp_servers.find)
 
 
-async def restore_state(
-    graph: BuiltGraph, state: RunStateRecord, items: list[ThreadItem], context: Any
-) -> RunState[Any, Any]:
+async def restore_state(graph: BuiltGraph, state: RunStateRecord, items: list[ThreadItem], context: Any) -> RunState:
     """Restores the SDK's state and applies every decision. A call that finished before a crash is answered with its stored output.
 
     Raises `RunError` when the state cannot be read.
@@ -311,17 +312,23 @@ async def restore_state(
             "Cancel it with lab.cancel(run_id) and run it again.",
             code="damaged_state",
         ) from error
+    decisions = decisions_of(state)
     for call in restored.get_interruptions():
         call_id = call.call_id or ""
-        decision = state.decisions.get(call_id)
+        decision = decisions.get(call_id)
         if item := finished_call(items, call_id):
             # The SDK cannot be given a result; the message of a rejection becomes the call's output verbatim.
-            restored.reject(call, rejection_message=item.data["output"])
+            restored.reject(call, rejection_message=cast(str, item.data["output"]))
         elif decision and decision["decision"] == "approved":
             restored.approve(call)
         elif decision:
             restored.reject(call, rejection_message=decision["message"] or REJECTED)
     return restored
+
+
+def decisions_of(state: RunStateRecord) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the stored decisions by call id, each as written by `Decision.to_json`."""
+    return cast(Mapping[str, Mapping[str, Any]], state.decisions)
 
 
 def finished_call(items: Iterable[ThreadItem], call_id: str) -> ThreadItem | None:
@@ -333,11 +340,11 @@ def finished_call(items: Iterable[ThreadItem], call_id: str) -> ThreadItem | Non
     return None
 
 
-def was_answered(state: RunStateRecord, session: list[dict[str, Any]]) -> bool:
+def was_answered(state: RunStateRecord, session: Sequence[Mapping[str, Json]]) -> bool:
     """Returns whether the session has an output for every pending call: an earlier resume processed them and then died."""
     answered = {item.get("call_id") for item in session if str(item.get("type", "")).endswith("_output")}
     return all(call["call_id"] in answered for call in state.interruptions)
 
 
-def last_agent(graph: BuiltGraph, run: RunRecord) -> sdk.Agent[Any]:
+def last_agent(graph: BuiltGraph, run: RunRecord) -> sdk.Agent:
     return graph.agents.get(run.last_agent or run.agent, graph.root)

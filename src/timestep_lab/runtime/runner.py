@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import agents as sdk
 
@@ -41,6 +41,7 @@ from timestep_lab.runtime.run import (
     RunOptions,
     Snapshot,
     UserTurn,
+    decisions_of,
     finished_call,
     last_agent,
     read_options,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter
 
 KEPT_AGENTS = 1000
+T = TypeVar("T")
 NO_LIMITS = RunLimits()
 
 
@@ -82,10 +84,15 @@ class Fork:
     """Versions of the run's stored agents, by id."""
 
 
-def _keep(known: dict[str, Any], run_id: str, value: object) -> None:
+def _keep(known: dict[str, T], run_id: str, value: T) -> None:
     known[run_id] = value
     if len(known) > KEPT_AGENTS:
         del known[next(iter(known))]
+
+
+def _own(run: RunRecord) -> Mapping[str, Any]:
+    """Returns the metadata of a run, to read what the lab itself stored there (`run_rows.RESERVED`)."""
+    return run.metadata
 
 
 class Runner:
@@ -99,9 +106,9 @@ class Runner:
         self._shop = RunServices(store, router, install(writer))
         identify_by_name()
         self._live: dict[str, LiveRun] = {}
-        self._sdk_agents: dict[str, sdk.Agent[Any]] = {}
+        self._sdk_agents: dict[str, sdk.Agent] = {}
         """Maps a run id to its SDK agent, for the newest `KEPT_AGENTS` runs of this process."""
-        self._contexts: dict[str, Any] = {}
+        self._contexts: dict[str, object] = {}
         """Maps a run id to its context, with the same limit."""
         self._changes: dict[str, Changes] = {}
         """Maps the run id of a fork to its changes, with the same limit. Replacement functions exist only here."""
@@ -123,7 +130,7 @@ class Runner:
         attachments: Sequence[Mapping[str, Json]] = (),
         metadata: Mapping[str, Json] | None = None,
         context: object = None,
-        hooks: sdk.RunHooks[Any] | None = None,
+        hooks: sdk.RunHooks | None = None,
         keep_running: bool = False,
         fork: Fork | None = None,
         tape: Tape | None = None,
@@ -215,9 +222,9 @@ class Runner:
         run_id: str,
         decisions: Mapping[str, Mapping[str, Json] | str | bool] | None,
         *,
-        agent: sdk.Agent[Any] | None = None,
+        agent: sdk.Agent | None = None,
         context: object = None,
-        hooks: sdk.RunHooks[Any] | None = None,
+        hooks: sdk.RunHooks | None = None,
         keep_running: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """Resumes a run that waits for approval, whichever process started it.
@@ -282,7 +289,7 @@ class Runner:
         call_id: str,
         output: Json,
         *,
-        agent: sdk.Agent[Any] | None = None,
+        agent: sdk.Agent | None = None,
         keep_running: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """Stores the output of a client tool, and continues the run when all client calls have one.
@@ -303,10 +310,10 @@ class Runner:
             )
         run = await in_thread(store.runs.get, item.run_id)
         worked = (run.ended_at - run.started_at).total_seconds() if run.ended_at else 0.0
-        options = RunOptions.from_json(run.metadata.get(run_rows.OPTIONS) or RunOptions().to_json())
+        options = RunOptions.from_json(_own(run).get(run_rows.OPTIONS) or RunOptions().to_json())
         known = agent or self._sdk_agents.get(run.id)
         speaker: AnyAgent = known if known else await in_thread(self._stored_speaker, run)
-        records = await self.graphs.records(speaker, run.metadata.get(run_rows.AGENT_VERSIONS))
+        records = await self.graphs.records(speaker, _own(run).get(run_rows.AGENT_VERSIONS))
         run = await in_thread(run_rows.reopen, store, run)
         graph, snapshot = await self.graphs.build(speaker, records, options)
         mine = [i for i in items if i.run_id == run.id]
@@ -340,11 +347,11 @@ class Runner:
         finally:
             await self._left(live, keep_running)
 
-    def sdk_agent(self, run_id: str) -> sdk.Agent[Any] | None:
+    def sdk_agent(self, run_id: str) -> sdk.Agent | None:
         """Returns the SDK agent with which this process started the run."""
         return self._sdk_agents.get(run_id)
 
-    def context_of(self, run: RunRecord, given: object = None) -> Any:
+    def context_of(self, run: RunRecord, given: object = None) -> object:
         """Returns the context of a run that is resumed or forked: `given`, or the one it has in this process.
 
         Raises `RunError` when it had a context that this process does not have.
@@ -359,7 +366,7 @@ class Runner:
 
     def changes_of(self, run: RunRecord) -> Changes | None:
         """Returns the changes of a fork; None for other runs. Raises `RunError` when they are not available in this process."""
-        fork_data = run.metadata.get(run_rows.FORK)
+        fork_data = _own(run).get(run_rows.FORK)
         return None if fork_data is None else self._changes.get(run.id) or Changes.from_json(fork_data["changes"])
 
     async def _as_forked(self, run: RunRecord, graph: BuiltGraph, said: Sequence[str]) -> BuiltGraph:
@@ -375,11 +382,11 @@ class Runner:
     ) -> BuiltGraph:
         """Returns the agents with tools answered from `tape`, after the calls in `done`."""
         assert options.tape is not None
-        player = Player(tape, options.tape["on_miss"], model_of=self.router.get_model)
+        player = Player(tape, cast(str, options.tape["on_miss"]), model_of=self.router.get_model)
         taped = on_tape(graph, await offered_tools(graph, Changes(), tape.definitions), player)
         root = graph.root.name
         player.advance(
-            (named(item.agent, root), item.data["name"], parsed(item.data["arguments"]))
+            (named(item.agent, root), cast(str, item.data["name"]), parsed(item.data["arguments"]))
             for item in done
             if item.type == "tool_call" and item.data["status"] in ("completed", "failed")
         )
@@ -448,7 +455,7 @@ class Runner:
             run = self.store.runs.try_get(run_id)
             if run is None or run.metadata.get(run_rows.CANCEL):
                 live.cancel()
-            elif live.asked and (decisions := self.store.run_states.get(run_id).decisions):
+            elif live.asked and (decisions := decisions_of(self.store.run_states.get(run_id))):
                 live.apply_stored_decisions(
                     {call_id: approvals.Decision(**decision) for call_id, decision in decisions.items()}
                 )
@@ -472,15 +479,16 @@ class Runner:
         self,
         run: RunRecord,
         state: RunStateRecord,
-        agent: sdk.Agent[Any] | None,
+        agent: sdk.Agent | None,
         context: object,
-        hooks: sdk.RunHooks[Any] | None,
+        hooks: sdk.RunHooks | None,
     ) -> tuple[LiveRun, SdkInput]:
+        snapshot: Mapping[str, Any] = state.agent_snapshot
         graph, own_toolbox = await self.graphs.rebuild(state, agent)
-        graph = await self._as_forked(run, graph, state.agent_snapshot.get(SAID) or ())
+        graph = await self._as_forked(run, graph, snapshot.get(SAID) or ())
         context = context if context is not None else self._contexts.get(run.id)
         items = [i for i in await in_thread(self.store.threads.all_items, run.thread_id) if i.run_id == run.id]
-        options = RunOptions.from_json(state.agent_snapshot["run"])
+        options = RunOptions.from_json(snapshot["run"])
         graph = await self._again_on_tape(graph, options, items)
         given: SdkInput
         if was_answered(state, await in_thread(self.store.threads.session_items, run.thread_id)):
@@ -490,17 +498,17 @@ class Runner:
             given = await restore_state(graph, state, items, context)
 
         async def blueprint() -> tuple[BuiltGraph, Snapshot]:
-            return graph, lambda: state.agent_snapshot
+            return graph, lambda: snapshot
 
         route = self._route(run, resumes=True)
-        route.turns = asked_under(state.agent_snapshot)
+        route.turns = asked_under(snapshot)
         route.closed_calls = await in_thread(self._settle_rows, run, state, items)
         live = LiveRun(
             self._shop, run, options, blueprint, route=route, claim=state, context=context, hooks=hooks,
-            own_toolbox=own_toolbox, seconds=float(state.agent_snapshot.get(SECONDS) or 0.0),
+            own_toolbox=own_toolbox, seconds=float(snapshot.get(SECONDS) or 0.0),
         )  # fmt: skip
         live.adopt(items)
-        live.pauses.approve_calls([c for c, d in state.decisions.items() if d["decision"] == "approved"])
+        live.pauses.approve_calls([c for c, d in decisions_of(state).items() if d["decision"] == "approved"])
         return live, given
 
     def _checked_model(self, options: RunOptions, agent: AnyAgent) -> str:
@@ -541,14 +549,12 @@ class Runner:
         metadata = {"agent_id": agent.id} if isinstance(agent, AgentRecord) else {}
         if options.model:
             metadata["model"] = options.model
-        thread = ThreadRecord(
-            id=new_id("thread"), user_id=self.store.user_id, title=turn.title, metadata=metadata
-        )  # fmt: skip
+        thread = ThreadRecord(id=new_id("thread"), user_id=self.store.user_id, title=turn.title, metadata=metadata)
         return thread, True
 
     def _stored_speaker(self, run: RunRecord) -> AgentRecord:
         """Returns the stored agent that was active last in `run`."""
-        versions = run.metadata.get(run_rows.AGENT_VERSIONS) or {}
+        versions = _own(run).get(run_rows.AGENT_VERSIONS) or {}
         for id, version in versions.items():
             known = self.store.agent(id, version)
             if known is not None and known.name == (run.last_agent or run.agent):
@@ -581,7 +587,7 @@ class Runner:
 
     def _announce(self, run: RunRecord, fork: Fork | None) -> None:
         metadata = {name: value for name, value in run.metadata.items() if name not in run_rows.RESERVED}
-        version = (run.metadata.get(run_rows.AGENT_VERSIONS) or {}).get(run.agent_id)
+        version = (_own(run).get(run_rows.AGENT_VERSIONS) or {}).get(run.agent_id)
         if version is not None:
             metadata["agent_version"] = version
         self.writer.trace_started(

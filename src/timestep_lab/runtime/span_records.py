@@ -14,10 +14,10 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from agents.tracing import Span
@@ -28,6 +28,11 @@ from timestep_lab.model.codec import Json
 from timestep_lab.model.records import Usage
 from timestep_lab.model.spans import GenAI, Lab, SpanKind, SpanRecord
 from timestep_lab.runtime.pricing import price
+
+if TYPE_CHECKING:
+    import httpx
+
+SdkSpan: TypeAlias = Span[Any]
 
 # --- Timing of a generation, measured the same way for every provider
 #
@@ -88,14 +93,14 @@ class Exchange:
         """Returns when the latest data arrived at this machine; now, if that is unknown."""
         return self._complete_at or time.perf_counter() - unread_s(self._socket)
 
-    async def trace(self, name: str, info: Mapping[str, Any]) -> None:
+    async def trace(self, name: str, info: Mapping[str, object]) -> None:
         """Callback for httpx's `trace` extension."""
         if name.endswith("send_request_body.complete"):  # Each write before that waits for the event loop.
             self.sent_at, self._complete_at, self._socket = time.perf_counter(), None, None
         elif name.endswith(("receive_response_body.complete", "response_closed.started")):
             self._complete_at = self.arrived_at()
 
-    def answered(self, response: Any) -> None:
+    def answered(self, response: httpx.Response) -> None:
         """Called when the response headers have arrived: the socket is known from now on."""
         stream = response.extensions.get("network_stream")
         connection = stream.get_extra_info("socket") if stream is not None else None
@@ -106,17 +111,17 @@ EXCHANGE: ContextVar[Exchange | None] = ContextVar("timestep_lab_exchange", defa
 """Set by the code that measures; HTTP clients with `HTTP_HOOKS` fill it."""
 
 
-async def _going_out(request: Any) -> None:
+async def _going_out(request: httpx.Request) -> None:
     if exchange := EXCHANGE.get():
         request.extensions["trace"] = exchange.trace
 
 
-async def _coming_in(response: object) -> None:
+async def _coming_in(response: httpx.Response) -> None:
     if exchange := EXCHANGE.get():
         exchange.answered(response)
 
 
-HTTP_HOOKS: Mapping[str, list[Callable[..., Any]]] = {"request": [_going_out], "response": [_coming_in]}
+HTTP_HOOKS: Mapping[str, list[Callable[..., Awaitable[None]]]] = {"request": [_going_out], "response": [_coming_in]}
 """`event_hooks` for an httpx client whose exchanges are measured."""
 
 _LAST_DATA_RECEIVED = 52
@@ -207,7 +212,7 @@ def _quantile(ordered: list[float], q: float) -> float | None:
 
 @dataclass(slots=True)
 class _Published:
-    of: WeakKeyDictionary[Any, GenerationTiming] = field(default_factory=WeakKeyDictionary)
+    of: WeakKeyDictionary[object, GenerationTiming] = field(default_factory=WeakKeyDictionary)
 
 
 _published = _Published()
@@ -218,15 +223,15 @@ def publish(span: object, timing: GenerationTiming) -> None:
     _published.of[span] = timing
 
 
-_offered: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
+_offered: WeakKeyDictionary[object, Sequence[object]] = WeakKeyDictionary()
 
 
-def offer(span: object, tools: list[Any]) -> None:
+def offer(span: object, tools: Sequence[object]) -> None:
     """Attaches the tools that the model was offered to an SDK span."""
     _offered[span] = tools
 
 
-def offered_of(span: object) -> list[Any] | None:
+def offered_of(span: object) -> Sequence[object] | None:
     """Returns the tools that the model was offered; None if unknown."""
     return _offered.get(span)
 
@@ -268,7 +273,7 @@ def call_span_id(trace_id: str, call_id: str) -> str:
 
 
 def started(
-    span: Span[Any],
+    span: SdkSpan,
     user_id: str,
     trace_id: str,
     ids: Mapping[str, str],
@@ -299,7 +304,7 @@ def started(
     )
 
 
-def ended(span: Span[Any], record: SpanRecord) -> SpanRecord:
+def ended(span: SdkSpan, record: SpanRecord) -> SpanRecord:
     """Returns the completed record of an ended span."""
     data = span.span_data
     error = _error(span)
@@ -324,7 +329,7 @@ def ended(span: Span[Any], record: SpanRecord) -> SpanRecord:
     return record
 
 
-def _generation(span: Span[Any], record: SpanRecord) -> SpanRecord:
+def _generation(span: SdkSpan, record: SpanRecord) -> SpanRecord:
     data, timing = span.span_data, timing_of(span)
     response = getattr(data, "response", None)
     usage = (timing.usage if timing else None) or usage_of(data.usage or getattr(response, "usage", None))
@@ -433,7 +438,8 @@ def jsonable(value: object) -> Json:
         return value
     if hasattr(value, "model_dump"):
         # The provider's own objects include only fields that were sent; the defaults of other models are part of the value.
-        return value.model_dump(mode="json", exclude_unset=isinstance(value, ProviderModel))
+        plain: Json = value.model_dump(mode="json", exclude_unset=isinstance(value, ProviderModel))
+        return plain
     if isinstance(value, Mapping):
         return {str(name): jsonable(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -482,7 +488,7 @@ def _attributes(data: Any) -> dict[str, Json]:
     return {}
 
 
-def _error(span: Span[Any]) -> str | None:
+def _error(span: SdkSpan) -> str | None:
     if not span.error:
         return None
     detail = (span.error.get("data") or {}).get("error")
@@ -494,6 +500,7 @@ def parsed(arguments: object) -> Json:
     if not isinstance(arguments, str):
         return jsonable(arguments)
     try:
-        return json.loads(arguments)
+        read: Json = json.loads(arguments)
+        return read
     except ValueError:
         return arguments

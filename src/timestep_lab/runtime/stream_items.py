@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
 
 from agents import (
     Agent,
@@ -36,7 +36,8 @@ from agents.exceptions import (
     ToolTimeoutError,
     UserError,
 )
-from agents.items import HandoffOutputItem, RunItem, ToolCallItem, ToolCallOutputItem
+from agents.items import HandoffOutputItem, RunItem, ToolCallItem, ToolCallOutputItem, TResponseOutputItem
+from openai.types.responses import ResponseOutputMessage, ResponseReasoningItem
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, LabError, ProviderTimeoutError, RunError, ToolError
@@ -224,7 +225,7 @@ async def _at_most(seconds: float, event: asyncio.Event) -> None:
     waiting.cancel()
 
 
-async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
+async def _unbroken(work: Coroutine[object, None, T]) -> T:
     return await asyncio.shield(asyncio.create_task(work))
 
 
@@ -243,16 +244,16 @@ def output_text(value: object) -> str:
     return json.dumps(plain, ensure_ascii=False)
 
 
-def message_text(item: Any) -> str:
+def message_text(item: ResponseOutputMessage) -> str:
     """Returns the text of an assistant message of the Responses API, including refusals."""
     return "".join(getattr(part, "text", None) or getattr(part, "refusal", None) or "" for part in item.content)
 
 
-def message_annotations(item: Any) -> list[Json]:
+def message_annotations(item: ResponseOutputMessage) -> list[Json]:
     return [jsonable(note) for part in item.content for note in getattr(part, "annotations", None) or ()]
 
 
-def reasoning_text(item: Any) -> str:
+def reasoning_text(item: ResponseReasoningItem) -> str:
     parts = item.summary or item.content or []
     return "\n\n".join(part.text for part in parts)
 
@@ -265,19 +266,19 @@ CALL_EXTRAS, MESSAGE_EXTRAS = ("extra_content", "provider_specific_fields"), ("r
 INVALID_JSON = "INVALID_JSON"
 
 
-def arguments_object(given: object) -> dict[str, Any]:
+def arguments_object(given: object) -> dict[str, Json]:
     """Returns a call's arguments as an object. Anything else (truncated JSON, a list) is wrapped under the key `INVALID_JSON`, which models
     are trained on: <https://docs.claude.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming>."""
-    value = given
-    if isinstance(given, str):
+    value = written = cast(Json, given)
+    if isinstance(written, str):
         try:
-            value = json.loads(given or "{}", parse_constant=_no_json)
+            value = json.loads(written or "{}", parse_constant=_no_json)
         except (ValueError, RecursionError):
-            return {INVALID_JSON: given}
-    return value if isinstance(value, dict) else {INVALID_JSON: given}
+            return {INVALID_JSON: written}
+    return value if isinstance(value, dict) else {INVALID_JSON: written}
 
 
-def _no_json(constant: str) -> Any:
+def _no_json(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
@@ -306,8 +307,7 @@ def as_lab_error(error: BaseException, *, speakers: Sequence[str], max_turns: in
         return RunError(
             f"The model refused: {error.refusal}", "Rephrase the input, or try another model.", code="refusal"
         )
-    guardrail = _guardrail(error)
-    if guardrail:
+    if guardrail := _guardrail(error):
         return RunError(guardrail, "Change the input, or the guardrail.", code="guardrail")
     if isinstance(error, ModelTimeoutError):
         return ProviderTimeoutError(str(error), "Try again, or increase the timeout: model_settings={'timeout': …}")
@@ -385,7 +385,7 @@ class StreamItems:
         self.log = log
         self.calls: dict[str, str] = {}
         """Maps a call id to the id of its item."""
-        self.speaker: Agent[Any] | None = None
+        self.speaker: Agent | None = None
         self._is_client_tool = is_client_tool
         self._server_of = server_of
         self._on_text = on_text
@@ -403,7 +403,7 @@ class StreamItems:
         self.log.adopt(items)
         for item in items:
             if item.type in ("tool_call", "client_tool_call"):
-                self._know(item.data["call_id"], item.id)
+                self._know(cast(str, item.data["call_id"]), item.id)
 
     async def take(self, event: StreamEvent) -> None:
         if isinstance(event, RawResponsesStreamEvent):
@@ -431,7 +431,7 @@ class StreamItems:
             await self.log.finish(messages[-1].id, text=refusal, status="completed")
             self._open.clear()
         elif not messages or messages[-1].data["text"] != refusal:
-            data = {"text": refusal, "attachments": [], "status": "completed", "annotations": []}
+            data: dict[str, Json] = {"text": refusal, "attachments": [], "status": "completed", "annotations": []}
             await self.log.add_done("assistant_message", data)
 
     # -- tools, reported by the hooks
@@ -465,9 +465,9 @@ class StreamItems:
             await self._item_added(event.output_index, event.item)
         elif kind in TEXT_DELTAS:
             self._on_text()
-            self._grow(event)
+            self._grow(event.output_index, event.delta)
         elif kind in REASONING_DELTAS:
-            self._grow(event)
+            self._grow(event.output_index, event.delta)
         elif kind == "response.function_call_arguments.delta":
             item_id = self._open.get(event.output_index)
             if item_id and event.delta and self.log.get(item_id).type == "tool_call":
@@ -477,16 +477,15 @@ class StreamItems:
         elif kind == "response.completed":
             await self._answered(event.response.output)
 
-    async def _answered(self, output: Sequence[object]) -> None:
+    async def _answered(self, output: Sequence[TResponseOutputItem]) -> None:
         for index, item in enumerate(output):
             await self._item_done(index, item)
         self.answers += 1
         await self._next_response()
 
-    def _grow(self, event: Any) -> None:
-        item_id = self._open.get(event.output_index)
-        if item_id and event.delta:
-            self.log.grow(item_id, event.delta)
+    def _grow(self, index: int, delta: str) -> None:
+        if (item_id := self._open.get(index)) and delta:
+            self.log.grow(item_id, delta)
 
     async def _next_response(self) -> None:
         """Marks open items of an interrupted answer as incomplete (the model is asked again)."""
@@ -496,7 +495,7 @@ class StreamItems:
         self._open.clear()
         self._done.clear()
 
-    async def _item_added(self, index: int, item: Any) -> None:
+    async def _item_added(self, index: int, item: TResponseOutputItem) -> None:
         if index in self._open:
             return
         self._open[index] = None
@@ -508,7 +507,7 @@ class StreamItems:
         elif item.type == "function_call" and not self._is_handoff(item.name):
             self._open[index] = await self._open_call(item.call_id, item.name)
 
-    async def _item_done(self, index: int, item: Any) -> None:
+    async def _item_done(self, index: int, item: TResponseOutputItem) -> None:
         if index in self._done:
             return
         await self._item_added(index, item)
@@ -524,7 +523,7 @@ class StreamItems:
         elif item.type == "reasoning":
             text = reasoning_text(item) or self.log.get(item_id).data["text"]
             await self.log.finish(item_id, text=text, status="completed")
-        else:
+        elif item.type == "function_call":
             await self._finish_call(item_id, item.call_id, item.arguments)
             self._opening.pop(item.call_id, None)
 
@@ -551,7 +550,7 @@ class StreamItems:
         await self.log.finish(item_id, arguments=arguments_object(arguments) if is_client else arguments)
         self._know(call_id, item_id)
 
-    async def _hosted_call(self, item: Any) -> None:
+    async def _hosted_call(self, item: TResponseOutputItem) -> None:
         """Adds a tool call that the provider executed itself, such as web search, which is reported only when it has ended."""
         plain = item.model_dump(mode="json", exclude_none=True)
         image = generated_image(plain)

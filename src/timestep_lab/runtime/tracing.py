@@ -12,21 +12,21 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from agents import ToolErrorFormatterArgs, UserError
-from agents.tracing import Span, Trace, TracingProcessor, get_current_span, set_trace_processors, trace
+from agents.tracing import Trace, TracingProcessor, get_current_span, set_trace_processors, trace
 from agents.tracing.scope import Scope
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.ids import LOCAL_USER, new_span_id, new_trace_id
 from timestep_lab.model.records import AgentRecord
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord, TraceStart
 from timestep_lab.runtime.span_records import (
+    SdkSpan,
     call_span_id,
     definition_of,
     ended,
@@ -163,7 +163,7 @@ class StoreProcessor(TracingProcessor):
 
     # -- tool call details that only the runner knows
 
-    def tool_started(self, span: Span[Any], call_id: str, server: str | None, approval: str) -> None:
+    def tool_started(self, span: SdkSpan, call_id: str, server: str | None, approval: str) -> None:
         """Marks the tool of the function span `span` as started. From now on the span has the row id of the call, which is shared with the
         row that was open while the call waited for approval."""
         route = self._routes.get(span.trace_id)
@@ -181,7 +181,7 @@ class StoreProcessor(TracingProcessor):
         if not route.only_ended:
             route.writer.span_started(record)
 
-    def tool_noted(self, span: Span[Any], attributes: Mapping[str, Json]) -> None:
+    def tool_noted(self, span: SdkSpan, attributes: Mapping[str, Json]) -> None:
         """Adds attributes to the row of a function span: the result sent to the model, the error class, a decision, tape use."""
         route = self._routes.get(span.trace_id)
         if route is None:
@@ -227,7 +227,7 @@ class StoreProcessor(TracingProcessor):
     def on_trace_end(self, trace: Trace) -> None:
         """Does nothing: the end of a trace is derived from its spans and its run."""
 
-    def on_span_start(self, span: Span[Any]) -> None:
+    def on_span_start(self, span: SdkSpan) -> None:
         route = self._routes.get(span.trace_id)
         if route is None:
             return
@@ -257,7 +257,7 @@ class StoreProcessor(TracingProcessor):
             return  # Written when the tool starts: only then is its call id known.
         route.writer.span_started(record)
 
-    def on_span_end(self, span: Span[Any]) -> None:
+    def on_span_end(self, span: SdkSpan) -> None:
         route = self._routes.get(span.trace_id)
         if route is None:
             return
@@ -268,7 +268,7 @@ class StoreProcessor(TracingProcessor):
         record = ended(span, record)
         if record.kind == "generation":
             record = _with_offer(route, record, offered_of(span))
-            if not (record.attributes.get("model_config") or {}).get("replayed_span"):
+            if not object_of(record.attributes.get("model_config")).get("replayed_span"):
                 route.costs.append(record.cost_usd)
                 route.tokens += (record.input_tokens or 0) + (record.output_tokens or 0)
             route.input = route.input if route.input is not None else record.input
@@ -311,24 +311,24 @@ def error_class(error: BaseException) -> str:
     return type(inner).__name__
 
 
-def note_error_class(details: ToolErrorFormatterArgs[Any]) -> None:
+def note_error_class(details: ToolErrorFormatterArgs) -> None:
     """For `RunConfig.tool_error_formatter`: records the class of an error that is returned to the model as text. The text is unchanged."""
     error, span = getattr(details, "error", None), get_current_span()
     if error is not None and span is not None:
         note(span, {GenAI.ERROR_TYPE: error_class(error)})
 
 
-def note(span: Span[Any], attributes: Mapping[str, Json]) -> None:
+def note(span: SdkSpan, attributes: Mapping[str, Json]) -> None:
     """Calls `StoreProcessor.tool_noted` if a processor is installed."""
     if _processor is not None:
         _processor.tool_noted(span, attributes)
 
 
-def _with_offer(route: TraceContext, record: SpanRecord, tools: list[object] | None) -> SpanRecord:
+def _with_offer(route: TraceContext, record: SpanRecord, tools: Sequence[object] | None) -> SpanRecord:
     """Returns the record with the tools offered to its agent, if they changed since the last generation."""
     if tools is None:
         return record
-    definitions = [definition_of(tool) for tool in tools]
+    definitions: list[Json] = [definition_of(tool) for tool in tools]
     if definitions == route.offered.get(record.agent, []):
         return record
     route.offered[record.agent] = definitions
@@ -341,7 +341,7 @@ def _never_ran(route: TraceContext, record: SpanRecord) -> bool:
     return route.run_id is not None and asked_only and GenAI.TOOL_CALL_ID not in record.attributes
 
 
-def _agent_name(span: Span[Any]) -> str | None:
+def _agent_name(span: SdkSpan) -> str | None:
     data = span.span_data
     if data.type == "agent":
         return str(data.name)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache, partial
 from threading import Lock
-from typing import Any
+from typing import Protocol, TypeVar
 
 from timestep_lab.model.errors import (
     MissingExtraError,
@@ -25,6 +25,8 @@ from timestep_lab.model.records import SearchHit, VectorStoreFileRecord
 from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error
 from timestep_lab.runtime.settings import OLLAMA_LOCAL_HOST, OPENAI_URL, Settings
 from timestep_lab.store.base import Database, in_thread
+
+T = TypeVar("T")
 
 # --- Search in one vector store: exact cosine similarity of every passage, combined with keyword overlap
 #
@@ -251,8 +253,12 @@ def _cut(vector: list[float], dimensions: int) -> list[float]:
 _LOADING = Lock()
 
 
+class _WordLlama(Protocol):
+    def embed(self, texts: Sequence[str], *, norm: bool) -> Iterable[Iterable[float]]: ...
+
+
 @cache
-def _load_wordllama() -> Any:
+def _load_wordllama() -> _WordLlama:
     """Loads the weights and the tokenizer from the installed wheel, with a path that the loader finds without the network."""
     import logging
     from pathlib import Path
@@ -269,7 +275,8 @@ def _load_wordllama() -> Any:
         root.handlers[:] = handlers
     # The wheel has `tokenizers/`, but the loader looks in `tokenizer/` and then downloads it; with the package's own folder as
     # its cache it finds both.
-    return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+    model: _WordLlama = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+    return model
 
 
 def _openai(settings: Settings, prefix: str, name: str, address: str, key: str | None, dimensions: int | None) -> Embed:
@@ -325,7 +332,7 @@ def _ollama(settings: Settings, name: str, dimensions: int | None) -> Embed:
     return ask
 
 
-async def _asked(context: ErrorContext, request: Callable[[], Awaitable[Any]]) -> Any:
+async def _asked(context: ErrorContext, request: Callable[[], Awaitable[T]]) -> T:
     try:
         return await request()
     except Exception as error:

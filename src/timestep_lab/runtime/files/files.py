@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 from annotated_types import Interval, Len
 
@@ -146,7 +146,7 @@ Statements: TypeAlias = "builtins.list[Statement]"
 FileId = Annotated[str, Len(1, 200)]
 FileName = Annotated[str, Len(1, 1000)]
 Purpose = Annotated[str, Len(1, 100)]
-Bulk = dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]
+Bulk = dict[str, tuple[tuple[str, ...], list[tuple[object, ...]]]]
 
 
 class Files:
@@ -230,7 +230,7 @@ class Files:
     ) -> Page[FileRecord]:  # fmt: skip
         """Returns one page. `after` is the cursor of the previous page. Raises `NotFoundError` if `after` does not exist."""
         self.purge()
-        where: dict[str, Any] = {} if purpose is None else {"purpose": purpose}
+        where = {} if purpose is None else {"purpose": purpose}
         return self.table.page(after=after, limit=limit, newest_first=newest_first, **where)
 
     def content(self, file_id: FileId) -> bytes:
@@ -295,7 +295,7 @@ class Files:
 def bytes_of(user_id: str, owner_id: str, content: bytes) -> Bulk:
     """Returns the rows that store `content`, for `Database.append`."""
     pieces = [content[start : start + PART_BYTES] for start in range(0, len(content), PART_BYTES)]
-    rows: list[tuple[Any, ...]] = [(user_id, owner_id, number, piece) for number, piece in enumerate(pieces)]
+    rows: list[tuple[object, ...]] = [(user_id, owner_id, number, piece) for number, piece in enumerate(pieces)]
     return {"file_parts": (("user_id", "owner_id", "part_no", "data"), rows)} if rows else {}
 
 

@@ -6,18 +6,18 @@ import builtins
 import operator
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from annotated_types import Interval, Len
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.codec import Json, JsonObject
+from timestep_lab.model.codec import Json, JsonObject, object_of
 from timestep_lab.model.errors import LabError, NotFoundError, SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import FileRecord, SearchHit, VectorStoreFileRecord, VectorStoreRecord
@@ -116,7 +116,7 @@ class Chunking:
 
 # -- Filters on a file's attributes, in OpenAI's format:
 
-_COMPARE = {
+_COMPARE: dict[str, Callable[..., object]] = {
     "eq": operator.eq, "ne": operator.ne, "gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le,
 }  # fmt: skip
 _KNOWN = (*_COMPARE, "in", "nin", "and", "or")
@@ -124,16 +124,18 @@ _KNOWN = (*_COMPARE, "in", "nin", "and", "or")
 
 def matches(rule: Json, attributes: Mapping[str, Json]) -> bool:
     """Whether a file with these attributes matches. A missing attribute matches `ne` and `nin` only. Raises `SettingsError`."""
-    kind = rule.get("type") if isinstance(rule, Mapping) else None
+    given = object_of(rule)
+    kind = given.get("type")
     if kind in ("and", "or"):
-        inner = rule.get("filters")
+        inner = given.get("filters")
         if not isinstance(inner, list) or not inner:
             raise _refuse(rule, "it has no filters")
         results = [matches(one, attributes) for one in inner]
         return all(results) if kind == "and" else any(results)
-    if kind not in _KNOWN or not isinstance(rule.get("key"), str) or "value" not in rule:
+    key = given.get("key")
+    if not isinstance(kind, str) or kind not in _KNOWN or not isinstance(key, str) or "value" not in given:
         raise _refuse(rule, "it requires type, key and value")
-    key, value = rule["key"], rule["value"]
+    value = given["value"]
     if kind in ("in", "nin"):
         if not isinstance(value, list):
             raise _refuse(rule, "its value must be a list")
@@ -143,7 +145,7 @@ def matches(rule: Json, attributes: Mapping[str, Json]) -> bool:
     return _compared(kind, attributes[key], value)
 
 
-def _compared(kind: str, mine: Any, value: Any) -> bool:
+def _compared(kind: str, mine: Json, value: Json) -> bool:
     if kind not in ("eq", "ne") and isinstance(mine, str) != isinstance(value, str):
         return False
     return bool(_COMPARE[kind](mine, value))

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx2
@@ -30,6 +30,7 @@ from mcp.types import (
     CallToolResult,
     EmbeddedResource,
     GetPromptResult,
+    PaginatedResult,
     Prompt,
     ReadResourceResult,
     Resource,
@@ -39,6 +40,7 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, ToolError
 from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.mcp.questions import CallUnderWay, Questions
@@ -56,8 +58,10 @@ from timestep_lab.store.base import in_thread
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from mcp.client._transport import ReadStream, Transport, TransportStreams
     from mcp.client.session import MessageHandlerFnT
     from mcp.server import Server
+    from mcp.shared.message import SessionMessage
 
 
 # --- Transports: in this process, a child process, or streamable HTTP, with the official client
@@ -79,14 +83,13 @@ class PublicTransport(httpx2.AsyncHTTPTransport):
             raise httpx2.ConnectError("its name cannot be resolved", request=request) from error
         if address is None:
             raise httpx2.ConnectError("it has no public address", request=request)
-        extensions: dict[str, Any] = {**request.extensions, "sni_hostname": host}
         # The headers already have the host name; only the connection uses the resolved address.
         by_number = httpx2.Request(
             request.method,
             request.url.copy_with(host=address),
             headers=request.headers,
             stream=request.stream,
-            extensions=extensions,
+            extensions={**request.extensions, "sni_hostname": host},
         )
         return await super().handle_async_request(by_number)
 
@@ -128,9 +131,9 @@ class Stderr:
     def __init__(self) -> None:
         self._tail: deque[bytes] = deque()
         self._thread: threading.Thread | None = None
-        self._file: Any = None
+        self._file: TextIO | None = None
 
-    def open(self) -> Any:
+    def open(self) -> TextIO:
         """Returns the write end, for the child."""
         read_end, write_end = os.pipe()
         self._file = os.fdopen(write_end, "w", encoding="utf-8", errors="replace")
@@ -164,11 +167,11 @@ def client_for(
     record: McpServerRecord,
     signs: Signs,
     on_message: MessageHandlerFnT,
-    builtin: Server[Any] | None = None,
+    builtin: Server | None = None,
     questions: Questions | None = None,
 ) -> Client:
     """Returns an unconnected client. `builtin` is an in-process server that is used instead of the record's command or URL."""
-    target: Any
+    target: Server | Transport
     if builtin is not None:
         target = builtin
     elif record.url is not None:
@@ -188,7 +191,7 @@ def _mode(protocol: str | None) -> str:
 
 
 @asynccontextmanager
-async def _http(record: McpServerRecord, signs: Signs) -> AsyncIterator[Any]:
+async def _http(record: McpServerRecord, signs: Signs) -> AsyncIterator[TransportStreams]:
     assert record.url is not None
     timeout = httpx2.Timeout(min(10.0, record.timeout_s), read=record.timeout_s)
     hooks = {"response": [signs.on_response]}
@@ -216,7 +219,7 @@ async def _public_transport(record: McpServerRecord) -> PublicTransport:
 
 
 @asynccontextmanager
-async def _child(record: McpServerRecord, signs: Signs) -> AsyncIterator[Any]:
+async def _child(record: McpServerRecord, signs: Signs) -> AsyncIterator[TransportStreams]:
     program = find_command(record)
     if program is None:
         raise command_not_found(record)
@@ -229,10 +232,10 @@ async def _child(record: McpServerRecord, signs: Signs) -> AsyncIterator[Any]:
 class _Watched:
     """A stream of incoming messages that reports its end."""
 
-    def __init__(self, stream: Any, on_end: Callable[[], None]) -> None:
+    def __init__(self, stream: ReadStream[SessionMessage | Exception], on_end: Callable[[], None]) -> None:
         self._stream, self._on_end = stream, on_end
 
-    async def receive(self) -> Any:
+    async def receive(self) -> SessionMessage | Exception:
         return await self._stream.receive()
 
     async def aclose(self) -> None:
@@ -241,7 +244,7 @@ class _Watched:
     def __aiter__(self) -> _Watched:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> SessionMessage | Exception:
         try:
             return await self._stream.__anext__()
         except StopAsyncIteration:
@@ -362,11 +365,9 @@ class _Live:
         self.tools: list[Tool] | None = None
         self.tools_until = 0.0
 
-    async def hear(self, message: Any) -> None:
-        if getattr(message, "method", "") in (
-            "notifications/tools/list_changed",
-            "notifications/resources/list_changed",
-        ):
+    async def hear(self, message: object) -> None:
+        changed = ("notifications/tools/list_changed", "notifications/resources/list_changed")
+        if getattr(message, "method", "") in changed:
             self.tools = None
 
 
@@ -391,7 +392,7 @@ def resource_tools(server: str) -> dict[str, Tool]:
 class Connection:
     """A connection to one server. `builtin` is an in-process server that is used instead of the record's command or URL."""
 
-    def __init__(self, record: McpServerRecord, builtin: Server[Any] | None = None) -> None:
+    def __init__(self, record: McpServerRecord, builtin: Server | None = None) -> None:
         self.record = record
         self._builtin = builtin
         self._lives: WeakKeyDictionary[asyncio.AbstractEventLoop, _Live] = WeakKeyDictionary()
@@ -420,7 +421,7 @@ class Connection:
         allowed = self.record.allowed_tools
         return [tool for tool in tools if allowed is None or tool.name in allowed]
 
-    async def call(self, tool: Tool, arguments: dict[str, Any]) -> CallToolResult:
+    async def call(self, tool: Tool, arguments: dict[str, Json]) -> CallToolResult:
         """Calls a tool. A call that may have taken effect is not repeated, unless the tool is declared read-only or idempotent. The
         record's timeout restarts whenever the server reports progress.
 
@@ -450,9 +451,8 @@ class Connection:
                 finally:
                     questions.ended(call)
 
-        return await self._request(
-            tool.name, send, repeatable=bool(hints and (hints.read_only_hint or hints.idempotent_hint))
-        )
+        repeatable = bool(hints and (hints.read_only_hint or hints.idempotent_hint))
+        return await self._request(tool.name, send, repeatable=repeatable)
 
     async def _offered(self, client: Client) -> list[Tool]:
         try:
@@ -466,14 +466,14 @@ class Connection:
             tools += [tool for name, tool in self._resource_tools.items() if name not in taken]
         return tools
 
-    async def _call_resource_tool(self, name: str, arguments: dict[str, Any]) -> CallToolResult:
+    async def _call_resource_tool(self, name: str, arguments: dict[str, Json]) -> CallToolResult:
         if name == "read_resource":
             if not isinstance(uri := arguments.get("uri"), str):
                 step = "Pass a URI returned by list_resources."
                 raise ToolError("read_resource needs a uri, as a string.", step, server=self.record.name, tool=name)
             read = await self.read_resource(uri)
             return CallToolResult(content=[EmbeddedResource(type="resource", resource=one) for one in read.contents])
-        listing: dict[str, list[Any]] = {"resources": [], "resourceTemplates": []}
+        listing: dict[str, list[object]] = {"resources": [], "resourceTemplates": []}
         for one in await self.resources():
             kind = "resources" if isinstance(one, Resource) else "resourceTemplates"
             listing[kind].append(one.model_dump(mode="json", by_alias=True, exclude_none=True))
@@ -590,7 +590,7 @@ async def _has_resources(client: Client) -> bool:
         return not (isinstance(error, MCPError) and error.code == METHOD_NOT_FOUND)
 
 
-async def _pages(ask: Callable[..., Awaitable[Any]], what: str) -> list[Any]:
+async def _pages(ask: Callable[..., Awaitable[PaginatedResult]], what: str) -> list[Any]:
     page = await ask()
     entries, seen = list(getattr(page, what)), set[str]()
     while (cursor := page.next_cursor) and cursor not in seen:

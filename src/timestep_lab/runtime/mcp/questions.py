@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, objects_of
 
 if TYPE_CHECKING:
     from mcp.client.session import ClientRequestContext
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         ElicitRequestParams,
         ElicitResult,
         ErrorData,
+        PromptMessage,
+        SamplingMessage,
     )
 
 _REFUSED = -1
@@ -59,7 +61,7 @@ class Reply:
     """Whether the text ends at the limit of tokens."""
 
 
-Asker = Callable[[Question], Awaitable[Reply]]
+Asker = Callable[[Question], Coroutine[object, None, Reply]]
 ASKER: ContextVar[Asker | None] = ContextVar("timestep_lab_asker", default=None)
 
 
@@ -86,8 +88,7 @@ class CallUnderWay:
         self.limit.reschedule(None)
         try:
             # In the call's own context, so that a sampled model belongs to its run and trace.
-            asked: Any = self.asker(question)
-            return await asyncio.get_running_loop().create_task(asked, context=self.context)
+            return await asyncio.get_running_loop().create_task(self.asker(question), context=self.context)
         finally:
             self.waits -= 1
             self.progressed()
@@ -125,7 +126,8 @@ class Questions:
             return ElicitResult(action="cancel" if reply.decision == "dismissed" else "decline")
         if schema is None:
             return ElicitResult(action="accept")
-        return ElicitResult(action="accept", content=dict(reply.content))
+        content = cast(dict[str, str | int | float | list[str] | None], dict(reply.content))
+        return ElicitResult(action="accept", content=content)
 
     async def sample(
         self, context: ClientRequestContext, params: CreateMessageRequestParams
@@ -136,7 +138,7 @@ class Questions:
         if call is None:
             return ErrorData(code=_REFUSED, message="Nobody is available to approve the use of a model.")
         messages = tuple(message_item(message) for message in params.messages)
-        last = messages[-1]["content"][0].get("text", "") if messages and messages[-1]["content"] else ""
+        last = str(next(objects_of(messages[-1]["content"]), {}).get("text", "")) if messages else ""
         reply = await call.ask(
             Question(
                 kind="sampling", server=self._server, tool=call.tool, message=f"It wants to ask the model: {last[:500]}", messages=messages,
@@ -150,17 +152,18 @@ class Questions:
         return CreateMessageResult(role="assistant", content=content, model=reply.model, stop_reason=ended)
 
 
-def message_item(message: Any) -> dict[str, Any]:
+def message_item(message: SamplingMessage | PromptMessage) -> dict[str, Json]:
     """Converts a server's message (of sampling, or of a prompt) to a Responses input item."""
-    blocks: list[Any] = message.content if isinstance(message.content, list) else [message.content]
+    blocks = message.content if isinstance(message.content, list) else [message.content]
     kind = "output_text" if message.role == "assistant" else "input_text"
-    parts: list[dict[str, Any]] = []
+    parts: list[Json] = []
     for block in blocks:
-        resource = getattr(block, "resource", None)
         if block.type == "image":
             parts.append({"type": "input_image", "image_url": f"data:{block.mime_type};base64,{block.data}"})
-        elif block.type == "text" or hasattr(resource, "text"):
-            parts.append({"type": kind, "text": resource.text if resource is not None else block.text})
+        elif block.type == "text":
+            parts.append({"type": kind, "text": block.text})
+        elif block.type == "resource" and hasattr(block.resource, "text"):
+            parts.append({"type": kind, "text": block.resource.text})
         else:
             parts.append({"type": kind, "text": block.model_dump_json()})
     return {"role": message.role, "content": parts}

@@ -28,6 +28,7 @@ from agents.tracing import FunctionSpanData
 from mcp.types import (
     BlobResourceContents,
     CallToolResult,
+    ContentBlock,
     EmbeddedResource,
     Prompt,
     Resource,
@@ -40,7 +41,7 @@ from mcp.types import Tool as McpTool
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ToolError
-from timestep_lab.model.records import AgentRecord, McpServerRecord
+from timestep_lab.model.records import AgentRecord, FileRecord, McpServerRecord
 from timestep_lab.model.spans import GenAI
 from timestep_lab.runtime.approvals import Rule, reason_to_ask
 from timestep_lab.runtime.tracing import note
@@ -86,7 +87,7 @@ class ToolInfo:
         object.__setattr__(self, "id", f"{self.server_id}.{self.name}" if self.server_id else self.name)
 
     @classmethod
-    def of(cls, server: McpServerRecord, declared: Any) -> ToolInfo:
+    def of(cls, server: McpServerRecord, declared: McpTool) -> ToolInfo:
         """Converts the protocol's `Tool`."""
         hints = declared.annotations
         return cls(
@@ -184,9 +185,10 @@ class ToolSet:
         return reason_to_ask(self.rules.get(tool_name, "never"), arguments) or ""
 
 
-Call = Callable[[dict[str, Any]], Awaitable[CallToolResult]]
-Keep = Callable[[str, bytes], Any]
+Call = Callable[[dict[str, Json]], Awaitable[CallToolResult]]
+Keep = Callable[[str, bytes], FileRecord]
 """Stores a file in the lab by name and bytes; returns its record."""
+Parts = list[ToolOutputText | ToolOutputImage]
 MOST_TEXT = 200_000
 """Maximum number of characters of a result sent to the model; the full text is stored as a file."""
 
@@ -219,10 +221,10 @@ def function_tool(
     """Returns a function tool. `call` sends the arguments to the server. A failure is sent to the model as a `FailedOutput` and marked on
     the span, after `redact` has removed the server's secrets."""
 
-    async def needs_approval(_context: RunContextWrapper[Any], arguments: dict[str, Any], _call_id: str) -> bool:
+    async def needs_approval(_context: RunContextWrapper, arguments: dict[str, Json], _call_id: str) -> bool:
         return reason_to_ask(rule, arguments) is not None
 
-    async def invoke(_context: ToolContext[Any], arguments_json: str) -> Any:
+    async def invoke(_context: ToolContext, arguments_json: str) -> str | Parts:
         _mark_span(info)
         try:
             result = await call(_object(arguments_json, name))
@@ -253,7 +255,7 @@ def function_tool(
     )
 
 
-def output_of(result: CallToolResult, keep: Keep | None = None, tool: str = "tool") -> Any:
+def output_of(result: CallToolResult, keep: Keep | None = None, tool: str = "tool") -> str | Parts:
     """Returns the output for the model: text if everything is text (JSON if there is only structured content), else a list of parts.
 
     Audio, other data and long texts are stored as files of the lab, and the model gets a reference. Blocks.
@@ -271,7 +273,7 @@ def text_of(result: CallToolResult) -> str:
     return "\n".join(part.text if isinstance(part, ToolOutputText) else "(an image)" for part in parts)
 
 
-def _part(block: Any, keep: Keep | None, tool: str) -> ToolOutputText | ToolOutputImage:
+def _part(block: ContentBlock, keep: Keep | None, tool: str) -> ToolOutputText | ToolOutputImage:
     if isinstance(block, TextContent):
         return ToolOutputText(text=block.text)
     resource = block.resource if isinstance(block, EmbeddedResource) else None
@@ -280,7 +282,7 @@ def _part(block: Any, keep: Keep | None, tool: str) -> ToolOutputText | ToolOutp
     data = resource.blob if isinstance(resource, BlobResourceContents) else getattr(block, "data", None)
     if data is None:
         return ToolOutputText(text=block.model_dump_json())
-    kind = (resource or block).mime_type or "application/octet-stream"
+    kind = getattr(resource or block, "mime_type", None) or "application/octet-stream"
     if kind in _SEEN:
         return ToolOutputImage(image_url=f"data:{kind};base64,{data}")
     name = str(resource.uri).rstrip("/").rpartition("/")[2] if resource else ""
@@ -315,7 +317,7 @@ def _bounded(text: str, keep: Keep | None, tool: str) -> str:
     return f"{text[:MOST_TEXT]}\n\n[Cut after {MOST_TEXT:,} of {len(text):,} characters. Request less from the tool. {whole}]"
 
 
-def _object(arguments_json: str, tool: str) -> dict[str, Any]:
+def _object(arguments_json: str, tool: str) -> dict[str, Json]:
     try:
         arguments = json.loads(arguments_json or "{}")
     except json.JSONDecodeError as error:
@@ -341,8 +343,8 @@ def _note_class(error: Exception) -> None:
 def _failed(info: ToolInfo, message: str) -> FailedOutput:
     span = get_current_span()
     if span is not None:
-        data: Mapping[str, Any] = {"server": info.server, "tool": info.name}
-        span.set_error(SpanError(message=message, data=dict(data)))
+        data = {"server": info.server, "tool": info.name}
+        span.set_error(SpanError(message=message, data=data))
     return FailedOutput(json.dumps({"error": message}, ensure_ascii=False))
 
 
@@ -371,7 +373,7 @@ def as_text(result: CallToolResult) -> str:
     return output if isinstance(output, str) else "\n".join(part.model_dump_json() for part in output)
 
 
-def recorded_tool(definition: Mapping[str, Json]) -> McpTool:
+def recorded_tool(definition: Mapping[str, Any]) -> McpTool:
     """Returns a tool of a server as recorded in a trace."""
     return McpTool(
         name=definition["server_tool"],

@@ -7,7 +7,7 @@ import hmac
 import json
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from timestep_lab.model.errors import ConflictError, UsageError
 from timestep_lab.runtime.settings import Settings
@@ -100,7 +100,7 @@ class _WithToken:
         await send({"type": "http.response.body", "body": b"This server is for the lab that started it."})
 
 
-def function_server(tools: dict[str, FunctionTool]) -> Server[Any]:
+def function_server(tools: dict[str, FunctionTool]) -> Server:
     """Returns an MCP server, not yet running, of the current tools in `tools`."""
     from agents.tool_context import ToolContext
     from mcp.server import Server, ServerRequestContext
@@ -115,14 +115,14 @@ def function_server(tools: dict[str, FunctionTool]) -> Server[Any]:
         Tool,
     )
 
-    async def list_tools(_: ServerRequestContext[Any], _params: PaginatedRequestParams | None) -> ListToolsResult:
+    async def list_tools(_: ServerRequestContext, _params: PaginatedRequestParams | None) -> ListToolsResult:
         offered = [
             Tool(name=name, description=tool.description, input_schema=tool.params_json_schema)
             for name, tool in tools.items()
         ]
         return ListToolsResult(tools=offered)
 
-    async def call_tool(_: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
+    async def call_tool(_: ServerRequestContext, params: CallToolRequestParams) -> CallToolResult:
         tool = tools.get(params.name)
         if tool is None:
             raise MCPError(INVALID_PARAMS, f"There is no function {params.name!r}. Functions: {', '.join(tools)}.")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 from annotated_types import Interval, Len
@@ -20,6 +20,8 @@ from timestep_lab.model.records import AgentRecord, McpServerRecord
 from timestep_lab.runtime.mcp.connection import SERVED_HERE, Connection
 from timestep_lab.runtime.mcp.questions import message_item
 from timestep_lab.runtime.mcp.sdk_tools import (
+    Call,
+    Keep,
     PromptInfo,
     ResourceContent,
     ResourceInfo,
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.serve import FunctionServer
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.store.store import Store
+
+T = TypeVar("T")
 
 # --- `lab.mcp`: the user's MCP servers in the store, and what they offer
 
@@ -171,7 +175,7 @@ class McpCatalog:
 
     def add_function(
         self,
-        function: Callable[..., Any] | FunctionTool,
+        function: Callable[..., object] | FunctionTool,
         *,
         server: str = "functions",
         require_approval: Json = None,
@@ -280,7 +284,7 @@ class McpCatalog:
         Raises `NotFoundError` for the server, `ToolError` when it rejects the request."""
         server_name = self.get(server).name
         async with self._connected() as toolbox:
-            return await toolbox.get_prompt(server_name, name, dict(arguments or {}))
+            return await toolbox.get_prompt(server_name, name, cast(dict[str, str], dict(arguments or {})))
 
     async def problems(self) -> Problems:
         """Returns one error per server that does not respond."""
@@ -424,9 +428,8 @@ class Toolbox:
             )
             for (connection, tool, info), name, rule in zip(uses, names, rules, strict=True)
         ]
-        client_rules: list[Rule] = [
-            agent.approvals.get(name, agent.approvals.get("*", "never")) for name in client_tools
-        ]
+        default: Rule = agent.approvals.get("*", "never")
+        client_rules = [agent.approvals.get(name, default) for name in client_tools]
         tools += [client_tool(CLIENT_TOOLS[name], rule) for name, rule in zip(client_tools, client_rules, strict=True)]
         self._server_of.update({name: info.server for name, info in zip(names, infos, strict=True)})
         return ToolSet(
@@ -470,7 +473,7 @@ class Toolbox:
         result = await (await self._named(server)).get_prompt(name, arguments)
         return [message_item(message) for message in result.messages]
 
-    async def _of_each(self, ask: Callable[[Connection], Awaitable[list[Any]]]) -> list[tuple[Connection, list[Any]]]:
+    async def _of_each(self, ask: Callable[[Connection], Awaitable[list[T]]]) -> list[tuple[Connection, list[T]]]:
         """Returns the listing of each server that responds."""
         await self._refresh()
         connections = list(self._connections.values())
@@ -488,7 +491,7 @@ class Toolbox:
         await self._refresh()
         return next(c for c in self._connections.values() if c.record.name == server)
 
-    async def call(self, tool_id: str, arguments: dict[str, Any]) -> str:
+    async def call(self, tool_id: str, arguments: dict[str, Json]) -> str:
         """Calls a tool directly, without approval, and returns its text (images as JSON).
 
         Raises `ToolError` when the tool does not exist, the server cannot be reached, or the tool reports an error.
@@ -540,12 +543,11 @@ class Toolbox:
     def _connect(self, record: McpServerRecord) -> Connection:
         if record.id != BUILTIN_MCP_SERVER:
             return Connection(record)
-        return Connection(
-            record, builtin.builtin_server(builtin.builtin_tools(self._settings, stores=self._vector_stores))
-        )
+        tools = builtin.builtin_tools(self._settings, stores=self._vector_stores)
+        return Connection(record, builtin.builtin_server(tools))
 
     @property
-    def _keep(self) -> Callable[[str, bytes], Any] | None:
+    def _keep(self) -> Keep | None:
         stores = self._vector_stores
         return None if stores is None else lambda name, content: stores().files.add_bytes(name, content)
 
@@ -583,7 +585,7 @@ def _same(some: Sequence[ToolUse], others: Sequence[ToolUse]) -> bool:
     return len(some) == len(others) and all(a[0] is b[0] and a[1] is b[1] for a, b in zip(some, others, strict=True))
 
 
-def _caller(connection: Connection, tool: Tool) -> Callable[[dict[str, Any]], Any]:
+def _caller(connection: Connection, tool: Tool) -> Call:
     return lambda arguments: connection.call(tool, arguments)
 
 

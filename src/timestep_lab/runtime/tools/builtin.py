@@ -9,8 +9,9 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, LOCAL_USER
 from timestep_lab.model.records import McpServerRecord
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.tools.weather import Weather
 
 
+T = TypeVar("T")
 NAME = "lab"
 BUILTIN_TOOLS: tuple[str, ...] = ("get_weather", "think", "file_search")
 
 _BORN = datetime(2026, 1, 1, tzinfo=UTC)
 """Fixed, so that the record of a paused run is identical in every process."""
 
-Answer = str | Mapping[str, Any]
+Answer = str | Mapping[str, object]
 """Text, or an object that is returned as JSON text and as structured content."""
 Handler = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 
@@ -46,9 +48,9 @@ class BuiltinTool:
     name: str
     title: str
     description: str
-    input_schema: dict[str, Any]
+    input_schema: dict[str, Json]
     handler: Handler
-    output_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Json] | None = None
     asks_the_world: bool = False
 
 
@@ -59,7 +61,7 @@ THINK_DESCRIPTION = (
     "It obtains no information and changes nothing; it only writes the thought down."
 )
 
-THINK_INPUT: dict[str, Any] = {
+THINK_INPUT: dict[str, Json] = {
     "type": "object",
     "properties": {"thought": {"type": "string", "description": "The thought, as a text."}},
     "required": ["thought"],
@@ -82,7 +84,7 @@ SEARCH_DESCRIPTION = (
     "Search the user's files by meaning and words. Gives passages with the file each comes from; "
     "name the files that an answer rests on."
 )
-SEARCH_INPUT: dict[str, Any] = {
+SEARCH_INPUT: dict[str, Json] = {
     "type": "object",
     "properties": {
         "query": {"type": "string", "description": "What to look for, in a few words or a question."},
@@ -97,7 +99,18 @@ SEARCH_INPUT: dict[str, Any] = {
 }
 
 
-async def file_search(stores: VectorStores, query: str, vector_store: str | None, limit: int) -> Mapping[str, Any]:
+class Passage(TypedDict):
+    """A result of `file_search`."""
+
+    file: str
+    file_id: str
+    vector_store: str
+    passage: int
+    score: float
+    text: str
+
+
+async def file_search(stores: VectorStores, query: str, vector_store: str | None, limit: int) -> Mapping[str, object]:
     """Returns `{"kind": "file_search", "query", "results": [{"file", "file_id", "vector_store", "passage", "score", "text"}]}`, best first.
 
     Raises `UsageError` for a limit out of range or if there is nothing to search, `NotFoundError` for an unknown store, and the
@@ -114,7 +127,7 @@ async def file_search(stores: VectorStores, query: str, vector_store: str | None
         raise UsageError(
             "There is no vector store to search.", "Create one: await lab.vector_stores.create(name, files=[…])"
         )
-    results: list[dict[str, Any]] = [
+    results: list[Passage] = [
         {
             "file": hit.filename,
             "file_id": hit.file_id,
@@ -189,7 +202,7 @@ def builtin_tools(
     return tools
 
 
-def builtin_server(tools: list[BuiltinTool], *, for_others: bool = False) -> Server[Any]:
+def builtin_server(tools: list[BuiltinTool], *, for_others: bool = False) -> Server:
     """Returns the server, not yet running.
 
     `for_others` announces output schemas. In this process they are omitted: a client validates results against them, and
@@ -223,12 +236,10 @@ def builtin_server(tools: list[BuiltinTool], *, for_others: bool = False) -> Ser
     ]
     by_name = {tool.name: tool for tool in tools}
 
-    async def list_tools(
-        _context: ServerRequestContext[Any], _params: PaginatedRequestParams | None
-    ) -> ListToolsResult:
+    async def list_tools(_context: ServerRequestContext, _params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=offered)
 
-    async def call_tool(_context: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
+    async def call_tool(_context: ServerRequestContext, params: CallToolRequestParams) -> CallToolResult:
         tool = by_name.get(params.name)
         if tool is None:
             raise MCPError(INVALID_PARAMS, f"There is no tool {params.name!r}. There are: {', '.join(by_name)}.")
@@ -244,7 +255,7 @@ def builtin_server(tools: list[BuiltinTool], *, for_others: bool = False) -> Ser
     return Server(NAME, version=version("timestep-lab"), on_list_tools=list_tools, on_call_tool=call_tool)
 
 
-def check_arguments(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def check_arguments(arguments: Mapping[str, T], schema: Mapping[str, Any]) -> Mapping[str, T]:
     """Checks names and JSON types of arguments; the tools check the rest. Raises `UsageError`."""
     known = schema["properties"]
     for name, value in arguments.items():
@@ -291,7 +302,7 @@ def client_tool(info: ToolInfo, rule: Rule = "never") -> FunctionTool:
     async def invoke(_context: object, arguments_json: str) -> str:
         return json.dumps({"status": "sent to the client", "arguments": arguments_object(arguments_json)})
 
-    async def needs_approval(_context: object, arguments: dict[str, Any], _call_id: str) -> bool:
+    async def needs_approval(_context: object, arguments: dict[str, Json], _call_id: str) -> bool:
         return reason_to_ask(rule, arguments) is not None
 
     return FunctionTool(

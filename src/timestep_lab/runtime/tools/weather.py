@@ -8,11 +8,11 @@ import re
 import ssl
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -85,7 +85,7 @@ class OpenMeteo:
         self._places: dict[tuple[str, ...], Place] = {}
         self._next_nominatim = 0.0
 
-    async def forecast(self, location: str) -> tuple[Place, Mapping[str, Any]]:
+    async def forecast(self, location: str) -> tuple[Place, Mapping[str, Json]]:
         """Returns the place and Open-Meteo's response: degrees Celsius, km/h, local times, today and tomorrow.
 
         Raises `NotFoundError` if neither geocoder knows the place, `UnreachableError` if there is no response, `ToolError`
@@ -111,7 +111,7 @@ class OpenMeteo:
             return place, answer
 
     async def _find(self, http: httpx.AsyncClient, location: str) -> Place:
-        places: Any = None
+        places: Sequence[Mapping[str, Json]] | None = None
         try:
             await self._wait_for_turn()
             query = {"q": location, "format": "jsonv2", "addressdetails": "1", "limit": "1", "accept-language": "en"}
@@ -229,8 +229,8 @@ def icon(code: int, *, is_day: bool) -> str:
 
 HOURS = 6
 
-_TEMPERATURE = {"type": "integer", "description": "Degrees in `unit`."}
-OUTPUT_SCHEMA: dict[str, Any] = {
+_TEMPERATURE: dict[str, Json] = {"type": "integer", "description": "Degrees in `unit`."}
+OUTPUT_SCHEMA: dict[str, Json] = {
     "type": "object",
     "properties": {
         "kind": {"const": "weather"},
@@ -273,15 +273,47 @@ OUTPUT_SCHEMA: dict[str, Any] = {
 }
 
 
-def report(place: Place, forecast: Mapping[str, Any], *, unit: str, note: str | None) -> dict[str, Any]:
-    """Returns an object of `OUTPUT_SCHEMA`. `note` is the reason why the forecast is recorded; None if it is live.
+class Now(TypedDict):
+    temperature: int
+    feels_like: int
+    condition: str
+    icon: str
+    humidity: int | None
+    wind: int | None
+
+
+class Hour(TypedDict):
+    time: str
+    temperature: int
+    condition: str
+    icon: str
+    rain: int | None
+
+
+class Report(TypedDict):
+    """An object of `OUTPUT_SCHEMA`."""
+
+    kind: str
+    source: str
+    note: str | None
+    location: str
+    observed_at: str
+    timezone: str
+    unit: str
+    current: Now
+    hourly: list[Hour]
+    copy_text: str
+
+
+def report(place: Place, forecast: Mapping[str, Any], *, unit: str, note: str | None) -> Report:
+    """Returns a report. `note` is the reason why the forecast is recorded; None if it is live.
 
     `forecast` is a response of https://open-meteo.com/en/docs in its own units (degrees Celsius, km/h), converted here.
     Raises `ToolError` if a required part is missing.
     """
     try:
         now, hourly = forecast["current"], forecast["hourly"]
-        answer: dict[str, Any] = {
+        answer: Report = {
             "kind": "weather",
             "source": "live" if note is None else "recorded",
             "note": note,
@@ -298,10 +330,12 @@ def report(place: Place, forecast: Mapping[str, Any], *, unit: str, note: str | 
                 "wind": _speed(now.get("wind_speed_10m"), unit),
             },
             "hourly": [_hour(hourly, n, unit) for n in _next_hours(hourly["time"], now["time"])],
+            "copy_text": "",
         }
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ToolError(f"The forecast for {place.name} cannot be read ({error!r}).", "Try again later.") from error
-    return {**answer, "copy_text": _as_text(answer)}
+    answer["copy_text"] = _as_text(answer)
+    return answer
 
 
 def clock(moment: str, unit: str) -> str:
@@ -319,7 +353,7 @@ def _next_hours(times: list[str], now: str) -> list[int]:
     return [n for n, time in enumerate(times) if datetime.fromisoformat(time) > start][:HOURS]
 
 
-def _hour(hourly: Mapping[str, Any], n: int, unit: str) -> dict[str, Any]:
+def _hour(hourly: Mapping[str, Any], n: int, unit: str) -> Hour:
     code = hourly["weather_code"][n]
     return {
         "time": hourly["time"][n],
@@ -342,7 +376,7 @@ def _whole(number: float | None) -> int | None:
     return None if number is None else round(number)
 
 
-def _as_text(answer: Mapping[str, Any]) -> str:
+def _as_text(answer: Report) -> str:
     now, sign = answer["current"], degree_sign(answer["unit"])
     hours = ", ".join(f"{clock(h['time'], answer['unit'])} {h['temperature']}{sign}" for h in answer["hourly"])
     text = f"{answer['location']}: {now['temperature']} {sign}, {now['condition'].lower()}, feels like {now['feels_like']} {sign}."
@@ -353,7 +387,7 @@ def _as_text(answer: Mapping[str, Any]) -> str:
 # -- Recorded weather: a few places under `data/weather/`, one file each, in the format of Open-Meteo's two services
 
 
-def recorded(location: str) -> tuple[Place, Mapping[str, Any]] | None:
+def recorded(location: str) -> tuple[Place, Mapping[str, Json]] | None:
     """Returns the place and its forecast response; None without a recording.
 
     `Paris`, `paris, france` and `Paris FR` find Paris; `Paris, Texas` finds nothing, because it is another place.
@@ -391,7 +425,7 @@ DESCRIPTION = (
     "The current weather at a place and the next six hours. Says whether it is live or recorded; "
     "a recorded answer must be passed on as recorded."
 )
-INPUT_SCHEMA: dict[str, Any] = {
+INPUT_SCHEMA: dict[str, Json] = {
     "type": "object",
     "properties": {
         "location": {"type": "string", "description": 'City, with state or country where needed: "Oakland, CA".'},
@@ -444,8 +478,8 @@ class Weather:
         self._live = OpenMeteo(s.nominatim_url, s.geocoding_url, s.forecast_url, s.timeout_s)
         self._away_until = 0.0
 
-    async def get(self, location: str, unit: str = "fahrenheit") -> dict[str, Any]:
-        """Returns a report in the form of `report`. `unit`: `fahrenheit` or `celsius`.
+    async def get(self, location: str, unit: str = "fahrenheit") -> Report:
+        """Returns a report. `unit`: `fahrenheit` or `celsius`.
 
         Raises `UsageError` for an invalid unit or an empty location, `NotFoundError` for an unknown place, `ToolError` if live
         weather was requested and is not available.
@@ -457,7 +491,7 @@ class Weather:
         place, forecast, note = await self._forecast(location.strip())
         return report(place, forecast, unit=unit, note=note)
 
-    async def _forecast(self, location: str) -> tuple[Place, Mapping[str, Any], str | None]:
+    async def _forecast(self, location: str) -> tuple[Place, Mapping[str, Json], str | None]:
         """Returns place, forecast, and why it is recorded (None if it is live)."""
         if self._settings.mode == "recorded":
             return *_recorded(location, "live weather is switched off (WEATHER_MODE=recorded)"), _SWITCHED_OFF
@@ -477,7 +511,7 @@ _SWITCHED_OFF = "Recorded sample, not live."
 _UNREACHABLE = "Recorded sample, not live: the weather service cannot be reached."
 
 
-def _recorded(location: str, because: str) -> tuple[Place, Mapping[str, Any]]:
+def _recorded(location: str, because: str) -> tuple[Place, Mapping[str, Json]]:
     entry = recorded(location)
     if entry is None:
         raise NotFoundError(
@@ -509,7 +543,7 @@ def widget_of(output: str | None) -> Widget | None:
         return None
     if not isinstance(answer, dict) or answer.get("kind") != "weather":
         return None
-    return Widget(weather_widget(answer), str(answer["copy_text"]))
+    return Widget(weather_widget(cast(Report, answer)), str(answer["copy_text"]))
 
 
 def widget_json(output: Json) -> dict[str, Json] | None:
@@ -518,7 +552,7 @@ def widget_json(output: Json) -> dict[str, Json] | None:
     return {"root": widget.root, "copy_text": widget.copy_text} if widget else None
 
 
-def weather_widget(answer: Mapping[str, Any]) -> dict[str, Json]:
+def weather_widget(answer: Report) -> dict[str, Json]:
     """Builds the weather card. `answer` is a result of `get_weather`."""
     now, unit = answer["current"], answer["unit"]
     sign = degree_sign(unit)
@@ -544,7 +578,7 @@ def weather_widget(answer: Mapping[str, Any]) -> dict[str, Json]:
     return {"type": "Card", "key": "weather", "size": "md", "children": children}
 
 
-def _widgets_hour(hour: Mapping[str, Any], unit: str) -> dict[str, Json]:
+def _widgets_hour(hour: Hour, unit: str) -> dict[str, Json]:
     return _col(
         {"type": "Caption", "value": clock(hour["time"], unit)},
         {"type": "Icon", "name": f"lucide:{hour['icon']}", "size": "lg"},
