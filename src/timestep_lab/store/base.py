@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from timestep_lab.model.errors import ConflictError
 
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Row: TypeAlias = tuple[Any, ...]
+"""The values of one row. Their types are those of the columns, which are only known to whoever wrote the statement."""
+NamedRow: TypeAlias = dict[str, Any]
+"""The values of one row by column name."""
 
 Dialect = Literal["duckdb", "postgres"]
 SYSTEM_USER = "system"
@@ -75,7 +80,7 @@ class Statement:
     """One SQL statement of a transaction."""
 
     sql: str
-    params: Sequence[Any] = ()
+    params: Sequence[object] = ()
     expect: int | None = None
     """Required number of returned (or else changed) rows; any other number rolls the transaction back with `ConflictError`."""
 
@@ -119,17 +124,17 @@ class Rows:
     """A query result: column names, and one tuple per row."""
 
     columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
+    rows: list[Row]
     truncated: bool = False
     """True when the limit cut off further rows."""
     changed: int = 0
     """Number of rows changed by a statement that returns none."""
 
-    def dicts(self) -> list[dict[str, Any]]:
+    def dicts(self) -> list[NamedRow]:
         names = unique_names(self.columns)
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
-    def one(self) -> tuple[Any, ...] | None:
+    def one(self) -> Row | None:
         return self.rows[0] if self.rows else None
 
     def df(self) -> pandas.DataFrame:

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import StoreError, UsageError
 from timestep_lab.store.archive import forget_sql, purge
-from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
+from timestep_lab.store.base import SYSTEM_USER, Change, Database, Row, Statement
 from timestep_lab.store.search import forget_words
 from timestep_lab.store.store import open_database
 
@@ -234,7 +233,7 @@ def _check_empty(target: Database) -> None:
             )
 
 
-def _chunks(db: Database, table: str, columns: list[str]) -> Iterator[list[tuple[Any, ...]]]:
+def _chunks(db: Database, table: str, columns: list[str]) -> Iterator[list[Row]]:
     """Yields the rows of a whole table."""
     owner = "id" if table == "users" else "user_id"
     if table == "spans_raw" and db.dialect == "duckdb":
@@ -262,9 +261,9 @@ def _chunks(db: Database, table: str, columns: list[str]) -> Iterator[list[tuple
             yield without
 
 
-def _ranges(counts: list[tuple[Any, ...]], most: int) -> Iterator[tuple[Any, Any]]:
+def _ranges(counts: list[Row], most: int) -> Iterator[tuple[object, object]]:
     """Yields the first and last key of consecutive keys that together have about `most` rows."""
-    first: Any = None
+    first: object = None
     rows = 0
     for place, (key, count) in enumerate(counts):
         first = key if first is None else first
@@ -283,7 +282,7 @@ class _Digest:
     def __init__(self) -> None:
         self._sum = 0
 
-    def add(self, rows: list[tuple[Any, ...]]) -> None:
+    def add(self, rows: list[Row]) -> None:
         for row in rows:
             text = "\x1f".join(map(_text, row))
             self._sum += int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), "big")

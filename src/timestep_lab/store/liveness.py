@@ -212,7 +212,7 @@ def offer_again(
         [user_id, thread_id, run_id],
     ).rows
     for item_id, kind, stored in rows:
-        data: dict[str, Any] = dict(_json(stored))
+        data: dict[str, object] = dict(_json(stored))
         if kind == "tool_call" and data["call_id"] in calls and data.get("output") is None:
             data |= {"status": "needs_approval"}
         elif kind == "tool_call" and data.get("status") == "in_progress":
@@ -422,7 +422,7 @@ def _end_items(db: Database, user_id: str, thread_id: str, run_id: str) -> Itera
         [user_id, thread_id, run_id],
     ).rows
     for item_id, kind, stored in rows:
-        data: dict[str, Any] = json.loads(stored) if isinstance(stored, str) else dict(stored)
+        data: dict[str, object] = json.loads(stored) if isinstance(stored, str) else dict(stored)
         if data.get("status") != "in_progress":
             continue
         data |= {"status": "failed", "error": ERROR} if kind == "tool_call" else {"status": "incomplete"}

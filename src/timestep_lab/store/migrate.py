@@ -19,11 +19,11 @@ from datetime import datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc, utc_now
 from timestep_lab.model.errors import StoreError, StoreTooNewError
-from timestep_lab.store.base import SYSTEM_USER, Database, Dialect
+from timestep_lab.store.base import SYSTEM_USER, Database, Dialect, Row
 
 # --- File permissions: a lab's files are private to their user, unless the user changes their mode
 #
@@ -86,11 +86,11 @@ class MigrationSession(Protocol):
 
     dialect: Dialect
 
-    def run(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def run(self, sql: str, params: Sequence[object] = ()) -> list[Row]:
         """Runs one statement with `$1, $2, …` or, without parameters, a script."""
         ...
 
-    def transaction(self) -> AbstractContextManager[Any]:
+    def transaction(self) -> AbstractContextManager[object]:
         """Context manager that commits at the end and rolls back on an exception."""
         ...
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from timestep_lab.model.errors import LabError
 from timestep_lab.store.archive import newest_archived
-from timestep_lab.store.base import SYSTEM_USER, Database, Dialect
+from timestep_lab.store.base import SYSTEM_USER, Database, Dialect, Row
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.migrate import keep_beside
 from timestep_lab.store.table import clean
@@ -422,7 +422,7 @@ class SearchFiller:
         newest = self._db.query(SYSTEM_USER, given).one()
         return newest is None or (newest[0] or 0) < at.indexed_to
 
-    def _rows(self, after: int) -> list[tuple[Any, ...]]:
+    def _rows(self, after: int) -> list[Row]:
         """Returns the next spans by number. Numbers may have gaps, for example after a failed transaction."""
         columns = "span_no, user_id, span_id, name, error, input, output, input_refs, core.event_text(attributes)"
         table = "core.spans_raw" if after >= newest_archived(self._db) else "core.stored_spans"
@@ -436,7 +436,7 @@ class SearchFiller:
                 return []
             after = row[0] - 1
 
-    def _texts(self, rows: Sequence[tuple[Any, ...]]) -> list[tuple[int, str, str]]:
+    def _texts(self, rows: Sequence[Row]) -> list[tuple[int, str, str]]:
         hashes = list({digest for row in rows if row[7] for digest in row[7].split(" ")})
         bodies: dict[str, str] = {}
         if hashes:
@@ -592,7 +592,7 @@ def _pattern(word: Word, dialect: Dialect) -> str:
 class _Params:
     def __init__(self, first: int) -> None:
         self._first = first
-        self.values: list[Any] = []
+        self.values: list[object] = []
 
     def add(self, value: object) -> str:
         self.values.append(value)

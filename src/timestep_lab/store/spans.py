@@ -13,25 +13,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc
 from timestep_lab.model.errors import NotFoundError
 from timestep_lab.model.spans import Lab, SpanRecord, TraceStart
-from timestep_lab.store.base import Columns, Database, Dialect
+from timestep_lab.store.base import Columns, Database, Dialect, NamedRow
+from timestep_lab.store.base import Row as Row
 from timestep_lab.store.table import CodedText, clean, from_json, to_json
 from timestep_lab.store.trace_selection import aware
 
 if TYPE_CHECKING:
     import numpy
+    from numpy.typing import NDArray
 
 
 # --- Spans and trace starts as tuples for `Database.append`, and back
 #
 # The column order is defined here only; code that builds tuples directly (the importers, for speed) uses `SPAN_COLUMNS`.
 
-
-Row = tuple[Any, ...]
 
 SPAN_COLUMNS = (
     "user_id", "trace_id", "span_id", "parent_id", "kind", "name", "agent", "status", "error", "model", "provider",
@@ -101,19 +101,35 @@ def payload_value(text: str | None, is_json: bool) -> Any:
     return from_json(text) if is_json and text is not None else text
 
 
-def span_record(row: Mapping[str, Any]) -> SpanRecord:
+def span_record(row: NamedRow) -> SpanRecord:
     """Returns the record of a row with the columns of `SPAN_COLUMNS`; payload columns may be missing."""
     io_json = row.get("io_json") or 0
-    values = {name: row.get(name) for name in SpanRecord.__dataclass_fields__}
+    values: NamedRow = {name: row.get(name) for name in SpanRecord.__dataclass_fields__}
     values["started_at"] = to_aware_utc(row["started_at"])
     values["ended_at"] = _aware(row.get("ended_at"))
     values["attributes"] = from_json(row.get("attributes") or "{}")
     values["input"] = payload_value(row.get("input"), bool(io_json & INPUT_IS_JSON))
     values["output"] = payload_value(row.get("output"), bool(io_json & OUTPUT_IS_JSON))
-    return SpanRecord(**cast(Any, values))
+    return SpanRecord(**values)
 
 
-def events_of(attributes: Mapping[str, object]) -> list[dict[str, Any]]:
+class StoredEvent(TypedDict):
+    """An event of a span, as it is stored in the span's attributes."""
+
+    name: str
+    time_unix_nano: str
+    attributes: Mapping[str, object]
+
+
+class StoredLink(TypedDict):
+    """A link of a span to another one, as it is stored in the span's attributes."""
+
+    trace_id: str
+    span_id: str
+    attributes: Mapping[str, object]
+
+
+def events_of(attributes: Mapping[str, object]) -> list[StoredEvent]:
     """Returns a span's events from its attributes. Ignores a sender's attribute with the same name and another format."""
     given = attributes.get(Lab.EVENTS)
     return [event for event in given if _is_event(event)] if isinstance(given, list) else []
@@ -177,7 +193,7 @@ class SpanReader:
         )
         return [span_record({**row, "agent": agent}) for row, agent in zip(rows, agents, strict=True)]
 
-    def columns(self, trace_id: str) -> dict[str, Any]:
+    def columns(self, trace_id: str) -> Columns:
         """Returns spans in order of start, by column: `span_id` and `parent_id` as lists, `kind, name, status, agent, model` as
         `CodedText`, and `_NUMBERS`, `started_us` and `ended_us` (microseconds since 1970 UTC) as float64 arrays with NaN for unknown
         values.
@@ -199,12 +215,12 @@ class SpanReader:
         columns["agent"] = _inherited_codes(columns["span_id"], columns["parent_id"], columns["agent"])
         return columns
 
-    def _plain(self, trace_id: str, bounds: str, params: list[Any]) -> tuple[Columns, dict[str, CodedText]]:
+    def _plain(self, trace_id: str, bounds: str, params: list[object]) -> tuple[Columns, dict[str, CodedText]]:
         select = f"{self._numbers()}, {', '.join(_WORDS)}"
         columns = self._db.columns(self._user_id, _SPANS.format(select, bounds), [self._user_id, trace_id, *params])
         return columns, {name: CodedText.of(columns[name]) for name in _WORDS}
 
-    def _coded(self, trace_id: str, bounds: str, params: list[Any]) -> tuple[Columns, dict[str, CodedText]] | None:
+    def _coded(self, trace_id: str, bounds: str, params: list[object]) -> tuple[Columns, dict[str, CodedText]] | None:
         """Faster variant for databases that return arrays: reads a hash of each row's text columns, and the text of each hash once.
 
         Returns None when a span was added between the two queries, or when hashes collide.
@@ -235,7 +251,7 @@ class SpanReader:
         times = f"{micros.format('started_at')} as started_us, {micros.format('ended_at')} as ended_us"
         return f"span_id, parent_id, {', '.join(_NUMBERS)}, {times}"
 
-    def whole(self, trace_id: str, span_ids: Sequence[str]) -> list[dict[str, Any]]:
+    def whole(self, trace_id: str, span_ids: Sequence[str]) -> list[NamedRow]:
         """Returns complete spans in the order of `span_ids`; unknown ids are omitted.
 
         `input` and `output` are as recorded (text or JSON values), `attributes` is a dict, and `duration_ms` is added.
@@ -245,7 +261,7 @@ class SpanReader:
         places = ", ".join(f"${n}" for n in range(3, len(span_ids) + 3))
         where = f"user_id = $1 and trace_id = $2 and span_id in ({places})"
         params = [self._user_id, trace_id, *span_ids]
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, NamedRow] = {}
         stored = _STORED[self._db.dialect]
         for table, names in (("open_spans", OPEN_COLUMNS[:-1]), (stored, SPAN_COLUMNS)):
             bounds, values = self._bounds(trace_id, len(params) + 1) if table == stored else ("", [])
@@ -276,14 +292,14 @@ class SpanReader:
             rows[row[AT["span_id"]]] = tuple(row)
         return rows
 
-    def _all(self, trace_id: str, select: str, order: str = "") -> list[tuple[Any, ...]]:
+    def _all(self, trace_id: str, select: str, order: str = "") -> list[Row]:
         bounds, params = self._bounds(trace_id, 3)
         result = self._db.query(
             self._user_id, _SPANS.format(select, bounds) + order, [self._user_id, trace_id, *params]
         )
         return result.rows
 
-    def _bounds(self, trace_id: str, first_param: int) -> tuple[str, list[Any]]:
+    def _bounds(self, trace_id: str, first_param: int) -> tuple[str, list[object]]:
         """Returns a condition on the trace's time range, which avoids reading most of the table. Raises `NotFoundError` for an unknown
         trace."""
         table = "trace_deltas" if self._db.dialect == "duckdb" else "trace_rollups"
@@ -327,8 +343,8 @@ def _inherited(span_ids: list[str], parent_ids: list[str | None], agents: list[s
 
 
 def _by_start(
-    starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any], parents: numpy.ndarray[Any, Any]
-) -> numpy.ndarray[Any, Any]:
+    starts: NDArray[numpy.float64], ends: NDArray[numpy.float64], parents: NDArray[numpy.object_]
+) -> NDArray[numpy.intp]:
     """Returns the row order of `_BY_START`. Most spans have unique start times, so only ties are compared further."""
     import numpy as np
 
@@ -350,7 +366,7 @@ def _joined(refs: str, bodies: Mapping[str, str]) -> str:
     return f"[{','.join(bodies[digest] for digest in refs.split(' '))}]"
 
 
-def _whole(row: dict[str, Any], bodies: Mapping[str, str]) -> dict[str, Any]:
+def _whole(row: NamedRow, bodies: Mapping[str, str]) -> NamedRow:
     io_json = row.pop("io_json")
     refs = row.pop("input_refs", None)
     text = _joined(refs, bodies) if refs else row["input"]

@@ -268,7 +268,7 @@ class Threads(Table[ThreadRecord]):
     def _delete_from(self, table: str, thread_id: str) -> Statement:
         return Statement(f"delete from {table} where user_id = $1 and thread_id = $2", [self.user_id, thread_id])
 
-    def _write_to(self, thread_id: str, statements: Sequence[Statement]) -> list[Any]:
+    def _write_to(self, thread_id: str, statements: Sequence[Statement]) -> list[Rows]:
         try:
             return self.db.write(self.user_id, statements, changes=self.changes(thread_id))
         except ConflictError:
@@ -332,7 +332,7 @@ class ThreadTail:
         """Returns the statement that sets the counters which `end` moves, if they are still at `start`."""
         counters = zip(("next_item", "next_session_seq"), start, end, strict=True)
         moved = [(name, was, now) for name, was, now in counters if was != now]
-        params: list[Any] = [self._threads.user_id, self._thread_id, to_naive_utc(utc_now())]
+        params: list[object] = [self._threads.user_id, self._thread_id, to_naive_utc(utc_now())]
         sets, conditions = "", ""
         for name, was, now in moved:
             sets += f", {name} = ${len(params) + 1}"

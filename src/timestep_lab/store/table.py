@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.records import Page
-from timestep_lab.store.base import Change, Database, Statement, Topic
+from timestep_lab.store.base import Change, Database, Row, Statement, Topic
 
 if TYPE_CHECKING:
     import numpy
+    from _typeshed import DataclassInstance
+    from numpy.typing import NDArray
 
 
 # --- Dictionary-encoded text columns
 
 
-class CodedText(Sequence[Any]):
+class CodedText(Sequence[str | None]):
     """A dictionary-encoded column that behaves like a list of `str | None`. `codes[row]` is the index of the text in `words`, -1 for None.
 
     For a hundred thousand rows, a list of strings takes tens of milliseconds to build and to iterate, codes take one.
@@ -36,7 +38,7 @@ class CodedText(Sequence[Any]):
 
     __slots__ = ("codes", "words")
 
-    def __init__(self, codes: numpy.ndarray[Any, Any], words: Sequence[str]) -> None:
+    def __init__(self, codes: NDArray[numpy.int32], words: Sequence[str]) -> None:
         self.codes, self.words = codes, list(words)
 
     @classmethod
@@ -47,12 +49,12 @@ class CodedText(Sequence[Any]):
         if isinstance(values, CodedText):
             return values
         met = [value for value in dict.fromkeys(values) if value is not None]
-        place: dict[Any, int] = {value: code for code, value in enumerate(met)}
+        place: dict[object, int] = {value: code for code, value in enumerate(met)}
         place[None] = -1
         codes = np.fromiter(map(place.__getitem__, values), dtype="<i4", count=len(values))
         return cls(codes, [str(value) for value in met])
 
-    def where(self, *texts: str) -> numpy.ndarray[Any, Any]:
+    def where(self, *texts: str) -> NDArray[numpy.bool_]:
         """Returns a boolean array: whether each row is one of `texts`."""
         import numpy as np
 
@@ -136,7 +138,7 @@ def _foreign(value: object) -> object:
     return str(value)
 
 
-def _dumper() -> Callable[[Any], str]:
+def _dumper() -> Callable[[object], str]:
     """Returns a fast encoder: `JSONEncoder.encode` creates its C encoder on every call, which takes longer than most values.
 
     A reference cycle raises `RecursionError`, like excessive nesting.
@@ -154,7 +156,7 @@ def _dumper() -> Callable[[Any], str]:
 _dump = _dumper()
 
 
-def _plain(value: object, depth: int) -> Any:
+def _plain(value: object, depth: int) -> object:
     """Returns `value` as plain JSON. Values nested deeper than MAX_DEPTH (or in a cycle) are replaced by a note."""
     if depth > MAX_DEPTH:
         return "(nested too deep)"
@@ -172,8 +174,8 @@ def _plain(value: object, depth: int) -> Any:
     return _plain(_foreign(value), depth + 1)
 
 
-R = TypeVar("R")
-Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+R = TypeVar("R", bound="DataclassInstance")
+Codec = tuple[Callable[..., object], Callable[..., object]]
 
 
 _LISTED_BY = {
@@ -197,10 +199,10 @@ class Table(Generic[R]):
         key: str = "id", order: str = "created_at", kept: bool = False,
     ) -> None:  # fmt: skip
         """`kept`: caches rows until the table changes; for small tables that are read much more often than written."""
-        self._kept: dict[tuple[Any, ...], tuple[object, list[tuple[Any, ...]]]] | None = {} if kept else None
+        self._kept: dict[tuple[object, ...], tuple[object, list[Row]]] | None = {} if kept else None
         self.db, self.user_id, self.name, self.record = db, user_id, name, record
         self.noun, self.topic, self.key, self.order = noun, topic, key, order
-        self.columns = tuple(f.name for f in fields(cast(Any, record)))
+        self.columns = tuple(f.name for f in fields(record))
         self._codecs = _codecs(record)
         self._columns_sql = ", ".join(self.columns)
 
@@ -218,7 +220,7 @@ class Table(Generic[R]):
         sql = f"select {self._columns_sql} from {self.name} where {conditions} order by {order}{tail}"
         return [self.from_row(row) for row in self._rows(sql, params)]
 
-    def _rows(self, sql: str, params: Sequence[object]) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, params: Sequence[object]) -> list[Row]:
         state = self.db.state_of(self.user_id, self.topic) if self._kept is not None and self.topic else None
         if self._kept is None or state is None:
             return self.db.query(self.user_id, sql, params).rows
@@ -289,7 +291,7 @@ class Table(Generic[R]):
         self.db.write(self.user_id, [self.upsert_statement(record)], changes=self.changes(getattr(record, self.key)))
         return record
 
-    def update(self, id: str, *, expect: Mapping[str, Any] | None = None, **changes: Any) -> R:
+    def update(self, id: str, *, expect: Mapping[str, object] | None = None, **changes: Any) -> R:
         """Updates columns. With `expect`, only if those columns have those values (compare-and-set).
 
         Raises `NotFoundError` when the record does not exist, `ConflictError` when `expect` is not met.
@@ -332,7 +334,7 @@ class Table(Generic[R]):
         self, id: str, *, expect: Mapping[str, object] | None = None, answers: bool = True, **changes: object
     ) -> Statement:
         """Returns an update statement; with `answers`, it returns the whole row."""
-        params: list[Any] = [self.user_id, id]
+        params: list[object] = [self.user_id, id]
         sets = []
         for column, value in changes.items():
             params.append(self._encode(column, value))
@@ -350,7 +352,7 @@ class Table(Generic[R]):
 
     # -- rows
 
-    def to_row(self, record: R) -> list[Any]:
+    def to_row(self, record: R) -> list[object]:
         if getattr(record, "user_id", self.user_id) != self.user_id:
             raise ConflictError(f"This {self.noun} belongs to another user.", "Write it through that user's store.")
         return [self._encode(column, getattr(record, column)) for column in self.columns]
@@ -368,11 +370,12 @@ class Table(Generic[R]):
             message, f"{python} lists the existing ones.", command=f"List them with: timestep-lab {command}"
         )
 
-    def _encode(self, column: str, value: object) -> Any:
+    def _encode(self, column: str, value: object) -> object:
         return None if value is None else self._codecs[column][0](value)
 
-    def _where(self, where: Mapping[str, object]) -> tuple[str, list[Any]]:
-        conditions, params = "user_id = $1", [self.user_id]
+    def _where(self, where: Mapping[str, object]) -> tuple[str, list[object]]:
+        conditions = "user_id = $1"
+        params: list[object] = [self.user_id]
         for column, value in where.items():
             if column not in self.columns:
                 raise TypeError(f"{self.name} has no column {column!r}")
@@ -398,7 +401,9 @@ def _codec(hint: object) -> Codec:
     if origin is tuple:
         return _to_json, lambda stored: tuple(_from_json(stored))
     if is_dataclass(origin):
-        return (lambda value: _to_json(asdict(value))), (lambda stored: cast(Any, origin)(**_from_json(stored)))
+        return (lambda value: _to_json(asdict(value))), (
+            lambda stored: cast(Callable[..., object], origin)(**_from_json(stored))
+        )
     if origin in (Mapping, dict) or hint is Any or getattr(origin, "__name__", "") in ("Mapping", "dict"):
         return _to_json, _from_json
     if origin is bytes:
@@ -406,7 +411,7 @@ def _codec(hint: object) -> Codec:
     return _same, _same
 
 
-def _same(value: object) -> Any:
+def _same(value: object) -> object:
     return value
 
 

@@ -20,8 +20,9 @@ from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.spans import Lab
 from timestep_lab.store.spans import answered
 from timestep_lab.store.table import to_json
@@ -76,6 +77,7 @@ _IDS = frozenset({"id", "call_id", "tool_call_id", "response_id", "item_id", "cr
 CLIPPED = 400
 """Maximum length shown of a payload that differs, starting shortly before the first difference."""
 
+Number = TypeVar("Number", int, float)
 Change = Literal["same", "changed", "only_left", "only_right"]
 SpanDict = Mapping[str, Any]
 """A span with the columns of the view `spans`; `input` and `output` as recorded."""
@@ -103,7 +105,7 @@ class DiffRow:
     left: DiffSide | None = None
     right: DiffSide | None = None
     first_divergence: bool = False
-    fields: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    fields: Mapping[str, tuple[Json, Json]] = field(default_factory=dict)
     """Maps a differing field to (left, right); payloads are text, clipped around the first difference."""
 
 
@@ -255,7 +257,7 @@ class _Tree:
         )
 
 
-def _total(numbers: list[Any]) -> Any:
+def _total(numbers: list[Number | None]) -> Number | None:
     known = [number for number in numbers if number is not None]
     return sum(known) if known else None
 
@@ -287,7 +289,7 @@ def _normal(value: object, ids: frozenset[str]) -> str:
     return value if isinstance(value, str) else to_json(_without(ids, value))
 
 
-def _without(ids: frozenset[str], value: object) -> Any:
+def _without(ids: frozenset[str], value: object) -> object:
     """Returns the value with sorted keys, without keys that only hold ids or times. What a tool is told, and what it answers, is kept."""
     if isinstance(value, Mapping):
         return {
@@ -302,14 +304,14 @@ def _without(ids: frozenset[str], value: object) -> Any:
     return value
 
 
-def _differences(a: _Tree, b: _Tree, i: int, j: int) -> dict[str, tuple[Any, Any]]:
+def _differences(a: _Tree, b: _Tree, i: int, j: int) -> dict[str, tuple[Json, Json]]:
     left, right = a.spans[i], b.spans[j]
     names = ["name", "agent", "model", "status", "approval"]
     if not _is_replayed(left) and not _is_replayed(
         right
     ):  # A replayed answer has no provider and no reason of its own.
         names += ["provider", "stop_reason"]
-    fields: dict[str, tuple[Any, Any]] = {
+    fields: dict[str, tuple[Json, Json]] = {
         name: (left[name], right[name]) for name in names if left.get(name) != right.get(name)
     }
     for name, x, y in zip(("input", "output", "error"), a.parts[i], b.parts[j], strict=False):

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
@@ -30,6 +29,7 @@ from timestep_lab.store.spans import (
     MessageBodies,
     Row,
     SpanReader,
+    StoredEvent,
     answered,
     asked,
     events_of,
@@ -57,9 +57,9 @@ _STATUS, _AGENT, _ATTRIBUTES = AT["status"], AT["agent"], AT["attributes"]
 _TOLD = SPAN_COLUMNS[3:]
 _APART = frozenset(AT[name] for name in ("agent", "started_at", "ended_at", "io_json", "input_refs", "attributes"))
 """Columns that do not count towards a span's completeness. Its agent may be inherited."""
-SpanEvent = tuple[str, str, Mapping[str, Any]]
+SpanEvent = tuple[str, str, StoredEvent]
 """(trace_id, span_id, event) for an event that was sent separately from its span."""
-AddEvents = Callable[[Row, Sequence[Mapping[str, Any]]], Row]
+AddEvents = Callable[[Row, Sequence[StoredEvent]], Row]
 """Adds events to a span's row; returns the same row if it has them already."""
 WAITING_COLUMNS = ("user_id", "trace_id", "span_id", "event", "received_at")
 REPEATED_COLUMNS = (
@@ -273,7 +273,7 @@ class _Part:
         source: str | None,
     ) -> None:
         self._db, self._user_id, self._add_events, self._source = db, user_id, add_events, source
-        self._events: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+        self._events: dict[str, dict[str, list[StoredEvent]]] = {}
         """Events by trace and span: those waiting in the store, then the new ones."""
         self._n_waiting: dict[SpanKey, int] = {}
         for trace_id, span_id, event in waiting:
@@ -357,7 +357,7 @@ class _Part:
         if end_user_key is not None and (trace.end_user_key is None or end_user_key < trace.end_user_key):
             trace.end_user_key = end_user_key
         text_in, in_key, text_out, out_key = self._payloads(trace, {**new, **changed})
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             "user_id": self._user_id, "trace_id": trace.trace_id, "workflow": workflow, "workflow_key": workflow_key, "thread_id": thread_id,
             "thread_key": thread_key, "started_at": started_at, "ended_at": ended_at, "n_spans": len(new) - len(closed),
             "n_open": len(opened) - len(closed), "n_errors": sum(row[_STATUS] == "error" for row in ended) + n_failed, "n_turns": added.n_turns,
@@ -508,12 +508,12 @@ class _Part:
         in_key = None if text_in is None else -trace.version
         return text_in, in_key, text_out, None if text_out is None else (1 << 61) + trace.version
 
-    def _stored(self, trace: ImportedTrace, span_id: str, name: str) -> Any:
+    def _stored(self, trace: ImportedTrace, span_id: str, name: str) -> object:
         spans = SpanReader(self._db, self._user_id).whole(trace.trace_id, [span_id])
         return spans[0][name] if spans else None
 
 
-def _completeness(row: Row) -> tuple[Any, ...]:
+def _completeness(row: Row) -> tuple[int, int, list[str]]:
     """Returns a total order of finished versions of a span: number of filled columns, amount of text, and content."""
     filled = [value for place, value in enumerate(row) if place not in _APART and value is not None]
     payload = [row[place] or "" for place in (_ATTRIBUTES, AT["input"], AT["output"])]
@@ -544,9 +544,9 @@ def _said(trace: TraceStart) -> TraceSaid:
     )  # fmt: skip
 
 
-def _input(row: Row) -> Any:
+def _input(row: Row) -> object:
     return payload_value(row[AT["input"]], bool(row[AT["io_json"]] & INPUT_IS_JSON))
 
 
-def _output(row: Row) -> Any:
+def _output(row: Row) -> object:
     return payload_value(row[AT["output"]], bool(row[AT["io_json"]] & OUTPUT_IS_JSON))

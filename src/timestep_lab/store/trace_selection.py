@@ -6,12 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc
 from timestep_lab.model.errors import UsageError
-from timestep_lab.store.base import Dialect
+from timestep_lab.store.base import Dialect, NamedRow
 from timestep_lab.store.filters import CompiledFilter, compile_filter, read_filter, started_since
 
 TRACE_COLUMNS = (
@@ -114,7 +113,7 @@ def literal(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def aware(row: Sequence[object], columns: Sequence[str]) -> dict[str, Any]:
+def aware(row: Sequence[object], columns: Sequence[str]) -> NamedRow:
     """Returns a row as a dict with aware UTC datetimes."""
     return {
         column: to_aware_utc(value) if isinstance(value, datetime) else value

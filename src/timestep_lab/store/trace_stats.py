@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc
-from timestep_lab.store.base import Database, Dialect, Rows
+from timestep_lab.store.base import Database, Dialect, Row, Rows
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.trace_sums import ARROW
 
@@ -105,7 +105,7 @@ def _in_steps(
     steps: int,
     columns: str,
     group: str = "",
-) -> tuple[list[tuple[Any, ...]], list[datetime]]:
+) -> tuple[list[Row], list[datetime]]:
     """Returns rows of (step, `group` if given, `columns`), and the edges of the steps."""
     first, last = ends
     width_s = max((last - first).total_seconds(), 0.001) / steps

@@ -13,7 +13,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from timestep_lab.model.spans import GenAI
 from timestep_lab.store.base import SYSTEM_USER, Database, Statement
@@ -258,7 +258,7 @@ def _output(trace: _Trace) -> tuple[str | None, int | None]:
     return None, None
 
 
-def _micros(moment: Any) -> int:
+def _micros(moment: datetime) -> int:
     return int((moment - _EPOCH) // _MICROSECOND)
 
 

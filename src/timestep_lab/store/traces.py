@@ -6,16 +6,17 @@ import builtins
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import AgentGraph, Page, ScoreRecord
 from timestep_lab.model.spans import Lab, SpanRecord, TraceStart
 from timestep_lab.store import agent_graphs, trace_stats, trace_sums
 from timestep_lab.store.archive import forget_sql
-from timestep_lab.store.base import Change, Database, Dialect, Rows, Statement
+from timestep_lab.store.base import Change, Columns, Database, Dialect, NamedRow, Rows, Statement
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.search import ALL, FEW, by_reading, find_traces, forget_words, read_search
 from timestep_lab.store.spans import SpanReader, no_trace
@@ -75,7 +76,7 @@ class Traces:
         order: str = NEWEST_FIRST,
         limit: int = 50,
         after: str | None = None,
-    ) -> Page[dict[str, Any]]:
+    ) -> Page[NamedRow]:
         """Returns one page. `order` is a column and a direction; `after` is the cursor of the previous page. Raises `UsageError` for an
         invalid order."""
         self._fold()
@@ -218,7 +219,7 @@ class Traces:
 
     # -- one trace
 
-    def get(self, trace_id: str) -> dict[str, Any]:
+    def get(self, trace_id: str) -> NamedRow:
         """Returns one trace. Raises `NotFoundError`."""
         rows = self._rows([trace_id])
         if not rows:
@@ -240,7 +241,7 @@ class Traces:
         if not rows or named is None:
             raise no_trace(trace_id)
         workflow, thread_id, started_at = named
-        metadata: dict[str, Any] = {}
+        metadata: dict[str, Json] = {}
         for row in rows:  # An import may have several rows; for the same key the earliest one wins.
             metadata.update(from_json(row[0]))
         parent, fork = ([row[place] for row in rows if row[place] is not None] for place in (1, 2))
@@ -271,13 +272,13 @@ class Traces:
         """Returns spans in order of start, finished and open, without attributes, input and output. Raises `NotFoundError`."""
         return self._spans.records(trace_id)
 
-    def columns(self, trace_id: str) -> dict[str, Any]:
+    def columns(self, trace_id: str) -> Columns:
         """Returns spans by column, for traces with many spans: `span_id, parent_id, kind, name, status, agent, model, input_tokens,
         output_tokens, cost_usd, ttft_ms`, and `started_us`, `ended_us` in microseconds since 1970. Text columns are sequences, numbers
         numpy arrays (NaN: unknown). Raises `NotFoundError`."""
         return self._spans.columns(trace_id)
 
-    def payload(self, trace_id: str, span_id: str) -> dict[str, Any]:
+    def payload(self, trace_id: str, span_id: str) -> NamedRow:
         """Returns one complete span: `input` and `output` exactly as recorded, and `attributes`. Raises `NotFoundError`."""
         spans = self._spans.whole(trace_id, [span_id])
         if not spans:
@@ -288,7 +289,7 @@ class Traces:
             )
         return spans[0]
 
-    def payloads(self, trace_id: str, span_ids: Sequence[str]) -> builtins.list[dict[str, Any]]:
+    def payloads(self, trace_id: str, span_ids: Sequence[str]) -> builtins.list[NamedRow]:
         """Returns several complete spans in the order of `span_ids`; unknown ids are omitted."""
         return self._spans.whole(trace_id, span_ids)
 
@@ -441,7 +442,7 @@ class Traces:
     def _query(self, sql: str, where: CompiledFilter) -> Rows:
         return self._db.query(self._user_id, sql, where.params)
 
-    def _rows(self, ids: Sequence[str], *, since: datetime | None = None) -> builtins.list[dict[str, Any]]:
+    def _rows(self, ids: Sequence[str], *, since: datetime | None = None) -> builtins.list[NamedRow]:
         """`since`: start of the earliest trace according to the starts; spans of an import may have started earlier."""
         if not ids:
             return []
@@ -453,7 +454,7 @@ class Traces:
         by_id = {row["trace_id"]: row for row in (aware(row, TRACE_COLUMNS) for row in result.rows)}
         return [by_id[trace_id] for trace_id in ids if trace_id in by_id]
 
-    def _value(self, trace_id: str, column: str, source: str) -> Any:
+    def _value(self, trace_id: str, column: str, source: str) -> object:
         row = self._db.query(
             self._user_id, f"select t.{column} from {source} t where t.trace_id = $1", [trace_id]
         ).one()
@@ -492,7 +493,7 @@ def delete_statements(dialect: Dialect, user_id: str, trace_ids: Sequence[str] |
     return [Statement(sql, params) for sql in statements]
 
 
-def _skipped(start: TraceStart, other: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _skipped(start: TraceStart, other: Sequence[NamedRow]) -> Iterator[str]:
     """Yields the ids of the spans of the other trace that ended before this one's start, if it replays the other from there on."""
     point = next((span for span in other if span["span_id"] == start.fork_span_id), None)
     if point is not None and start.metadata.get(Lab.WARM_START):

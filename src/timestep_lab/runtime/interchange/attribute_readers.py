@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-Reader = Callable[[Any], Any]
+Reader = Callable[[object], object]
 """Converts an attribute's value to the field's value; None if it has none."""
 
 
@@ -33,7 +33,7 @@ Source = tuple[str, Reader | None]
 """An attribute that sets a field, and how it is read."""
 
 
-def told(attributes: Mapping[str, object], sources: tuple[Source, ...]) -> Any:
+def told(attributes: Mapping[str, object], sources: tuple[Source, ...]) -> object:
     """Returns the value of the first of these attributes that has one, else None."""
     for name, read in sources:
         value = attributes.get(name)
@@ -48,7 +48,7 @@ _REMEMBERED = 64 * 1024
 """Longest JSON text that is remembered after parsing: several lines of the map read parts of the same attribute."""
 
 
-def json_value(value: object) -> Any:
+def json_value(value: object) -> object:
     """Parses JSON text; returns other values unchanged."""
     if isinstance(value, str) and value[:1] in ("{", "[", '"', "n"):
         try:
@@ -59,14 +59,14 @@ def json_value(value: object) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _loaded(text: str) -> Any:
+def _loaded(text: str) -> object:
     return json.loads(text)
 
 
 def part(*path: str | int) -> Reader:
     """Reads the value at this path in an object, which may be given as JSON text. A number is a place in a list."""
 
-    def read(value: object) -> Any:
+    def read(value: object) -> object:
         value = json_value(value)
         for step in path:
             if isinstance(step, int):
@@ -81,9 +81,9 @@ def part(*path: str | int) -> Reader:
 def elapsed(since: str, until: str) -> Reader:
     """Reads the time between two fields of an object with times in milliseconds."""
 
-    def read(value: object) -> Any:
-        times = [part(name)(value) for name in (since, until)]
-        return times[1] - times[0] if all(isinstance(time, int | float) for time in times) else None
+    def read(value: object) -> object:
+        start, end = (part(name)(value) for name in (since, until))
+        return end - start if isinstance(start, int | float) and isinstance(end, int | float) else None
 
     return read
 
@@ -101,7 +101,7 @@ def then(read: Reader, next_read: Reader) -> Reader:
 def literal(inner: Reader) -> Reader:
     """Applies a reader to an object that is written as a Python literal."""
 
-    def read(value: object) -> Any:
+    def read(value: object) -> object:
         try:
             return inner(ast.literal_eval(value)) if isinstance(value, str) and value[:1] == "{" else inner(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -128,15 +128,17 @@ _ASIDE = frozenset({"tags", "metadata", "kwargs"})
 
 def handed_over(value: object) -> object:
     """Returns the input of a step, without the metadata that its framework recorded with it."""
-    data: Any = json_value(value)
-    given = data.keys() - _ASIDE if isinstance(data, Mapping) else ()
+    data = json_value(value)
+    if not isinstance(data, Mapping):
+        return value
+    given = data.keys() - _ASIDE
     return next((data[name] for name in ("inputs", "query") if given == {name}), value)
 
 
 def typed(*types: str) -> Reader:
     """Returns the value of LangWatch's `{"type": …, "value": …}`, for these types or for all."""
 
-    def read(value: object) -> Any:
+    def read(value: object) -> object:
         value = json_value(value)
         if isinstance(value, Mapping) and value.keys() == {"type", "value"}:
             return value["value"] if not types or value["type"] in types else None
@@ -145,7 +147,7 @@ def typed(*types: str) -> Reader:
     return read
 
 
-def request_of(value: object) -> Any:
+def request_of(value: object) -> object:
     """Returns what a request says to a model, with its instructions, for a request that has messages."""
     request = json_value(value)
     if not isinstance(request, Mapping) or not isinstance(request.get("messages"), list):
@@ -168,7 +170,7 @@ def with_ending(endings: Mapping[str, str]) -> Reader:
     return read
 
 
-def total_of(value: object) -> Any:
+def total_of(value: object) -> object:
     """Returns the total of an object of numbers: as stated, else their sum."""
     numbers = json_value(value)
     if not isinstance(numbers, Mapping) or "total" in numbers:
@@ -186,7 +188,7 @@ def of_model(*path: str) -> Reader:
     """Like `part`, for a model's answer to Genkit; the enclosing step repeats it together with the request."""
     inner = part(*path)
 
-    def read(value: object) -> Any:
+    def read(value: object) -> object:
         value = json_value(value)
         return inner(value) if isinstance(value, Mapping) and "request" not in value else None
 

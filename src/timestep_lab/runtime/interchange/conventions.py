@@ -10,13 +10,14 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 from timestep_lab.model.clock import parse_iso, to_naive_utc
+from timestep_lab.model.codec import list_of
 from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES, GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.attribute_map import Meaning, meaning_of
 from timestep_lab.runtime.interchange.attribute_readers import DOCUMENTS, EMBEDDED, FLATTENED, Source, part, told
 from timestep_lab.runtime.interchange.messages import (
+    Message,
     answer_of,
     arguments_of,
     conversation,
@@ -32,10 +33,10 @@ from timestep_lab.runtime.interchange.messages import (
     said_in,
 )
 from timestep_lab.runtime.pricing import linear_price
-from timestep_lab.store.spans import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row, events_of
+from timestep_lab.store.spans import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row, StoredEvent, StoredLink, events_of
 from timestep_lab.store.table import clean, from_json, to_json
 
-Attributes = dict[str, Any]
+Attributes = dict[str, object]
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"
 _HANDOFF_NAME = "handoff to "
 _ADK_SCOPE, _ADK_AGENT = "gcp.vertex.agent", "agent_run ["
@@ -153,16 +154,17 @@ _COUNTS = frozenset(EXPORTED_COLUMNS[5:9])
 _MEASURES = frozenset(EXPORTED_COLUMNS[9:13])
 
 
-def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, Any] | None:
+def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, object] | None:
     """Returns the columns stated by an export of a lab, and removes the attributes that the export added. Returns None, and removes
     nothing, if the span is not such an export."""
     exported = read_json(attributes[Lab.EXPORTED])
-    known = isinstance(exported, dict) and exported.get("kind") in SPAN_KINDS
-    if not known or exported.get("status") not in SPAN_STATUSES:
+    if not isinstance(exported, dict) or exported.get("kind") not in SPAN_KINDS:
+        return None
+    if exported.get("status") not in SPAN_STATUSES:
         return None
     if not is_open:
         exported["status"] = "ok" if exported["status"] == "pending" else exported["status"]
-    columns: dict[str, Any] = {"io_json": 0}
+    columns: dict[str, object] = {"io_json": 0}
     for column in EXPORTED_COLUMNS:
         value = exported.get(column)
         if value is None:
@@ -249,7 +251,7 @@ def inclusive_output(in_tokens: int, out_tokens: int, reasoning: int, total: int
     return out_tokens
 
 
-def about_trace(attributes: Mapping[str, object], meaning: Meaning) -> dict[str, Any]:
+def about_trace(attributes: Mapping[str, object], meaning: Meaning) -> dict[str, object]:
     """Returns the fields of the whole trace that a span's attributes set: `thread_id`, `end_user` and `workflow`."""
     if not meaning.has_trace:
         return {}
@@ -293,7 +295,7 @@ def _openinference(kind: str, name: str, attributes: Mapping[str, object], scope
     return kind
 
 
-def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payload | None, Payload | None, Any]:
+def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payload | None, Payload | None, object]:
     """Returns a step's input and output messages as JSON, if stated, and the finish reason of the last output message."""
     asked = _taken(attributes, meaning.asked, "user")
     answered = _taken(attributes, meaning.answered, "assistant")
@@ -324,11 +326,11 @@ def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payl
     )
 
 
-def _joined(spread: list[dict[str, Any]], whole: object) -> Any:
+def _joined(spread: list[Message], whole: object) -> object:
     """Merges an answer that is stated twice: returns the structured form, with tool calls that only the other form has."""
     if not isinstance(whole, list) or not whole:
         return spread or whole
-    calls = [call for message in spread for call in message.get("tool_calls", ())]
+    calls = [call for message in spread for call in list_of(message.get("tool_calls"))]
     if calls and isinstance(whole[-1], dict) and not any(map(_calls_a_tool, whole)):
         return [*whole[:-1], {**whole[-1], "tool_calls": calls}]
     return whole
@@ -345,7 +347,7 @@ def _calls_a_tool(message: object) -> bool:
     )
 
 
-def _taken(attributes: Attributes, sources: tuple[Source, ...], role: str) -> Any:
+def _taken(attributes: Attributes, sources: tuple[Source, ...], role: str) -> object:
     """Returns the messages of the first of these attributes that has any, and removes the attribute unless they were converted."""
     for name, read in sources:
         value = attributes.get(name)
@@ -401,7 +403,7 @@ def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kin
     return None, False
 
 
-def _parsed(text: str, mime: object, name: str) -> Any:
+def _parsed(text: str, mime: object, name: str) -> object:
     """Parses JSON text; returns other text unchanged."""
     if (mime is None or mime == _JSON) and (
         text[:1] in _OPENING or (text[:1] == '"' and (mime == _JSON or name.startswith(_JSON_TEXT)))
@@ -413,7 +415,7 @@ def _parsed(text: str, mime: object, name: str) -> Any:
     return text
 
 
-def _read_payload(given: object, kind: str, role: str) -> Any:
+def _read_payload(given: object, kind: str, role: str) -> object:
     """Converts a payload to the form for its kind; returns the same object if there is nothing to convert."""
     given = arguments_of(given) if role == "user" else given
     if kind == "tool":
@@ -499,18 +501,18 @@ _FOUND = {name: f"{name}." for name in ("db.query.result", "db.search.result")}
 _DOCUMENTS_FOUND = "gen_ai.retrieval.documents"
 
 
-def span_event(name: str, time: int, attributes: Mapping[str, object]) -> dict[str, Any]:
+def span_event(name: str, time: int, attributes: Mapping[str, object]) -> StoredEvent:
     return {"name": name, "time_unix_nano": str(time), "attributes": attributes}
 
 
-def span_link(trace_id: str, span_id: str, attributes: Mapping[str, object]) -> dict[str, Any]:
+def span_link(trace_id: str, span_id: str, attributes: Mapping[str, object]) -> StoredLink:
     return {"trace_id": trace_id, "span_id": span_id, "attributes": attributes}
 
 
 def keep_events(
-    attributes: dict[str, Any],
-    events: list[dict[str, Any]],
-    links: list[dict[str, Any]],
+    attributes: Attributes,
+    events: list[StoredEvent],
+    links: list[StoredLink],
     name: str,
     scope: str,
     parent_id: str | None,
@@ -523,9 +525,9 @@ def keep_events(
     attributes[Lab.EVENTS] = events
     if Lab.KIND in attributes:
         return  # Exported from a lab, with its input and output.
-    asked: list[dict[str, Any]] = []
-    answered: list[dict[str, Any]] = []
-    documents: list[dict[str, Any]] = []
+    asked: list[Message] = []
+    answered: list[Message] = []
+    documents: list[Message] = []
     for event in events:
         fields = said_in(event["attributes"])
         if (role := _ROLES.get(event["name"])) is not None:
@@ -558,11 +560,11 @@ def keep_events(
             attributes.setdefault(key, messages)
 
 
-def with_events(row: Row, events: Iterable[Mapping[str, object]]) -> Row:
+def with_events(row: Row, events: Iterable[StoredEvent]) -> Row:
     """Adds separately received events to a finished span's row; returns the same row if it already has all of them."""
     attributes = from_json(row[AT["attributes"]] or "{}")
     known = events_of(attributes)
-    new = [dict(event) for event in events if event not in known]
+    new: list[StoredEvent] = [{**event} for event in events if event not in known]
     if not new:
         return row
     every = sorted([*known, *new], key=lambda event: (int(event["time_unix_nano"]), to_json(event)))
@@ -579,10 +581,10 @@ def with_events(row: Row, events: Iterable[Mapping[str, object]]) -> Row:
     return tuple(changed)
 
 
-def _carried(row: Row, events: list[dict[str, Any]]) -> Row:
+def _carried(row: Row, events: list[StoredEvent]) -> Row:
     """Returns the row of a span that has nothing but these events."""
     operation = GenAI.OPERATION_OF.get(row[AT["kind"]])
-    attributes: dict[str, Any] = {} if operation is None else {GenAI.OPERATION: operation}
+    attributes: Attributes = {} if operation is None else {GenAI.OPERATION: operation}
     name = row[AT["name"]]
     keep_events(attributes, events, [], name, "", row[AT["parent_id"]])
     ids = row[AT["user_id"]], row[AT["trace_id"]], row[AT["span_id"]], row[AT["parent_id"]]

@@ -10,20 +10,33 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.clock import iso, parse_iso, to_naive_utc, utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import ScoreRecord
 from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES, GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.conventions import EXPORTED_COLUMNS, PAYLOADS, with_events
-from timestep_lab.store.base import Database
+from timestep_lab.store.base import Database, NamedRow
 from timestep_lab.store.imported_trace import TOLD, TraceSaid
-from timestep_lab.store.spans import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, SPAN_COLUMNS, Row, events_of
+from timestep_lab.store.spans import (
+    AT,
+    INPUT_IS_JSON,
+    OUTPUT_IS_JSON,
+    SPAN_COLUMNS,
+    Row,
+    StoredEvent,
+    StoredLink,
+    events_of,
+)
 from timestep_lab.store.store import Store
 from timestep_lab.store.table import Table, clean, from_json, to_json
 from timestep_lab.store.trace_import import SpanEvent, TraceImport
 from timestep_lab.store.trace_selection import aware
+
+if TYPE_CHECKING:
+    import duckdb
 
 # --- The lab's own formats: the store's columns unchanged, so that export and import lose nothing
 #
@@ -65,13 +78,13 @@ class Decoded:
     """Number of spans that could not be decoded; the others can be stored."""
     problem: str = ""
     """The problem with the first rejected span."""
-    _about: dict[str, dict[str, tuple[int, Any]]] = field(default_factory=dict)
+    _about: dict[str, dict[str, tuple[int, object]]] = field(default_factory=dict)
 
     def store(self, db: Database, *, source: str | None = None) -> int:
         """Stores everything and returns the number of new spans. Durable on return. `source`: see `TraceImport`."""
         return store_together(db, self.user_id, [self], source=source)
 
-    def evaluated(self, trace_id: str, span_id: str, events: Iterable[Mapping[str, Any]]) -> None:
+    def evaluated(self, trace_id: str, span_id: str, events: Iterable[StoredEvent]) -> None:
         """Adds the evaluation results among the span's events as scores of the span."""
         for event in events:
             if event["name"] != EVALUATION_RESULT:
@@ -156,7 +169,7 @@ BATCH = 200
 """Traces per query."""
 
 
-def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[Row]:
     """Yields every span of these traces ordered by trace, then start, with `FLAT_COLUMNS`. Payloads are complete; open spans are
     included."""
     spans = ", ".join(
@@ -182,7 +195,7 @@ def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[
         yield from result.rows
 
 
-def json_objects(rows: Iterable[tuple[object, ...]]) -> Iterator[dict[str, Any]]:
+def json_objects(rows: Iterable[Row]) -> Iterator[dict[str, object]]:
     """Yields the lines of the JSONL form."""
     last = None
     for row in rows:
@@ -216,7 +229,7 @@ def read_lab_rows(objects: Iterable[Mapping[str, object]], user_id: str) -> Deco
     return decoded
 
 
-def read_flat_rows(columns: Sequence[str], rows: Iterable[tuple[Any, ...]], user_id: str) -> Decoded:
+def read_flat_rows(columns: Sequence[str], rows: Iterable[Row], user_id: str) -> Decoded:
     """Decodes the rows of the Parquet form."""
     decoded = Decoded(user_id)
     seen: set[str] = set()
@@ -280,7 +293,7 @@ _KIND_WORDS = {
 }  # fmt: skip
 
 
-def otlp_request(rows: Iterable[tuple[object, ...]]) -> dict[str, Any]:
+def otlp_request(rows: Iterable[Row]) -> dict[str, Json]:
     """Builds the request from rows with `FLAT_COLUMNS`. An open span has no end."""
     spans = [_span(dict(zip(FLAT_COLUMNS, row, strict=True))) for row in rows]
     return {
@@ -293,13 +306,13 @@ def otlp_request(rows: Iterable[tuple[object, ...]]) -> dict[str, Any]:
     }
 
 
-def _span(row: Mapping[str, Any]) -> dict[str, Any]:
+def _span(row: NamedRow) -> dict[str, Json]:
     attributes = _attributes(row)
     events, links = events_of(attributes), _links_of(attributes)
     for name, entries in ((Lab.EVENTS, events), (Lab.LINKS, links)):
         if attributes.get(name) == entries:
             del attributes[name]
-    span: dict[str, Any] = {
+    span: dict[str, Json] = {
         "traceId": row["trace_id"], "spanId": row["span_id"], "name": row["name"], "kind": 3 if row["kind"] == "generation" else 1,
         "startTimeUnixNano": _nanos(row["started_at"]),
         "attributes": _pairs(attributes),
@@ -322,19 +335,20 @@ def _span(row: Mapping[str, Any]) -> dict[str, Any]:
     return span
 
 
-def _links_of(attributes: Mapping[str, object]) -> list[dict[str, Any]]:
+def _links_of(attributes: Mapping[str, object]) -> list[StoredLink]:
     given = attributes.get(Lab.LINKS)
-    links = given if isinstance(given, list) else []
-    return [
-        link
-        for link in links
-        if isinstance(link, dict)
+    return [link for link in given if _is_link(link)] if isinstance(given, list) else []
+
+
+def _is_link(link: object) -> bool:
+    return (
+        isinstance(link, dict)
         and isinstance(link.get("attributes"), dict)
         and all(isinstance(link.get(name), str) for name in ("trace_id", "span_id"))
-    ]
+    )
 
 
-def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(row: NamedRow) -> dict[str, object]:
     """Returns the sender's attributes unchanged, plus attributes for those columns that have values."""
     kind, io_json = row["kind"], row["io_json"] or 0
     generation = kind == "generation"
@@ -390,15 +404,15 @@ def _mime(text: str | None, is_json: int) -> str | None:
     return None if text is None else "application/json" if is_json else "text/plain"
 
 
-def _pairs(attributes: Mapping[str, object]) -> list[dict[str, Any]]:
+def _pairs(attributes: Mapping[str, object]) -> list[dict[str, Json]]:
     return [_pair(name, value) for name, value in attributes.items()]
 
 
-def _pair(name: str, value: object) -> dict[str, Any]:
+def _pair(name: str, value: object) -> dict[str, Json]:
     return {"key": name, "value": _any_value(value)}
 
 
-def _any_value(value: object) -> dict[str, Any]:
+def _any_value(value: object) -> dict[str, Json]:
     match value:
         case bool():
             return {"boolValue": value}
@@ -510,7 +524,7 @@ def _duckdb(target: Path, store: Store, ids: Sequence[str]) -> int:
     return n
 
 
-def _copy_view(connection: Any, view: str, store: Store, ids: Sequence[str]) -> None:
+def _copy_view(connection: duckdb.DuckDBPyConnection, view: str, store: Store, ids: Sequence[str]) -> None:
     """Copies the rows of a documented view that belong to these traces to a table of the same name."""
     places = ", ".join(f"${n}" for n in range(1, len(ids) + 1)) or "null"
     key = f"trace_id in ({places})"
@@ -524,14 +538,15 @@ def _copy_view(connection: Any, view: str, store: Store, ids: Sequence[str]) -> 
             appender.append_rows(result.rows)
 
 
-def _fill(connection: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> int:
+def _fill(connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Row]) -> int:
     connection.execute("set TimeZone = 'UTC'")
     connection.execute(
         f"create table {table} ({', '.join(f'{column} {_column_type(column)}' for column in FLAT_COLUMNS)})"
     )
     with connection.appender(table) as appender:
         appender.append_rows(rows)
-    return int(connection.execute(f"select count(*) from {table}").fetchone()[0])
+    [(count,)] = connection.execute(f"select count(*) from {table}").fetchall()
+    return int(count)
 
 
 def _column_type(column: str) -> str:

@@ -22,9 +22,11 @@ from timestep_lab.runtime.interchange.export import FLAT_COLUMNS, Decoded, is_la
 from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_json, read_otlp_json, read_otlp_protobuf
 from timestep_lab.runtime.worker import MEMORY, Worker, WorkerDied
 from timestep_lab.store.imported_trace import TOLD, said_key
+from timestep_lab.store.spans import Row
 from timestep_lab.store.store import Store
 
 if TYPE_CHECKING:
+    import duckdb
     from opentelemetry.sdk.trace import ReadableSpan
 
 
@@ -130,13 +132,13 @@ def read_sdk_export(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decod
     return decoded.finish()
 
 
-def _span(found: Mapping[str, Any], user_id: str) -> tuple[Any, ...]:
+def _span(found: Mapping[str, Any], user_id: str) -> Row:
     data: Mapping[str, Any] = found["span_data"]
     inner = data.get("data") if isinstance(data.get("data"), Mapping) else {}
     assert isinstance(inner, Mapping)
     # Tasks and turns are exported as custom spans that state what they are.
     kind = _KINDS.get(str(inner.get("sdk_span_type") or data["type"]), "other")
-    attributes: dict[str, Any] = {Lab.KIND: kind, Lab.SDK_ID: found["id"]}
+    attributes: dict[str, object] = {Lab.KIND: kind, Lab.SDK_ID: found["id"]}
     attributes.update(_of_kind(kind, data, inner))
     error = found.get("error")
     ended_at = found.get("ended_at")
@@ -150,7 +152,7 @@ def _span(found: Mapping[str, Any], user_id: str) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _of_kind(kind: str, data: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+def _of_kind(kind: str, data: Mapping[str, Any], inner: Mapping[str, object]) -> dict[str, object]:
     match kind:
         case "generation":
             usage = data.get("usage") or {}
@@ -225,7 +227,7 @@ def read_phoenix(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
     return decoded.finish()
 
 
-def _flat(prefix: str, value: object) -> Iterable[tuple[str, Any]]:
+def _flat(prefix: str, value: object) -> Iterable[tuple[str, object]]:
     """Flattens `{"llm": {"model_name": …}}` to `llm.model_name`; lists of objects get numbers."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -363,7 +365,7 @@ def _read_columns(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
         raise _no_export(source, str(error).splitlines()[0].replace(str(source), source.name)) from None
 
 
-def _check_size(connection: Any, source: Path, table: str, columns: list[str]) -> int:
+def _check_size(connection: duckdb.DuckDBPyConnection, source: Path, table: str, columns: list[str]) -> int:
     """Returns the bytes of the largest row. DuckDB computes sizes without materializing the values, which is fast and needs little
     memory."""
     [(count,)] = connection.execute(f"select count(*) from {table}").fetchall()
@@ -434,7 +436,7 @@ def _read_json(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
         )
 
 
-def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
+def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, object]]:
     """Yields the objects of a JSON document (itself, its list, or the list under `data` or `spans`), or of each line."""
     text = data.decode("utf-8-sig", "replace")
     try:
@@ -443,7 +445,7 @@ def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
         whole = error
     except RecursionError:
         raise DataError(f"{source.name} is nested too deep.", f"Supported formats: {KNOWN}.") from None
-    objects: list[Mapping[str, Any]] = []
+    objects: list[Mapping[str, object]] = []
     for number, line in enumerate(
         text.split("\n"), start=1
     ):  # `splitlines` would also split at characters that JSON text may contain.
@@ -459,7 +461,7 @@ def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
     return objects
 
 
-def _unwrapped(value: object) -> Iterator[Mapping[str, Any]]:
+def _unwrapped(value: object) -> Iterator[Mapping[str, object]]:
     if isinstance(value, list):
         for inner in value:
             yield from _unwrapped(inner)

@@ -12,15 +12,16 @@ from contextlib import suppress
 from typing import Any
 
 from timestep_lab.model.spans import GenAI
+from timestep_lab.store.spans import StoredEvent
 
-Tree = dict[str, Any]
-Message = dict[str, Any]
+Tree = dict[str, object]
+Message = dict[str, object]
 
 
 # -- messages flattened into dotted names
 
 
-def gathered(attributes: dict[str, Any], prefix: str, role: str = "assistant") -> list[Message]:
+def gathered(attributes: dict[str, object], prefix: str, role: str = "assistant") -> list[Message]:
     """Returns the messages under `prefix` (which ends in a dot), in order, and removes their attributes from the dict. `role`: of
     messages that state none.
 
@@ -31,7 +32,7 @@ def gathered(attributes: dict[str, Any], prefix: str, role: str = "assistant") -
     return messages if any(message.keys() - {"role"} for message in messages) else []
 
 
-def gathered_documents(attributes: dict[str, Any], prefix: str) -> list[Message]:
+def gathered_documents(attributes: dict[str, object], prefix: str) -> list[Message]:
     """Returns the documents under `prefix`, as `{id, content, score, metadata}`, and removes their attributes."""
     documents = []
     for entry in _in_order(_tree(attributes, prefix)):
@@ -42,7 +43,7 @@ def gathered_documents(attributes: dict[str, Any], prefix: str) -> list[Message]
     return documents
 
 
-def _tree(attributes: dict[str, Any], prefix: str) -> Tree:
+def _tree(attributes: dict[str, object], prefix: str) -> Tree:
     tree: Tree = {}
     for name in [name for name in attributes if name.startswith(prefix)]:
         at = tree
@@ -109,15 +110,15 @@ def _gathered_call(entry: Mapping[str, object]) -> Message:
     return {**({"id": call["id"]} if "id" in call else {}), "type": "function", "function": name_and_arguments}
 
 
-def _in_order(numbered: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _in_order(numbered: Mapping[str, object]) -> list[Mapping[str, object]]:
     places = sorted((int(place), place) for place in numbered if place.isdecimal())
-    return [numbered[place] for _, place in places if isinstance(numbered[place], Mapping)]
+    return [entry for _, place in places if isinstance(entry := numbered[place], Mapping)]
 
 
 # -- messages in events
 
 
-def said_in(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+def said_in(attributes: Mapping[str, object]) -> Mapping[str, object]:
     """Returns what an event says: its attributes, and the fields of the JSON object in which Azure's libraries state them."""
     body = read_json(attributes.get("gen_ai.event.content"))
     if isinstance(body, Mapping):
@@ -125,7 +126,7 @@ def said_in(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     return attributes if body is None else {**attributes, "content": body}
 
 
-def event_message(role: str, said: Mapping[str, Any]) -> Message:
+def event_message(role: str, said: Mapping[str, object]) -> Message:
     """Converts the message of an event. Its content is text or JSON: blocks, as in Bedrock, or the message itself, as in a choice."""
     content = _of_azure(read_json(said.get("message", said.get("content"))))
     if isinstance(content, Mapping) and (role == "assistant" or "message" in said):
@@ -146,15 +147,15 @@ def event_message(role: str, said: Mapping[str, Any]) -> Message:
     return message
 
 
-def _of_azure(content: Any) -> Any:
+def _of_azure(content: object) -> object:
     """Returns the text of a message of Azure's agents, `{"text": {"value": …}}`; other content unchanged."""
     text = content.get("text") if isinstance(content, Mapping) else None
     return text["value"] if isinstance(text, Mapping) and isinstance(text.get("value"), str) else content
 
 
-def exception_text(events: Iterable[Mapping[str, Any]], attributes: Mapping[str, object]) -> str:
+def exception_text(events: Iterable[StoredEvent], attributes: Mapping[str, object]) -> str:
     """Returns the error of a failed span without a message: its exception, or else its `error.type`."""
-    thrown: Mapping[str, Any] = next((event["attributes"] for event in events if event["name"] == "exception"), {})
+    thrown: Mapping[str, object] = next((event["attributes"] for event in events if event["name"] == "exception"), {})
     parts = [str(part) for name in ("exception.type", "exception.message") if (part := thrown.get(name))]
     return ": ".join(parts) or str(attributes.get(GenAI.ERROR_TYPE) or "error")
 
@@ -166,12 +167,12 @@ def messages_in(group: object) -> list[Message]:
     return [event_message(str(each.get("role") or "user"), _unwrapped(each)) for each in found]
 
 
-def _unwrapped(said: Mapping[str, Any]) -> Mapping[str, Any]:
+def _unwrapped(said: Mapping[str, object]) -> Mapping[str, object]:
     content = said.get("content")
     return {**said, "content": None, **content} if isinstance(content, Mapping) else said
 
 
-def found_document(said: Mapping[str, Any], prefix: str) -> Message:
+def found_document(said: Mapping[str, object], prefix: str) -> Message:
     """Converts the event of a document that a vector database found. Its vector stays with the event."""
     fields = {name.removeprefix(prefix): value for name, value in said.items() if name.startswith(prefix)}
     fields.pop("vector", None)
@@ -181,7 +182,7 @@ def found_document(said: Mapping[str, Any], prefix: str) -> Message:
     return {name: value for name, value in document.items() if value is not None}
 
 
-def _block(block: object) -> Any:
+def _block(block: object) -> object:
     """Converts a content block of Bedrock Converse, Gemini or Genkit to a part of OpenTelemetry GenAI; others are returned unchanged."""
     if not isinstance(block, Mapping):
         return {"type": "text", "content": str(block)}
@@ -215,9 +216,9 @@ def _block(block: object) -> Any:
     return block
 
 
-def plain(message: Mapping[str, Any]) -> Any:
+def plain(message: Mapping[str, object]) -> object:
     """Returns the content of a message: its text if it has nothing but text."""
-    parts = message.get("parts")
+    parts: Any = message.get("parts")
     if parts is None:
         return message.get("content")
     if all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
@@ -274,8 +275,8 @@ def _is_known(message: object) -> bool:
     return known and "blocks" not in message and not isinstance(content, Mapping)
 
 
-def _is_known_part(block: Mapping[str, Any]) -> bool:
-    return isinstance(block.get("type"), str) and "-" not in block["type"]
+def _is_known_part(block: Mapping[str, object]) -> bool:
+    return isinstance(kind := block.get("type"), str) and "-" not in kind
 
 
 def _conversation(value: object, role: str, depth: int) -> list[Message] | None:
@@ -322,30 +323,31 @@ def _instructions(value: Mapping[str, object]) -> list[Message]:
     return [{"role": "system", "content": given}] if isinstance(given, str) and given else []
 
 
-def _message(value: Mapping[str, Any], role: str) -> Message | None:
+def _message(value: Mapping[str, object], role: str) -> Message | None:
     """Returns one message, or None if the object is not a message."""
-    if value.get("lc") == 1 and isinstance(value.get("kwargs"), Mapping) and isinstance(value.get("id"), list):
-        speaker = _SPEAKERS.get(str(value["id"][-1]).lower()) if value["id"] else None
-        return _langchain(value["kwargs"], speaker) if speaker else None
+    fields, path = value.get("kwargs"), value.get("id")
+    if value.get("lc") == 1 and isinstance(fields, Mapping) and isinstance(path, list):
+        speaker = _SPEAKERS.get(str(path[-1]).lower()) if path else None
+        return _langchain(fields, speaker) if speaker else None
     kind = value.get("type")
     if isinstance(kind, str) and kind.lower() in _SPEAKERS and "role" not in value:
-        if isinstance(value.get("data"), Mapping):
-            return _langchain(value["data"], _SPEAKERS[kind.lower()])
+        if isinstance(data := value.get("data"), Mapping):
+            return _langchain(data, _SPEAKERS[kind.lower()])
         if "content" in value:
             return _langchain(value, _SPEAKERS[kind.lower()])
     if isinstance(value.get("event.name"), str):
         return _logged(value)
     if isinstance(value.get("source"), str) and "content" in value and "models_usage" in value:
         return _autogen(value)
-    if not isinstance(value.get("role"), str):
+    if not isinstance(stated := value.get("role"), str):
         if isinstance(kind, str) and (
             kind in ("function_call", "function_call_output", "reasoning") or kind.endswith("_call")
         ):
             return dict(value)  # An item of the Responses API.
         return None
-    said_role = "assistant" if value["role"] == "model" else value["role"]
-    if isinstance(value.get("blocks"), list):
-        return _llama_index(value, said_role)
+    said_role = "assistant" if stated == "model" else stated
+    if isinstance(blocks := value.get("blocks"), list):
+        return _llama_index(value, said_role, blocks)
     content = value.get("parts", value.get("content"))
     if isinstance(content, list) and not all(isinstance(block, Mapping) and _is_known_part(block) for block in content):
         if any(isinstance(block, Mapping) and "-" in str(block.get("type", "")) for block in content):
@@ -381,13 +383,13 @@ def _langchain(data: Mapping[str, object], speaker: str) -> Message:
     return message
 
 
-def _logged(value: Mapping[str, Any]) -> Message:
+def _logged(value: Mapping[str, object]) -> Message:
     """Converts an entry of Logfire's `events`."""
     name = str(value["event.name"])
-    if name == "gen_ai.choice" and isinstance(value.get("message"), Mapping):
+    if name == "gen_ai.choice" and isinstance(chosen := value.get("message"), Mapping):
         return {
             "role": "assistant",
-            **value["message"],
+            **chosen,
             **({"finish_reason": value["finish_reason"]} if "finish_reason" in value else {}),
         }
     role = name.removeprefix("gen_ai.").removesuffix(".message")
@@ -416,8 +418,8 @@ def _autogen(value: Mapping[str, object]) -> Message:
     return message
 
 
-def _llama_index(value: Mapping[str, Any], role: str) -> Message:
-    blocks = [block for block in value["blocks"] if isinstance(block, Mapping)]
+def _llama_index(value: Mapping[str, object], role: str, content: Sequence[object]) -> Message:
+    blocks = [block for block in content if isinstance(block, Mapping)]
     words = [str(block["text"]) for block in blocks if isinstance(block.get("text"), str)]
     calls = [block for block in blocks if block.get("block_type") == "tool_call"]
     message: Message = {"role": role}
@@ -433,29 +435,22 @@ def _llama_index(value: Mapping[str, Any], role: str) -> Message:
     return message
 
 
-def _vercel(value: Mapping[str, Any], role: str, content: Sequence[Any]) -> Message:
-    parts: list[Any] = []
+def _vercel(value: Mapping[str, object], role: str, content: Sequence[object]) -> Message:
+    parts: list[object] = []
     for block in content:
-        kind = block.get("type") if isinstance(block, Mapping) else None
-        if kind == "tool-call":
-            arguments = block.get("input", block.get("args"))
-            parts.append(
-                {
-                    "type": "tool_call",
-                    "id": block.get("toolCallId"),
-                    "name": block.get("toolName"),
-                    "arguments": arguments,
-                }
-            )
-        elif kind == "tool-result":
-            result = block.get("output", block.get("result"))
+        fields = _mapping(block)
+        if fields.get("type") == "tool-call":
+            call = {"type": "tool_call", "id": fields.get("toolCallId"), "name": fields.get("toolName")}
+            parts.append({**call, "arguments": fields.get("input", fields.get("args"))})
+        elif fields.get("type") == "tool-result":
+            result = fields.get("output", fields.get("result"))
             if (
                 isinstance(result, Mapping)
                 and set(result) <= {"type", "value", "providerOptions"}
                 and "value" in result
             ):
                 result = result["value"]
-            parts.append({"type": "tool_call_response", "id": block.get("toolCallId"), "response": result})
+            parts.append({"type": "tool_call_response", "id": fields.get("toolCallId"), "response": result})
         else:
             parts.append(block)
     return {"role": role, "parts": parts}
@@ -497,7 +492,7 @@ _CALLED = frozenset({"args", "kwargs", "sanitize_inputs_outputs"})
 _HANDLER = frozenset({"input_str", "inputs", "tags", "metadata", "kwargs"})
 
 
-def arguments_of(value: object) -> Any:
+def arguments_of(value: object) -> object:
     """Returns the arguments of a call that was recorded as Python positional and keyword arguments: `{"args": [], "kwargs": {…}}`."""
     if isinstance(value, Mapping) and value:
         if value.keys() == {"kwargs"} and isinstance(value["kwargs"], Mapping):
@@ -510,7 +505,7 @@ def arguments_of(value: object) -> Any:
     return value
 
 
-def result_of(value: object) -> Any:
+def result_of(value: object) -> object:
     """Returns the result of a tool, unwrapped from a framework's message or object."""
     if isinstance(value, Mapping):
         if value.keys() == {"output", "kwargs"} or value.keys() == {"output"}:
@@ -530,7 +525,7 @@ def result_of(value: object) -> Any:
 _OF_FRAMEWORKS = frozenset({"page_content", "meta", "document_id"})
 
 
-def documents_of(value: object) -> Any:
+def documents_of(value: object) -> object:
     """Returns documents of LangChain, MLflow and Haystack as `{id, content, score, metadata}`; other values unchanged."""
     given = value.get("documents") if isinstance(value, Mapping) and isinstance(value.get("documents"), list) else value
     if (
@@ -556,7 +551,7 @@ def documents_of(value: object) -> Any:
 # -- helpers
 
 
-def read_json(given: object) -> Any:
+def read_json(given: object) -> object:
     """Parses a value that may be JSON text; returns it unchanged if it is not. Text may start like JSON without being JSON."""
     if isinstance(given, str) and given[:1] in ("{", "["):
         with suppress(ValueError, RecursionError):
@@ -564,7 +559,7 @@ def read_json(given: object) -> Any:
     return given
 
 
-def finish_of(messages: object) -> Any:
+def finish_of(messages: object) -> object:
     """Returns the finish reason of the last of these messages that states one."""
     if isinstance(messages, Iterable) and not isinstance(messages, str | Mapping):
         for message in reversed(list(messages)):
@@ -573,7 +568,7 @@ def finish_of(messages: object) -> Any:
     return None
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
@@ -588,7 +583,7 @@ def before_answer(value: object) -> object:
     return messages[:-1] if _is_answer(messages[-1]) else messages
 
 
-def answer(value: object) -> Any:
+def answer(value: object) -> object:
     """Returns the last answer of a whole conversation."""
     messages = read_json(value)
     return [messages[-1]] if isinstance(messages, list) and messages and _is_answer(messages[-1]) else None

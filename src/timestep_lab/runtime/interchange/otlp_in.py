@@ -123,12 +123,12 @@ class AttributeReader:
     """Decodes the attributes of one request and caches the short ones; nothing is kept after the request."""
 
     def __init__(self) -> None:
-        self._met: dict[bytes, tuple[str, Any, str]] = {}
+        self._met: dict[bytes, tuple[str, object, str]] = {}
         self._names: dict[bytes, str] = {}
 
-    def read(self, pairs: Iterable[bytes]) -> tuple[dict[str, Any], dict[str, str]]:
+    def read(self, pairs: Iterable[bytes]) -> tuple[dict[str, object], dict[str, str]]:
         """Returns name to value, and for short attributes name to JSON. Raises protobuf's `DecodeError`."""
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         fragments: dict[str, str] = {}
         met = self._met
         for raw in pairs:
@@ -175,12 +175,12 @@ class AttributeReader:
             return None  # Malformed; the protobuf classes report it.
 
 
-def _pair(raw: bytes) -> tuple[str, Any]:
+def _pair(raw: bytes) -> tuple[str, object]:
     pair = _class("KeyValue").FromString(raw)
     return text(pair.key), any_value(pair.value)
 
 
-def any_value(value: Any) -> Any:
+def any_value(value: Any) -> object:
     """Converts an `AnyValue` to a JSON value; bytes become hex."""
     kind = value.WhichOneof("value")
     if kind is None:
@@ -202,7 +202,7 @@ _EPOCH = datetime(1970, 1, 1)
 _NO_SPAN, _NO_TRACE = b"\0" * 8, b"\0" * 16
 _NO_IDS = "it has no 16-byte trace id and 8-byte span id, or one of them is all zeros"
 PROTOBUF = "application/x-protobuf"
-ReadAttributes = Callable[[Iterable[bytes]], tuple[dict[str, Any], dict[str, str]]]
+ReadAttributes = Callable[[Iterable[bytes]], tuple[dict[str, object], dict[str, str]]]
 
 
 def read_otlp(body: bytes, content_type: str, content_encoding: str | None, user_id: str) -> Decoded:
@@ -247,7 +247,7 @@ def store_received(db: Database, requests: Iterable[Received]) -> None:
 
 
 def _read(
-    body: bytes, content_type: str, content_encoding: str | None, user_id: str, from_json: Callable[[Any, str], Decoded],
+    body: bytes, content_type: str, content_encoding: str | None, user_id: str, from_json: Callable[[object, str], Decoded],
     read_protobuf: Callable[[bytes, str], Decoded],
 ) -> Decoded:  # fmt: skip
     plain = decompressed(body, content_encoding)
@@ -330,7 +330,7 @@ def has_ids(trace_id: bytes, span_id: bytes) -> bool:
     return len(trace_id) == 16 and len(span_id) == 8 and trace_id != _NO_TRACE and span_id != _NO_SPAN
 
 
-def _span(span: Any, decoded: Decoded, scope: str, resource: Mapping[str, Any], read: ReadAttributes) -> Row:
+def _span(span: Any, decoded: Decoded, scope: str, resource: Mapping[str, object], read: ReadAttributes) -> Row:
     trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
     if not has_ids(trace_id, span_id):
         raise ValueError(_NO_IDS)
@@ -374,7 +374,7 @@ def _untimed(row: Row) -> Row:
 
 
 def _learn(
-    decoded: Decoded, trace_id: str, span_id: str, parent_id: str | None, started_at: datetime, about: dict[str, Any],
+    decoded: Decoded, trace_id: str, span_id: str, parent_id: str | None, started_at: datetime, about: dict[str, object],
     resource: Mapping[str, object],
 ) -> None:  # fmt: skip
     if resource:
@@ -454,11 +454,11 @@ def _json_span(span: Mapping[str, object], decoded: Decoded, scope: str, resourc
     return row if is_timed else _untimed(row)
 
 
-def json_attributes(pairs: object) -> dict[str, Any]:
+def json_attributes(pairs: object) -> dict[str, object]:
     return {str(pair.get("key") or ""): json_value(pair.get("value")) for pair in objects_of(pairs)}
 
 
-def json_value(value: object) -> Any:
+def json_value(value: object) -> object:
     if not isinstance(value, Mapping) or not value:
         return None
     [kind, given] = next(iter(value.items()))
@@ -507,7 +507,7 @@ def _bytes_of(text: str) -> bytes:
         return b""
 
 
-def field_of(found: Mapping[str, object], name: str) -> Any:
+def field_of(found: Mapping[str, object], name: str) -> object:
     """Returns a field by its camelCase name, or by the snake_case name that some writers use."""
     if name in found:
         return found[name]
@@ -518,7 +518,7 @@ def object_of(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def objects_of(value: object) -> Iterable[Mapping[str, Any]]:
+def objects_of(value: object) -> Iterable[Mapping[str, object]]:
     return (entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
 
 
@@ -573,7 +573,7 @@ def read_logs_json(request: object, user_id: str) -> Decoded:
 
 
 def _take_record(
-    decoded: Decoded, trace_id: str, span_id: str, name: str, time: int, attributes: dict[str, Any], body: object
+    decoded: Decoded, trace_id: str, span_id: str, name: str, time: int, attributes: dict[str, object], body: object
 ) -> None:
     """Returns the event. `body` has fields in addition to its attributes, or is one text."""
     name = name or str(attributes.pop("event.name", ""))

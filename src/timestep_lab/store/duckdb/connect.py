@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import duckdb
 
@@ -211,7 +211,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-Cursor = Any
+Cursor: TypeAlias = duckdb.DuckDBPyConnection
 """A `duckdb.DuckDBPyConnection` from `.cursor()`, used by one thread and one operation at a time."""
 
 

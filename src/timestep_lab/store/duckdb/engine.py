@@ -29,6 +29,7 @@ from timestep_lab.store.base import (
     Columns,
     Dialect,
     Received,
+    Row,
     Rows,
     Statement,
     Tables,
@@ -44,7 +45,8 @@ from timestep_lab.store.liveness import Publisher, interruptible, was_interrupte
 from timestep_lab.store.migrate import keep_beside, migrate
 
 if TYPE_CHECKING:
-    import numpy
+    import pandas
+    from numpy.typing import NDArray
 
 
 log = logging.getLogger("timestep_lab.store")
@@ -193,7 +195,7 @@ class Writer:
     def _append(self, inserts: Iterable[Tables]) -> None:
         """Inserts the rows of several jobs, with one appender per table. Jobs of a group are concurrent, so that the rows of one may come
         before the statements of an earlier one."""
-        together: dict[tuple[str, tuple[str, ...]], list[Sequence[Any]]] = {}
+        together: dict[tuple[str, tuple[str, ...]], list[Sequence[object]]] = {}
         for tables in inserts:
             for table, (columns, rows) in tables.items():
                 together.setdefault((table, tuple(columns)), []).extend(rows)
@@ -237,9 +239,9 @@ class Writer:
 def run(cursor: Cursor, sql: str, params: Sequence[object]) -> Rows:
     """Executes and fetches all rows. A write without `returning` has no columns and no rows (DuckDB returns a count)."""
     cursor.execute(sql, list(params))
-    if cursor.description is None:
+    columns = tuple(column[0] for column in cursor.description or ())
+    if not columns:
         return Rows((), [])
-    columns = tuple(column[0] for column in cursor.description)
     rows = cursor.fetchall()
     return Rows((), [], changed=sum(row[0] for row in rows)) if columns == ("Count",) else Rows(columns, rows)
 
@@ -247,7 +249,7 @@ def run(cursor: Cursor, sql: str, params: Sequence[object]) -> Rows:
 # -- DuckDB's numpy columns as `store.base.Columns`: without masks, unknown numbers NaN, other unknown values None
 
 
-def plain_columns(found: Mapping[str, numpy.ndarray[Any, Any]]) -> Columns:
+def plain_columns(found: Mapping[str, NDArray[Any] | pandas.Categorical]) -> Columns:
     import numpy as np
 
     plain: dict[str, Any] = {}
@@ -569,7 +571,7 @@ class _Session:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def run(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def run(self, sql: str, params: Sequence[object] = ()) -> list[Row]:
         return self._connection.execute(sql, list(params) or None).fetchall()
 
     @contextmanager

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 from uuid import UUID
 
 from timestep_lab.model import errors
 from timestep_lab.model.errors import DataError, LabError, QueryError, StoreTooNewError, StoreUnavailableError
-from timestep_lab.store.base import Change, Columns, Rows, Statement, Tables, by_columns
+from timestep_lab.store.base import Change, Columns, Row, Rows, Statement, Tables, by_columns
 from timestep_lab.store.liveness import Publisher, interruptible, was_interrupted
 from timestep_lab.store.migrate import latest
 
@@ -140,14 +140,20 @@ def loads(data: bytes) -> Any:
     return json.loads(data.decode("utf-8", "surrogatepass"), object_hook=_untag)
 
 
-def pack_row(row: Sequence[object]) -> list[Any]:
+def pack_row(row: Sequence[object]) -> list[object]:
     """Prepares a row (or parameters) for `dumps`: nested lists and mappings are tagged, to distinguish them from structure."""
     if CONTAINERS.isdisjoint(map(type, row)):
         return list(row)
     return [_pack(value) for value in row]
 
 
-def pack_rows(result: Rows) -> dict[str, Any]:
+class PackedRows(TypedDict):
+    columns: Sequence[str]
+    rows: list[list[object]]
+    truncated: bool
+
+
+def pack_rows(result: Rows) -> PackedRows:
     return {
         "columns": result.columns,
         "rows": [pack_row(row) for row in result.rows],
@@ -155,15 +161,15 @@ def pack_rows(result: Rows) -> dict[str, Any]:
     }
 
 
-def unpack_rows(packed: Mapping[str, Any]) -> Rows:
+def unpack_rows(packed: PackedRows) -> Rows:
     return Rows(tuple(packed["columns"]), to_tuples(packed["rows"]), packed["truncated"])
 
 
-def to_tuples(rows: Iterable[Sequence[object]]) -> list[tuple[Any, ...]]:
+def to_tuples(rows: Iterable[Sequence[object]]) -> list[Row]:
     return [tuple(row) for row in rows]
 
 
-def pack_statement(statement: Statement) -> list[Any]:
+def pack_statement(statement: Statement) -> list[object]:
     return [statement.sql, pack_row(statement.params), statement.expect]
 
 
@@ -179,7 +185,7 @@ def unpack_change(packed: Sequence[Any]) -> Change:
     return Change(packed[0], packed[1], packed[2])
 
 
-def pack_error(error: LabError) -> list[Any]:
+def pack_error(error: LabError) -> list[object]:
     return [type(error).__name__, {name: value for name, value in vars(error).items() if not name.startswith("_")}]
 
 
@@ -196,7 +202,7 @@ def unpack_answer(data: bytes) -> Any:
     raise error
 
 
-def _pack(value: Any) -> Any:
+def _pack(value: Any) -> object:
     kind = type(value)
     if kind is list:
         return {"$": "list", "v": [_pack(inner) for inner in value]}
@@ -207,7 +213,7 @@ def _pack(value: Any) -> Any:
     return value
 
 
-def _tag(value: object) -> Any:
+def _tag(value: object) -> object:
     """Encodes types that `json` does not know. `datetime` comes before `date`, its base class."""
     match value:
         case datetime():
@@ -236,14 +242,14 @@ def _tag(value: object) -> Any:
     )
 
 
-def _untag(found: dict[str, Any]) -> Any:
+def _untag(found: dict[str, Any]) -> object:
     tag = found.get("$")
     if tag is None:
         return found
     return _UNTAG[tag](found["v"])
 
 
-_UNTAG: dict[str, Callable[[Any], Any]] = {
+_UNTAG: dict[str, Callable[[Any], object]] = {
     "list": list,
     "tuple": tuple,
     "dict": dict,

@@ -164,7 +164,7 @@ class OwnerServer:
                 self._mailboxes.discard(mailbox)
 
 
-def perform(engine: Backend, request: dict[str, Any]) -> Any:
+def perform(engine: Backend, request: dict[str, Any]) -> object:
     """Executes a client's request and returns the result for `wire.dumps`."""
     user_id = request["user_id"]
     match request["op"]:
@@ -181,7 +181,8 @@ def perform(engine: Backend, request: dict[str, Any]) -> Any:
             return [wire.pack_rows(rows) for rows in results]
         case "append":
             tables = {name: (columns, wire.to_tuples(rows)) for name, (columns, rows) in request["tables"].items()}
-            return engine.append(user_id, tables, **_transaction(request, "then"))
+            engine.append(user_id, tables, **_transaction(request, "then"))
+            return None
     raise StoreError(
         f"The owner of the lab does not support {request['op']!r}.", "Use the same version of timestep-lab everywhere."
     )

@@ -24,7 +24,7 @@ from typing import Any
 import duckdb
 
 from timestep_lab.model.errors import QueryError
-from timestep_lab.store.base import Rows
+from timestep_lab.store.base import Row, Rows
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, quoted
 from timestep_lab.store.liveness import interruptible, was_interrupted
 
@@ -265,7 +265,7 @@ class SqlGuard:
                 if key not in ("cte_map", "literal"):
                     self._walk(child, named, sql)
 
-    def _walk_named(self, node: Mapping[str, Any], named: frozenset[str], sql: str) -> frozenset[str]:
+    def _walk_named(self, node: Node, named: frozenset[str], sql: str) -> frozenset[str]:
         """Each `with` query sees those before it, and itself only if it is recursive."""
         for entry in node["cte_map"].get("map", ()):
             name, body = entry["key"].lower(), entry["value"]
@@ -274,7 +274,7 @@ class SqlGuard:
             named |= {name}
         return named
 
-    def _allow(self, node: Mapping[str, Any], named: frozenset[str], sql: str) -> None:
+    def _allow(self, node: Node, named: frozenset[str], sql: str) -> None:
         kind = node.get("type")
         if isinstance(kind, str) and "class" not in node:
             allowed = QUERY_NODES if "cte_map" in node else OTHER_NODES
@@ -292,7 +292,7 @@ class SqlGuard:
         elif "function_name" in node:
             self._allow_function(node, self.functions | TABLE_FUNCTIONS, "function", sql, node)
 
-    def _allow_table(self, node: Mapping[str, object], named: frozenset[str], sql: str) -> None:
+    def _allow_table(self, node: Node, named: frozenset[str], sql: str) -> None:
         *schema, name = _path(node, "table_name")
         if not schema and name.lower() in named:
             return
@@ -305,7 +305,7 @@ class SqlGuard:
         )
 
     def _allow_function(
-        self, node: Mapping[str, object], allowed: Iterable[str], noun: str, sql: str, at: Mapping[str, object]
+        self, node: Node, allowed: Iterable[str], noun: str, sql: str, at: Mapping[str, object]
     ) -> None:
         *schema, name = _path(node, "function_name")
         if schema or name.lower() not in allowed:
@@ -320,14 +320,14 @@ class SqlGuard:
                 _suggest(name, allowed, "Use functions that compute from the columns of a view."),
             )
 
-    def _allow_show(self, node: Mapping[str, object], named: frozenset[str], sql: str) -> None:
+    def _allow_show(self, node: Node, named: frozenset[str], sql: str) -> None:
         """Checks `describe`, `summarize` and `show <view>`, which name a view or contain a query; otherwise only `show tables` is
         allowed."""
         if node.get("query") is None and node.get("table_name") != '"tables"':
             self._allow_table(node, named, sql)
 
 
-def _path(node: Mapping[str, Any], name: str) -> list[str]:
+def _path(node: Node, name: str) -> list[str]:
     path = node.get("qualified_name", {}).get("path")
     return [str(part) for part in path] if path else [str(node.get(name, ""))]
 
@@ -337,7 +337,7 @@ def _suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"Did you mean {close[0]}? {otherwise}" if close else otherwise
 
 
-def _place(node: Mapping[str, object], sql: str) -> str:
+def _place(node: Node, sql: str) -> str:
     position = node.get("query_location")
     return place_of(sql, position) if isinstance(position, int) else ""
 
@@ -349,7 +349,7 @@ def place_of(sql: str, position: int) -> str:
     return f" (line {line}, column {len(before) - before.rfind(chr(10))})"
 
 
-def _not_a_query(sql: str, tree: Mapping[str, Any]) -> QueryError:
+def _not_a_query(sql: str, tree: Node) -> QueryError:
     position = str(tree.get("position", ""))
     place = place_of(sql, int(position)) if position.isdigit() else ""
     if tree.get("error_type") == "parser":
@@ -400,7 +400,7 @@ class GuardedReads:
 
 def _fetch(cursor: Cursor, limit: int | None, watch: _Watch) -> list[tuple[object, ...]]:
     """Fetches up to `limit` + 1 rows in chunks, because an interrupt does not reach the conversion to Python objects."""
-    rows: list[tuple[Any, ...]] = []
+    rows: list[Row] = []
     while limit is None or len(rows) <= limit:
         some = cursor.fetchmany(ROWS_AT_ONCE if limit is None else min(ROWS_AT_ONCE, limit + 1 - len(rows)))
         if not some:

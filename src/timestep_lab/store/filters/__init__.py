@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from timestep_lab.store.base import Dialect
 from timestep_lab.store.filters.evaluate import holds
@@ -33,6 +32,6 @@ def compile_filter(text: str, dialect: Dialect, *, first_param: int = 1, now: da
     return to_sql(read_filter(text, now=now), dialect, first_param)
 
 
-def evaluate(text: str, trace: Mapping[str, Any], *, now: datetime | None = None) -> bool:
+def evaluate(text: str, trace: Mapping[str, object], *, now: datetime | None = None) -> bool:
     """Returns whether one trace (see `evaluate.py` for its form) matches the filter. Raises `FilterError`."""
     return holds(read_filter(text, now=now), trace)

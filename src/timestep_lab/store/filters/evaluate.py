@@ -169,7 +169,7 @@ def _field(
 
 
 Record = Mapping[str, Any]
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+_ORDER: dict[str, Callable[..., bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,

@@ -6,7 +6,7 @@ null is harmless and the plain form can use statistics; under `not`, conditions 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
@@ -69,7 +69,7 @@ class CompiledFilter:
     """`sql` follows `where` in a query over `traces t`; `params` are its `$n`, in order."""
 
     sql: str
-    params: list[Any]
+    params: list[object]
 
 
 def to_sql(condition: Condition, dialect: Dialect, first_param: int = 1) -> CompiledFilter:
@@ -81,7 +81,7 @@ class _SqlWriter:
     def __init__(self, dialect: Dialect, first_param: int) -> None:
         self._dialect: Dialect = dialect
         self._first = first_param
-        self.params: list[Any] = []
+        self.params: list[object] = []
         self._aliases: dict[str, str] = {"": TRACE_ALIAS}
         self._parents: dict[str, int] = {}
         """For each span name, how many levels of parents are joined."""
@@ -284,7 +284,7 @@ def _names_in(node: object) -> set[str]:
     """Returns the span names bound by nested comprehensions."""
     if isinstance(node, Spans):
         return {node.name}
-    parts: Any = (
+    parts: Iterable[object] = (
         node
         if isinstance(node, tuple)
         else [getattr(node, f.name) for f in fields(node)]

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from datetime import date, datetime, timedelta
-from typing import Any
+from functools import partial
 
 import psycopg
-from psycopg import Connection, sql
+from psycopg import sql
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import LabError, StoreUnavailableError
@@ -30,6 +30,7 @@ from timestep_lab.store.base import (
     Database,
     Dialect,
     Received,
+    Row,
     Rows,
     Statement,
     Tables,
@@ -40,7 +41,7 @@ from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.liveness import Liveness, Publisher, interruptible
 from timestep_lab.store.postgres import setup as fence
 from timestep_lab.store.postgres.sessions import Conn, Sessions, explain_typed
-from timestep_lab.store.postgres.setup import login_parameters, place, set_up
+from timestep_lab.store.postgres.setup import Purpose, login_parameters, place, set_up
 
 log = logging.getLogger("timestep_lab.store")
 
@@ -77,7 +78,7 @@ class Listener:
 
     def __init__(
         self,
-        connect: Callable[[], Connection[Any]],
+        connect: Callable[[], Conn],
         channel: str,
         sender: str,
         publish: Callable[[Sequence[Change]], None],
@@ -118,7 +119,7 @@ class Listener:
             self._closing.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
-    def _listen(self, connection: Connection[Any], *, missed: bool) -> None:
+    def _listen(self, connection: Conn, *, missed: bool) -> None:
         with socket.socket(fileno=os.dup(connection.fileno())) as self._socket:
             connection.execute(sql.SQL("listen {}").format(sql.Identifier(self._channel)))
             self._heard_since_start = True
@@ -141,10 +142,10 @@ class Listener:
 
 FEW = 100
 
-Values = Sequence[Sequence[Any]]
+Values = Sequence[Sequence[object]]
 
 
-def insert(connection: Connection[Any], table: str, columns: Sequence[str], rows: Values) -> None:
+def insert(connection: Conn, table: str, columns: Sequence[str], rows: Values) -> None:
     """Inserts rows. `table` is written as in our SQL, with or without its schema."""
     if len(rows) < FEW:
         _insert_few(connection, table, columns, rows)
@@ -152,13 +153,13 @@ def insert(connection: Connection[Any], table: str, columns: Sequence[str], rows
         _insert_many(connection, table, columns, rows)
 
 
-def _insert_few(connection: Connection[Any], table: str, columns: Sequence[str], rows: Values) -> None:
+def _insert_few(connection: Conn, table: str, columns: Sequence[str], rows: Values) -> None:
     places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
     statement = f"insert into {table} ({_names(columns)}) values ({places})"
     connection.cursor().executemany(statement.encode(), rows)
 
 
-def _insert_many(connection: Connection[Any], table: str, columns: Sequence[str], rows: Values) -> None:
+def _insert_many(connection: Conn, table: str, columns: Sequence[str], rows: Values) -> None:
     names = _names(columns)
     staging = f"incoming_{zlib.crc32(f'{table} {names}'.encode()):08x}"
     connection.execute(
@@ -228,7 +229,7 @@ class Housekeeper:
 
 # -- Write transactions: for one user, exactly once even if the connection is lost, and announced when durable
 
-Command = tuple[bytes, Sequence[Any]]
+Command = tuple[bytes, Sequence[object]]
 
 
 class _WrittenBefore(Exception): ...
@@ -289,12 +290,12 @@ def perform(connection: Conn, statements: Sequence[Statement]) -> list[Rows]:
     return received(statements, cursors)
 
 
-def send(connection: Conn, statements: Sequence[Statement]) -> list[psycopg.Cursor[Any]]:
+def send(connection: Conn, statements: Sequence[Statement]) -> list[psycopg.Cursor[Row]]:
     """Executes all statements, in a pipeline without waiting for them."""
     return [connection.execute(statement.sql.encode(), list(statement.params)) for statement in statements]
 
 
-def received(statements: Sequence[Statement], cursors: Sequence[psycopg.Cursor[Any]]) -> list[Rows]:
+def received(statements: Sequence[Statement], cursors: Sequence[psycopg.Cursor[Row]]) -> list[Rows]:
     """Returns the results of sent statements. Raises `ConflictError` when one did not affect the expected number of rows."""
     results = [rows_of(cursor) for cursor in cursors]
     for statement, result in zip(statements, results, strict=True):
@@ -302,7 +303,7 @@ def received(statements: Sequence[Statement], cursors: Sequence[psycopg.Cursor[A
     return results
 
 
-def rows_of(cursor: psycopg.Cursor[Any]) -> Rows:
+def rows_of(cursor: psycopg.Cursor[Row]) -> Rows:
     """Returns a cursor's rows. A statement without a result has no columns and no rows."""
     if cursor.description is None:
         return Rows((), [], changed=max(cursor.rowcount, 0))
@@ -338,15 +339,11 @@ class PostgresDatabase:
         self._listener: Listener | None = None
         self._lock, self._closed = threading.Lock(), False
         self._known_days: set[date] = set()
-        shared: dict[str, Any] = {"where": self.url, "revive": revive}
-        self._app = Sessions(
-            lambda: self._login("app"), size=10, search_path="main, core", statement_timeout_s=60, **shared
-        )
-        self._system = Sessions(
-            lambda: self._login("system"), size=2, search_path="main, core", statement_timeout_s=600, **shared
-        )
-        self._typed = Sessions(
-            lambda: self._login("sql"), size=4, search_path="main", statement_timeout_s=30, prepare=False, **shared
+        pool = partial(Sessions, where=self.url, revive=revive)
+        self._app = pool(lambda: self._login("app"), size=10, search_path="main, core", statement_timeout_s=60)
+        self._system = pool(lambda: self._login("system"), size=2, search_path="main, core", statement_timeout_s=600)
+        self._typed = pool(
+            lambda: self._login("sql"), size=4, search_path="main", statement_timeout_s=30, prepare=False
         )
         self._refused: frozenset[str] | None = None
         self._liveness, self._housekeeper = Liveness(self), Housekeeper(self)
@@ -496,7 +493,7 @@ class PostgresDatabase:
             return b"select 1", []
         return b"select set_config('lab.token', $1, true)", [self._access.signer.token(user_id)]
 
-    def _login(self, purpose: Any) -> str:
+    def _login(self, purpose: Purpose) -> str:
         return login_parameters(self._url(), self._access.logins[purpose])
 
     # -- partitions

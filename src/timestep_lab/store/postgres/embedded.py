@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -54,11 +54,12 @@ class Account:
 
     def run(self, command: list[str | Path], cwd: Path) -> subprocess.CompletedProcess[str]:
         """Runs a program as this account, without our environment, which may contain keys and PG* settings."""
-        who: dict[str, Any] = {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
+        is_other = self.uid is not None
         return subprocess.run(
             [str(part) for part in command],
             cwd=cwd, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False, **who,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+            user=self.uid, group=self.gid if is_other else None, extra_groups=[] if is_other else None,
         )  # fmt: skip
 
     def own(self, path: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 import psycopg
 from psycopg import Connection, RawCursor
@@ -27,6 +27,7 @@ from timestep_lab.model.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from timestep_lab.store.base import Row
 from timestep_lab.store.liveness import was_interrupted
 
 # --- Conversion of Postgres errors to errors of the lab
@@ -149,7 +150,7 @@ class _NumberLoader(Loader):
         return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
-def adapt(connection: Connection[Any]) -> None:
+def adapt(connection: Conn) -> None:
     types = connection.adapters
     types.register_loader("timestamptz", _NaiveUtcLoader)
     types.register_loader("numeric", _NumberLoader)
@@ -165,7 +166,7 @@ for name in ("psycopg", "psycopg.pool"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 T = TypeVar("T")
-Conn = Connection[Any]
+Conn: TypeAlias = Connection[Row]
 
 PATIENCE_S = 10.0
 """How long a call waits for Postgres to restart, or for a free connection, before it fails. A restart takes about one second."""

@@ -14,19 +14,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import psycopg
-from psycopg import Connection, RawCursor, RawServerCursor, sql
+from psycopg import RawCursor, RawServerCursor, sql
 from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from timestep_lab.model.display import without_credentials
 from timestep_lab.model.errors import QueryError, StoreError, UsageError
-from timestep_lab.store.base import Dialect, Rows
+from timestep_lab.store.base import Dialect, Row, Rows
 from timestep_lab.store.liveness import interruptible
 from timestep_lab.store.migrate import migrate
-from timestep_lab.store.postgres.sessions import WRONG_PASSWORD, explain, unreachable
+from timestep_lab.store.postgres.sessions import WRONG_PASSWORD, Conn, explain, unreachable
+
+if TYPE_CHECKING:
+    from psycopg.abc import ConnDict
 
 # --- The three roles that the lab logs in as, created by its owner
 #
@@ -71,7 +74,7 @@ class Login:
         return f"alter role {_quoted(self.role)} login noinherit password '{self.verifier}';"
 
 
-def ensure_roles(owner: Connection[Any]) -> dict[Purpose, Login]:
+def ensure_roles(owner: Conn) -> dict[Purpose, Login]:
     """Creates missing roles and checks existing ones. Raises `StoreError` with the statements that an administrator has to run."""
     owner.execute(_TABLES.encode())
     logins = {purpose: _ensure_login(owner, purpose) for purpose in PURPOSES}
@@ -83,7 +86,7 @@ def ensure_roles(owner: Connection[Any]) -> dict[Purpose, Login]:
     return logins
 
 
-def renew_password(owner: Connection[Any], login: Login) -> None:
+def renew_password(owner: Conn, login: Login) -> None:
     """Resets the password of a role that rejected it: a lab with the same name existed before, or an administrator changed it."""
     try:
         owner.execute(login.alter_sql.encode())
@@ -91,7 +94,7 @@ def renew_password(owner: Connection[Any], login: Login) -> None:
         raise _ask_administrator(owner, [login.alter_sql]) from None
 
 
-def _ensure_login(owner: Connection[Any], purpose: Purpose) -> Login:
+def _ensure_login(owner: Conn, purpose: Purpose) -> Login:
     row = owner.execute(b"select role, password, verifier from secret.logins where purpose = $1", [purpose]).fetchone()
     if row is None:
         role, password = _role_name(owner.info.dbname, purpose), secrets.token_hex(24)
@@ -109,7 +112,7 @@ def _role_name(database: str, purpose: str) -> str:
     return name
 
 
-def _try_create(owner: Connection[Any], login: Login) -> bool:
+def _try_create(owner: Conn, login: Login) -> bool:
     if owner.execute(b"select 1 from pg_roles where rolname = $1", [login.role]).fetchone():
         return True
     try:
@@ -121,7 +124,7 @@ def _try_create(owner: Connection[Any], login: Login) -> bool:
     return True
 
 
-def _check_harmless(owner: Connection[Any], login: Login) -> None:
+def _check_harmless(owner: Conn, login: Login) -> None:
     row = owner.execute(
         b"select rolsuper or rolbypassrls, exists (select 1 from pg_auth_members m where m.member = r.oid) "
         b"from pg_roles r where rolname = $1",
@@ -135,7 +138,7 @@ def _check_harmless(owner: Connection[Any], login: Login) -> None:
         )
 
 
-def _ask_administrator(owner: Connection[Any], statements: list[str]) -> StoreError:
+def _ask_administrator(owner: Conn, statements: list[str]) -> StoreError:
     return StoreError(
         f"The user {owner.info.user} may not create the roles that separate users in {owner.info.dbname}.",
         "Ask an administrator of the server to run this once, then start again:\n" + "\n".join(statements),
@@ -185,7 +188,7 @@ from pg_catalog.pg_proc p join pg_catalog.pg_language l on l.oid = p.prolang gro
 """
 
 
-def refused_functions(connection: Connection[Any]) -> frozenset[str]:
+def refused_functions(connection: Conn) -> frozenset[str]:
     """Returns the names of this database's functions that a query may not call: all that do more than compute."""
     return frozenset(
         name
@@ -234,9 +237,7 @@ def check(text: str) -> None:
         )
 
 
-def fetch(
-    connection: Connection[Any], text: str, params: Sequence[object], *, limit: int | None, timeout_s: float | None
-) -> Rows:
+def fetch(connection: Conn, text: str, params: Sequence[object], *, limit: int | None, timeout_s: float | None) -> Rows:
     """Runs a query in a transaction bound to its user. Uses one FETCH, so that no function in the text can lift the time limit."""
     connection.execute(b"select set_config('statement_timeout', $1, true)", [str(int((timeout_s or 0) * 1000))])
     with interruptible(lambda: connection.cancel_safe(timeout=5.0)), RawServerCursor(connection, "typed") as cursor:
@@ -295,7 +296,7 @@ class Access:
     """Maps tables with daily partitions to their partition column."""
 
 
-def parameters(url: str) -> dict[str, Any]:
+def parameters(url: str) -> ConnDict:
     """Returns connection parameters from a URL or `key=value` text. Raises `UsageError`."""
     try:
         return {**_KEEPALIVE, **conninfo_to_dict(url)}
@@ -317,7 +318,7 @@ def place(url: str) -> str:
 def login_parameters(url: str, login: Login) -> str:
     """Returns parameters for the same server and database with another role."""
     options = {key: value for key, value in parameters(url).items() if key not in ("passfile", "service", "options")}
-    return make_conninfo(**{**options, "user": login.role, "password": login.password})
+    return make_conninfo("", **{**options, "user": login.role, "password": login.password})
 
 
 def set_up(url: str) -> Access:
@@ -341,7 +342,7 @@ def set_up(url: str) -> Access:
             raise explain(error, where) from error
 
 
-def _prepare(owner: Connection[Any], url: str) -> Access:
+def _prepare(owner: Conn, url: str) -> Access:
     logins = ensure_roles(owner)
     session = _Session(owner)
     applied = migrate(session)
@@ -358,7 +359,7 @@ def _prepare(owner: Connection[Any], url: str) -> Access:
     session.run(
         f"select core.ensure_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + {DAYS_AHEAD})"
     )
-    days = dict(owner.execute(b"select name, col from core.day_partitioned").fetchall())
+    days: dict[str, str] = dict(owner.execute(b"select name, col from core.day_partitioned").fetchall())
     for login in logins.values():
         _try_login(owner, url, login)
     before = time.time()
@@ -366,14 +367,14 @@ def _prepare(owner: Connection[Any], url: str) -> Access:
     return Access(logins, Signer(key, server_time - (before + time.time()) / 2), channel, days)
 
 
-def _fact(owner: Connection[Any], name: str, otherwise: str) -> str:
+def _fact(owner: Conn, name: str, otherwise: str) -> str:
     """Returns a stored fact; stores and returns `otherwise` if there is none."""
     owner.execute(b"insert into secret.facts values ($1, $2) on conflict do nothing", [name, otherwise])
     [value] = owner.execute(b"select value from secret.facts where name = $1", [name]).fetchone() or (otherwise,)
     return str(value)
 
 
-def _token_key(owner: Connection[Any]) -> bytes:
+def _token_key(owner: Conn) -> bytes:
     row = owner.execute(b"select key from secret.token_key").fetchone()
     if row is None:
         row = (secrets.token_bytes(32),)
@@ -383,7 +384,7 @@ def _token_key(owner: Connection[Any]) -> bytes:
     return bytes(row[0])
 
 
-def _try_login(owner: Connection[Any], url: str, login: Login) -> None:
+def _try_login(owner: Conn, url: str, login: Login) -> None:
     for last_try in (False, True):
         try:
             psycopg.connect(login_parameters(url, login)).close()
@@ -396,9 +397,9 @@ def _try_login(owner: Connection[Any], url: str, login: Login) -> None:
 
 
 @contextmanager
-def _owner(url: str) -> Iterator[Connection[Any]]:
+def _owner(url: str) -> Iterator[Conn]:
     try:
-        connection = psycopg.connect(make_conninfo(**parameters(url)), autocommit=True, cursor_factory=RawCursor)
+        connection = psycopg.connect(make_conninfo("", **parameters(url)), autocommit=True, cursor_factory=RawCursor)
     except psycopg.OperationalError as error:
         raise unreachable(error, place(url)) from error
     with connection:
@@ -408,7 +409,7 @@ def _owner(url: str) -> Iterator[Connection[Any]]:
         yield connection
 
 
-def _alone(owner: Connection[Any]) -> None:
+def _alone(owner: Conn) -> None:
     owner.execute(b"select pg_advisory_lock($1)", [LOCK])  # released when the connection closes
 
 
@@ -417,10 +418,10 @@ class _Session:
 
     dialect: Dialect = "postgres"
 
-    def __init__(self, connection: Connection[Any]) -> None:
+    def __init__(self, connection: Conn) -> None:
         self._connection = connection
         self.transaction = connection.transaction
 
-    def run(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def run(self, sql: str, params: Sequence[object] = ()) -> list[Row]:
         cursor = self._connection.execute(sql.encode(), list(params) or None)
         return cursor.fetchall() if cursor.description else []
