@@ -10,17 +10,17 @@ import asyncio
 import copy
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 import agents as sdk
-from agents import RunConfig, RunState
+from agents import RunConfig, RunResult, RunResultStreaming, RunState, TResponseInputItem
 
 from timestep_lab.evals.datasets.case import Case, digest
-from timestep_lab.evals.pipelines import Pipeline, Told, answer_of, trace_steps
+from timestep_lab.evals.pipelines import Asked, Pipeline, SdkAgent, Told, answer_of, trace_steps
 from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Candidate, Options
 from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.model.clock import ms_between, utc_now
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.router import Router
     from timestep_lab.runtime.tape import Tape
     from timestep_lab.store.trace_writer import TraceWriter
+
+    SdkRunState: TypeAlias = RunState[Any]
+    RunInput: TypeAlias = str | list[TResponseInputItem] | SdkRunState
 
 
 # --- Writing cells to the store: all cells that finish during one transaction go into the next. They are reported only once durable
@@ -123,8 +126,27 @@ VERSION = 1
 """Increased when cached answers of an earlier format can no longer be used."""
 
 
+class CachedAnswer(TypedDict, total=False):
+    """The fields of a `CellRecord` that are kept in the cache."""
+
+    output: str | None
+    latency_ms: float | None
+    ttft_ms: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    trace_id: str | None
+    steps: Sequence[Json] | None
+
+
+class CacheEntry(CachedAnswer, total=False):
+    """An entry of the cache: an answer, or a judge's reply."""
+
+    reply: str
+
+
 def cache_key(
-    candidate: Candidate, asked: str | list[Any], epoch: int, options: Options, own: str | None = None
+    candidate: Candidate, asked: Asked, epoch: int, options: Options, own: str | None = None
 ) -> str | None:
     """The cache key of an answer; None if it must not be cached. `own`: on tape, the id of the preferred trace."""
     if options.cache == "off" or (options.cache == "models" and candidate.has_tools):
@@ -151,8 +173,8 @@ def reply_key(model: str, instructions: str, prompt: str) -> str:
     return digest([VERSION, "judge", model, instructions, prompt])
 
 
-def cell_from_cache(stored: dict[str, Any], comparison_id: str, case: Case, candidate: str, epoch: int) -> CellRecord:
-    values = {**stored, "steps": tuple(stored.get("steps") or ())}
+def cell_from_cache(stored: CachedAnswer, comparison_id: str, case: Case, candidate: str, epoch: int) -> CellRecord:
+    values: dict[str, Any] = {**stored, "steps": tuple(stored.get("steps") or ())}
     return CellRecord(
         comparison_id=comparison_id,
         case_id=case.id,
@@ -270,7 +292,7 @@ class Measured:
             self.busy_from = min(self.busy_from or span.started_at, span.started_at)
             self.busy_until = max(self.busy_until or span.ended_at, span.ended_at)
         if span.kind == "generation":
-            overhead: Any = span.attributes.get(Lab.OVERHEAD_MS, 0.0)
+            overhead = cast(float, span.attributes.get(Lab.OVERHEAD_MS, 0.0))
             self.overhead_ms += overhead
             self.generations.append(replace(span, input=None, output=None, attributes={Lab.OVERHEAD_MS: overhead}))
         elif step := step_of(span):
@@ -304,7 +326,7 @@ class Attempt:
 async def attempt(
     desk: Asker,
     candidate: Candidate,
-    input: str | list[Any],
+    input: Asked,
     labels: Mapping[str, Json],
     on_delta: OnDelta | None = None,
 ) -> Attempt:
@@ -369,7 +391,7 @@ async def attempt(
 
 
 async def _called(
-    pipeline: Pipeline, name: str, input: str | list[Any], trace_id: str, on_delta: OnDelta | None
+    pipeline: Pipeline, name: str, input: Asked, trace_id: str, on_delta: OnDelta | None
 ) -> Told:
     """Call a function or a service within its own span; SDK calls that it makes are nested below."""
     with (
@@ -389,7 +411,7 @@ async def _called(
 async def _drive(
     desk: Asker,
     candidate: Candidate,
-    input: str | list[Any],
+    input: Asked,
     trace_id: str,
     route: TraceContext,
     measured: Measured,
@@ -400,7 +422,7 @@ async def _drive(
     # The SDK keeps hooks on agent objects, shared by all runs that use them: a copy makes each run independent.
     graph = candidate.graph
     if desk.tape is not None:
-        own = labels.get(OWN_TRACE)
+        own = cast("str | None", labels.get(OWN_TRACE))
         graph = on_tape(
             graph, candidate.offered, Player(desk.tape, desk.on_miss, own=own, model_of=desk.router.get_model)
         )
@@ -416,10 +438,10 @@ async def _drive(
         tool_not_found_behavior="return_error_to_model",
         tool_name_collision_policy="error",
     )
-    given: Any = input
+    given = cast("RunInput", input)
     while True:
         if on_delta is None:
-            result: Any = await sdk.Runner.run(root, given, max_turns=desk.max_turns, hooks=hooks, run_config=config)
+            result: RunResult | RunResultStreaming = await sdk.Runner.run(root, given, max_turns=desk.max_turns, hooks=hooks, run_config=config)
         else:
             result = await _streamed(root, given, desk.max_turns, hooks, config, on_delta)
         if not result.interruptions:
@@ -428,8 +450,8 @@ async def _drive(
 
 
 async def _streamed(
-    root: Any, given: Any, max_turns: int, hooks: TracingHooks, config: RunConfig, on_delta: OnDelta
-) -> Any:
+    root: SdkAgent, given: RunInput, max_turns: int, hooks: TracingHooks, config: RunConfig, on_delta: OnDelta
+) -> RunResultStreaming:
     result = sdk.Runner.run_streamed(root, given, max_turns=max_turns, hooks=hooks, run_config=config)
     try:
         async for event in result.stream_events():
@@ -444,8 +466,8 @@ async def _streamed(
 
 
 def _decided(
-    desk: Asker, state: RunState[Any, Any], hooks: TracingHooks, trace_id: str, route: TraceContext, measured: Measured
-) -> RunState[Any, Any]:
+    desk: Asker, state: SdkRunState, hooks: TracingHooks, trace_id: str, route: TraceContext, measured: Measured
+) -> SdkRunState:
     """Decide pending approvals without a person: all are approved or rejected, as the comparison specifies."""
     for item in state.get_interruptions():
         call_id, name, arguments = item.call_id or "", item.name or "", item.arguments or "{}"

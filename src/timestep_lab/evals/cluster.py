@@ -16,6 +16,7 @@ import agents as sdk
 
 from timestep_lab.evals.attempt import Asker, Attempt, OnDelta, attempt, limited
 from timestep_lab.evals.engine import LocalExecutor
+from timestep_lab.evals.pipelines import Asked, SdkAgent
 from timestep_lab.evals.plan import Candidate, Options
 from timestep_lab.evals.results import EvalContext
 from timestep_lab.model.codec import Json
@@ -25,6 +26,7 @@ from timestep_lab.model.records import AgentRecord, McpServerRecord
 from timestep_lab.model.spans import SpanRecord, TraceStart
 
 if TYPE_CHECKING:
+    from timestep_lab.runtime.settings import Settings
     from timestep_lab.runtime.tape import Tape
 GATHER_S = 0.01
 """Time in seconds to wait for further cases before a batch is sent to a worker."""
@@ -35,7 +37,7 @@ MOST_AT_ONCE = 32
 @dataclass(frozen=True, slots=True)
 class Question:
     candidate: str
-    asked: Any
+    asked: Asked
     labels: Mapping[str, Json]
 
 
@@ -46,12 +48,12 @@ class WorkerPayload:
     """
 
     id: str
-    settings: Any
+    settings: Settings
     options: Options
     user_id: str
     records: Mapping[str, CandidateRecord]
     agents: Mapping[str, tuple[AgentRecord, ...]]
-    sdk_agents: Mapping[str, sdk.Agent[Any]]
+    sdk_agents: Mapping[str, SdkAgent]
     servers: tuple[McpServerRecord, ...]
     tape: Tape | None = None
 
@@ -97,7 +99,7 @@ class DaskExecutor:
         self._sending: asyncio.Task[None] | None = None
 
     async def ask(
-        self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
+        self, candidate: Candidate, asked: Asked, labels: Mapping[str, Json], on_delta: OnDelta | None
     ) -> Attempt:
         """Run a case on the cluster. `on_delta` is not called: text is not streamed from a cluster."""
         if candidate.name not in self._candidates:
@@ -242,7 +244,7 @@ class _Worker:
         from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk
 
         kit, record = self.kit, self.kit.records[name]
-        agent: Any = kit.sdk_agents.get(name) or (kit.agents[name][0] if name in kit.agents else None)
+        agent: AgentRecord | SdkAgent | None = kit.sdk_agents.get(name) or (kit.agents[name][0] if name in kit.agents else None)
         if agent is None:
             bare = sdk.Agent(name=BARE_AGENT)
             graph = BuiltGraph(root=bare, agents={BARE_AGENT: bare})

@@ -35,7 +35,7 @@ from timestep_lab.evals.attempt import (
 from timestep_lab.evals.datasets.case import Case, Dataset
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.judging import Judges, Judging, asked_of, questions_to_judges
-from timestep_lab.evals.pipelines import AT_ONCE, Endpoint
+from timestep_lab.evals.pipelines import AT_ONCE, Asked, Endpoint
 from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Budget, Candidate, Options, Plan, make_plan
 from timestep_lab.evals.results import ComparisonRows, EvalContext, deciding_scorer, group_of
 from timestep_lab.evals.scorers.base import Scorer, Tools
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 
 class Executor(Protocol):
     async def ask(
-        self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
+        self, candidate: Candidate, asked: Asked, labels: Mapping[str, Json], on_delta: OnDelta | None
     ) -> Attempt:
         """Run one attempt. Errors of models, tools and guardrails are returned, not raised."""
         ...
@@ -106,7 +106,7 @@ class LocalExecutor:
         return self._made
 
     async def ask(
-        self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
+        self, candidate: Candidate, asked: Asked, labels: Mapping[str, Json], on_delta: OnDelta | None
     ) -> Attempt:
         return await attempt(self._desk, candidate, asked, labels, on_delta)
 
@@ -362,7 +362,7 @@ class Comparison:
         """Try until there is an answer, the error is permanent, or the retries are used up."""
         asked = asked_of(candidate.record, case)
         self._emit(CellStarted(case_id=case.id, candidate=candidate.name, epoch=epoch))
-        labels: dict[str, Any] = {
+        labels: dict[str, Json] = {
             "comparison_id": self.record.id,
             "case_id": case.id,
             "candidate": candidate.name,

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import agents as sdk
 from agents.result import RunResultBase
 from pydantic import BaseModel
 
 from timestep_lab.evals.datasets.case import digest
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.errors import (
     ProviderAuthError,
     ProviderRequestError,
@@ -35,7 +35,11 @@ from timestep_lab.runtime.stream_items import output_text
 if TYPE_CHECKING:
     import httpx
 
-Asked = str | list[Any]
+N = TypeVar("N", int, float)
+
+SdkAgent: TypeAlias = sdk.Agent[Any]
+"""An agent of the Agents SDK, with any context."""
+Asked = str | Sequence[Json]
 OnDelta = Callable[[str], None]
 
 FUNCTION, HTTP = "function", "http"
@@ -112,7 +116,7 @@ class Endpoint:
             await client.aclose()
 
 
-Pipeline = Callable[..., Any] | Endpoint
+Pipeline = Callable[..., object] | Endpoint
 """What `agents` may contain besides agents."""
 
 
@@ -165,6 +169,7 @@ async def answer_of(pipeline: Pipeline, asked: Asked, traceparent: str, on_delta
     """Call the pipeline once. Raises whatever it raises."""
     if isinstance(pipeline, Endpoint):
         return await pipeline(asked, traceparent)
+    given: object
     if inspect.iscoroutinefunction(pipeline) or inspect.isasyncgenfunction(pipeline):
         given = pipeline(asked)
     else:
@@ -244,21 +249,22 @@ async def _in_pieces(pieces: AsyncIterator[object], name: str, on_delta: OnDelta
     return Told("".join(parts), first_after_s=first)
 
 
-def _step(step: Any, name: str) -> Mapping[str, Json]:
+def _step(step: object, name: str) -> Mapping[str, Json]:
     if isinstance(step, str):
         return {"type": "tool", "name": step}
-    if isinstance(step, Mapping) and step.get("type") == "handoff":
-        return {"type": "handoff", "from": step.get("from"), "to": step.get("to")}
-    named = (step.get("name") or step.get("tool")) if isinstance(step, Mapping) else None
+    given = object_of(step)
+    if given.get("type") == "handoff":
+        return {"type": "handoff", "from": given.get("from"), "to": given.get("to")}
+    named = given.get("name") or given.get("tool")
     if not isinstance(named, str):
         raise RunError(f"A step of {name} has no name.", 'Return {"name": …, "arguments": {…}, "output": …}.')
     return {
-        "type": "tool", "name": named, "arguments": step.get("arguments", step.get("input")),
-        "output": step.get("output", step.get("result")), "error": step.get("error"),
+        "type": "tool", "name": named, "arguments": given.get("arguments", given.get("input")),
+        "output": given.get("output", given.get("result")), "error": given.get("error"),
     }  # fmt: skip
 
 
-def _number(value: Mapping[str, Any], key: str, kind: type[Any], name: str) -> Any:
+def _number(value: Mapping[str, Json], key: str, kind: type[N], name: str) -> N | None:
     given = value.get(key)
     if given is None:
         return None
@@ -277,13 +283,13 @@ def _as_json(value: object, name: str) -> str:
         ) from error
 
 
-def _completion(value: Any) -> Any:
+def _completion(value: object) -> object:
     """The answer in a Chat Completions response; other values unchanged."""
-    choices = value.get("choices") if isinstance(value, Mapping) else None
+    reply = object_of(value)
+    choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         return value
-    message, usage = choices[0].get("message"), value.get("usage")
-    usage = usage if isinstance(usage, Mapping) else {}
+    message, usage = choices[0].get("message"), object_of(reply.get("usage"))
     return {
         "output": (message.get("content") if isinstance(message, Mapping) else choices[0].get("text")) or "",
         "input_tokens": usage.get("prompt_tokens"), "output_tokens": usage.get("completion_tokens"),

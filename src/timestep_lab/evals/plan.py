@@ -15,7 +15,7 @@ import numpy as np
 
 from timestep_lab.evals.datasets.case import Dataset, digest
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
-from timestep_lab.evals.pipelines import Endpoint, Pipeline, as_record, check, is_pipeline, kind_of, name_of
+from timestep_lab.evals.pipelines import Endpoint, Pipeline, SdkAgent, as_record, check, is_pipeline, kind_of, name_of
 from timestep_lab.evals.results import EvalContext
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import Json
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.datasets.case import Case
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.results import ComparisonRows
+    from timestep_lab.runtime.replay import Offered
     from timestep_lab.runtime.tape import Tape
 
 
@@ -123,7 +124,7 @@ class Options:
             raise UsageError(f"approve={self.approve!r} is not possible here.", "Use 'all' or 'none'.", param="approve")
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> Options:
+    def read(cls, given: Mapping[str, object]) -> Options:
         """Parse options. Raises `UsageError` for an unknown one."""
         names = cls.__dataclass_fields__
         strange = next((name for name in given if name not in names), None)
@@ -132,7 +133,7 @@ class Options:
                 f"A comparison has no option {strange!r}.{did_you_mean(strange, names)}",
                 f"Its options: {', '.join(names)}.",
             )
-        values = dict(given)
+        values: dict[str, Any] = dict(given)
         if hasattr(values.get("tools"), "spec"):  # A `Tape` object.
             spec = values["tools"].spec("fail")
             values = {"ignore": spec["ignore"] or None, "near": spec["near"] or None, **values, "tools": spec["traces"]}
@@ -145,14 +146,14 @@ class Options:
         """The limits of each answer."""
         return RunLimits(budget_usd=self.budget_usd_per_answer, max_tokens_total=self.max_tokens_total, max_tool_calls=self.max_tool_calls)  # fmt: skip
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         return asdict(self)
 
 
 # --- Candidates: every combination of model, agent, settings and prompt, each with a fingerprint
 
 
-AnyAgent = AgentRecord | sdk.Agent[Any] | Pipeline
+AnyAgent = AgentRecord | SdkAgent | Pipeline
 FindAgent = Callable[[str], AgentRecord]
 BARE_AGENT = "Assistant"
 
@@ -169,7 +170,7 @@ class Candidate:
     """Whether its answers depend on tools, not only on the model."""
     pipeline: Pipeline | None = None
     """What is called instead of an agent and a model."""
-    offered: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    offered: Offered = field(default_factory=dict)
     """On tape: the real tools of each agent."""
 
     @property
@@ -267,7 +268,7 @@ async def prepare(
         )  # fmt: skip
     if agent is None:
         graph = BuiltGraph(root=(bare := sdk.Agent(name=BARE_AGENT)), agents={BARE_AGENT: bare})
-        definition: Any = None
+        definition: list[Json] | None = None
     elif isinstance(agent, sdk.Agent):
         graph = from_sdk(agent)
         definition = [_sdk_definition(a) for a in graph.agents.values()]
@@ -302,7 +303,7 @@ async def prepare(
     return Candidate(replace(record, fingerprint=fingerprint), agent, graph, model, has_tools, offered=offered)
 
 
-async def offered_on_tape(graph: BuiltGraph, tape: Tape, on_miss: str, router: Router) -> Mapping[str, Sequence[Any]]:
+async def offered_on_tape(graph: BuiltGraph, tape: Tape, on_miss: str, router: Router) -> Offered:
     """The tools of each agent. Raises `UsageError` for a tool that cannot be replaced by a tape."""
     from timestep_lab.runtime.recorded import Changes
     from timestep_lab.runtime.replay import offered_tools
@@ -314,7 +315,7 @@ async def offered_on_tape(graph: BuiltGraph, tape: Tape, on_miss: str, router: R
     return offered
 
 
-def _definition(agent: AgentRecord) -> dict[str, Any]:
+def _definition(agent: AgentRecord) -> dict[str, Json]:
     return {
         "name": agent.name, "instructions": agent.instructions, "description": agent.description, "model": agent.model,
         "model_settings": dict(agent.model_settings), "tools": [*agent.tool_ids, *agent.tool_descriptions.items()], "handoffs": list(agent.handoff_ids),
@@ -322,7 +323,7 @@ def _definition(agent: AgentRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sdk_definition(agent: sdk.Agent[Any]) -> dict[str, Any]:
+def _sdk_definition(agent: SdkAgent) -> dict[str, Json]:
     """What identifies an SDK agent: its instructions and tool names, but not the code of its tools."""
     return {
         "name": agent.name, "instructions": agent.instructions if isinstance(agent.instructions, str) else repr(agent.instructions),
@@ -482,7 +483,7 @@ def _range(history: Sequence[float], calls: int) -> tuple[float | None, float | 
     past = np.asarray(history, dtype=float)
     samples = past[generator.integers(0, len(past), (_SUMS, len(past)))]
     means, spreads = samples.mean(axis=1), samples.std(axis=1)
-    sums: Any = means * calls + generator.normal(size=_SUMS) * spreads * np.sqrt(calls)
+    sums = means * calls + generator.normal(size=_SUMS) * spreads * np.sqrt(calls)
     low, high = np.quantile(np.maximum(sums, 0.0), [0.1, 0.9])
     return float(low), float(high)
 

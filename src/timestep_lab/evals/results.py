@@ -26,6 +26,7 @@ from timestep_lab.evals.statistics.paired import holm, least_p, paired_differenc
 from timestep_lab.evals.verdict import is_settled
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc, utc_now
+from timestep_lab.model.codec import Json, objects_of
 from timestep_lab.model.comparison import (
     JUDGE,
     CandidateRow,
@@ -43,6 +44,7 @@ from timestep_lab.store.base import Change, Database, Statement
 from timestep_lab.store.table import Table, clean, to_json
 
 if TYPE_CHECKING:
+    from timestep_lab.evals.attempt import CacheEntry
     from timestep_lab.evals.grid import Grid
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.router import Router
@@ -209,9 +211,9 @@ class ComparisonRows:
         ]
         return [replace(cell, scores=tuple(scores.get(cell.key, ()))) for cell in cells]
 
-    def cached(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def cached(self, keys: Sequence[str]) -> dict[str, CacheEntry]:
         """Cache entries for these keys: answers as the fields of a cell, judges' replies as `reply`."""
-        stored: dict[str, dict[str, Any]] = {}
+        stored: dict[str, CacheEntry] = {}
         for start in range(0, len(keys), _ASKED_AT_ONCE):
             part = list(keys[start : start + _ASKED_AT_ONCE])
             places = ", ".join(f"${n}" for n in range(2, len(part) + 2))
@@ -282,7 +284,7 @@ def _score_row(user_id: str, cell: CellRecord, score: ScoreValue) -> Row:
 _CACHED = ("output", "latency_ms", "ttft_ms", "input_tokens", "output_tokens", "cost_usd", "trace_id", "steps")
 
 
-def _cache_json(cell: CellRecord) -> dict[str, Any]:
+def _cache_json(cell: CellRecord) -> dict[str, Json]:
     return {name: getattr(cell, name) for name in _CACHED}
 
 
