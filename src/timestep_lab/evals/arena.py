@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from timestep_lab.evals.over_traces import Scrubber
 from timestep_lab.evals.statistics.intervals import Agreement, agreement, normal_cdf_array, two_sided_z
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, objects_of
 from timestep_lab.model.comparison import CellRecord
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
@@ -295,8 +295,8 @@ class Arena:
             if cell.status == "done" and cell.output:
                 self._cells[cell.case_id, cell.epoch][cell.candidate] = cell
         self._inputs = {case.case_id: case.input for case in grid.cases}
-        agents = [str(c["agent"]) for c in grid.record.candidates if c.get("agent")]
-        models = [str(c["model"]) for c in grid.record.candidates if c.get("model")]
+        agents = [str(c["agent"]) for c in objects_of(grid.record.candidates) if c.get("agent")]
+        models = [str(c["model"]) for c in objects_of(grid.record.candidates) if c.get("model")]
         self._scrubber = Scrubber([*grid.candidates, *agents, *models])
         self._open: dict[str, Fight] = {}
         self._votes = rows.votes.find(comparison_id=grid.id)
@@ -371,7 +371,8 @@ class Arena:
         return agreement(human, judge)
 
     def _steps(self, cell: CellRecord) -> tuple[Mapping[str, Json], ...]:
-        return tuple(self._scrubber.value(dict(step)) for step in cell.steps)
+        value = self._scrubber.value
+        return tuple({key: value(inner) for key, inner in step.items()} for step in objects_of(cell.steps))
 
     def _voted(self) -> set[tuple[str, int, frozenset[str]]]:
         return {(v.case_id, v.epoch, frozenset((v.left_candidate, v.right_candidate))) for v in self._votes}

@@ -145,9 +145,7 @@ class CacheEntry(CachedAnswer, total=False):
     reply: str
 
 
-def cache_key(
-    candidate: Candidate, asked: Asked, epoch: int, options: Options, own: str | None = None
-) -> str | None:
+def cache_key(candidate: Candidate, asked: Asked, epoch: int, options: Options, own: str | None = None) -> str | None:
     """The cache key of an answer; None if it must not be cached. `own`: on tape, the id of the preferred trace."""
     if options.cache == "off" or (options.cache == "models" and candidate.has_tools):
         return None
@@ -390,9 +388,7 @@ async def attempt(
     return _told(trace_id, output, failure, measured)
 
 
-async def _called(
-    pipeline: Pipeline, name: str, input: Asked, trace_id: str, on_delta: OnDelta | None
-) -> Told:
+async def _called(pipeline: Pipeline, name: str, input: Asked, trace_id: str, on_delta: OnDelta | None) -> Told:
     """Call a function or a service within its own span; SDK calls that it makes are nested below."""
     with (
         sdk.trace(name, trace_id=sdk_trace_id(trace_id)),
@@ -441,7 +437,9 @@ async def _drive(
     given = cast("RunInput", input)
     while True:
         if on_delta is None:
-            result: RunResult | RunResultStreaming = await sdk.Runner.run(root, given, max_turns=desk.max_turns, hooks=hooks, run_config=config)
+            result: RunResult | RunResultStreaming = await sdk.Runner.run(
+                root, given, max_turns=desk.max_turns, hooks=hooks, run_config=config
+            )
         else:
             result = await _streamed(root, given, desk.max_turns, hooks, config, on_delta)
         if not result.interruptions:

@@ -244,7 +244,9 @@ class _Worker:
         from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk
 
         kit, record = self.kit, self.kit.records[name]
-        agent: AgentRecord | SdkAgent | None = kit.sdk_agents.get(name) or (kit.agents[name][0] if name in kit.agents else None)
+        agent: AgentRecord | SdkAgent | None = kit.sdk_agents.get(name) or (
+            kit.agents[name][0] if name in kit.agents else None
+        )
         if agent is None:
             bare = sdk.Agent(name=BARE_AGENT)
             graph = BuiltGraph(root=bare, agents={BARE_AGENT: bare})

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import agents as sdk
 
 from timestep_lab.evals.datasets.case import Dataset, from_record
 from timestep_lab.evals.datasets.load import load_dataset
-from timestep_lab.evals.engine import Comparison
+from timestep_lab.evals.engine import Comparison, Executor
 from timestep_lab.evals.grid import DF_COLUMNS, Grid
 from timestep_lab.evals.judging import asked_of
 from timestep_lab.evals.pipelines import is_pipeline
@@ -29,7 +29,7 @@ from timestep_lab.evals.plan import (
     prepare,
     refuse_alike,
 )
-from timestep_lab.evals.results import ComparisonRows, EvalContext, deciding_scorer, group_of
+from timestep_lab.evals.results import ComparisonRows, EvalContext, deciding_scorer, group_of, seed_of
 from timestep_lab.evals.scorers.base import Scorer, Scorers
 from timestep_lab.evals.scorers.registry import (
     ASSERTIONS,
@@ -42,7 +42,7 @@ from timestep_lab.evals.scorers.registry import (
     to_spec,
 )
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, objects_of
 from timestep_lab.model.comparison import CandidateRecord, CandidateRow, ComparisonRecord
 from timestep_lab.model.errors import ConflictError, DataError, UsageError
 from timestep_lab.model.ids import new_id
@@ -149,8 +149,7 @@ async def resume_comparison(
     given = {name_of_agent(agent): agent for agent in _many(agents)}
     tape = await in_thread(tape_of, bench, dataset, chosen)
     candidates = []
-    for plain in record.candidates:
-        was = CandidateRecord(**plain)
+    for was in _recorded(record):
         candidate = await prepare(was, await _agent_again(was, given, bench), bench, tape, chosen.on_miss)
         if candidate.record.fingerprint != was.fingerprint:
             raise UsageError(
@@ -197,12 +196,12 @@ async def rescored_comparison(
         record.dataset, tuple(from_record(case) for case in await in_thread(rows.cases, id)), record.dataset_version
     )
     # Function scorers from before are not stored; their scores are kept.
-    stored = {s["name"]: make_scorer(s) for s in record.scorers if s["type"] != "function"}
+    stored = {str(s["name"]): make_scorer(s) for s in objects_of(record.scorers) if s["type"] != "function"}
     made = list({**stored, **{scorer.name: scorer for scorer in again}}.values())
-    candidates = [await _as_asked(CandidateRecord(**plain), bench) for plain in record.candidates]
+    candidates = [await _as_asked(one, bench) for one in _recorded(record)]
     judges = _check(dataset, candidates, made, replace(chosen, budget_usd=None), bench)
     check_prices([], judges, chosen.budget_usd)
-    specs = {s["name"]: s for s in [*record.scorers, *(to_spec(scorer) for scorer in made)]}
+    specs = {str(s["name"]): s for s in [*objects_of(record.scorers), *(to_spec(scorer) for scorer in made)]}
     return Comparison(
         bench, replace(record, scorers=tuple(specs.values())), dataset, candidates, made, chosen, await in_thread(rows.cells, id),
         resumed=True, again=[scorer.name for scorer in again], judges=judges, only_score=True,
@@ -225,7 +224,7 @@ def load_grid(bench: EvalContext, id: str) -> Grid:
     """A stored comparison. Blocks. Raises `NotFoundError`."""
     rows = ComparisonRows(bench.store.db, bench.user_id)
     record = rows.get(id)
-    return Grid(record, rows.cases(id), rows.cells(id), seed=int(record.settings.get("seed", 0)))
+    return Grid(record, rows.cases(id), rows.cells(id), seed=seed_of(record))
 
 
 def _check(
@@ -236,7 +235,7 @@ def _check(
         asked = [c for c in candidates if case.is_for(c.record.model, c.record.prompt)]
         if not asked:
             raise UsageError(
-                f"Case {case.id} is for {', '.join(map(str, case.vars.get('__models') or ()))}: none of the candidates use these models.",
+                f"Case {case.id} is for {', '.join(map(str, cast('Sequence[str]', case.vars.get('__models') or ())))}: none of the candidates use these models.",
                 "Compare these models, or remove `providers` and `prompts` from its test.",
             )
         for candidate in asked:
@@ -315,10 +314,11 @@ async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], b
 def _scorers_again(record: ComparisonRecord, given: Scorers) -> tuple[list[Scorer], list[str]]:
     """All scorers, and the names of those that were passed now."""
     again = {scorer.name: scorer for scorer in make_scorers(given)}
-    missing = [s["name"] for s in record.scorers if s["type"] == "function" and s["name"] not in again]
+    stored = list(objects_of(record.scorers))
+    missing = [name for s in stored if s["type"] == "function" and (name := str(s["name"])) not in again]
     if missing:
         raise UsageError(f"The scorer {missing[0]!r} is a Python function.", f"Pass it again: scorers=[{missing[0]}]")
-    recorded = {s["name"]: again.get(s["name"]) or make_scorer(s) for s in record.scorers}
+    recorded = {(name := str(s["name"])): again.get(name) or make_scorer(s) for s in stored}
     return list({**recorded, **again}.values()), list(again)
 
 
@@ -329,7 +329,13 @@ def _many(value: Any) -> list[Any]:
     return [value] if one else list(value)
 
 
-def _plain(record: CandidateRecord) -> dict[str, Any]:
+def _recorded(record: ComparisonRecord) -> list[CandidateRecord]:
+    """The candidates as they were when the comparison was started."""
+    stored: list[dict[str, Any]] = [dict(candidate) for candidate in objects_of(record.candidates)]
+    return [CandidateRecord(**fields) for fields in stored]
+
+
+def _plain(record: CandidateRecord) -> dict[str, Json]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__} | {
         "model_settings": dict(record.model_settings)
     }
@@ -364,7 +370,7 @@ def tape_of(bench: EvalContext, dataset: Dataset, options: Options) -> Tape | No
     return record(bench.store, [*own, *pool], ignore=options.ignore, near=options.near)
 
 
-def _executor(bench: EvalContext, options: Options, client: object, tape: Tape | None) -> Any:
+def _executor(bench: EvalContext, options: Options, client: object, tape: Tape | None) -> Executor:
     if client is None:
         from timestep_lab.evals.engine import LocalExecutor
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 from xml.etree import ElementTree as xml
 
 from timestep_lab.evals.datasets.case import from_record
@@ -20,6 +20,7 @@ from timestep_lab.evals.scorers.registry import ASSERTIONS
 from timestep_lab.evals.statistics.intervals import within_unit
 from timestep_lab.evals.statistics.paired import holm, paired_difference
 from timestep_lab.evals.verdict import is_settled, pair_sentence
+from timestep_lab.model.codec import Json, objects_of
 from timestep_lab.model.comparison import (
     SHOWN_MEASURES,
     CandidateRow,
@@ -72,9 +73,20 @@ class Regression:
         return pair_sentence(self.pair) + changed
 
 
-def baseline_json(grid: Grid) -> dict[str, Any]:
+class Baseline(TypedDict):
+    """The content of a baseline file."""
+
+    form: str
+    id: str
+    name: str
+    dataset_version: str
+    scores: dict[str, dict[str, dict[str, list[float | None]]]]
+    """By candidate, scorer and case: the score in each epoch."""
+
+
+def baseline_json(grid: Grid) -> Baseline:
     """Scores by case, without answers: enough for later comparisons."""
-    scores: dict[str, Any] = {}
+    scores: dict[str, dict[str, dict[str, list[float | None]]]] = {}
     for cell in grid.cells:
         for score in cell.scores:
             scores.setdefault(cell.candidate, {}).setdefault(score.scorer, {}).setdefault(cell.case_id, []).append(
@@ -146,7 +158,7 @@ def _with_holm(pair: PairRow, p: float) -> PairRow:
     return replace(pair, p_holm=None if p != p else p)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Baseline:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -155,7 +167,7 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(value, dict) or value.get("form") != FORM:
         raise DataError(f"{path} is not a baseline.", 'Write one with grid.save("baseline.json").')
-    return value
+    return cast("Baseline", value)
 
 
 # --- The grid as HTML without scripts: verdict, one row per candidate, a chart of the differences, and the first cases.
@@ -510,7 +522,7 @@ def _dpo(grid: Grid, path: Path) -> None:
     """Preference pairs for training: a chosen and a rejected answer to the same prompt, according to the deciding
     scorer.
     """
-    prompts = {candidate["name"]: candidate.get("prompt") for candidate in grid.record.candidates}
+    prompts = {str(one["name"]): cast("str | None", one.get("prompt")) for one in objects_of(grid.record.candidates)}
     by_case: dict[str, list[CellRecord]] = {}
     for cell in grid.cells:
         if cell.status == "done":
@@ -543,13 +555,13 @@ def _baseline(grid: Grid, path: Path) -> None:
     path.write_text(json.dumps(baseline_json(grid), ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def _messages(case: CaseRecord, prompt: str | None) -> list[dict[str, str]]:
+def _messages(case: CaseRecord, prompt: str | None) -> list[dict[str, Json]]:
     if prompt is None and case.messages:
-        return [{"role": m["role"], "content": m["content"]} for m in case.messages]
+        return [{"role": m["role"], "content": m["content"]} for m in objects_of(case.messages)]
     asked = case.input if prompt is None else filled(prompt, from_record(case))
-    if isinstance(asked, list):
-        return [{"role": m["role"], "content": m["content"]} for m in asked]
-    return [{"role": "user", "content": asked}]
+    if isinstance(asked, str):
+        return [{"role": "user", "content": asked}]
+    return [{"role": m["role"], "content": m["content"]} for m in objects_of(asked)]
 
 
 def _score(cell: CellRecord, scorer: str | None) -> float | None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from timestep_lab.evals.results import (
     ScoreTables,
     asked_scorers,
+    candidate_names,
     candidate_rows,
     deciding,
     few_groups,
@@ -29,6 +30,7 @@ from timestep_lab.evals.statistics.paired import fisher, paired_difference
 from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import (
     CandidateRow,
     CaseRecord,
@@ -47,6 +49,8 @@ from timestep_lab.model.records import ScoreRecord
 
 if TYPE_CHECKING:
     import pandas
+    from anywidget import AnyWidget
+    from panel.viewable import Viewable
 
     from timestep_lab.evals.datasets.case import Case
     from timestep_lab.evals.exports import Regression
@@ -59,13 +63,24 @@ DF_COLUMNS = (
 BASELINE_FORM = 1
 
 
+class LiveView(Protocol):
+    """The live view of a grid: a `GridView`."""
+
+    @property
+    def widget(self) -> AnyWidget: ...
+
+    def panel(self, **layout: object) -> Viewable: ...
+
+    def _mime_(self) -> tuple[str, str]: ...
+
+
 class Shows(Protocol):
     """How a grid is shown live."""
 
     def __call__(self, grid: Grid) -> None:
         """In the cell of a notebook."""
 
-    def view(self, grid: Grid) -> Any:
+    def view(self, grid: Grid) -> LiveView:
         """Anywhere else: the `GridView`."""
 
 
@@ -105,7 +120,7 @@ class Grid:
     @property
     def candidates(self) -> list[str]:
         """Names of the candidates, in the given order."""
-        return [candidate["name"] for candidate in self.record.candidates]
+        return candidate_names(self.record)
 
     @cached_property
     def scorers(self) -> list[str]:
@@ -143,7 +158,7 @@ class Grid:
     @property
     def margin(self) -> float | None:
         """The non-inferiority margin of the comparison, in the score's units."""
-        value = self.record.settings.get("margin")
+        value = cast("float | None", self.record.settings.get("margin"))
         return None if value is None else float(value)
 
     @cached_property
@@ -243,7 +258,7 @@ class Grid:
             return pandas.DataFrame(means(self, by))
         rows = []
         for row in self.candidate_rows:
-            flat: dict[str, Any] = {"name": row.name, "n": row.n, "errors": row.errors}
+            flat: dict[str, Json] = {"name": row.name, "n": row.n, "errors": row.errors}
             for scorer, numbers in row.scores.items():
                 flat |= {scorer if key == "mean" else f"{scorer}_{key}": value for key, value in numbers.items()}
             flat |= {
@@ -298,7 +313,7 @@ class Grid:
                 cases.append(replace(from_record(case), metadata=about))
         return cases
 
-    def to_json(self, *, by: str | None = None) -> dict[str, Any]:
+    def to_json(self, *, by: str | None = None) -> dict[str, Json]:
         """The output of `timestep-lab compare --json`; `by` adds the slices of a column of the data."""
         if by is not None:
             from timestep_lab.evals.results import differences, means
@@ -353,7 +368,7 @@ class Grid:
     # -- display
 
     @property
-    def view(self) -> Any:
+    def view(self) -> LiveView:
         """The matrix as a view, as `lab.traces` is one: a child of layouts (`VBox([grid.view, lab.traces])`), with `.panel()` and `.widget`.
 
         Raises `UsageError` for a grid that is of no lab.
@@ -364,13 +379,12 @@ class Grid:
             )
         return self.shown_by.view(self)
 
-    def __panel__(self) -> Any:
+    def __panel__(self) -> Viewable:
         return self.view.panel()
 
     def _mime_(self) -> tuple[str, str]:
         """Asked by marimo."""
-        shown: tuple[str, str] = self.view._mime_() if self.shown_by else ("text/html", self._repr_html_())
-        return shown
+        return self.view._mime_() if self.shown_by else ("text/html", self._repr_html_())
 
     def _ipython_display_(self) -> None:
         if self.shown_by is None:
@@ -481,5 +495,5 @@ def tape_sentence(use: TapeUse) -> str:
     return sentence
 
 
-def _finite(value: object) -> object:
+def _finite(value: Json) -> Json:
     return None if isinstance(value, float) and value != value else value

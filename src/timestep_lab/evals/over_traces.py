@@ -6,8 +6,9 @@ import asyncio
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
 
 from timestep_lab.evals.attempt import CellWriter, limited
 from timestep_lab.evals.datasets.case import Case
@@ -18,12 +19,15 @@ from timestep_lab.evals.plan import Budget, Options, check_prices
 from timestep_lab.evals.results import ComparisonRows, EvalContext
 from timestep_lab.evals.scorers.base import Answer, Scorers, Tools
 from timestep_lab.evals.scorers.registry import make_scorers, score_answer
+from timestep_lab.model.codec import Json, objects_of
 from timestep_lab.model.comparison import JUDGE
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import ScoreRecord
 from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.store import Store
+
+T = TypeVar("T")
 
 # --- Remove from a text only what would reveal its author to a voter, who judges the remaining words
 #
@@ -97,7 +101,7 @@ class Scrubber:
         text = self._who.sub(lambda found: f"{found[1] or ''}{MASK}", text)
         return re.sub(rf"{MASK}(?:[\s,:;/·-]*{MASK})+", MASK, text)
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: Json) -> Json:
         """Applies `text` to all texts in nested lists and objects; keys are kept. A text that consists only of a name
         is always replaced.
         """
@@ -140,7 +144,7 @@ _SCORED_AT_ONCE = 16
 async def score_traces(
     bench: EvalContext, which: str | Sequence[str], scorers: Scorers, *, limit: int | None = None, keep: bool = True,
     again: bool = False, budget_usd: float | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Json]]:  # fmt: skip
     """Score traces; one row per trace: `trace_id`, each scorer's value, and in `note` why one could not score.
 
     `which`: an explorer filter, an SQL query that returns `trace_id` (and optionally `expected`), or ids; empty: all
@@ -159,7 +163,7 @@ async def score_traces(
     await bench.writer.barrier().reached()
     rows = await in_thread(_chosen, store, which, limit)
     judged = any(scorer.judges for scorer in made)
-    answers = await in_thread(answers_of, store, [row["trace_id"] for row in rows], conversations=judged)
+    answers = await in_thread(answers_of, store, [trace_id for trace_id, _ in rows], conversations=judged)
     known = {} if again else await in_thread(_known, store, list(answers), [scorer.name for scorer in made])
     models = sorted({str(getattr(judge, "model", None) or "") for scorer in made for judge in scorer.judges})
     judges_of = [bench.router.resolve(name or None) for name in models]
@@ -172,13 +176,12 @@ async def score_traces(
     judges.writer = CellWriter(cache, "", lambda cell: None)
     tools, gate = Tools(ask=judges.ask, replies=None if again else judges), asyncio.Semaphore(_SCORED_AT_ONCE)
 
-    async def one(row: dict[str, Any]) -> tuple[dict[str, Any], list[ScoreRecord]]:
-        trace_id = row["trace_id"]
+    async def one(trace_id: str, expected: Json) -> tuple[dict[str, Json], list[ScoreRecord]]:
         asked, answer = answers[trace_id]
         there = known.get(trace_id, {})
         async with gate:
             scores = await score_answer(
-                [scorer for scorer in made if scorer.name not in there], answer, Case(input=asked, expected=row.get("expected")), tools
+                [scorer for scorer in made if scorer.name not in there], answer, Case(input=asked, expected=expected), tools
             )  # fmt: skip
         values = there | {score.scorer: score.value for score in scores}
         notes = [f"{s.scorer}: {s.note or 'it gave no reason'}" for s in scores if s.value is None]
@@ -195,7 +198,7 @@ async def score_traces(
 
     try:
         with limited(bench.router, {model.prefix for model in judges_of}, None):
-            done = await asyncio.gather(*(one(row) for row in rows if row["trace_id"] in answers))
+            done = await asyncio.gather(*(one(id, expected) for id, expected in rows if id in answers))
             await judges.writer.flush()
     finally:
         await executor.aclose()
@@ -205,18 +208,20 @@ async def score_traces(
     return [row for row, _ in done]
 
 
-def _chosen(store: Store, which: str | Sequence[str], limit: int | None) -> list[dict[str, Any]]:
+def _chosen(store: Store, which: str | Sequence[str], limit: int | None) -> list[tuple[str, Json]]:
+    """(trace id, expected answer if the query returns one) of the traces to score."""
     if not isinstance(which, str):
-        return [{"trace_id": str(id)} for id in which][:limit]
+        chosen: list[tuple[str, Json]] = [(str(id), None) for id in which]
+        return chosen[:limit]
     query = which if is_query(which) else ALL_TRACES if not which.strip() else store.traces.sql(which)
     asked = store.sql(query, limit=limit)
     if "trace_id" not in asked.columns:
         raise DataError("The query returns no column trace_id.", "Start it with: select trace_id from traces …")
-    by_trace: dict[str, dict[str, Any]] = {}
+    by_trace: dict[str, Json] = {}
     for row in asked.dicts():
         if row["trace_id"] is not None:
-            by_trace.setdefault(str(row["trace_id"]), {**row, "trace_id": str(row["trace_id"])})
-    return list(by_trace.values())
+            by_trace.setdefault(str(row["trace_id"]), row.get("expected"))
+    return list(by_trace.items())
 
 
 def _known(store: Store, trace_ids: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -249,7 +254,7 @@ def _keep(store: Store, records: Sequence[ScoreRecord]) -> None:
         store.db.write(store.user_id, statements, changes=changes)
 
 
-def _parts(items: Sequence[object]) -> Iterable[list[Any]]:
+def _parts(items: Sequence[T]) -> Iterable[list[T]]:
     return (list(items[start : start + _ASKED_AT_ONCE]) for start in range(0, len(items), _ASKED_AT_ONCE))
 
 
@@ -261,7 +266,7 @@ def answers_of(
     answers: dict[str, tuple[str, Answer]] = {}
     for part in _parts(trace_ids):
         places = ", ".join(f"${n}" for n in range(1, len(part) + 1))
-        steps: dict[str, list[tuple[Any, dict[str, Any]]]] = defaultdict(list)
+        steps: dict[str, list[tuple[datetime, dict[str, Json]]]] = defaultdict(list)
         sql = f"select trace_id, agent, tool, arguments, approval, error, started_at from tool_calls where trace_id in ({places})"
         for call in store.sql(sql, part).dicts():
             step = {
@@ -272,13 +277,13 @@ def answers_of(
         for move in store.sql(f"select * from handoffs where trace_id in ({places})", part).dicts():
             step = {"type": "handoff", "from": move["from_agent"], "to": move["to_agent"]}
             steps[move["trace_id"]].append((move["started_at"], step))
-        sent: dict[str, list[dict[str, Any]]] = {}
+        sent: dict[str, list[Mapping[str, Json]]] = {}
         if conversations:
             sql = f"select trace_id, input from generations where trace_id in ({places}) order by started_at"
             for trace_id, given in store.sql(sql, part).rows:
                 messages = _parsed(given)
                 if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
-                    sent.setdefault(trace_id, messages)
+                    sent.setdefault(trace_id, list(objects_of(messages)))
         sql = (
             "select trace_id, input, output, duration_ms, input_tokens, output_tokens, "
             "case when n_unpriced = 0 then cost_usd end as cost_usd "
@@ -298,11 +303,12 @@ def answers_of(
     return answers
 
 
-def _parsed(value: object) -> Any:
+def _parsed(value: Json) -> Json:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        parsed: Json = json.loads(value)
+        return parsed
     except ValueError:
         return value
 

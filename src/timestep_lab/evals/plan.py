@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import agents as sdk
 import numpy as np
 
-from timestep_lab.evals.datasets.case import Dataset, digest
+from timestep_lab.evals.datasets.case import Case, Dataset, digest
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.pipelines import Endpoint, Pipeline, SdkAgent, as_record, check, is_pipeline, kind_of, name_of
-from timestep_lab.evals.results import EvalContext
+from timestep_lab.evals.results import ComparisonRows, EvalContext
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import CandidateRecord, PlanRow
@@ -34,9 +34,7 @@ from timestep_lab.store.base import in_thread
 if TYPE_CHECKING:
     import pandas
 
-    from timestep_lab.evals.datasets.case import Case
     from timestep_lab.evals.engine import Comparison
-    from timestep_lab.evals.results import ComparisonRows
     from timestep_lab.runtime.replay import Offered
     from timestep_lab.runtime.tape import Tape
 

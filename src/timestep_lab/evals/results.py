@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -249,7 +249,7 @@ class ComparisonRows:
         return self.db.query(self.user_id, sql, [self.user_id, comparison_id]).rows
 
 
-def _values(record: object, names: Sequence[str]) -> list[Any]:
+def _values(record: object, names: Sequence[str]) -> list[object]:
     values = []
     for name in names:
         value = getattr(record, name)
@@ -293,6 +293,15 @@ MARGIN = 0.05
 """Default margin for scores from 0 to 1: five points. On other scales there is no default."""
 
 
+def candidate_names(record: ComparisonRecord) -> list[str]:
+    """Names of the candidates, in the given order."""
+    return [str(candidate["name"]) for candidate in objects_of(record.candidates)]
+
+
+def seed_of(record: ComparisonRecord) -> int:
+    return int(cast(int, record.settings.get("seed", 0)))
+
+
 def scorer_names(cells: Iterable[CellRecord], asked: Iterable[str] = ()) -> list[str]:
     """Scorer names: those requested, in order; then others by first appearance; `overall` last."""
     names = dict.fromkeys(score.scorer for cell in cells for score in cell.scores)
@@ -301,11 +310,11 @@ def scorer_names(cells: Iterable[CellRecord], asked: Iterable[str] = ()) -> list
 
 def asked_scorers(record: ComparisonRecord, cases: Iterable[CaseRecord]) -> list[str]:
     """Names of the scorers that apply to every answer, whether or not there are answers."""
-    names = [str(spec.get("name") or spec["type"]) for spec in record.scorers]
+    names = [str(spec.get("name") or spec["type"]) for spec in objects_of(record.scorers)]
     cases = list(cases)
     names += [ASSERTIONS] if any(case.assertions for case in cases) else []
     names += [*assertion_names(cases), *([PASSED] if any("__threshold" in case.vars for case in cases) else [])]
-    weighted = any(spec.get("weight", 1.0) != 1.0 for spec in record.scorers)
+    weighted = any(spec.get("weight", 1.0) != 1.0 for spec in objects_of(record.scorers))
     return [*names, OVERALL] if weighted and len(names) > 1 else names
 
 
@@ -508,12 +517,12 @@ def slices_of(cases: Sequence[CaseRecord], by: str) -> dict[str, list[int]]:
     return dict(sorted(slices.items(), key=lambda entry: (entry[0] == NONE, entry[0])))
 
 
-def means(grid: Grid, by: str) -> list[dict[str, Any]]:
+def means(grid: Grid, by: str) -> list[dict[str, Json]]:
     """One row per slice, candidate and scorer. Intervals are simultaneous over slices: each has the level 1 −
     0.05/number of slices (Bonferroni)."""
     cut = slices_of(grid.cases, by)
     level = 1 - ALPHA / len(cut)
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Json]] = []
     for name, places in cut.items():
         for scorer in grid.scorers:
             for candidate in grid.candidates:
@@ -572,7 +581,7 @@ def cut(grid: GridLike, by: str) -> dict[str, Any]:
     """
     from timestep_lab.evals.grid import Grid
 
-    whole = Grid(grid.record, grid.cases, grid.cells, seed=int(grid.record.settings.get("seed", 0)))
+    whole = Grid(grid.record, grid.cases, grid.cells, seed=seed_of(grid.record))
     scorer = whole.deciding_scorer
     apart = [
         {**row, "better": row["b"] if row["diff"] > 0 else row["a"], "worse": row["a"] if row["diff"] > 0 else row["b"]}

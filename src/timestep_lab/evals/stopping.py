@@ -20,11 +20,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from timestep_lab.evals.results import MARGIN
+from timestep_lab.evals.results import MARGIN, candidate_names, seed_of
 from timestep_lab.evals.statistics.intervals import wilson
 from timestep_lab.evals.statistics.sequential import Look, Watched, WatchedGroups, cases_for_margin, chance_of_better
 from timestep_lab.model.comparison import CellRecord, ComparisonRecord, Outcome, PairRow
@@ -175,16 +175,17 @@ class Watch:
         group.
         """
         settings = record.settings
-        self._candidates = [candidate["name"] for candidate in record.candidates]
+        self._candidates = candidate_names(record)
         self._epochs, self.deciding = record.epochs, deciding
-        self._order = drawn(case_ids, int(settings.get("seed", 0)), groups)
+        self._order = drawn(case_ids, seed_of(record), groups)
         group_of = dict(zip(case_ids, groups or case_ids, strict=True))
         self._unit = "case" if groups is None else "group"
         in_order = None if groups is None else [group_of[id] for id in self._order]
         self._waiting: dict[str, dict[tuple[str, int], CellRecord]] = {id: {} for id in self._order}
         self._families = {
             scorer: Family(
-                self._candidates, len(self._order), alpha=float(settings.get("alpha", 0.05)), margin=settings.get("margin"),
+                self._candidates, len(self._order), alpha=float(cast(float, settings.get("alpha", 0.05))),
+                margin=cast("float | None", settings.get("margin")),
                 open_ended=bool(settings.get("open_ended")), groups=in_order,
             )
             for scorer in dict.fromkeys([*scorers, deciding])

@@ -16,23 +16,26 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import agents as sdk
 import numpy as np
+from numpy.typing import NDArray
 
-from timestep_lab.evals.statistics.intervals import skewed_interval
+from timestep_lab.evals.statistics.intervals import Floats, skewed_interval
 from timestep_lab.evals.statistics.paired import holm, least_p, sign_flips
 from timestep_lab.evals.statistics.sequential import obrien_fleming
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import AgentRecord, differences, mixed
 from timestep_lab.runtime.agent_graph import handoff_targets
+from timestep_lab.runtime.run import AnyAgent
 
 if TYPE_CHECKING:
     import pandas
 
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.pipelines import SdkAgent
 
 ALPHA = 0.05
 DOUBTFUL = 0.05
@@ -44,9 +47,8 @@ MOST_CHANGES = 32
 MOST_KNOWN_ROWS = 2048
 """Number of rows from which additional ones are chosen."""
 
-Levels = Any
+Levels = NDArray[np.int8]
 """Rows × changes: 0 for the good level, 1 for the bad one."""
-Floats = Any
 Term = tuple[int, ...]
 """The change, or the pair of changes, of an effect."""
 
@@ -144,7 +146,7 @@ class Effects:
 
     def sum_of(self, parts: Mapping[Term, float]) -> tuple[float, float, float]:
         """The mean over cases of a sum of contrasts, with a 95 % interval."""
-        values = sum(weight * self.per_case[term] for term, weight in parts.items())
+        values = cast(Floats, sum(weight * self.per_case[term] for term, weight in parts.items()))
         interval = skewed_interval(values)
         return float(values.mean()), interval.low, interval.high
 
@@ -373,7 +375,6 @@ def _points(diff: float, low: float, high: float) -> str:
 # -- the differences, and applying them
 
 
-AnyAgent = AgentRecord | sdk.Agent[Any]
 WHOLE = (
     "output_type",
     "tool_use_behavior",
@@ -435,13 +436,13 @@ def with_changes(good: AnyAgent, bad: AnyAgent, parts: Collection[str]) -> AnyAg
     return good.clone(**made)
 
 
-def _ways(agent: sdk.Agent[Any]) -> dict[str, Any]:
+def _ways(agent: SdkAgent) -> dict[str, object]:
     return dict(zip(handoff_targets(agent).values(), agent.handoffs, strict=True))
 
 
-def _sdk_parts(agent: sdk.Agent[Any]) -> dict[str, tuple[Any, Json]]:
+def _sdk_parts(agent: SdkAgent) -> dict[str, tuple[object, Json]]:
     """The parts of an SDK agent: each with the value to compare and the value to show."""
-    parts: dict[str, tuple[Any, Json]] = {
+    parts: dict[str, tuple[object, Json]] = {
         "instructions": (agent.instructions, str(agent.instructions)),
         "model": (agent.model, str(agent.model)),
     }

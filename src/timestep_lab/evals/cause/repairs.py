@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agents import FunctionTool
 from agents.tool_context import ToolContext
@@ -18,7 +18,7 @@ from agents.tracing import function_span
 
 from timestep_lab.evals.datasets.case import digest
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, list_of, object_of
 from timestep_lab.model.errors import RunError, UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.agent_graph import handoff_targets
@@ -208,8 +208,8 @@ def _loops(base: WarmStart) -> list[Repair]:
     from its history.
     """
     recorded = base.recorded
-    known: dict[tuple[Any, ...], int] = {}
-    loops: dict[tuple[Any, ...], list[tuple[int, str]]] = {}
+    known: dict[tuple[str, str, str, str], int] = {}
+    loops: dict[tuple[str, str, str, str], list[tuple[int, str]]] = {}
     for turn, answer in enumerate(recorded.answers):
         for item in answer["output"] or ():
             if (
@@ -269,9 +269,7 @@ async def asked_again(
         return dict.fromkeys(calls), []
 
     async def ask(call_id: str, tool: FunctionTool, arguments: str) -> str | None:
-        context: ToolContext[Any] = ToolContext(
-            base.plan.context, tool_name=tool.name, tool_call_id=call_id, tool_arguments=arguments
-        )
+        context = ToolContext(base.plan.context, tool_name=tool.name, tool_call_id=call_id, tool_arguments=arguments)
         where = f"Step {base.recorded.turn_of[call_id] + 1}: {tool.name}, called again with {_short(arguments)},"
         async with gate:
             try:
@@ -332,19 +330,18 @@ def _results(
 
 
 def _arguments(
-    arguments: dict[str, Any], schema: Mapping[str, Any], read: Sequence[Mapping[str, Any]]
-) -> list[tuple[int, str, dict[str, Any]]]:
+    arguments: dict[str, Json], schema: Mapping[str, Json], read: Sequence[Mapping[str, Json]]
+) -> list[tuple[int, str, dict[str, Json]]]:
     """Alternative arguments of a call: (rank, description, new arguments). `read`: the model's input; its newest part is the likeliest source."""
-    variants: list[tuple[int, str, dict[str, Any]]] = []
+    variants: list[tuple[int, str, dict[str, Json]]] = []
     asked_last = max((place for place, item in enumerate(read) if item.get("type") == "function_call"), default=-1)
     known, recent = _words(read), _words(read[asked_last + 1 :])
-    properties = schema.get("properties") or {}
+    properties = object_of(schema.get("properties"))
 
-    def choices_of(name: str) -> Sequence[Any]:
-        spec = properties.get(name)
-        return (spec.get("enum") if isinstance(spec, Mapping) else None) or ()
+    def choices_of(name: str) -> Sequence[Json]:
+        return list_of(object_of(properties.get(name)).get("enum"))
 
-    def fits(name: str, value: Any) -> bool:
+    def fits(name: str, value: Json) -> bool:
         return not choices_of(name) or value in choices_of(name)
 
     for name, value in arguments.items():
@@ -394,11 +391,11 @@ def _shape(word: str) -> str:
     return re.sub(r"\d+", "9", re.sub(r"[^\W\d_]", "a", word))
 
 
-def _at(items: Sequence[Mapping[str, object]], place: int, **changes: object) -> list[dict[str, Any]]:
+def _at(items: Sequence[Mapping[str, object]], place: int, **changes: object) -> list[dict[str, object]]:
     return [{**item, **(changes if at == place else {})} for at, item in enumerate(items)]
 
 
-def _whole_history(recorded: Recorded, turn: int) -> list[dict[str, Any]]:
+def _whole_history(recorded: Recorded, turn: int) -> list[dict[str, Json]]:
     """The complete history, if the model's input was missing items of the previous turn's input (a handoff may filter it); else empty."""
     before, now = recorded.input_of(turn - 1), recorded.input_of(turn)
     keys, known = {_plain(item) for item in now}, {_plain(item) for item in before}
@@ -452,8 +449,8 @@ def other_models(
     return {agent: [name for name, _ in names.most_common(2)] for agent, names in counts.items()}
 
 
-def _system(answer: Mapping[str, Any]) -> str:
-    first = next(iter(answer["input"] or ()), None)
+def _system(answer: Mapping[str, Json]) -> str:
+    first = next(iter(list_of(answer["input"])), None)
     return str(first.get("content") or "") if isinstance(first, Mapping) and first.get("role") == "system" else ""
 
 

@@ -7,14 +7,15 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeGuard
+from typing import Protocol, TypedDict, TypeGuard, cast
 
+from timestep_lab.evals.attempt import CacheEntry
 from timestep_lab.evals.cause.findings import Share
 from timestep_lab.evals.datasets.case import Case, digest
 from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools
 from timestep_lab.evals.scorers.registry import make_scorer
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, objects_of
 from timestep_lab.model.errors import (
     LabError,
     MissingKeyError,
@@ -76,7 +77,7 @@ Progress = Callable[[Search], None]
 # -- the criterion of success
 
 
-def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
+def judge_of(wrong: object, right: object, asked: str, *, failed: bool) -> Judge:
     """The criterion of success. `wrong`: a text such as `contains:°F` that matches wrong answers, a function that is
     true for them, or a scorer that gives them less than ½. `right`: the corrected answer, which a right answer
     contains, a function, or a scorer. Raises `UsageError`."""
@@ -113,7 +114,7 @@ def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
             return False
         if scorer is None:
             try:
-                holds = criterion(replayed.output)
+                holds = cast("Callable[[str], object]", criterion)(replayed.output)
                 holds = await holds if isinstance(holds, Awaitable) else holds
             except Exception as error:
                 param = "wrong" if is_wrong else "right"
@@ -136,7 +137,7 @@ async def _came_to_an_end(replayed: Replayed) -> bool | None:
     return None if isinstance(replayed.error, TapeMissError) else replayed.error is None
 
 
-def _steps(items: Iterable[Json]) -> tuple[Mapping[str, Json], ...]:
+def _steps(items: Sequence[Json]) -> tuple[Mapping[str, Json], ...]:
     return tuple(
         {
             "type": "tool",
@@ -146,7 +147,7 @@ def _steps(items: Iterable[Json]) -> tuple[Mapping[str, Json], ...]:
             "approval": "not_needed",
             "error": None,
         }
-        for item in items
+        for item in objects_of(items)
         if item.get("type") == "function_call"
     )
 
@@ -170,7 +171,7 @@ class Replays:
 
     rows: ComparisonRows
     judge: Judge
-    key: Sequence[Any]
+    key: Sequence[Json]
     end: LabError | None
     """The error that ended the recorded run. Replays that end like it are judged."""
     concurrency: int
@@ -236,7 +237,7 @@ class Replays:
         return outcomes
 
     async def _one(
-        self, phase: str, name: str, start: WarmStart, n: int, key: str, stored: Mapping[str, Any] | None
+        self, phase: str, name: str, start: WarmStart, n: int, key: str, stored: CacheEntry | None
     ) -> Outcome | None:
         assert self._gate is not None
         async with self._gate:
@@ -353,20 +354,30 @@ def _is_outside(error: LabError | None, end: LabError | None) -> TypeGuard[Provi
     return isinstance(error, NOT_THE_AGENTS) and type(error) is not type(end)
 
 
-def _plain(replayed: Replayed) -> dict[str, Json]:
+class StoredReplay(TypedDict):
     """What is stored of a replay."""
+
+    output: str | None
+    error: str | None
+    missed: str | None
+    trace_id: str | None
+    followed: int
+    items: Sequence[Json]
+
+
+def _plain(replayed: Replayed) -> StoredReplay:
     return {
         "output": replayed.output, "error": str(replayed.error) if replayed.error else None,
         "missed": replayed.error.tool if isinstance(replayed.error, TapeMissError) else None, "trace_id": replayed.trace_id, "followed": replayed.followed,
-        "items": [item for item in replayed.items if item.get("type") == "function_call"],
+        "items": [item for item in objects_of(replayed.items) if item.get("type") == "function_call"],
     }  # fmt: skip
 
 
-def _read(plain: Mapping[str, Any]) -> Replayed:
+def _read(plain: StoredReplay) -> Replayed:
     """The inverse of `_plain`, as far as it is judged."""
     error: RunError | None = RunError(plain["error"]) if plain["error"] else None
     if plain["missed"] is not None:
-        error = TapeMissError(plain["error"])
+        error = TapeMissError(plain["error"] or "")
         error.tool = plain["missed"]
     return Replayed(
         output=plain["output"], error=error, items=tuple(plain["items"]), agent="", usage=NO_USAGE,

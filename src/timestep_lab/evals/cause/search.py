@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from timestep_lab.evals.cause.findings import Decision, Outlook, Share, Suspect, Why, WhyPlan
 from timestep_lab.evals.cause.repairs import (
@@ -55,6 +55,7 @@ from timestep_lab.runtime.warm_start import Replayed, WarmStart, warm_start
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
+    from timestep_lab.evals.pipelines import SdkAgent
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.store import Store
 
@@ -102,7 +103,7 @@ class Question:
     """Runs from which repairs are taken: those of the tape, or with live tools the newest runs of the agent."""
     judge: Judge
     live: bool
-    key: tuple[Any, ...]
+    key: tuple[Json, ...]
     right: bool
     """Whether the recorded run succeeded."""
 
@@ -115,13 +116,13 @@ async def ask(
     runner: Runner,
     trace_id: str,
     *,
-    wrong: Any,
-    right: Any,
-    tools: Any,
+    wrong: object,
+    right: object,
+    tools: object,
     on_miss: str,
-    scorer: Any = None,
-    agent: Any = None,
-    context: Any = None,
+    scorer: object = None,
+    agent: SdkAgent | None = None,
+    context: object = None,
 ) -> Question:
     """Read the run and validate the arguments. `scorer`, as a text or an object, gives right answers at least ½; it
     replaces `wrong` and `right`.
@@ -141,7 +142,7 @@ async def ask(
             param="tools",
         )
     live = tools == "live"
-    on_tools: Any = Tape((), (trace_id,)) if live else tools
+    on_tools = Tape((), (trace_id,)) if live else tools
     on_miss = "live-if-readonly" if live else on_miss
     base = await warm_start(runner, trace_id, on_tools=on_tools, on_miss=on_miss, agent=agent, context=context)
     assert base.plan.tape is not None
@@ -192,13 +193,17 @@ def correction_of(store: Store, trace_id: str) -> str | None:
     return next((s.note for s in reversed(scores) if s.target == "trace" and s.name == CORRECTION and s.note), None)
 
 
-def _replays(question: Question, runner: Runner, planned: int, **options: Any) -> Replays:
+def _replays(
+    question: Question, runner: Runner, planned: int, *, concurrency: int, budget_usd: float | None, approve_all: bool,
+    on_progress: Progress | None,
+) -> Replays:  # fmt: skip
     base, rows = question.base, ComparisonRows(runner.store.db, runner.store.user_id)
     spans = base.recorded.answers
     took_s = (spans[-1]["ended_at"] - spans[0]["started_at"]).total_seconds() if spans[-1]["ended_at"] else 0.0
     work = Replays(
-        rows, question.judge, [*question.key, options["approve_all"]], base.recorded.end, planned=planned,
-        most_s=max(LEAST_LIMIT_S, took_s * (PATIENCE + options["concurrency"])), **options,
+        rows, question.judge, [*question.key, approve_all], base.recorded.end, planned=planned,
+        most_s=max(LEAST_LIMIT_S, took_s * (PATIENCE + concurrency)), concurrency=concurrency, budget_usd=budget_usd,
+        approve_all=approve_all, on_progress=on_progress,
     )  # fmt: skip
     work.tell()
     return work

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal
+from types import ModuleType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,9 +22,10 @@ def normal_cdf(z: float) -> float:
     return _NORMAL.cdf(z)
 
 
-def normal_cdf_array(z: object) -> Any:
+def normal_cdf_array(z: Floats) -> Floats:
     """The standard normal distribution function of an array."""
-    return _special().ndtr(z)
+    shares: Floats = _special().ndtr(z)
+    return shares
 
 
 def normal_quantile(p: float) -> float:
@@ -44,19 +46,21 @@ def t_cdf(t: float, degrees: float) -> float:
     return float(_special().stdtr(degrees, t))
 
 
-def beta_cdf(x: object, a: float, b: float) -> Any:
+def beta_cdf(x: Floats, a: float, b: float) -> Floats:
     """The beta distribution function of an array."""
-    return _special().betainc(a, b, x)
+    shares: Floats = _special().betainc(a, b, x)
+    return shares
 
 
 def binomial_cdf(k: int, n: int, p: float) -> float:
     return float(_special().bdtr(k, n, p))
 
 
-def _special() -> Any:
+def _special() -> ModuleType:
     import scipy.special  # type: ignore[import-untyped]
 
-    return scipy.special
+    functions: ModuleType = scipy.special
+    return functions
 
 
 # --- Repeats of a pass/fail case: the probability that one of k tries passes, and that all k pass
@@ -375,7 +379,7 @@ class Agreement:
     """Agreement beyond chance: 1 is perfect, 0 is chance; NaN if both raters always used the same single label."""
     ci_low: float
     ci_high: float
-    labels: tuple[Any, ...]
+    labels: tuple[Hashable, ...]
     table: tuple[tuple[int, ...], ...]
     """Contingency table. Rows: the first rater's labels; columns: the second rater's."""
 
