@@ -11,9 +11,11 @@ Nothing heavy is imported until it is used.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
     from timestep_lab.evals.cause import Outlook as Outlook
     from timestep_lab.evals.cause import Why as Why
     from timestep_lab.evals.engine import Comparison as Comparison
@@ -127,18 +129,18 @@ _HOME_OF = {name: f"timestep_lab.{module}" for module, names in _NAMES.items() f
 __all__ = ["__version__", *_HOME_OF]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 
-def load_ipython_extension(shell: Any) -> None:
+def load_ipython_extension(shell: InteractiveShell) -> None:
     """`%load_ext timestep_lab`: `%%trace` above a cell, and `%trace on` for all of them; see `timestep_lab.lab.cells`."""
     importlib.import_module("timestep_lab.lab.cells").load(shell)
 
 
-def unload_ipython_extension(shell: Any) -> None:
+def unload_ipython_extension(shell: InteractiveShell) -> None:
     """`%unload_ext timestep_lab`."""
     importlib.import_module("timestep_lab.lab.cells").unload(shell)
 

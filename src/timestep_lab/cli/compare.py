@@ -314,13 +314,13 @@ def _split(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _agents(text: str | None) -> list[Any] | None:
+def _agents(text: str | None) -> list[object] | None:
     """Agents from the command line: names, addresses of services, and functions as `module:function`."""
     import importlib
     import importlib.util
     import re
 
-    agents: list[Any] = []
+    agents: list[object] = []
     for name in _split(text) or ():
         module, _, function = name.partition(":")
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):

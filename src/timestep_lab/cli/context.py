@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
     from timestep_lab.lab import Lab
@@ -90,7 +90,7 @@ def say(text: object, *, err: bool = False) -> None:
     click.echo(printable(str(text)), err=err)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=2, default=_plain)
     # JSON itself escapes C0; the others can only occur inside a string.
     click.echo(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
@@ -107,15 +107,15 @@ def _console_class() -> type[Console]:
     from rich.segment import Segment
 
     class PrintableConsole(Console):
-        def render(self, *args: Any, **kwargs: Any) -> Iterator[Segment]:
-            for segment in super().render(*args, **kwargs):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
                 # `control` segments are Rich's own: cursor movements of a progress bar.
                 yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     return PrintableConsole
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> str:
     from datetime import datetime
 
     from timestep_lab.model.clock import iso

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -24,7 +24,7 @@ def command() -> None:
 async def list_servers(lab: Lab, as_json: bool) -> int:
     """List the user's MCP servers (the built-in one, `lab`, always exists)."""
     servers = lab.mcp.list()
-    rows: list[list[Any]] = [[s.name, s.url or " ".join(s.command), s.id] for s in servers]
+    rows = [[s.name, s.url or " ".join(s.command), s.id] for s in servers]
     if as_json:
         print_json([dict(zip(["name", "address", "id"], row, strict=True)) for row in rows])
     else:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from timestep_lab.cli.context import console, printable, say
 from timestep_lab.model.clock import iso, ms_between
+from timestep_lab.model.codec import Json
 from timestep_lab.model.display import cost_text, duration_text, tokens_text
 from timestep_lab.model.events import (
     AgentUpdated,
@@ -45,7 +46,7 @@ GAP = 2
 
 
 def print_rows(
-    console: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "No rows."
+    console: Console, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "No rows."
 ) -> None:
     """A table on a terminal, one line per row; otherwise a header and complete tab-separated values."""
     rows = list(rows)
@@ -73,7 +74,7 @@ def _shared(widths: Sequence[int], room: int) -> list[int]:
 
 
 def _print_table(
-    console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]], widths: Sequence[int]
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], widths: Sequence[int]
 ) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for index, (column, width) in enumerate(zip(columns, widths, strict=True)):
@@ -84,7 +85,7 @@ def _print_table(
     console.print(table)
 
 
-def _print_blocks(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def _print_blocks(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """One line per value, cut to the window's width, with an empty line between rows."""
     width = max(map(len, columns))
     for number, row in enumerate(rows):
@@ -95,7 +96,7 @@ def _print_blocks(console: Console, columns: Sequence[str], rows: Sequence[Seque
             console.print(line, no_wrap=True, overflow="ellipsis", soft_wrap=False)
 
 
-def cell_text(value: Any) -> str:
+def cell_text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
@@ -105,7 +106,7 @@ def cell_text(value: Any) -> str:
     return str(value)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value for a terminal: on one line, times without fractions of a second."""
     return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else _one_line(cell_text(value))
 
@@ -230,7 +231,7 @@ def _bar(offset_ms: float, duration_ms: float | None, ttft_ms: float | None, tot
     return bar
 
 
-def _first_line(value: Any) -> str:
+def _first_line(value: object) -> str:
     text = value if isinstance(value, str) else "" if value is None else str(value)
     line = printable(text.strip().split("\n", 1)[0])
     return line if len(line) <= 100 else f"{line[:99]}…"
@@ -290,7 +291,11 @@ class Renderer:
                 str(data.get("status")), "[red]✕[/]"
             )
             where = f" [dim]{escape(str(data['server']))}[/]" if data.get("server") else ""
-            took = f" [dim]{duration_text(data.get('duration_ms'))}[/]" if data.get("duration_ms") is not None else ""
+            took = (
+                f" [dim]{duration_text(cast('float | None', data.get('duration_ms')))}[/]"
+                if data.get("duration_ms") is not None
+                else ""
+            )
             self._line(
                 f"  [green]{escape(str(data.get('name')))}[/]({_arguments(str(data.get('arguments') or ''))}){where}{took} {sign}"
             )
@@ -325,7 +330,7 @@ def _facts(run: RunRecord) -> str:
     return " · ".join(p for p in (run.model, duration_text(duration), first, tokens, cost_text(run.cost_usd)) if p)
 
 
-def run_object(run: Run) -> dict[str, Any]:
+def run_object(run: Run) -> dict[str, Json]:
     """The object of `timestep-lab run --json`."""
     usage = run.usage
     return {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -15,14 +16,17 @@ from timestep_lab.cli.context import Context, console, json_option, print_json, 
 from timestep_lab.cli.render import Renderer, print_rows, print_trace, run_object
 from timestep_lab.lab import Lab, Run
 from timestep_lab.lab.run import RunStream
+from timestep_lab.model.codec import Json, list_of, object_of
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Interruption
 from timestep_lab.runtime.approvals import filled_in
 
+F = TypeVar("F", bound=Callable[..., object])
+
 PAUSED = 3
 
 
-def limit_options(command: Any) -> Any:
+def limit_options(command: F) -> F:
     """Adds `--budget-usd`, `--max-tokens-total`, `--timeout` and `--max-tool-calls`: the limits of a run."""
     for option in (
         click.option("--max-tool-calls", type=click.IntRange(0), help="Stop a run before it exceeds this number of tool calls."),
@@ -102,11 +106,11 @@ def finish(run: Run, as_json: bool) -> int:
     return 0
 
 
-def parse_settings(pairs: tuple[str, ...], option: str = "--setting") -> dict[str, Any] | None:
+def parse_settings(pairs: tuple[str, ...], option: str = "--setting") -> dict[str, Json] | None:
     """`("temperature=0.2",)` → `{"temperature": 0.2}`. A value that is not valid JSON is taken as text."""
     if not pairs:
         return None
-    settings: dict[str, Any] = {}
+    settings: dict[str, Json] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
@@ -149,7 +153,7 @@ async def approve_command(
     if reject and dismiss:
         raise UsageError("--reject and --dismiss exclude each other.", "Use one of them.")
     word = "dismissed" if dismiss else "rejected" if reject else "approved"
-    decision: dict[str, Any] = {"decision": word, "message": message, "always": always}
+    decision: dict[str, Json] = {"decision": word, "message": message, "always": always}
     if answers:
         decision["answer"] = parse_settings(answers, "--answer")
     stream = lab.resume(run_id, dict.fromkeys(chosen, decision))
@@ -185,7 +189,7 @@ def _list(lab: Lab, as_json: bool) -> int:
 # --- Questions of tools' servers, answered in the terminal
 
 
-def _answer(question: Interruption) -> dict[str, Any]:
+def _answer(question: Interruption) -> dict[str, Json]:
     """Ask the person at the terminal. Without one, the question is dismissed, and the server is told so."""
     if not sys.stdin.isatty():
         say(
@@ -205,25 +209,24 @@ def _answer(question: Interruption) -> dict[str, Any]:
             "Your decision", type=click.Choice(list(words)), default="accept" if question.form else None, err=True
         )
     ]
-    fields = (question.form or {}).get("properties") or {}
+    form = question.form or {}
+    fields = object_of(form.get("properties"))
     while word == "approved" and fields:
-        given = {
-            name: value for name, spec in fields.items() if (value := _field(name, spec, question.form)) is not None
-        }
+        given = {name: value for name, spec in fields.items() if (value := _field(name, spec, form)) is not None}
         try:
-            return {"decision": word, "answer": filled_in(question.form or {}, given)}
+            return {"decision": word, "answer": filled_in(form, given)}
         except UsageError as error:
             say(f"  {error}", err=True)
     return {"decision": word}
 
 
-def _field(name: str, spec: Any, form: Any) -> Any:
+def _field(name: str, spec: Any, form: Mapping[str, Json]) -> Json:
     """Ask for the value of a field; None for none. Validated with the form."""
     inner = spec.get("items") if spec.get("type") == "array" else spec
     choices = [one.get("const") for one in inner.get("oneOf") or inner.get("anyOf") or ()] or inner.get("enum") or []
     told = [spec.get("title") or name, spec.get("description"), ", ".join(map(str, choices))]
     many = " (several, with , between them)" if spec.get("type") == "array" else ""
-    default = spec.get("default", None if name in form.get("required", ()) else "")
+    default = spec.get("default", None if name in list_of(form.get("required")) else "")
     if isinstance(default, list):
         default = ", ".join(map(str, default))
     text = str(click.prompt("  " + " – ".join(part for part in told if part) + many, default=default, err=True)).strip()
@@ -235,9 +238,10 @@ def _field(name: str, spec: Any, form: Any) -> Any:
         return {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}.get(text.lower(), text)
     if spec.get("type") in ("integer", "number"):
         try:
-            return json.loads(text)
+            number: Json = json.loads(text)
         except ValueError:
             return text
+        return number
     return text
 
 

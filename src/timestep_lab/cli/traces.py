@@ -16,6 +16,7 @@ from timestep_lab.cli.context import console, json_option, print_json, say, stor
 from timestep_lab.cli.render import print_rows, print_trace, progress_bar
 from timestep_lab.lab import Lab
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import list_of
 from timestep_lab.model.display import ago_text, cost_text, duration_text
 from timestep_lab.model.errors import UsageError
 from timestep_lab.store.base import in_thread
@@ -373,7 +374,7 @@ async def blame_command(
     say(result.verdict)
     rows = [
         [row["change"], f"{row['diff']:+.3f}", f"{row['ci_low']:+.3f} … {row['ci_high']:+.3f}", f"{row['p_holm']:.3g}", row["verdict"],
-         ", ".join(row["not_separable_from"])]
+         ", ".join(map(str, list_of(row["not_separable_from"])))]
         for row in result.rows() if row["kind"] == "change" or row["verdict"] != "not settled"
     ]  # fmt: skip
     print_rows(console(), ["change", "difference", "95 % CI", "p (Holm)", "verdict", "not separable from"], rows)

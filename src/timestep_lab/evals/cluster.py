@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import agents as sdk
 
@@ -81,6 +81,12 @@ class SpanBox:
 Answered = tuple[Attempt, list[TraceStart], list[SpanRecord]]
 
 
+class Done(Protocol):
+    """The future of a task, when it is done."""
+
+    def result(self) -> list[Answered]: ...
+
+
 class DaskExecutor:
     """Runs cases on a Dask cluster. `client`: a `dask.distributed.Client`, synchronous or not. Judges are called from
     this process.
@@ -95,7 +101,7 @@ class DaskExecutor:
         self._here, self._tape = LocalExecutor(bench, options), tape
         self._waiting: list[tuple[Question, asyncio.Future[Attempt]]] = []
         self._candidates: dict[str, Candidate] = {}
-        self._kit: Any = None
+        self._kit: WorkerPayload | None = None
         self._sending: asyncio.Task[None] | None = None
 
     async def ask(
@@ -134,16 +140,16 @@ class DaskExecutor:
         for start in range(0, len(waiting), size):
             self._submit(kit, waiting[start : start + size])
 
-    def _submit(self, kit: object, part: Sequence[tuple[Question, asyncio.Future[Attempt]]]) -> None:
+    def _submit(self, kit: WorkerPayload, part: Sequence[tuple[Question, asyncio.Future[Attempt]]]) -> None:
         loop = asyncio.get_running_loop()
         future = self._client.submit(answer_all, kit, [question for question, _ in part], pure=False, retries=0)
         answers = [answer for _, answer in part]
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._arrived, done, answers))
 
-    def _arrived(self, done: Any, answers: Sequence[asyncio.Future[Attempt]]) -> None:
+    def _arrived(self, done: Done, answers: Sequence[asyncio.Future[Attempt]]) -> None:
         async def take() -> None:
             try:
-                results: Sequence[Answered] = await asyncio.to_thread(done.result)
+                results = await asyncio.to_thread(done.result)
             except Exception as error:  # noqa: BLE001 - losing a worker is a transient fault
                 lost = ProviderUnavailableError(f"The cluster lost these cases: {error}", "They are run again.")
                 results = [(_lost(lost), [], []) for _ in answers]
@@ -157,7 +163,7 @@ class DaskExecutor:
 
         self._taking = asyncio.ensure_future(take())
 
-    async def _packed(self) -> Any:
+    async def _packed(self) -> WorkerPayload:
         """The payload, sent to the cluster once for all tasks."""
         if self._kit is None:
             from timestep_lab.model.ids import new_id

@@ -517,12 +517,12 @@ def slices_of(cases: Sequence[CaseRecord], by: str) -> dict[str, list[int]]:
     return dict(sorted(slices.items(), key=lambda entry: (entry[0] == NONE, entry[0])))
 
 
-def means(grid: Grid, by: str) -> list[dict[str, Json]]:
+def means(grid: Grid, by: str) -> list[dict[str, Any]]:
     """One row per slice, candidate and scorer. Intervals are simultaneous over slices: each has the level 1 −
     0.05/number of slices (Bonferroni)."""
     cut = slices_of(grid.cases, by)
     level = 1 - ALPHA / len(cut)
-    rows: list[dict[str, Json]] = []
+    rows: list[dict[str, Any]] = []
     for name, places in cut.items():
         for scorer in grid.scorers:
             for candidate in grid.candidates:

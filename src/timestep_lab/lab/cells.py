@@ -21,13 +21,15 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from timestep_lab.lab.lab import Lab
 from timestep_lab.model.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
+    from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span, TracerProvider
 
     from timestep_lab.runtime.tracing import CellTrace, StoreProcessor, TraceContext
 
@@ -50,7 +52,7 @@ class OtelCells:
 
     def __init__(self, cell: Callable[[], Cell | None]) -> None:
         self._cell = cell
-        self._provider: Any = None
+        self._provider: TracerProvider | None = None
         self._lock = threading.Lock()
         self._labs: dict[int, Lab] = {}
         self._held: list[tuple[Lab, ReadableSpan]] | None = None
@@ -80,7 +82,7 @@ class OtelCells:
 
     # Called by OpenTelemetry
 
-    def on_start(self, span: Any, parent_context: Any = None) -> None:
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         cell = self._cell()
         trace_id = span.get_span_context().trace_id
         if cell is None or trace_id in self._labs:
@@ -91,7 +93,7 @@ class OtelCells:
                 del self._labs[next(iter(self._labs))]
         cell.began(f"{trace_id:032x}", cell.lab)
 
-    def _on_ending(self, span: Any) -> None:
+    def _on_ending(self, span: Span) -> None:
         """Called just before a span ends, while it can still be modified."""
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -141,8 +143,8 @@ class _Cell:
 class CellTraces:
     """The extension of one IPython shell. `load` registers it, `unload` removes it."""
 
-    def __init__(self, shell: Any) -> None:
-        self._shell = shell
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell: Any = shell  # Some of its methods have no annotations.
         self._is_on = False
         self._cell: _Cell | None = None
         self._inner = 0
@@ -191,11 +193,12 @@ class CellTraces:
 
     # -- a cell
 
-    def _before(self, info: Any) -> None:
+    def _before(self, info: ExecutionInfo) -> None:
         if self._cell is not None:
             self._inner += 1
             return
-        asked = magic_line(info.raw_cell)
+        written = cast(str, info.raw_cell)
+        asked = magic_line(written)
         if asked is None and not self._is_on:
             return
         try:
@@ -212,11 +215,11 @@ class CellTraces:
         if asked is not None:
             from timestep_lab.runtime.tracing import CellTrace
 
-            source = "".join(without_magic(info.raw_cell.lstrip("\n").splitlines(keepends=True))).lstrip("\n")
+            source = "".join(without_magic(written.lstrip("\n").splitlines(keepends=True))).lstrip("\n")
             name = name or next((line.strip() for line in source.splitlines() if line.strip()), "Cell")
             self._cell.own = CellTrace(processor, lab.writer, lab.store.user_id, name[:80], source)
 
-    def _after(self, result: Any) -> None:
+    def _after(self, result: ExecutionResult) -> None:
         if self._inner:
             self._inner -= 1
             return
@@ -339,12 +342,12 @@ def _print(traces: list[tuple[str, Lab]]) -> None:
 _loaded: dict[int, CellTraces] = {}
 
 
-def load(shell: Any) -> None:
+def load(shell: InteractiveShell) -> None:
     if id(shell) not in _loaded:
         _loaded[id(shell)] = CellTraces(shell)
         _loaded[id(shell)].load()
 
 
-def unload(shell: Any) -> None:
+def unload(shell: InteractiveShell) -> None:
     if extension := _loaded.pop(id(shell), None):
         extension.unload()

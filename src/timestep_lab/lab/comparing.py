@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from timestep_lab.evals.arena import length_difference
 from timestep_lab.evals.over_traces import Scrubber
@@ -28,6 +28,7 @@ from timestep_lab.store.base import Change, in_event_loop, in_thread
 
 if TYPE_CHECKING:
     import pandas
+    from IPython.core.interactiveshell import InteractiveShell
 
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
@@ -173,7 +174,7 @@ _LATE = timedelta(minutes=5)
 """How long after it ended a trace may still arrive."""
 
 
-def frame_of(rows: Sequence[dict[str, object]], names: Sequence[str]) -> pandas.DataFrame:
+def frame_of(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> pandas.DataFrame:
     import pandas
 
     return pandas.DataFrame(rows, columns=["trace_id", *names, "note"])
@@ -281,7 +282,7 @@ _live: weakref.WeakValueDictionary[tuple[str, str], GridView] = weakref.WeakValu
 """Views of the comparisons that run in this process, by owner (`Lab._owner`) and comparison id."""
 
 
-def named(lab: Lab, data: object) -> Any:
+def named(lab: Lab, data: object) -> object:
     """Resolves `data`: a stored data set if the string names one and is not a file; an explorer as its traces' inputs
     and ids. Blocks.
     """
@@ -397,14 +398,15 @@ def is_notebook() -> bool:
     return getattr(_shell(), "kernel", None) is not None
 
 
-def _shell() -> Any:
+def _shell() -> InteractiveShell | None:
     import sys
 
     if "IPython" not in sys.modules:
         return None
     from IPython import get_ipython
 
-    return get_ipython()
+    shell: InteractiveShell | None = get_ipython()
+    return shell
 
 
 def _running_cell() -> str | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import html
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from timestep_lab.model.awaiting import interrupted_at_once, says_await
+from timestep_lab.model.codec import object_of
 from timestep_lab.model.display import cost_text, duration_text, tokens_text
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.events import Event, ItemUpdated, RunEnded, RunStarted
@@ -15,9 +16,9 @@ from timestep_lab.model.records import Interruption, RunRecord, Usage
 from timestep_lab.service.runs import MOST
 
 if TYPE_CHECKING:
-    import agents as sdk
-
+    from timestep_lab.evals.pipelines import SdkAgent
     from timestep_lab.lab.lab import Lab
+    from timestep_lab.model.codec import Json
     from timestep_lab.model.records import RunStatus
     from timestep_lab.service.threads import Thread
     from timestep_lab.ui.trace_view import TraceView
@@ -160,8 +161,8 @@ class Run:
         return (self.record.ended_at - self.record.started_at).total_seconds() * 1000
 
     async def approve(
-        self, call_id: str | None = None, *, always: bool = False, answer: Mapping[str, object] | None = None,
-        agent: sdk.Agent[Any] | None = None,
+        self, call_id: str | None = None, *, always: bool = False, answer: Mapping[str, Json] | None = None,
+        agent: SdkAgent | None = None,
     ) -> Run:  # fmt: skip
         """Approve the waiting calls (or only `call_id`) and continue the run.
 
@@ -176,23 +177,21 @@ class Run:
         """
         return await self._decide("approved", call_id, "", always, agent, answer)
 
-    async def reject(
-        self, message: str = "", call_id: str | None = None, *, agent: sdk.Agent[Any] | None = None
-    ) -> Run:
+    async def reject(self, message: str = "", call_id: str | None = None, *, agent: SdkAgent | None = None) -> Run:
         """Reject the waiting calls (or only `call_id`) and continue the run; the model reads `message`. `agent` and
         errors as in `approve`.
         """
         return await self._decide("rejected", call_id, message, False, agent)
 
-    async def dismiss(self, call_id: str | None = None, *, agent: sdk.Agent[Any] | None = None) -> Run:
+    async def dismiss(self, call_id: str | None = None, *, agent: SdkAgent | None = None) -> Run:
         """Dismiss the waiting questions of tools' servers (or only `call_id`), neither accepting nor declining, and continue
         the run. Raises `UsageError` for a call that asks no question; other errors and `agent` as in `approve`.
         """
         return await self._decide("dismissed", call_id, "", False, agent)
 
     async def _decide(
-        self, decision: str, call_id: str | None, message: str, always: bool, agent: sdk.Agent[Any] | None,
-        answer: Mapping[str, object] | None = None,
+        self, decision: str, call_id: str | None, message: str, always: bool, agent: SdkAgent | None,
+        answer: Mapping[str, Json] | None = None,
     ) -> Run:  # fmt: skip
         if self.status != "needs_approval":
             raise ConflictError(
@@ -205,8 +204,10 @@ class Run:
                 f"Run {self.id} has no waiting call {call_id!r}.", f"Waiting calls: {', '.join(known)}."
             )
         chosen = known if call_id is None else [call_id]
-        filled = {} if answer is None else {"answer": dict(answer)}
-        decisions = {id: {"decision": decision, "message": message, "always": always, **filled} for id in chosen}
+        filled: dict[str, Json] = {} if answer is None else {"answer": dict(answer)}
+        decisions: dict[str, dict[str, Json]] = {
+            id: {"decision": decision, "message": message, "always": always, **filled} for id in chosen
+        }
         return await self._lab.resume(self.id, decisions, agent=agent).result()
 
     def __deepcopy__(self, memo: object) -> Run:
@@ -253,7 +254,7 @@ class Run:
 
 def _answer(question: Interruption) -> str:
     """Code that accepts a question of a tool's server."""
-    fields = ", ".join(f'"{name}": …' for name in (question.form or {}).get("properties") or ())
+    fields = ", ".join(f'"{name}": …' for name in object_of((question.form or {}).get("properties")))
     return f"run.approve(answer={{{fields}}})" if fields else "run.approve()"
 
 

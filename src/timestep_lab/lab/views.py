@@ -17,12 +17,12 @@ from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.store.base import in_event_loop
 
 if TYPE_CHECKING:
-    import agents as sdk
     import pandas
 
     from timestep_lab.evals.cause import Blame, BlamePlan
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.pipelines import SdkAgent
     from timestep_lab.evals.plan import AnyAgent, Cache, Plan
     from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.evals.stopping import AA
@@ -172,14 +172,8 @@ class LabViews:
     ) -> Chat: ...  # fmt: skip
     @overload
     def chat(
-        self,
-        agent: str | None = ...,
-        *,
-        models: Sequence[str],
-        blind: bool = ...,
-        height: int | None = ...,
-        **options: Any,
-    ) -> Duel: ...
+        self, agent: str | None = ..., *, models: Sequence[str], blind: bool = ..., height: int | None = ..., **options: Any
+    ) -> Duel: ...  # fmt: skip
     @checks_options("theme", internal=("trace_base", "on_trace", "on_thread", "on_theme", "questions"))
     def chat(
         self,
@@ -260,7 +254,9 @@ class LabViews:
         # Browser sessions share a lab but must not share a filter.
         panel = sys.modules.get("panel")
         page = None if panel is None else panel.state.curdoc
-        explorers: WeakKeyDictionary[Any, TraceExplorer] = self.__dict__.setdefault("_explorers", WeakKeyDictionary())
+        explorers: WeakKeyDictionary[object, TraceExplorer] = self.__dict__.setdefault(
+            "_explorers", WeakKeyDictionary()
+        )
         key = self if page is None or page.session_context is None else page
         if key not in explorers:
             explorers[key] = self._lab.explorer()
@@ -317,7 +313,7 @@ class LabViews:
 
     @checks_keywords
     def handoffs(
-        self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: ManyTraces | None = None
+        self, agent: str | SdkAgent | None = None, *, filter: str = "", traces: ManyTraces | None = None
     ) -> HandoffGraph:
         """The handoff graph: handoffs declared from `agent` are dashed, handoffs observed in the traces are solid.
 
@@ -347,7 +343,7 @@ class LabViews:
     # -- comparing
 
     @with_signature_of(_compare)
-    async def compare(self, data: Any = None, *, on_event: OnEvent | None = None, **options: Any) -> Grid:
+    async def compare(self, data: object = None, *, on_event: OnEvent | None = None, **options: object) -> Grid:
         """Run every candidate on every case and show the answers side by side; in a notebook the matrix updates while
         it runs.
 
@@ -372,10 +368,10 @@ class LabViews:
         """
         from timestep_lab.lab import comparing
 
-        return await comparing.run(self._lab, await self._prepared(await self._data(data), **options), on_event)
+        return await comparing.run(self._lab, await self._prepared(await self._data(data), options), on_event)
 
     async def aa(
-        self, data: Any, *, model: str | None = None, agent: AnyAgent | str | None = None, scorers: Scorers = (),
+        self, data: object, *, model: str | None = None, agent: AnyAgent | str | None = None, scorers: Scorers = (),
         alpha: float = 0.05, runs: int = 1000, seed: int = 0, **options: Any,
     ) -> AA:  # fmt: skip
         """A/A test: run the same candidate twice on every case and measure the false positive rate of a comparison with
@@ -401,18 +397,18 @@ class LabViews:
         return await self._planned(await self._data(data), options)
 
     @with_signature_of(_prepare)
-    async def prepare_comparison(self, data: Any = None, **options: Any) -> Comparison:
+    async def prepare_comparison(self, data: object = None, **options: object) -> Comparison:
         """A comparison that is ready to run: `async for event in comparison.events()`, then `comparison.grid()`."""
-        return await self._prepared(await self._data(data), **options)
+        return await self._prepared(await self._data(data), options)
 
     @with_signature_of(_plan)
-    async def start_comparison(self, data: Any, **options: Any) -> GridView:
+    async def start_comparison(self, data: object, **options: object) -> GridView:
         """`compare` in the background. Returns a live view with a Stop button; `lab.comparison(view.id_of_comparison)`
         reads the results.
         """
         from timestep_lab.lab import comparing
 
-        comparison = await self._prepared(await self._data(data), **options)
+        comparison = await self._prepared(await self._data(data), options)
         view, task = comparing.in_background(self._lab, comparison)
         self._background[task] = comparison
         task.add_done_callback(self._background.pop)
@@ -432,19 +428,19 @@ class LabViews:
             comparison.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
 
-    async def _data(self, data: object) -> Any:
+    async def _data(self, data: object) -> object:
         from timestep_lab.lab.comparing import named
         from timestep_lab.store.base import in_thread
 
         return await in_thread(named, self._lab, data)
 
-    async def _prepared(self, data: object, *, resume: str | None = None, **options: object) -> Comparison:
+    async def _prepared(self, data: object, options: dict[str, object]) -> Comparison:
         from timestep_lab.service.comparisons import prepare
 
-        return await prepare(self._lab, data, resume, options)
+        return await prepare(self._lab, data, cast("str | None", options.pop("resume", None)), options)
 
-    async def _planned(self, data: object, options: dict[str, Any]) -> Plan:
-        return await (await self._prepared(data, **options)).plan()
+    async def _planned(self, data: object, options: dict[str, object]) -> Plan:
+        return await (await self._prepared(data, options)).plan()
 
     async def blame(
         self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: object, scorers: Scorers, plan: bool = False,
@@ -521,14 +517,17 @@ class LabViews:
         from timestep_lab.evals.scorers.registry import make_scorers
         from timestep_lab.lab.comparing import frame_of
 
-        rows = await self._score_traces(which, scorers, limit=limit, keep=keep, again=again, budget_usd=budget_usd)
+        rows = await self._score_traces(which, scorers, limit, keep, again, budget_usd)
         return frame_of(rows, [scorer.name for scorer in make_scorers(scorers)])
 
-    async def _score_traces(self, which: str | Sequence[str], scorers: Scorers, **how: Any) -> list[dict[str, Any]]:
+    async def _score_traces(
+        self, which: str | Sequence[str], scorers: Scorers, limit: int | None, keep: bool, again: bool, budget_usd: float | None
+    ) -> Sequence[Mapping[str, Json]]:  # fmt: skip
         from timestep_lab.evals.over_traces import score_traces
         from timestep_lab.service.comparisons import eval_context
 
-        return await score_traces(eval_context(self._lab), which, scorers, **how)
+        context = eval_context(self._lab)
+        return await score_traces(context, which, scorers, limit=limit, keep=keep, again=again, budget_usd=budget_usd)
 
     def watch(
         self,
@@ -555,7 +554,7 @@ class LabViews:
         """
         return await self._rescored(grid if isinstance(grid, str) else grid.id, scorers, options)
 
-    async def _rescored(self, id: str, scorers: Scorers, options: dict[str, Any]) -> Grid:
+    async def _rescored(self, id: str, scorers: Scorers, options: Mapping[str, object]) -> Grid:
         from timestep_lab.evals.compare import rescored_comparison
         from timestep_lab.lab import comparing
         from timestep_lab.service.comparisons import eval_context

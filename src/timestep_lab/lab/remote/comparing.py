@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from timestep_lab.evals.compare import refuse_changes
 from timestep_lab.evals.datasets.load import is_query, load_dataset
@@ -13,10 +13,12 @@ from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.pipelines import is_pipeline
 from timestep_lab.evals.plan import Options
+from timestep_lab.evals.results import seed_of
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import to_spec
 from timestep_lab.evals.stopping import what_it_takes
 from timestep_lab.lab.remote.views import select
+from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import (
     CellDone,
     ComparisonEnded,
@@ -101,8 +103,7 @@ class RemoteComparison:
 
     def grid(self) -> Grid:
         """The results so far."""
-        seed = int(self.record.settings.get("seed", 0))
-        return Grid(self.record, self._started.cases, list(self._cells.values()), seed=seed)
+        return Grid(self.record, self._started.cases, list(self._cells.values()), seed=seed_of(self.record))
 
     async def _ended(self) -> ComparisonEnded:
         """The final event of a comparison whose event stream was closed by this client."""
@@ -123,15 +124,15 @@ async def prepare(lab: RemoteLab, data: object, resume: str | None, options: dic
     return await RemoteComparison.begin(lab.comparisons, lab.comparisons.start(**body))
 
 
-def body_of(connection: Connection, data: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def body_of(connection: Connection, data: object, options: Mapping[str, object]) -> dict[str, Any]:
     """The arguments of `lab.comparisons.start`: local data is read here, names are sent unchanged. Raises `UsageError`,
     `DataError`.
     """
-    rest = dict(options)
+    rest: dict[str, Any] = dict(options)
     if rest.pop("client", None) is not None:
         raise unsupported_remotely("A Dask client", "Omit client, or open the store directly.")
     columns, limit = rest.pop("columns", None) or {}, rest.pop("limit", None)
-    rows = select(connection, data).dicts() if is_query(data) else data
+    rows = select(connection, str(data)).dicts() if is_query(data) else data
     dataset: Dataset = load_dataset(rows, limit=limit, **columns)
     cases = [
         {
@@ -154,7 +155,7 @@ def body_of(connection: Connection, data: Any, options: Mapping[str, Any]) -> di
     return {**body, **{name: value for name, value in rest.items() if value is not None}}
 
 
-def _of_providers(dataset: Dataset) -> dict[str, Any]:
+def _of_providers(dataset: Dataset) -> dict[str, Json]:
     """The providers of a promptfoo file, as models and settings. Raises `UsageError` if they are not all combinations
     of some models and settings.
     """
@@ -168,20 +169,19 @@ def _of_providers(dataset: Dataset) -> dict[str, Any]:
     return {"models": models, **({"settings": settings[:1]} if settings[0] else {})}
 
 
-def named_scorers(scorers: object) -> list[Any]:
+def named_scorers(scorers: object) -> list[dict[str, Json] | str]:
     """Scorers in the form that a served lab accepts. Raises `UsageError` for Python functions."""
     many = [scorers] if callable(scorers) or isinstance(scorers, Mapping | Scorer) else _many(scorers)
-    return [_named(one, "scorers") for one in many]
+    return cast("list[dict[str, Json] | str]", [_named(one, "scorers") for one in many])
 
 
-def _many(value: Any) -> list[Any]:
+def _many(value: object) -> list[object]:
     if value is None:
         return []
-    many = isinstance(value, Sequence) and not isinstance(value, str)
-    return list(value) if many else [value]
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
-def _named(one: object, kind: str) -> Any:
+def _named(one: object, kind: str) -> Json:
     if kind == "agents" and (is_pipeline(one) or (isinstance(one, str) and one.startswith(("http://", "https://")))):
         raise unsupported_remotely(
             "A function or a service as a candidate", "Open the store directly, or name stored agents."

@@ -6,14 +6,14 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from timestep_lab.lab.lab import Approve, Lab
 from timestep_lab.lab.remote.views import Changes, RemoteLooking, select
 from timestep_lab.lab.run import Approvals, Run, RunStream
 from timestep_lab.model.arguments import checks_keywords, messages_of, thread_id_of, trace_id_of
 from timestep_lab.model.awaiting import says_await
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, list_of, objects_of
 from timestep_lab.model.errors import NotServedError
 from timestep_lab.model.events import CauseFound, CauseProgress, Event
 from timestep_lab.model.records import AgentRecord
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.cause import Outlook, Why, WhyPlan
     from timestep_lab.evals.cause.blame import Blame
     from timestep_lab.evals.cause.findings import BlamePlan
+    from timestep_lab.evals.pipelines import SdkAgent
     from timestep_lab.evals.plan import AnyAgent
     from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.runtime.forks import OnTools
@@ -150,7 +151,7 @@ class RemoteLab(RemoteLooking, Lab):
         self,
         prompt: str | Sequence[Mapping[str, Json]],
         *,
-        agent: str | AgentRecord | sdk.Agent[Any] | None = None,
+        agent: str | AgentRecord | SdkAgent | None = None,
         model: str | sdk.Model | None = None,
         model_settings: Mapping[str, Json] | None = None,
         thread: Thread | str | None = None,
@@ -181,12 +182,12 @@ class RemoteLab(RemoteLooking, Lab):
         messages = prompt if isinstance(prompt, str) else messages_of(prompt)
         return self._following(lambda: self.runs.start(
             messages, agent=agent, model=model, model_settings=_dict(model_settings), thread_id=thread_id_of(thread),
-            approve=approve, max_turns=max_turns, metadata=metadata, budget_usd=budget_usd, max_tokens_total=max_tokens_total,
+            approve=approve, max_turns=max_turns, metadata=cast("Mapping[str, str] | None", metadata), budget_usd=budget_usd, max_tokens_total=max_tokens_total,
             timeout_s=timeout_s, max_tool_calls=max_tool_calls, attachments=files, tools=_named_tape(tools), on_miss=on_miss,
         ))  # fmt: skip
 
     def resume(
-        self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent[Any] | None = None
+        self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: SdkAgent | None = None
     ) -> RunStream:
         if agent is not None:
             raise unsupported_remotely(
@@ -211,7 +212,7 @@ class RemoteLab(RemoteLooking, Lab):
         on_tools: OnTools | None = None,
         on_miss: str = "fail",
         approve: Approve = "ask",
-        agent: sdk.Agent[Any] | None = None,
+        agent: SdkAgent | None = None,
         context: object = None,
         budget_usd: float | None = None,
         max_tokens_total: int | None = None,
@@ -256,7 +257,7 @@ class RemoteLab(RemoteLooking, Lab):
             None,
         )  # fmt: skip
         assert isinstance(last, CauseFound)
-        return [read_replayed(one) for one in last.found["replays"]]
+        return [read_replayed(one) for one in objects_of(last.found["replays"])]
 
     @cached_property
     def causes(self) -> Causes:
@@ -280,7 +281,7 @@ class RemoteLab(RemoteLooking, Lab):
         on_miss: str = "fail", corrections: Mapping[str, Json] | None = None, instructions: Mapping[str, Sequence[str]] | None = None,
         models: Mapping[str, Sequence[str]] | None = None,
         budget_usd: float | None = None, concurrency: int = 16, approve_all: bool = False, plan: bool = False,
-        agent: sdk.Agent[Any] | None = None, context: object = None, on_progress: Callable[[int, int], None] | None = None,
+        agent: SdkAgent | None = None, context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Why | WhyPlan:  # fmt: skip
         """As `Lab.why`; the replays run on the server and stop when this call is cancelled."""
         from timestep_lab.evals.cause.findings import Why
@@ -312,7 +313,7 @@ class RemoteLab(RemoteLooking, Lab):
             return await self.causes.plan_blame(**body)
         last = await _last(self.causes.blame(**body), on_progress)
         assert isinstance(last, CauseFound)
-        grids = [await in_thread(self.comparison, id) for id in last.found["comparisons"]]
+        grids = [await in_thread(self.comparison, str(id)) for id in list_of(last.found["comparisons"])]
         return Blame.from_json(last.found, grids)
 
     async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
@@ -390,16 +391,16 @@ def _without_objects(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _dict(value) if name in ("tools", "results") else value for name, value in changes.items()}
 
 
-def _dict(given: Mapping[str, Json] | None) -> dict[str, Json] | None:
-    return None if given is None else dict(given)
+def _dict(given: Mapping[str, object] | None) -> dict[str, Json] | None:
+    return None if given is None else cast("dict[str, Json]", dict(given))
 
 
-def _sent(options: Mapping[str, Any], **said: Any) -> dict[str, Any]:
+def _sent(options: Mapping[str, object], **said: object) -> dict[str, Any]:
     """The arguments of a search in a form that can be sent. Raises `UsageError` for objects of this process."""
     from timestep_lab.evals.scorers.base import Scorer
     from timestep_lab.evals.scorers.registry import to_spec
 
-    given = dict(options)
+    given: dict[str, Any] = dict(options)
     for name in ("agent", "context"):
         if given.pop(name, None) is not None:
             raise unsupported_remotely(f"An Agents SDK agent, or its {name}", "Open the store directly: Lab(path).")

@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -33,12 +33,14 @@ from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.liveness import Publisher
 
 if TYPE_CHECKING:
-    import agents as sdk
     import pandas
     from agents import FunctionTool
 
+    from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.pipelines import SdkAgent
     from timestep_lab.evals.plan import Plan
+    from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.lab.remote.lab import RemoteLab
     from timestep_lab.lab.views import ManyTraces
     from timestep_lab.runtime.interchange.files import Imported
@@ -65,7 +67,7 @@ class RemoteLooking(LabViews):
         return remote(RemoteTraces, self.connection, _changes=self._remote.changes, causes=lambda: self._remote.causes)
 
     def handoffs(
-        self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: ManyTraces | None = None
+        self, agent: str | SdkAgent | None = None, *, filter: str = "", traces: ManyTraces | None = None
     ) -> HandoffGraph:
         from timestep_lab.ui.handoff_graph import HandoffGraph
 
@@ -77,13 +79,14 @@ class RemoteLooking(LabViews):
 
     # -- comparing
 
-    async def _prepared(self, data: object, *, resume: str | None = None, **options: object) -> Any:
+    async def _prepared(self, data: object, options: dict[str, object]) -> Comparison:
         """The comparison, already running on the server."""
         from timestep_lab.lab.remote.comparing import prepare
 
-        return await prepare(self._remote, data, resume, options)
+        resume = cast("str | None", options.pop("resume", None))
+        return cast("Comparison", await prepare(self._remote, data, resume, options))
 
-    async def _planned(self, data: object, options: dict[str, Any]) -> Plan:
+    async def _planned(self, data: object, options: dict[str, object]) -> Plan:
         from timestep_lab.evals.plan import Plan
         from timestep_lab.lab.remote.comparing import body_of
 
@@ -93,12 +96,16 @@ class RemoteLooking(LabViews):
     def _empty_grid(self, id: str) -> Grid:
         return self.comparison(id)
 
-    async def _score_traces(self, which: Any, scorers: Any, **how: Any) -> list[dict[str, Any]]:
+    async def _score_traces(
+        self, which: str | Sequence[str], scorers: Scorers, limit: int | None, keep: bool, again: bool, budget_usd: float | None
+    ) -> Sequence[Mapping[str, Json]]:  # fmt: skip
         from timestep_lab.lab.remote.comparing import named_scorers
 
-        return await self._lab.comparisons.score_traces(which, scorers=named_scorers(scorers), **how)
+        return await self._lab.comparisons.score_traces(
+            which, scorers=named_scorers(scorers), limit=limit, keep=keep, again=again, budget_usd=budget_usd
+        )
 
-    async def _rescored(self, id: str, scorers: object, options: dict[str, Any]) -> Grid:
+    async def _rescored(self, id: str, scorers: Scorers, options: Mapping[str, Any]) -> Grid:
         from timestep_lab.lab.remote.comparing import named_scorers
 
         await self._lab.comparisons.rescore(id, named_scorers(scorers), **options)
@@ -175,7 +182,11 @@ class RemoteMcp(Mcp):
     """MCP servers of a served lab. Header values are not returned; they stay on the server."""
 
     def add_function(
-        self, function: Callable[..., Any] | FunctionTool, *, server: str = "functions", require_approval: Json = None
+        self,
+        function: Callable[..., object] | FunctionTool,
+        *,
+        server: str = "functions",
+        require_approval: Json = None,
     ) -> NoReturn:
         """Not supported: a function is served by the process that defines it."""
         raise unsupported_remotely(
