@@ -56,22 +56,22 @@ if TYPE_CHECKING:
     from timestep_lab.evals.exports import Regression
     from timestep_lab.evals.rules import RuleResult
 
+    class LiveView(Protocol):
+        """The live view of a grid: a `GridView`."""
+
+        @property
+        def widget(self) -> AnyWidget: ...
+
+        def panel(self, **layout: object) -> Viewable: ...
+
+        def _mime_(self) -> tuple[str, str]: ...
+
+
 DF_COLUMNS = (
     "comparison_id", "case_id", "candidate", "epoch", "output", "latency_ms", "ttft_ms", "input_tokens", "output_tokens", "cost_usd",
     "trace_id", "error", "cached",
 )  # fmt: skip
 BASELINE_FORM = 1
-
-
-class LiveView(Protocol):
-    """The live view of a grid: a `GridView`."""
-
-    @property
-    def widget(self) -> AnyWidget: ...
-
-    def panel(self, **layout: object) -> Viewable: ...
-
-    def _mime_(self) -> tuple[str, str]: ...
 
 
 class Shows(Protocol):

@@ -299,6 +299,7 @@ def candidate_names(record: ComparisonRecord) -> list[str]:
 
 
 def seed_of(record: ComparisonRecord) -> int:
+    """The random seed that it was started with."""
     return int(cast(int, record.settings.get("seed", 0)))
 
 
