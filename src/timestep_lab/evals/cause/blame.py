@@ -22,6 +22,7 @@ import agents as sdk
 import numpy as np
 from numpy.typing import NDArray
 
+from timestep_lab.evals.pipelines import SdkAgent
 from timestep_lab.evals.statistics.intervals import Floats, skewed_interval
 from timestep_lab.evals.statistics.paired import holm, least_p, sign_flips
 from timestep_lab.evals.statistics.sequential import obrien_fleming
@@ -29,13 +30,11 @@ from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import AgentRecord, differences, mixed
 from timestep_lab.runtime.agent_graph import handoff_targets
-from timestep_lab.runtime.run import AnyAgent
 
 if TYPE_CHECKING:
     import pandas
 
     from timestep_lab.evals.grid import Grid
-    from timestep_lab.evals.pipelines import SdkAgent
 
 ALPHA = 0.05
 DOUBTFUL = 0.05
@@ -375,6 +374,7 @@ def _points(diff: float, low: float, high: float) -> str:
 # -- the differences, and applying them
 
 
+AnyAgent = AgentRecord | SdkAgent
 WHOLE = (
     "output_type",
     "tool_use_behavior",

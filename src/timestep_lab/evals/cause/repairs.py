@@ -208,8 +208,8 @@ def _loops(base: WarmStart) -> list[Repair]:
     from its history.
     """
     recorded = base.recorded
-    known: dict[tuple[str, str, str, str], int] = {}
-    loops: dict[tuple[str, str, str, str], list[tuple[int, str]]] = {}
+    known: dict[tuple[str | None, str, str, str], int] = {}
+    loops: dict[tuple[str | None, str, str, str], list[tuple[int, str]]] = {}
     for turn, answer in enumerate(recorded.answers):
         for item in answer["output"] or ():
             if (
@@ -449,7 +449,7 @@ def other_models(
     return {agent: [name for name, _ in names.most_common(2)] for agent, names in counts.items()}
 
 
-def _system(answer: Mapping[str, Json]) -> str:
+def _system(answer: Mapping[str, object]) -> str:
     first = next(iter(list_of(answer["input"])), None)
     return str(first.get("content") or "") if isinstance(first, Mapping) and first.get("role") == "system" else ""
 

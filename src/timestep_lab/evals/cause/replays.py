@@ -7,9 +7,8 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypedDict, TypeGuard, cast
+from typing import TYPE_CHECKING, Protocol, TypedDict, TypeGuard, cast
 
-from timestep_lab.evals.attempt import CacheEntry
 from timestep_lab.evals.cause.findings import Share
 from timestep_lab.evals.datasets.case import Case, digest
 from timestep_lab.evals.results import ComparisonRows
@@ -35,6 +34,9 @@ from timestep_lab.model.records import Usage
 from timestep_lab.runtime.span_records import parsed
 from timestep_lab.runtime.warm_start import Replayed, WarmStart
 from timestep_lab.store.base import in_thread
+
+if TYPE_CHECKING:
+    from timestep_lab.evals.attempt import CacheEntry
 
 NO_USAGE = Usage()
 NOT_THE_AGENTS = (
