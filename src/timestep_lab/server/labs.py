@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypedDict, Unpack, overload
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -18,7 +18,11 @@ from timestep_lab.server.gate import Caller
 from timestep_lab.service.operation import Scope
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from timestep_lab.evals.plan import Plan
     from timestep_lab.model.codec import Json
+    from timestep_lab.model.records import Interruption, RunRecord
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.service.causes import Causes
     from timestep_lab.service.comparisons import Comparisons
@@ -29,9 +33,55 @@ if TYPE_CHECKING:
     from timestep_lab.service.my_data import MyData
     from timestep_lab.service.runs import Runs
     from timestep_lab.service.threads import Threads
-    from timestep_lab.service.traces import Traces
+    from timestep_lab.service.traces import Source, Traces
+    from timestep_lab.store.base import Rows
     from timestep_lab.store.trace_writer import TraceWriter
+    from timestep_lab.ui.chat import Chat
     from timestep_lab.ui.chat_state import ChatSource
+    from timestep_lab.ui.duel import ArenaView, Duel
+    from timestep_lab.ui.explorer import TraceExplorer
+    from timestep_lab.ui.grid import GridView
+    from timestep_lab.ui.handoff_graph import HandoffGraph
+
+
+class WaitingRun(Protocol):
+    """A run that waits for a person, with the calls that it waits for."""
+
+    record: RunRecord
+    interruptions: tuple[Interruption, ...]
+
+
+class WaitingRuns(Protocol):
+    """All runs that wait for a person, by id."""
+
+    def list(self) -> Sequence[WaitingRun]: ...
+    def __getitem__(self, run_id: str) -> WaitingRun: ...
+
+
+class ComparisonOptions(TypedDict, total=False):
+    """What the Compare page passes to `lab.plan` and `lab.start_comparison`."""
+
+    scorers: list[str]
+    epochs: int
+    approve: Literal["all", "none"]
+    models: list[str]
+    agents: list[str]
+    prompts: list[str]
+    settings: list[dict[str, Json]]
+
+
+class ExplorerOptions(TypedDict, total=False):
+    """What the Traces page passes to `lab.explorer`: the selection and order in its address."""
+
+    filter: str
+    search: str
+    of: Source
+    since: datetime | None
+    until: datetime | None
+    last_s: float
+    order: str
+    range: str
+    unread: list[str]
 
 
 class UserLab(Scope, Protocol):
@@ -56,10 +106,30 @@ class UserLab(Scope, Protocol):
     def trace_source(self) -> Traces: ...
     @property
     def chat_source(self) -> ChatSource: ...
+    @property
+    def approvals(self) -> WaitingRuns: ...
 
     def for_user(self, user_id: str) -> UserLab: ...
     async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]: ...
     async def aclose(self) -> None: ...
+    def _select(self, query: str, params: Sequence[object] = ..., limit: int | None = ...) -> Rows: ...
+
+    # -- views
+
+    @overload
+    def chat(self, agent: str | None = ..., *, thread: str | None = ..., trace_base: str) -> Chat: ...
+    @overload
+    def chat(
+        self, agent: str | None = ..., *, models: Sequence[str], blind: bool, trace_base: str,
+        questions: Callable[[], Sequence[str]] | None,
+    ) -> Duel: ...  # fmt: skip
+
+    def explorer(self, **options: Unpack[ExplorerOptions]) -> TraceExplorer: ...
+    def handoffs(self, agent: str) -> HandoffGraph: ...
+    def grid_view(self, grid: str) -> GridView: ...
+    def arena(self, grid: str) -> ArenaView: ...
+    async def plan(self, data: object, **options: Unpack[ComparisonOptions]) -> Plan: ...
+    async def start_comparison(self, data: object, **options: Unpack[ComparisonOptions]) -> GridView: ...
 
 
 KEPT = 256

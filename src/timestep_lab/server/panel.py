@@ -25,7 +25,9 @@ from timestep_lab.server.labs import caller_of
 from timestep_lab.server.workers import view_key
 
 if TYPE_CHECKING:
+    from bokeh_fastapi import BokehFastAPI
     from fastapi import FastAPI
+    from panel.template import Template
     from starlette.types import Message, Send
 
     from timestep_lab.ui.view import View
@@ -70,7 +72,7 @@ def with_status(send: Send) -> Send:
 class PanelPages:
     """The served pages."""
 
-    def __init__(self, bokeh: Any) -> None:
+    def __init__(self, bokeh: BokehFastAPI) -> None:
         self._bokeh = bokeh
 
     def open_sessions(self) -> int:
@@ -81,7 +83,7 @@ class PanelPages:
         await self._bokeh._cleanup_loop()
 
 
-def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, secret: str) -> PanelPages:
+def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Template]], *, secret: str) -> PanelPages:
     """Serve each function's result at its path. Importing Panel takes about a second."""
     from panel.io.fastapi import add_applications
 
@@ -115,7 +117,7 @@ def at_session_end(call: Callable[[], object]) -> None:
     """Register a callback for when the browser has left the page that is being created."""
     import panel
 
-    def ended(_: Any) -> None:
+    def ended(_: object) -> None:
         call()
 
     document = panel.state.curdoc

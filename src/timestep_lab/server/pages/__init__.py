@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from timestep_lab.model.errors import LabError
 from timestep_lab.server import panel as view_channel
@@ -15,8 +15,9 @@ from timestep_lab.server.panel import PanelPages, add_panel_pages, at_session_en
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from panel.template import Template
 
-    from timestep_lab.server.labs import Labs
+    from timestep_lab.server.labs import Labs, UserLab
 
 logger = logging.getLogger("timestep_lab.server")
 
@@ -26,8 +27,8 @@ def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) 
     api.include_router(assets.router)
     api.include_router(view_channel.router)
 
-    def page(entry: shell.Entry) -> Callable[[], Any]:
-        def make() -> Any:
+    def page(entry: shell.Entry) -> Callable[[], Template]:
+        def make() -> Template:
             caller = caller_of_session()
             is_own_user = caller == labs.root.store.user_id
             guest = loopback and not is_own_user
@@ -46,7 +47,7 @@ def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) 
     return served
 
 
-def _shown(entry: shell.Entry, lab: Any, *, is_owner: bool, guest: bool) -> Shown | Notice:
+def _shown(entry: shell.Entry, lab: UserLab, *, is_owner: bool, guest: bool) -> Shown | Notice:
     """The page, or a notice why it cannot be shown. Panel would show a traceback."""
     try:
         made = entry.make(lab, is_owner=is_owner)

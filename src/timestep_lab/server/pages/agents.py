@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.model.clock import iso
 from timestep_lab.model.codec import Json
@@ -18,6 +18,10 @@ from timestep_lab.ui.chat import Chat
 from timestep_lab.ui.chat_state import Draft
 from timestep_lab.ui.view import LatestOnly, handles
 
+if TYPE_CHECKING:
+    from timestep_lab.runtime.mcp.sdk_tools import ToolInfo
+    from timestep_lab.server.labs import UserLab
+
 # --- Cards of all agents; for the open one its fields, versions, handoffs, and a chat to try it
 
 
@@ -26,7 +30,7 @@ class AgentsPage(PageView):
     title = "Agents"
     topics: ClassVar[frozenset[Topic]] = frozenset({"agents", "mcp_servers"})
 
-    def __init__(self, lab: Any, *, selected: str | None = None) -> None:
+    def __init__(self, lab: UserLab, *, selected: str | None = None) -> None:
         super().__init__(lab)
         self._selected = selected
         self._chat: Chat | None = None
@@ -119,7 +123,7 @@ class AgentsPage(PageView):
         )
 
     @handles("save")
-    async def _save(self, fields: dict[str, Json], agent_id: str | None = None) -> str:
+    async def _save(self, fields: dict[str, Any], agent_id: str | None = None) -> str:
         """Save the form. Nothing is changed if a field is invalid; the error says which and why."""
         try:
             if agent_id is None:
@@ -143,7 +147,7 @@ class AgentsPage(PageView):
         self.flush()
 
 
-def _field_of(error: LabError, fields: dict[str, Json]) -> str | None:
+def _field_of(error: LabError, fields: Mapping[str, object]) -> str | None:
     """The form field of an error: the name if it is missing or taken; for approval rules, the tool they name."""
     if isinstance(error, ConflictError) or not str(fields.get("name", "")).strip():
         return "name"
@@ -168,7 +172,7 @@ def _agent(record: AgentRecord) -> dict[str, Json]:
     }  # fmt: skip
 
 
-def _tool(info: Any) -> dict[str, Json]:
+def _tool(info: ToolInfo) -> dict[str, Json]:
     return {
         "id": info.id,
         "name": info.name,
@@ -200,7 +204,7 @@ def _client_tools() -> list[dict[str, Json]]:
     ]
 
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+def page(lab: UserLab, *, is_owner: bool) -> AgentsPage | Shown:
     opened = page_argument("id")
     if opened is None:
         return AgentsPage(lab)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from timestep_lab.model.clock import iso, utc_now
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError
-from timestep_lab.model.events import RunEnded
+from timestep_lab.model.events import Event, RunEnded
 from timestep_lab.runtime.approvals import Decision, Word
 from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
 
+if TYPE_CHECKING:
+    from timestep_lab.server.labs import UserLab
+
 # --- Tool calls that wait for a person, as plain rows
 
 
-def waiting_calls(lab: Any) -> list[dict[str, Any]]:
+def waiting_calls(lab: UserLab) -> list[dict[str, Json]]:
     """Pending calls, oldest first, one row per call, from all processes. Blocks."""
-    rows = []
+    rows: list[dict[str, Json]] = []
     for run in lab.approvals.list():
         record = run.record
         about = {
@@ -37,7 +40,7 @@ def waiting_calls(lab: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def decided_calls(lab: Any, most: int) -> list[dict[str, Any]]:
+def decided_calls(lab: UserLab, most: int) -> list[dict[str, Json]]:
     """Decided calls, newest first, from all processes. Blocks."""
     store = lab.store
     result = store.db.query(
@@ -69,7 +72,7 @@ class ApprovalsPage(PageView):
     title = "Approvals"
     topics: ClassVar[frozenset[Topic]] = frozenset({"approvals", "runs"})
 
-    def __init__(self, lab: Any) -> None:
+    def __init__(self, lab: UserLab) -> None:
         super().__init__(lab)
         self._decided: list[dict[str, Json]] = []
 
@@ -102,7 +105,7 @@ class ApprovalsPage(PageView):
         self.start(self._follow(first, events, row))
         await self.refresh()
 
-    async def _follow(self, first: Any, events: Any, row: dict[str, Json]) -> None:
+    async def _follow(self, first: Event, events: AsyncIterator[Event], row: dict[str, Json]) -> None:
         try:
             async for event in events:
                 if isinstance(event, RunEnded):
@@ -115,5 +118,5 @@ class ApprovalsPage(PageView):
 # --
 
 
-def page(lab: object, *, is_owner: bool) -> Any:
+def page(lab: UserLab, *, is_owner: bool) -> ApprovalsPage:
     return ApprovalsPage(lab)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from timestep_lab.server.pages.page_view import Shown, looked_up
 from timestep_lab.server.panel import page_argument
 
+if TYPE_CHECKING:
+    from timestep_lab.server.labs import UserLab
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+
+def page(lab: UserLab, *, is_owner: bool) -> Shown:
     opened, agent, name = page_argument("id"), page_argument("agent"), None
     if opened is not None:
         with looked_up():

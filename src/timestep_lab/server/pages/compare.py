@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack
 
 from timestep_lab.evals.arena import ranking_of
 from timestep_lab.evals.datasets.case import Dataset
 from timestep_lab.evals.datasets.files import MAX_UPLOAD
 from timestep_lab.evals.datasets.load import has_header, pasted, uploaded
 from timestep_lab.evals.scorers.registry import known
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of, objects_of
 from timestep_lab.model.comparison import ComparisonRecord
 from timestep_lab.model.errors import DataError, LabError, TooLargeError, UsageError
 from timestep_lab.model.records import VoteOutcome, VoteRecord
@@ -24,6 +24,9 @@ from timestep_lab.server.panel import page_argument, page_arguments
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.duel import ArenaView
 from timestep_lab.ui.view import LatestOnly, View, handles
+
+if TYPE_CHECKING:
+    from timestep_lab.server.labs import ComparisonOptions, UserLab
 
 # --- A list of comparisons and a form for a new one. An open one is the live matrix of `ui/grid.py`
 
@@ -40,26 +43,39 @@ CHOSEN_AT_FIRST = "Personal Assistant"
 """The default agent: a bare model has no tools, and most first questions need one."""
 
 
+class Form(TypedDict):
+    """The form of a new comparison, as the browser sends it."""
+
+    data: dict[str, Json]
+    models: list[str]
+    agents: list[str]
+    scorers: list[str]
+    epochs: int
+    approve: bool
+    prompts: list[str]
+    settings: list[dict[str, Json]]
+
+
 class ComparePage(PageView):
     stem = "pages/compare"
     title = "Compare"
     topics: ClassVar[frozenset[Topic]] = frozenset({"comparisons", "agents"})
 
-    def __init__(self, lab: Any) -> None:
+    def __init__(self, lab: UserLab) -> None:
         super().__init__(lab)
         self._sent = bytearray()
         self._file: Dataset | None = None
         self._files = LatestOnly()
 
-    async def read(self) -> Json:
+    async def read(self) -> object:
         return await self.in_turn(self._read)
 
-    def _read(self) -> Json:
+    def _read(self) -> object:
         records: list[ComparisonRecord] = self.lab.comparisons(MOST)
         rows = [
             {
                 "id": r.id, "name": name_of(r), "status": r.status, "conclusion": r.conclusion, "created_at": r.created_at, "n_cases": r.n_cases,
-                "candidates": [candidate["name"] for candidate in r.candidates], "epochs": r.epochs,
+                "candidates": _candidates(r), "epochs": r.epochs,
             }
             for r in records if not _is_duel(r)
         ]  # fmt: skip
@@ -110,12 +126,12 @@ class ComparePage(PageView):
         return _preview(file, "")
 
     @handles("preview")
-    async def _preview(self, data: dict[str, Any]) -> Json:
+    async def _preview(self, data: dict[str, Json]) -> Json:
         """The first cases, and their total number. Nothing is run or stored."""
         is_table = data.get("kind") == "text" and has_header(str(data.get("text", "")))
         return _preview(await self._data(data), "the first line names the columns" if is_table else "")
 
-    async def _data(self, data: dict[str, Any]) -> Dataset:
+    async def _data(self, data: dict[str, Json]) -> Dataset:
         """The data of the form. Raises `UsageError` that names the line and the field."""
         match data:
             case {"kind": "text", "text": str(text)}:
@@ -135,7 +151,7 @@ class ComparePage(PageView):
                     raise UsageError(
                         f"There is no data set {name!r}.", "Create one with: lab.datasets.save(…).", param="stored"
                     )
-                return cast("Dataset", dataset)
+                return dataset
             case {"kind": "failures"}:
                 cases = await in_thread(self.lab.datasets.cases_of_traces, FAILURES)
                 if not cases:
@@ -144,28 +160,34 @@ class ComparePage(PageView):
         raise UsageError("Unknown kind of data.", "Reload the page.", param="data")
 
     @handles("plan")
-    async def _plan(self, **form: Any) -> str:
+    async def _plan(self, **form: Unpack[Form]) -> str:
         """The estimated cost, in words. Nothing is run or stored."""
         cases, options = await self._understood(**form)
         return str(await self.lab.plan(cases, **options))
 
     @handles("start")
-    async def _start(self, **form: Any) -> str:
+    async def _start(self, **form: Unpack[Form]) -> str:
         """Start a comparison and return its id; it continues when the page is left."""
         cases, options = await self._understood(**form)
         view = await self.lab.start_comparison(cases, **options)
-        comparison_id: str = view.id_of_comparison
-        return comparison_id
+        return view.id_of_comparison
 
     async def _understood(
-        self, *, data: dict[str, Any], models: list[str], agents: list[str], scorers: list[str], epochs: int, approve: bool,
-        prompts: list[str], settings: list[dict[str, Any]],
-    ) -> tuple[Dataset, dict[str, Any]]:  # fmt: skip
+        self, *, data: dict[str, Json], models: list[str], agents: list[str], scorers: list[str], epochs: int, approve: bool,
+        prompts: list[str], settings: list[dict[str, Json]],
+    ) -> tuple[Dataset, ComparisonOptions]:  # fmt: skip
         """The form as arguments of `lab.compare`. Raises `UsageError` that names the line or field."""
-        given = {"models": models, "agents": agents, "prompts": prompts, "settings": settings}
-        return await self._data(data), {
-            "scorers": scorers, "epochs": epochs, "approve": "all" if approve else "none", **{name: many for name, many in given.items() if many},
-        }  # fmt: skip
+        cases = await self._data(data)
+        options: ComparisonOptions = {"scorers": scorers, "epochs": epochs, "approve": "all" if approve else "none"}
+        if models:
+            options["models"] = models
+        if agents:
+            options["agents"] = agents
+        if prompts:
+            options["prompts"] = prompts
+        if settings:
+            options["settings"] = settings
+        return cases, options
 
 
 class ArenaPage(View):
@@ -173,7 +195,7 @@ class ArenaPage(View):
 
     stem = "arena"
 
-    def __init__(self, lab: Any, comparison_id: str) -> None:
+    def __init__(self, lab: UserLab, comparison_id: str) -> None:
         super().__init__()
         self._read = lambda: lab.arena(comparison_id)
         self._arena: ArenaView | None = None
@@ -200,20 +222,24 @@ class ArenaPage(View):
     async def _vote(self, duel_id: str, outcome: VoteOutcome) -> None:
         assert self._arena is not None
         await in_thread(self._arena.vote, outcome, duel_id)
-        self.emit({"kind": "arena", **self._arena.snapshot()})
+        self.emit({"kind": "arena", **object_of(self._arena.snapshot())})
 
     @handles("next")
     async def _next(self) -> None:
         assert self._arena is not None
         await in_thread(self._arena.next)
-        self.emit({"kind": "arena", **self._arena.snapshot()})
+        self.emit({"kind": "arena", **object_of(self._arena.snapshot())})
+
+
+def _candidates(record: ComparisonRecord) -> list[str]:
+    return [str(candidate["name"]) for candidate in objects_of(record.candidates)]
 
 
 def _is_duel(record: ComparisonRecord) -> bool:
     return bool(record.settings.get("live_duel"))
 
 
-def _duels(records: Sequence[ComparisonRecord], votes: Sequence[VoteRecord]) -> list[Json]:
+def _duels(records: Sequence[ComparisonRecord], votes: Sequence[VoteRecord]) -> list[dict[str, object]]:
     """Live duels by pair of models, newest first."""
     wins: Counter[tuple[str, str]] = Counter()
     voted = Counter(vote.comparison_id for vote in votes)
@@ -222,7 +248,7 @@ def _duels(records: Sequence[ComparisonRecord], votes: Sequence[VoteRecord]) -> 
             wins[vote.comparison_id, vote.left_candidate if vote.outcome == "left" else vote.right_candidate] += 1
     met: dict[tuple[str, ...], list[ComparisonRecord]] = {}
     for record in records:
-        met.setdefault(tuple(sorted(str(candidate["name"]) for candidate in record.candidates)), []).append(record)
+        met.setdefault(tuple(sorted(_candidates(record))), []).append(record)
     return [
         {
             "names": [*names], "n_cases": sum(one.n_cases for one in ones), "votes": sum(voted[one.id] for one in ones),
@@ -272,7 +298,7 @@ def name_of(record: ComparisonRecord) -> str:
     return "" if record.name == UNNAMED else record.name
 
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+def page(lab: UserLab, *, is_owner: bool) -> ComparePage | Shown:
     if models := page_arguments("duel"):
         named, data = page_argument("named") is not None, page_argument("data")
         questions = None if data is None else partial(_questions, lab, data)
@@ -294,7 +320,7 @@ def page(lab: Any, *, is_owner: bool) -> Any:
     return Shown(grid, name=title, heading=_heading(grid.record, title))
 
 
-def _questions(lab: Any, name: str) -> list[str]:
+def _questions(lab: UserLab, name: str) -> list[str]:
     """The inputs of a stored data set; empty if it was deleted. Blocks."""
     dataset: Dataset | None = lab.datasets.find(name)
     return [] if dataset is None else [case.input for case in dataset if case.input.strip()]
@@ -312,4 +338,4 @@ def _heading(record: ComparisonRecord, title: str, *, files: bool = True) -> Hea
 
 
 def _against(record: ComparisonRecord) -> str:
-    return " against ".join(str(candidate["name"]) for candidate in record.candidates)
+    return " against ".join(_candidates(record))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, MissingExtraError
@@ -13,10 +13,14 @@ from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
 
+if TYPE_CHECKING:
+    from timestep_lab.runtime.settings import Settings
+    from timestep_lab.server.labs import UserLab
+
 # --- Whether embeddings are available, without calling a model
 
 
-def default_embeddings(settings: Any) -> dict[str, Json]:
+def default_embeddings(settings: Settings) -> dict[str, Json]:
     """The default embedding model, and why it is unavailable, if it is. Does not detect a server that is down."""
     model = settings.default_embedding_model or OFFLINE_MODEL
     problem: dict[str, Json] | None = None
@@ -45,14 +49,14 @@ class FilesPage(PageView):
     title = "Files"
     topics: ClassVar[frozenset[Topic]] = frozenset({"files"})
 
-    def __init__(self, lab: Any) -> None:
+    def __init__(self, lab: UserLab) -> None:
         super().__init__(lab)
         self._uploads = Uploads(lab.store)
 
-    async def read(self) -> Json:
+    async def read(self) -> object:
         return await self.in_turn(self._read)
 
-    def _read(self) -> Json:
+    def _read(self) -> object:
         stores = self.lab.vector_stores
         return {
             "files": [
@@ -138,5 +142,5 @@ class FilesPage(PageView):
         ]  # fmt: skip
 
 
-def page(lab: object, *, is_owner: bool) -> Any:
+def page(lab: UserLab, *, is_owner: bool) -> FilesPage:
     return FilesPage(lab)

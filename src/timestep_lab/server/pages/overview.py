@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict, Unpack, get_args
 
 from timestep_lab.model.clock import iso, parse_iso, utc_now
 from timestep_lab.model.codec import Json
@@ -21,7 +21,21 @@ from timestep_lab.store.trace_stats import Step
 from timestep_lab.ui.view import handles
 
 if TYPE_CHECKING:
-    from timestep_lab.service.traces import Traces
+    from timestep_lab.server.labs import UserLab
+    from timestep_lab.service.traces import Row, Traces
+
+
+class Selected(TypedDict, total=False):
+    """A selection of traces, as keyword arguments of `Traces.series`."""
+
+    source: Source
+
+
+class Range(Selected):
+    """A selection of traces in a range of time."""
+
+    since: datetime
+    until: datetime
 
 
 BUCKETS = 48
@@ -36,7 +50,7 @@ def first_moment(traces: Traces) -> datetime | None:
     return oldest[0]["started_at"] if oldest else None
 
 
-def over_time(traces: Traces, since: datetime, until: datetime, **words: Any) -> list[Step]:
+def over_time(traces: Traces, since: datetime, until: datetime, **words: Unpack[Selected]) -> list[Step]:
     """`BUCKETS` equal time intervals, including empty ones."""
     width = max(until - since, timedelta(milliseconds=1)) / BUCKETS
     steps = {
@@ -48,7 +62,7 @@ def over_time(traces: Traces, since: datetime, until: datetime, **words: Any) ->
     ]
 
 
-def by_group(traces: Traces, by: Split, since: datetime, until: datetime, **words: Any) -> list[Step]:
+def by_group(traces: Traces, by: Split, since: datetime, until: datetime, **words: Unpack[Selected]) -> list[Step]:
     """The totals of each model or agent, most used first."""
     steps = traces.series(steps=1, by=by, since=since, until=until, **words)
     return sorted((step for step in steps if step.group is not None), key=lambda step: (-step.runs, step.group or ""))
@@ -89,7 +103,7 @@ class Overview(PageView):
     title = "Overview"
     topics: ClassVar[frozenset[Topic]] = frozenset({"traces", "runs", "approvals"})
 
-    def __init__(self, lab: Any, *, period: str = "24h", source: Source = "live", by: Split | None = None) -> None:
+    def __init__(self, lab: UserLab, *, period: str = "24h", source: Source = "live", by: Split | None = None) -> None:
         super().__init__(lab)
         self._period = period
         self._source: Source = source
@@ -120,10 +134,10 @@ class Overview(PageView):
         self._brushed = (parse_iso(since), parse_iso(until)) if since and until else None
         await self.refresh()
 
-    async def read(self) -> Json:
+    async def read(self) -> object:
         return await self.in_turn(self._read)
 
-    def _read(self) -> Json:
+    def _read(self) -> object:
         traces: Traces = self.lab.trace_source
         first = first_moment(traces)
         until = utc_now()
@@ -133,11 +147,11 @@ class Overview(PageView):
         since = max(until - length, begin) if length else begin
         if self._brushed:
             since, until = self._brushed
-        words: dict[str, Any] = {"source": self._source, "since": since, "until": until}
+        words: Range = {"source": self._source, "since": since, "until": until}
         latest = traces.page(**words, limit=_LATEST, with_total=False).data
         failed = traces.page(filter='outcome == "failed"', **words, limit=_LATEST, with_total=False).data
         waiting = waiting_calls(self.lab)
-        span: dict[str, Any] = {"since": since, "until": until, "source": self._source}
+        span: Range = {"since": since, "until": until, "source": self._source}
         [totals] = traces.series(steps=1, **span) or [Step(start=since, end=until, group=None)]
         models = by_group(traces, "model", **span)
         groups = [step.group for step in (models if self._by == "model" else by_group(traces, "agent", **span))][
@@ -181,18 +195,18 @@ class Overview(PageView):
         raise NotFoundError("This panel does not exist any more.", "Reload the page.")
 
 
-def _told(step: Step) -> dict[str, Any]:
+def _told(step: Step) -> dict[str, object]:
     return {**asdict(step), "start": iso(step.start), "end": iso(step.end)}
 
 
-def _row(trace: Any) -> dict[str, Any]:
+def _row(trace: Row) -> dict[str, object]:
     row = {name: trace[name] for name in _ROW}
     for name in ("input", "output"):
         row[name] = row[name][:_CLIP] if isinstance(row[name], str) else row[name]
     return row
 
 
-def page(lab: object, *, is_owner: bool) -> Any:
+def page(lab: UserLab, *, is_owner: bool) -> Overview:
     period, source, by = page_argument("period"), page_argument("source") or "live", page_argument("by")
     return Overview(
         lab,

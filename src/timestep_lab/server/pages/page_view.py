@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, UsageError
@@ -47,7 +47,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    view: Any
+    view: View
     name: str | None = None
     """The name of the open item, for the browser's title."""
     heading: Heading | None = None
@@ -107,7 +107,7 @@ class PageView(View):
 
     def __init__(self, lab: UserLab) -> None:
         super().__init__()
-        self.lab: Any = lab
+        self.lab = lab
         self._page: Json = None
         self._updates = Updates(self, self.refresh)
         self._reading = asyncio.Lock()
@@ -115,8 +115,8 @@ class PageView(View):
         """How often it was asked to read anew, and how many of these what is shown answers."""
         self._unsubscribe: Callable[[], None] | None = None
 
-    async def read(self) -> Json:
-        """The complete state of the page."""
+    async def read(self) -> object:
+        """The complete state of the page. Times and records in it are sent as JSON."""
         raise NotImplementedError
 
     def snapshot(self) -> Json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from timestep_lab import __version__
@@ -14,6 +14,10 @@ from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import in_thread
 from timestep_lab.ui.view import handles
 
+if TYPE_CHECKING:
+    from timestep_lab.server.labs import UserLab
+    from timestep_lab.service.my_data import Kind
+
 # -- The page: providers and how to set them up; the user's data, and what others can see of it
 
 
@@ -23,11 +27,11 @@ class SettingsPage(PageView):
     stem = "pages/settings"
     title = "Settings"
 
-    def __init__(self, lab: Any, *, is_owner: bool = False) -> None:
+    def __init__(self, lab: UserLab, *, is_owner: bool = False) -> None:
         super().__init__(lab)
         self._is_owner = is_owner
 
-    async def read(self) -> Json:
+    async def read(self) -> object:
         quota = self.lab.store.quota
         usage = await self.in_turn(quota.kept) if quota else {}
         settings, db = self.lab.settings, self.lab.store.db
@@ -55,7 +59,7 @@ class SettingsPage(PageView):
         return f"{parts.hostname or ''}{parts.path}" if parts.netloc else url
 
     @handles("delete")
-    async def _delete(self, kind: str) -> None:
+    async def _delete(self, kind: Kind | Literal["everything"]) -> None:
         """Delete all data of one kind, or everything."""
         if kind == "everything":
             await in_thread(self.lab.my_data.delete_everything)
@@ -80,5 +84,5 @@ class SettingsPage(PageView):
 # --
 
 
-def page(lab: object, *, is_owner: bool) -> Any:
+def page(lab: UserLab, *, is_owner: bool) -> SettingsPage:
     return SettingsPage(lab, is_owner=is_owner)

@@ -9,11 +9,10 @@ import importlib
 import re
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
@@ -23,6 +22,12 @@ from timestep_lab.model.arguments import closest
 from timestep_lab.model.clock import iso
 from timestep_lab.server.pages.page_view import Notice, Shown, clipped
 from timestep_lab.ui.assets import build
+from timestep_lab.ui.view import View
+
+if TYPE_CHECKING:
+    from panel.template import Template
+
+    from timestep_lab.server.labs import UserLab
 
 STATIC = Path(__file__).parents[1] / "static"
 
@@ -134,6 +139,10 @@ def draw_icon(size: int) -> bytes:
     )
 
 
+class PageFunction(Protocol):
+    def __call__(self, lab: UserLab, *, is_owner: bool) -> Shown | View: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     path: str
@@ -146,9 +155,9 @@ class Entry:
     """Keyboard shortcut: `g`, then this key."""
 
     @property
-    def make(self) -> Callable[..., Any]:
+    def make(self) -> PageFunction:
         """The function `page(lab, is_owner=…)` of the module named after the page."""
-        function: Callable[..., Any] = importlib.import_module(f"timestep_lab.server.pages.{self.title.lower()}").page
+        function: PageFunction = importlib.import_module(f"timestep_lab.server.pages.{self.title.lower()}").page
         return function
 
 
@@ -173,7 +182,7 @@ def entries() -> tuple[Entry, ...]:
     )  # fmt: skip
 
 
-def around(entry: Entry, shown: Shown | Notice, key: str, *, guest: bool = False) -> Any:
+def around(entry: Entry, shown: Shown | Notice, key: str, *, guest: bool = False) -> Template:
     """The page as a Panel template. User data is passed as variables, since the template itself is code."""
     import panel
 

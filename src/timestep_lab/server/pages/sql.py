@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
@@ -12,12 +12,15 @@ from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.view import handles
 
+if TYPE_CHECKING:
+    from timestep_lab.server.labs import UserLab
+
 MOST_ROWS = 1_000
 VIEWS = ("traces", "spans", "generations", "tool_calls", "handoffs", "messages", "scores", "usage")
 CHARTS = ("table", "line", "bar")
 
 
-def answer(lab: Any, query: str) -> dict[str, Any]:
+def answer(lab: UserLab, query: str) -> dict[str, Json]:
     """`columns`, `rows` (lists) and whether there were more. Blocks. Raises `QueryError`."""
     result = lab.store.sql(query, limit=MOST_ROWS)
     return {
@@ -27,7 +30,7 @@ def answer(lab: Any, query: str) -> dict[str, Any]:
     }
 
 
-def _exact(value: Any) -> Any:
+def _exact(value: Json) -> Json:
     """A whole number that a browser would round, as text."""
     return str(value) if isinstance(value, int) and abs(value) >= 2**53 else value
 
@@ -37,7 +40,7 @@ class SqlPage(PageView):
     title = "SQL"
     topics: ClassVar[frozenset[Topic]] = frozenset()
 
-    async def read(self) -> Json:
+    async def read(self) -> object:
         saved = await self.in_turn(self.lab.trace_source.views, "sql")
         return {"saved": [asdict(view) for view in saved], "views": await self.in_turn(self._views)}
 
@@ -52,7 +55,7 @@ class SqlPage(PageView):
     async def _save(self, name: str, query: str, chart: str = "table", panel: bool = False) -> None:
         if chart not in CHARTS:
             raise UsageError(f"Unknown chart {chart!r}.", f"Choose one of {', '.join(CHARTS)}.")
-        body = {"query": query, "chart": chart, "panel": panel}
+        body: dict[str, Json] = {"query": query, "chart": chart, "panel": panel}
         await in_thread(self.lab.trace_source.save_view, "sql", name, body)
         await self.refresh()
 
@@ -62,5 +65,5 @@ class SqlPage(PageView):
         await self.refresh()
 
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+def page(lab: UserLab, *, is_owner: bool) -> SqlPage:
     return SqlPage(lab)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ForbiddenError
@@ -12,6 +12,10 @@ from timestep_lab.model.records import McpServerRecord
 from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.mcp.sdk_tools import ToolInfo
+    from timestep_lab.server.labs import UserLab
 
 # -- The page: add, test and remove MCP servers, list their tools, and call a tool manually
 
@@ -23,7 +27,7 @@ class ToolsPage(PageView):
     title = "Tools"
     topics: ClassVar[frozenset[Topic]] = frozenset({"mcp_servers"})
 
-    def __init__(self, lab: Any, *, may_start_commands: bool = False) -> None:
+    def __init__(self, lab: UserLab, *, may_start_commands: bool = False) -> None:
         super().__init__(lab)
         self._may_start_commands = may_start_commands
 
@@ -31,7 +35,7 @@ class ToolsPage(PageView):
         records: list[McpServerRecord] = await in_thread(self.lab.mcp.list)
         tools, problems = await self.lab.toolbox.survey(retry_now=False)
         trouble = {problem.server: {"message": problem.message, "next_step": problem.next_step} for problem in problems}
-        builtin = {
+        builtin: dict[str, Json] = {
             "id": BUILTIN_MCP_SERVER, "name": "lab", "place": "in this process", "builtin": True, "problem": None,
             "headers": [], "asks": False,
         }  # fmt: skip
@@ -85,7 +89,7 @@ def _server(record: McpServerRecord, problem: Json) -> dict[str, Json]:
     }  # fmt: skip
 
 
-def _tool(info: Any) -> dict[str, Json]:
+def _tool(info: ToolInfo) -> dict[str, Json]:
     return {
         "id": info.id, "server_id": info.server_id, "server": info.server, "name": info.name, "title": info.title,
         "description": info.description, "input_schema": dict(info.input_schema),
@@ -96,5 +100,5 @@ def _tool(info: Any) -> dict[str, Json]:
 # --
 
 
-def page(lab: object, *, is_owner: bool) -> Any:
+def page(lab: UserLab, *, is_owner: bool) -> ToolsPage:
     return ToolsPage(lab, may_start_commands=is_owner)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.clock import parse_iso, utc_now
@@ -17,8 +17,12 @@ from timestep_lab.server.pages.page_view import Shown, looked_up
 from timestep_lab.server.panel import page_argument, page_argument_names
 from timestep_lab.store.trace_selection import Order
 
+if TYPE_CHECKING:
+    from timestep_lab.server.labs import ExplorerOptions, UserLab
+    from timestep_lab.service.traces import Source
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+
+def page(lab: UserLab, *, is_owner: bool) -> Shown:
     opened, name = page_argument("id"), None
     explorer = lab.explorer(**_asked())
     if opened is not None:
@@ -29,13 +33,14 @@ def page(lab: Any, *, is_owner: bool) -> Any:
 
 
 KNOWN = ("id", "filter", "search", "source", "order", "range", "since", "until", "since_s")
+BOUNDS: tuple[Literal["since", "until"], ...] = ("since", "until")
 LONGEST_S = 100 * 366 * 86_400.0
 
 
-def _asked() -> dict[str, Any]:
+def _asked() -> ExplorerOptions:
     """The selection and order in the page's address; `unread`: its invalid parameters and how to fix them."""
     arguments = {name: page_argument(name) or "" for name in KNOWN}
-    asked: dict[str, Any] = {"filter": arguments["filter"], "search": arguments["search"], "of": "live"}
+    asked: ExplorerOptions = {"filter": arguments["filter"], "search": arguments["search"], "of": "live"}
     unread = [
         f"Unknown URL parameter {name!r}.{did_you_mean(name, KNOWN)}"
         for name in page_argument_names()
@@ -53,7 +58,7 @@ def _asked() -> dict[str, Any]:
         except UsageError as error:
             # With a suggestion, the list of alternatives is not needed.
             unread.append(error.message if "Did you mean" in error.message else f"{error.message} {error.next_step}")
-    for bound in ("since", "until"):
+    for bound in BOUNDS:
         try:
             asked[bound] = parse_iso(arguments[bound]) if arguments[bound] else None
         except ValueError:
@@ -73,7 +78,8 @@ def _asked() -> dict[str, Any]:
             unread.append(
                 f"since_s={arguments['since_s']} is not a number of seconds. For example, use since_s=3600 for the last hour."
             )
-    if asked.get("since") and asked.get("until") and asked["until"] <= asked["since"]:
+    since, until = asked.get("since"), asked.get("until")
+    if since and until and until <= since:
         unread.append("The time range ends before it starts. Change it under Time.")
     return {**asked, "unread": unread}
 
@@ -99,11 +105,11 @@ def _last_week(now: datetime) -> tuple[datetime, datetime]:
     return _days(-now.weekday() - 7, -now.weekday())(now)
 
 
-SOURCES = {"all": "", "live": "live", "evaluation": "evaluation", "imported": "imported"}
+SOURCES: dict[str, Source] = {"all": "", "live": "live", "evaluation": "evaluation", "imported": "imported"}
 RANGES = {"today": _days(0, 1), "yesterday": _days(-1, 0), "last week": _last_week}
 
 
-def _question(lab: Any, trace_id: str) -> str:
+def _question(lab: UserLab, trace_id: str) -> str:
     """The input of a trace; empty if nothing is stored yet."""
     try:
         trace = lab.trace_source.read(trace_id)
