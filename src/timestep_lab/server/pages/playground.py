@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Required, TypedDict, cast
 
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.errors import LabError, NotFoundError, UsageError
 from timestep_lab.model.events import AnswerCompleted, AnswerDelta, AnswerStarted
 from timestep_lab.model.records import ModelAnswer
@@ -25,6 +25,10 @@ from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.store.table import CodedText
 from timestep_lab.ui.messages import read_messages
 from timestep_lab.ui.view import handles
+
+if TYPE_CHECKING:
+    from timestep_lab.server.labs import UserLab
+    from timestep_lab.service.traces import Row
 
 log = logging.getLogger("timestep_lab.server")
 MOST_MODELS = 4
@@ -64,10 +68,9 @@ def recorded_request(traces: Traces, trace_id: str, span_id: str | None) -> Reco
         raise NotFoundError(what, "Open the trace, and choose another step.")
     chosen = ids.index(span_id) if span_id is not None else 0
     [span] = traces.payloads(trace_id, [ids[chosen]])
-    attributes = span.get("attributes") or {}
-    recorded = Recorded(
-        trace_id, ids[chosen], span.get("agent"), attributes.get(GenAI.REQUEST_MODEL) or span.get("model")
-    )
+    attributes = object_of(span.get("attributes"))
+    model = cast("str | None", attributes.get(GenAI.REQUEST_MODEL) or span.get("model"))
+    recorded = Recorded(trace_id, ids[chosen], span.get("agent"), model)
     recorded.instructions, recorded.items = _messages(span.get("input"), recorded.notes)
     recorded.model_settings, recorded.response_format = _settings(attributes)
     recorded.tools = _tools(traces, trace_id, span, ids[:chosen], recorded.notes)
@@ -152,7 +155,7 @@ _ASKED = {
 """Names of settings in other programs."""
 
 
-def _settings(attributes: Mapping[str, object]) -> tuple[dict[str, Json], Json]:
+def _settings(attributes: Mapping[str, Json]) -> tuple[dict[str, Json], Json]:
     """Model settings and response format."""
     own = attributes.get("model_config")
     if isinstance(own, Mapping):
@@ -166,17 +169,15 @@ def _settings(attributes: Mapping[str, object]) -> tuple[dict[str, Json], Json]:
     return {_ASKED[name]: value for name, value in settings.items() if name in _ASKED and value is not None}, None
 
 
-def _tools(
-    traces: Traces, trace_id: str, span: Mapping[str, Any], before: Sequence[str], notes: list[str]
-) -> list[dict[str, Json]]:
+def _tools(traces: Traces, trace_id: str, span: Row, before: Sequence[str], notes: list[str]) -> list[dict[str, Json]]:
     """The offered tools: from the step, or from the latest earlier step of the same agent."""
-    attributes = span.get("attributes") or {}
+    attributes = object_of(span.get("attributes"))
     tools = _offered(attributes)
     rest = list(before)
     while tools is None and rest:
         rest, part = rest[:-AT_ONCE], rest[-AT_ONCE:]
         payloads = {s["span_id"]: s for s in traces.payloads(trace_id, part) if s.get("agent") == span.get("agent")}
-        offers = (_offered(payloads[id].get("attributes") or {}) for id in reversed(part) if id in payloads)
+        offers = (_offered(object_of(payloads[id].get("attributes"))) for id in reversed(part) if id in payloads)
         tools = next((offer for offer in offers if offer is not None), None)
     if tools is None and "model_config" not in attributes:
         notes.append("The offered tools were not recorded.")
@@ -203,7 +204,7 @@ def _tool(said: Mapping[str, object]) -> dict[str, Json]:
     }  # fmt: skip
 
 
-def _json(value: object) -> Any:
+def _json(value: object) -> object:
     """The value of an attribute that may be a structure or JSON text."""
     if not isinstance(value, str):
         return value
@@ -216,13 +217,34 @@ def _json(value: object) -> Any:
 # --- The page
 
 
+class Request(TypedDict, total=False):
+    """A request of the form: arguments of `lab.models.ask`."""
+
+    prompt: Required[str | list[dict[str, Json]]]
+    instructions: str
+    tools: list[dict[str, Json]]
+    response_format: dict[str, Json] | None
+    model_settings: dict[str, Json] | None
+    timeout_s: float
+    model: str
+    metadata: dict[str, str]
+
+
+class Kept(TypedDict, total=False):
+    """What is saved as an agent."""
+
+    instructions: str
+    model: str
+    model_settings: dict[str, Json]
+
+
 class PlaygroundPage(PageView):
     stem = "pages/playground"
     title = "Playground"
     topics: ClassVar[frozenset[Topic]] = frozenset({"agents"})
 
     def __init__(
-        self, lab: Any, trace_id: str | None = None, span_id: str | None = None, models: Sequence[str] = ()
+        self, lab: UserLab, trace_id: str | None = None, span_id: str | None = None, models: Sequence[str] = ()
     ) -> None:
         super().__init__(lab)
         self._trace_id, self._span_id, self._models = trace_id, span_id, models[:MOST_MODELS]
@@ -231,10 +253,10 @@ class PlaygroundPage(PageView):
         self._answers: dict[str, dict[str, Json]] = {}
         """By column: `model, status, text, reasoning, calls`, then usage or an error."""
 
-    async def read(self) -> Json:
+    async def read(self) -> object:
         return await self.in_turn(self._read)
 
-    def _read(self) -> Json:
+    def _read(self) -> object:
         problem = None
         if self._trace_id is not None and self._recorded is None:
             try:
@@ -253,7 +275,7 @@ class PlaygroundPage(PageView):
             "recent": self._recent(),
         }  # fmt: skip
 
-    def _recent(self) -> list[Json]:
+    def _recent(self) -> list[dict[str, object]]:
         """The newest traces with model calls, excluding those made here."""
         rows = [
             row
@@ -288,7 +310,7 @@ class PlaygroundPage(PageView):
         same = all(last.get(name) == op.get(name) for name in ("kind", "column", "field", "call_id"))
         if op["kind"] != "delta" or not same:
             return False
-        last["delta"] += op["delta"]
+        last["delta"] = f"{last['delta']}{op['delta']}"
         return True
 
     def watched(self, now: bool) -> None:
@@ -306,7 +328,7 @@ class PlaygroundPage(PageView):
     # -- sending requests
 
     @handles("ask")
-    async def _ask(self, column: str, model: str, request: dict[str, Any]) -> None:
+    async def _ask(self, column: str, model: str, request: Request) -> None:
         """Send the request. The answer is streamed; an invalid request is reported in its column, too."""
         await self._stop(column)
         if len(self._asking) >= MOST_MODELS:
@@ -330,12 +352,13 @@ class PlaygroundPage(PageView):
         await self._stop(column)
         self._answers.pop(column, None)
 
-    async def _answer(self, column: str, model: str, request: dict[str, Any]) -> None:
+    async def _answer(self, column: str, model: str, request: Request) -> None:
         answer = self._answers[column]
         source = self._recorded
         about = {} if source is None else {"from_trace": source.trace_id, "from_step": source.span_id}
         try:
-            events = self.lab.models.ask(**{**request, "model": model, "metadata": {"asked_in": "playground", **about}})
+            asked: Request = {**request, "model": model, "metadata": {"asked_in": "playground", **about}}
+            events = self.lab.models.ask(**asked)
             async with aclosing(events):
                 async for event in events:
                     match event:
@@ -361,13 +384,14 @@ class PlaygroundPage(PageView):
 
     def _add(self, column: str, answer: dict[str, Json], event: AnswerDelta) -> None:
         if event.field == "arguments":
-            call = next((call for call in answer["calls"] if call["call_id"] == event.call_id), None)
+            calls = cast("list[dict[str, Json]]", answer["calls"])
+            call = next((call for call in calls if call["call_id"] == event.call_id), None)
             if call is None:
-                answer["calls"].append({"call_id": event.call_id, "tool": event.tool, "arguments": event.delta})
+                calls.append({"call_id": event.call_id, "tool": event.tool, "arguments": event.delta})
             else:
-                call["arguments"] += event.delta
+                call["arguments"] = f"{call['arguments']}{event.delta}"
         else:
-            answer[event.field] += event.delta
+            answer[event.field] = f"{answer[event.field]}{event.delta}"
         if self._answers.get(column) is answer:
             self.emit({"kind": "delta", "column": column, "field": event.field, "delta": event.delta, "call_id": event.call_id, "tool": event.tool})  # fmt: skip
 
@@ -383,12 +407,12 @@ class PlaygroundPage(PageView):
         agent: str = "",
         name: str = "",
         model: str | None = None,
-        model_settings: dict[str, Any] | None = None,
+        model_settings: dict[str, Json] | None = None,
     ) -> Json:
         """Save the instructions as the next version of an agent (by id), or as a new agent; with `model`, also the
         model and its settings.
         """
-        changes: dict[str, Any] = {"instructions": instructions}
+        changes: Kept = {"instructions": instructions}
         if model is not None:
             changes |= {"model": model, "model_settings": model_settings or {}}
         agents = self.lab.agents
@@ -402,11 +426,11 @@ def _facts(answer: ModelAnswer) -> dict[str, Json]:
     usage = answer.usage
     return {
         "text": answer.text, "stop_reason": answer.stop_reason, "cost_usd": answer.cost_usd, "ttft_ms": answer.ttft_ms, "duration_ms": answer.duration_ms,
-        "input_tokens": usage and usage.input_tokens, "output_tokens": usage and usage.output_tokens,
+        "input_tokens": usage.input_tokens if usage else None, "output_tokens": usage.output_tokens if usage else None,
     }  # fmt: skip
 
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+def page(lab: UserLab, *, is_owner: bool) -> Shown:
     trace_id, models = page_argument("trace"), page_arguments("model")
     if trace_id is not None:
         with looked_up():
