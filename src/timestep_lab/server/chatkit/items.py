@@ -14,12 +14,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import cast
 
 from chatkit import types as ck
 from pydantic import TypeAdapter
 
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, objects_of
 from timestep_lab.model.records import ThreadItem
 from timestep_lab.runtime.tools.weather import widget_of
 
@@ -51,7 +51,7 @@ def approval_card(data: Mapping[str, Json]) -> dict[str, Json]:
     where = f" ({data['server']})" if data.get("server") else ""
     children: list[Json] = [
         {"type": "Title", "value": f"Call {data['name']}{where}?", "size": "sm"},
-        {"type": "Markdown", "value": f"```json\n{_indented(data['arguments'])}\n```"},
+        {"type": "Markdown", "value": f"```json\n{_indented(_text(data, 'arguments'))}\n```"},
     ]
     if data.get("asks"):
         children[0] = {"type": "Title", "value": f"{data['name']}{where} asks you", "size": "sm"}
@@ -70,7 +70,7 @@ def _buttons(data: Mapping[str, Json]) -> dict[str, Json]:
     named = {"run_id": data["run_id"], "call_id": data["call_id"]}
 
     def button(label: str, action: str, **look: Json) -> dict[str, Json]:
-        click = {"type": action, "payload": named, "handler": "server", "loadingBehavior": "container"}
+        click: dict[str, Json] = {"type": action, "payload": named, "handler": "server", "loadingBehavior": "container"}
         return {"type": "Button", "label": label, "onClickAction": click, **look}
 
     row = [
@@ -81,15 +81,20 @@ def _buttons(data: Mapping[str, Json]) -> dict[str, Json]:
     return {"type": "Row", "gap": 2, "children": row}
 
 
-def _decided(decision: str, message: str | None) -> dict[str, Json]:
+def _decided(decision: Json, message: Json) -> dict[str, Json]:
     approved = decision == "approved"
-    badge = {
+    badge: dict[str, Json] = {
         "type": "Badge",
         "label": "Approved" if approved else "Rejected",
         "color": "success" if approved else "danger",
     }
-    captions = [{"type": "Caption", "value": message}] if message else []
+    captions: list[dict[str, Json]] = [{"type": "Caption", "value": message}] if message else []
     return {"type": "Row", "gap": 2, "align": "center", "children": [badge, *captions]}
+
+
+def _text(data: Mapping[str, Json], name: str) -> str:
+    """A field of an item that is always text."""
+    return cast("str", data[name])
 
 
 def _indented(arguments: str) -> str:
@@ -99,14 +104,14 @@ def _indented(arguments: str) -> str:
         return arguments
 
 
-ITEM: TypeAdapter[Any] = TypeAdapter(ck.ThreadItem)
+ITEM: TypeAdapter[ck.ThreadItem] = TypeAdapter(ck.ThreadItem)
 WRITTEN_BY_CHATKIT = "created_at"
 """A key that occurs only in the JSON of ChatKit items."""
 LONGEST = 4000
 """Maximum number of characters of a tool's arguments or result in a task."""
 
 
-def to_record(item: Any, user_id: str) -> ThreadItem:
+def to_record(item: ck.ThreadItem, user_id: str) -> ThreadItem:
     data: dict[str, Json] = item.model_dump(mode="json", by_alias=True)
     if isinstance(item, ck.UserMessageItem | ck.AssistantMessageItem):
         data = {"attachments": [], **data, "text": message_text(item), "status": "completed", "annotations": []}
@@ -116,7 +121,7 @@ def to_record(item: Any, user_id: str) -> ThreadItem:
     )  # fmt: skip
 
 
-def to_item(record: ThreadItem) -> Any:
+def to_item(record: ThreadItem) -> ck.ThreadItem:
     if WRITTEN_BY_CHATKIT in record.data:
         return ITEM.validate_python(dict(record.data))
     plain = _SHOWN.get(record.type, _unknown)(record)
@@ -138,7 +143,7 @@ def message_text(item: ck.UserMessageItem | ck.AssistantMessageItem) -> str:
 def _user_message(record: ThreadItem) -> dict[str, Json]:
     files = [
         {"type": "file", "id": a["id"], "name": a["name"], "mime_type": a["mime_type"]}
-        for a in record.data.get("attachments", ())
+        for a in objects_of(record.data.get("attachments"))
         if a.get("id")
     ]
     content = [{"type": "input_text", "text": record.data["text"]}]
@@ -155,7 +160,7 @@ def citations(record: ThreadItem) -> list[Json]:
     """Links cited by the model."""
     return [
         {"type": "annotation", "source": {"type": "url", "url": a["url"], "title": a.get("title") or a["url"]}, "index": a.get("end_index")}
-        for a in record.data.get("annotations", ())
+        for a in objects_of(record.data.get("annotations"))
         if a.get("url")
     ]  # fmt: skip
 
@@ -167,10 +172,11 @@ def _reasoning(record: ThreadItem) -> dict[str, Json]:
 
 def _tool_call(record: ThreadItem) -> dict[str, Json]:
     data = record.data
-    widget = widget_of(data["output"]) if data["status"] == "completed" else None
+    output = data["output"]
+    widget = widget_of(output) if data["status"] == "completed" and isinstance(output, str) else None
     if widget:
         return {"type": "widget", "widget": widget.root, "copy_text": widget.copy_text}
-    working = {"in_progress": "loading", "needs_approval": "none"}
+    working: dict[Json, str] = {"in_progress": "loading", "needs_approval": "none"}
     task = {
         "type": "custom", "title": _title(data), "icon": "bolt", "content": _call_text(data),
         "status_indicator": working.get(data["status"], "complete"),
@@ -180,7 +186,11 @@ def _tool_call(record: ThreadItem) -> dict[str, Json]:
 
 def _title(data: Mapping[str, Json]) -> str:
     where = f" ({data['server']})" if data.get("server") else ""
-    ended = {"failed": ": failed", "rejected": ": rejected", "needs_approval": ": waiting for approval"}
+    ended: dict[Json, str] = {
+        "failed": ": failed",
+        "rejected": ": rejected",
+        "needs_approval": ": waiting for approval",
+    }
     return f"{data['name']}{where}{ended.get(data['status'], '')}"
 
 

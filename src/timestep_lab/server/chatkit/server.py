@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from chatkit import store as ck_store
 from chatkit import types as ck
+from chatkit.actions import Action
 from chatkit.errors import CustomStreamError
 from chatkit.server import ChatKitServer, NonStreamingResult
 from chatkit.store import NotFoundError as ChatKitNotFound
@@ -21,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response, StreamingResponse
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, list_of, object_of, objects_of
 from timestep_lab.model.errors import BusyError, ConflictError, LabError, NotFoundError, UsageError
 from timestep_lab.model.events import (
     Event,
@@ -61,7 +62,7 @@ THOUGHT_STEP = 80
 """A thought is sent again after this many new characters, or a quarter more: each update contains the whole text."""
 
 
-async def chatkit_events(events: AsyncIterator[Event], context: ChatKitContext) -> AsyncIterator[Any]:
+async def chatkit_events(events: AsyncIterator[Event], context: ChatKitContext) -> AsyncIterator[ck.ThreadStreamEvent]:
     translation = Translation(context)
     async for event in events:
         for shown in translation.of(event):
@@ -81,7 +82,7 @@ class Translation:
         self._for_client: dict[str, ThreadItem] = {}
         """Calls of client tools; they are executed when the stream ends, so they are sent last."""
 
-    def of(self, event: Event) -> Iterator[Any]:
+    def of(self, event: Event) -> Iterator[ck.ThreadStreamEvent]:
         if isinstance(event, ItemAdded):
             yield from self._added(event.item)
         elif isinstance(event, ItemUpdated):
@@ -100,17 +101,17 @@ class Translation:
         elif isinstance(event, RunCancelled):
             yield ck.NoticeEvent(level="info", message="Stopped.")
 
-    def rest(self) -> Iterator[Any]:
+    def rest(self) -> Iterator[ck.ThreadStreamEvent]:
         for item in self._for_client.values():
             yield ck.ThreadItemDoneEvent(item=to_item(item))
 
-    def _added(self, item: ThreadItem) -> Iterator[Any]:
+    def _added(self, item: ThreadItem) -> Iterator[ck.ThreadStreamEvent]:
         self._kept.add(item.id)
         if item.type != "client_tool_call":
             self._growing[item.id] = item
             yield ck.ThreadItemAddedEvent(item=to_item(item))
 
-    def _updated(self, event: ItemUpdated) -> Iterator[Any]:
+    def _updated(self, event: ItemUpdated) -> Iterator[ck.ThreadStreamEvent]:
         item = self._growing.get(event.item_id)
         if item is None or event.field != "text":
             return
@@ -123,7 +124,7 @@ class Translation:
         elif item.type == "reasoning":
             yield from self._thought(item, text)
 
-    def _thought(self, item: ThreadItem, text: str) -> Iterator[Any]:
+    def _thought(self, item: ThreadItem, text: str) -> Iterator[ck.ThreadStreamEvent]:
         shown = self._thought_shown.get(item.id)
         task = ck.ThoughtTask(content=text)
         if shown is None:
@@ -134,7 +135,7 @@ class Translation:
             return
         self._thought_shown[item.id] = len(text)
 
-    def _done(self, item: ThreadItem) -> Iterator[Any]:
+    def _done(self, item: ThreadItem) -> Iterator[ck.ThreadStreamEvent]:
         if item.type == "user_message":
             return  # ChatKit announced it before the run started.
         self._kept.add(item.id)
@@ -146,7 +147,7 @@ class Translation:
             yield _update(item, ck.AssistantMessageContentPartDone(content_index=0, content=shown.content[0]))
         yield ck.ThreadItemDoneEvent(item=shown)
 
-    def _replaced(self, item: ThreadItem) -> Iterator[Any]:
+    def _replaced(self, item: ThreadItem) -> Iterator[ck.ThreadStreamEvent]:
         self._kept.add(item.id)
         if item.id in self._for_client:
             self._for_client[item.id] = item
@@ -158,7 +159,7 @@ def _content(text: str) -> ck.AssistantMessageContent:
     return ck.AssistantMessageContent(text=text)
 
 
-def _update(item: ThreadItem, update: Any) -> ck.ThreadItemUpdatedEvent:
+def _update(item: ThreadItem, update: ck.ThreadItemUpdate) -> ck.ThreadItemUpdatedEvent:
     return ck.ThreadItemUpdatedEvent(item_id=item.id, update=update)
 
 
@@ -198,7 +199,7 @@ class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
     def __init__(self, store: LabChatKitStore) -> None:
         self._store = store
 
-    async def create_attachment(self, input: ck.AttachmentCreateParams, context: ChatKitContext) -> Any:
+    async def create_attachment(self, input: ck.AttachmentCreateParams, context: ChatKitContext) -> ck.Attachment:
         """Announce an attachment. The file name is sanitised; the declared type is used until the content has been
         uploaded and its type detected.
         """
@@ -220,7 +221,9 @@ class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
         except NotFoundError:
             return  # It was never uploaded.
 
-    async def take(self, attachment_id: str | None, name: str, content: bytes, context: ChatKitContext) -> Any:
+    async def take(
+        self, attachment_id: str | None, name: str, content: bytes, context: ChatKitContext
+    ) -> ck.Attachment:
         """Store the content of an announced attachment, or of a new one. Raises `ConflictError` for a second upload."""
         if attachment_id is not None:
             announced = await self._store.load_attachment(attachment_id, context)
@@ -235,11 +238,11 @@ class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
         return attachment
 
 
-def described(file: FileRecord, context: ChatKitContext) -> Any:
+def described(file: FileRecord, context: ChatKitContext) -> ck.Attachment:
     return ATTACHMENT.validate_python(_shown(file.id, file.filename, file.content_type, context))
 
 
-def _shown(file_id: str, name: str, media_type: str, context: ChatKitContext) -> dict[str, Any]:
+def _shown(file_id: str, name: str, media_type: str, context: ChatKitContext) -> dict[str, str]:
     plain = {"id": file_id, "name": name, "mime_type": media_type, "type": "file"}
     if media_type in IMAGE_TYPES:
         plain |= {"type": "image", "preview_url": f"{context.base_url}/openai/v1/files/{file_id}/content"}
@@ -268,7 +271,7 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
 
     async def respond(
         self, thread: ck.ThreadMetadata, input_user_message: ck.UserMessageItem | None, context: ChatKitContext
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[ck.ThreadStreamEvent]:
         """Answer a message; without one, continue after a client tool result or a submitted form."""
         if input_user_message is not None:
             begin = self._say(thread, input_user_message, context)
@@ -281,20 +284,28 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
             yield event
 
     async def action(
-        self, thread: ck.ThreadMetadata, action: object, sender: ck.WidgetItem | None, context: ChatKitContext
-    ) -> AsyncIterator[Any]:
+        self,
+        thread: ck.ThreadMetadata,
+        action: Action[str, object],
+        sender: ck.WidgetItem | None,
+        context: ChatKitContext,
+    ) -> AsyncIterator[ck.ThreadStreamEvent]:
         """Handle a button of an approval card. The payload only names a call; the call itself is read from the store."""
         async for event in _told(self._decide(thread, action, context), context):
             yield event
 
     async def sync_action(
-        self, thread: ck.ThreadMetadata, action: Any, sender: ck.WidgetItem | None, context: ChatKitContext
-    ) -> Any:
+        self,
+        thread: ck.ThreadMetadata,
+        action: Action[str, object],
+        sender: ck.WidgetItem | None,
+        context: ChatKitContext,
+    ) -> ck.SyncCustomActionResponse:
         raise UsageError(
             f"The action {action.type!r} starts a run, which is streamed.", "Send it as threads.custom_action."
         )
 
-    async def transcribe(self, audio_input: ck.AudioInput, context: ChatKitContext) -> Any:
+    async def transcribe(self, audio_input: ck.AudioInput, context: ChatKitContext) -> ck.TranscriptionResult:
         raise UsageError("This lab has no speech-to-text model.", "Type the message.")
 
     async def add_feedback(
@@ -311,7 +322,7 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
             await in_thread(table.upsert, record)
 
     async def handle_stream_cancelled(
-        self, thread: ck.ThreadMetadata, pending_items: list[Any], context: ChatKitContext
+        self, thread: ck.ThreadMetadata, pending_items: list[ck.ThreadItem], context: ChatKitContext
     ) -> None:
         """The reader left or pressed stop: the run was cancelled with its stream and has stored its partial output."""
 
@@ -344,7 +355,9 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
         )
         return events
 
-    async def _decide(self, thread: ck.ThreadMetadata, action: Any, context: ChatKitContext) -> AsyncIterator[Event]:
+    async def _decide(
+        self, thread: ck.ThreadMetadata, action: Action[str, object], context: ChatKitContext
+    ) -> AsyncIterator[Event]:
         decision = DECISIONS.get(action.type)
         if decision is None:
             raise UsageError(f"There is no action {action.type!r}.", f"Known: {', '.join(DECISIONS)}.")
@@ -361,14 +374,14 @@ def answers_text(form: Mapping[str, Json]) -> str:
     """The text of a form, given as the JSON of a structured input."""
     assert WRITTEN_BY_CHATKIT in form
     lines = []
-    for question in form["inputs"]:
-        answer = question.get("answer") or {}
-        given = ", ".join(answer.get("values") or ()) if not answer.get("skipped") else "(skipped)"
+    for question in objects_of(form["inputs"]):
+        answer = object_of(question.get("answer"))
+        given = ", ".join(map(str, list_of(answer.get("values")))) if not answer.get("skipped") else "(skipped)"
         lines.append(f"{question['question']}\n{given}")
     return "\n\n".join(lines)
 
 
-async def _told(begin: Any, context: ChatKitContext) -> AsyncIterator[Any]:
+async def _told(begin: Awaitable[AsyncIterator[Event]], context: ChatKitContext) -> AsyncIterator[ck.ThreadStreamEvent]:
     """The events of an operation; an error before it starts becomes an event in the stream."""
     try:
         async for event in chatkit_events(await begin, context):
@@ -390,7 +403,7 @@ def _ids(message: ck.UserMessageItem) -> list[dict[str, Json]]:
 
 MOST = 1000
 """Maximum number of entries per page."""
-REQUEST: TypeAdapter[Any] = TypeAdapter(ck.ChatKitReq)
+REQUEST: TypeAdapter[ck.ChatKitReq] = TypeAdapter(ck.ChatKitReq)
 
 
 @cache
@@ -465,7 +478,7 @@ def _refused() -> Iterator[None]:
 router = APIRouter(prefix="/api/v1/agents", tags=["chatkit"], responses=ERRORS)
 AgentId = Annotated[str, Path(min_length=1, max_length=200)]
 BROKEN = {"type": "error", "code": "stream.error", "allow_retry": True}
-ANSWERS: dict[int | str, dict[str, Any]] = {
+ANSWERS: dict[int | str, dict[str, object]] = {
     200: {
         "content": {"text/event-stream": {}},
         "description": "The ChatKit response: JSON, or server-sent events for streaming requests.",
@@ -473,7 +486,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def context_of(agent_id: str, request: Request, lab: Any) -> ChatKitContext:
+async def context_of(agent_id: str, request: Request, lab: UserLab) -> ChatKitContext:
     from timestep_lab.server.chatkit.store import ChatKitContext
 
     agent = await in_thread(lab.agents.get, agent_id)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from chatkit import store as ck_store
 from chatkit import types as ck
@@ -51,7 +51,7 @@ class ChatKitContext:
     """Runs whose items this request removes."""
 
 
-ATTACHMENT: TypeAdapter[Any] = TypeAdapter(ck.Attachment)
+ATTACHMENT: TypeAdapter[ck.Attachment] = TypeAdapter(ck.Attachment)
 IMAGE_DOMAINS = "allowed_image_domains"
 """Key in a thread's metadata; in ChatKit it is a separate field."""
 OF_THE_RUNNER = ("approved_tools",)
@@ -59,6 +59,10 @@ OF_THE_RUNNER = ("approved_tools",)
 PREFIXES = {
     "message": "msg", "tool_call": "tc", "task": "tsk", "workflow": "wf", "attachment": "atc", "sdk_hidden_context": "shcx",
 }  # fmt: skip
+
+
+C = TypeVar("C")
+"""The context of a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,38 +74,38 @@ class AttachmentRecord:
     created_at: datetime = field(default_factory=utc_now)
 
 
-class ChatKitStore(ck_store.Store[Any]):
+class ChatKitStore(ck_store.Store[C]):
     """Subclasses determine the user of a request. Raises `chatkit.store.NotFoundError` for items the user does not
     have, and `ConflictError` for an item id that is taken."""
 
     @abstractmethod
-    def rows(self, context: Any) -> Store:
+    def rows(self, context: C) -> Store:
         """The store of the calling user."""
 
-    def first_metadata(self, context: Any) -> dict[str, Json]:
+    def first_metadata(self, context: C) -> dict[str, Json]:
         """The initial metadata of a new thread."""
         return {}
 
-    def attachments(self, context: object) -> Table[AttachmentRecord]:
+    def attachments(self, context: C) -> Table[AttachmentRecord]:
         rows = self.rows(context)
         return Table(rows.db, rows.user_id, "chatkit_attachments", AttachmentRecord, noun="attachment")
 
-    def generate_thread_id(self, context: object) -> str:
+    def generate_thread_id(self, context: C) -> str:
         return new_id("thread")
 
-    def generate_item_id(self, item_type: Any, thread: ck.ThreadMetadata, context: Any) -> str:
+    def generate_item_id(self, item_type: ck_store.StoreItemType, thread: ck.ThreadMetadata, context: C) -> str:
         # The SDK's own ids have 32 random bits, too few to be unique.
         return f"{PREFIXES[item_type]}_{secrets.token_hex(12)}"
 
     # -- threads
 
-    async def load_thread(self, thread_id: str, context: object) -> ck.ThreadMetadata:
+    async def load_thread(self, thread_id: str, context: C) -> ck.ThreadMetadata:
         record = await in_thread(self.rows(context).threads.try_get, thread_id)
         if record is None:
             raise ck_store.NotFoundError(f"Thread {thread_id} not found")
         return _thread(record)
 
-    async def save_thread(self, thread: ck.ThreadMetadata, context: object) -> None:
+    async def save_thread(self, thread: ck.ThreadMetadata, context: C) -> None:
         threads = self.rows(context).threads
         known = await in_thread(threads.try_get, thread.id)
         metadata = dict(thread.metadata)
@@ -122,29 +126,27 @@ class ChatKitStore(ck_store.Store[Any]):
                 threads.update, thread.id, title=thread.title, status=status, metadata=metadata, updated_at=utc_now()
             )
 
-    async def load_threads(
-        self, limit: int, after: str | None, order: str, context: object
-    ) -> ck.Page[ck.ThreadMetadata]:
+    async def load_threads(self, limit: int, after: str | None, order: str, context: C) -> ck.Page[ck.ThreadMetadata]:
         with _found():
             threads = self.rows(context).threads
             page = await in_thread(threads.page, after=after, limit=limit, newest_first=order == "desc")
         return ck.Page(data=[_thread(record) for record in page.data], has_more=page.has_more, after=page.after)
 
-    async def delete_thread(self, thread_id: str, context: object) -> None:
+    async def delete_thread(self, thread_id: str, context: C) -> None:
         with _found():
             await in_thread(self.rows(context).threads.delete, thread_id)
 
     # -- items
 
     async def load_thread_items(
-        self, thread_id: str, after: str | None, limit: int, order: str, context: Any
-    ) -> ck.Page[Any]:
+        self, thread_id: str, after: str | None, limit: int, order: str, context: C
+    ) -> ck.Page[ck.ThreadItem]:
         with _found():
             threads = self.rows(context).threads
             page = await in_thread(threads.items, thread_id, after, limit, newest_first=order == "desc")
         return ck.Page(data=[to_item(record) for record in page.data], has_more=page.has_more, after=page.after)
 
-    async def add_thread_item(self, thread_id: str, item: Any, context: Any) -> None:
+    async def add_thread_item(self, thread_id: str, item: ck.ThreadItem, context: C) -> None:
         """Add an item. The SDK adds a workflow again on every update, which replaces it; any other item must be new."""
         if isinstance(item, ck.WorkflowItem):
             await self.save_item(thread_id, item, context)
@@ -153,35 +155,35 @@ class ChatKitStore(ck_store.Store[Any]):
         with _found():
             await in_thread(rows.threads.append_items, thread_id, [to_record(item, rows.user_id)])
 
-    async def save_item(self, thread_id: str, item: Any, context: Any) -> None:
+    async def save_item(self, thread_id: str, item: ck.ThreadItem, context: C) -> None:
         rows = self.rows(context)
         with _found():
             await in_thread(rows.threads.save_item, to_record(item, rows.user_id))
 
-    async def load_item(self, thread_id: str, item_id: str, context: object) -> Any:
+    async def load_item(self, thread_id: str, item_id: str, context: C) -> ck.ThreadItem:
         with _found():
             record = await in_thread(self.rows(context).threads.get_item, item_id)
         if record.thread_id != thread_id:
             raise ck_store.NotFoundError(f"Thread {thread_id} has no item {item_id!r}.")
         return to_item(record)
 
-    async def delete_thread_item(self, thread_id: str, item_id: str, context: Any) -> None:
+    async def delete_thread_item(self, thread_id: str, item_id: str, context: C) -> None:
         await self.load_item(thread_id, item_id, context)
         await in_thread(self.rows(context).threads.delete_item, item_id)
 
     # -- attachments
 
-    async def save_attachment(self, attachment: Any, context: Any) -> None:
+    async def save_attachment(self, attachment: ck.Attachment, context: C) -> None:
         table = self.attachments(context)
         data = attachment.model_dump(mode="json")
         await in_thread(table.upsert, AttachmentRecord(id=attachment.id, user_id=table.user_id, data=data))
 
-    async def load_attachment(self, attachment_id: str, context: object) -> Any:
+    async def load_attachment(self, attachment_id: str, context: C) -> ck.Attachment:
         with _found():
             record = await in_thread(self.attachments(context).get, attachment_id)
         return ATTACHMENT.validate_python(dict(record.data))
 
-    async def delete_attachment(self, attachment_id: str, context: object) -> None:
+    async def delete_attachment(self, attachment_id: str, context: C) -> None:
         """Delete an attachment; does nothing if it does not exist."""
         with suppress(NotFoundError):
             await in_thread(self.attachments(context).delete, attachment_id)
@@ -209,17 +211,16 @@ def _found() -> Iterator[None]:
 # --- The ChatKit store of a served lab: items that a run has stored itself are not stored twice
 
 
-class LabChatKitStore(ChatKitStore):
+class LabChatKitStore(ChatKitStore[ChatKitContext]):
     def rows(self, context: ChatKitContext) -> Store:
-        store: Store = context.lab.store
-        return store
+        return context.lab.store
 
     def first_metadata(self, context: ChatKitContext) -> dict[str, Json]:
         return {"agent_id": context.agent.id}
 
     async def load_thread_items(
         self, thread_id: str, after: str | None, limit: int, order: str, context: ChatKitContext
-    ) -> ck.Page[Any]:
+    ) -> ck.Page[ck.ThreadItem]:
         """A page of items. The SDK expects the call that a client tool answers in the last item; ours may be followed
         by other calls of its turn.
         """
@@ -231,11 +232,11 @@ class LabChatKitStore(ChatKitStore):
             return ck.Page(data=[to_item(call) for call in reversed(calls)][:limit])
         return await super().load_thread_items(thread_id, after, limit, order, context)
 
-    async def add_thread_item(self, thread_id: str, item: Any, context: ChatKitContext) -> None:
+    async def add_thread_item(self, thread_id: str, item: ck.ThreadItem, context: ChatKitContext) -> None:
         if item.id not in context.kept:
             await super().add_thread_item(thread_id, item, context)
 
-    async def save_item(self, thread_id: str, item: Any, context: ChatKitContext) -> None:
+    async def save_item(self, thread_id: str, item: ck.ThreadItem, context: ChatKitContext) -> None:
         """Save an item. The result of a client tool is left to the waiting run, which stores it and continues in one
         step.
         """
