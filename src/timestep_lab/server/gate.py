@@ -23,7 +23,7 @@ from datetime import timedelta
 from functools import lru_cache
 from http.cookies import SimpleCookie
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlsplit
 
 import jwt
@@ -528,7 +528,7 @@ async def _redirect_without_key(scope: Scope, send: Send, *more: tuple[bytes, by
 
 
 async def _redirect(send: Send, location: bytes, *more: tuple[bytes, bytes]) -> None:
-    headers: list[Any] = [(b"location", location), (b"cache-control", b"no-store"), *more]
+    headers: list[tuple[bytes, bytes]] = [(b"location", location), (b"cache-control", b"no-store"), *more]
     await send({"type": "http.response.start", "status": 303, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from timestep_lab.model.errors import LabError
 from timestep_lab.runtime.worker import Worker, WorkerDied
@@ -186,7 +186,7 @@ class OtlpDecoder:
             raise WorkerDied(None).as_error(MEMORY)
         return decoded
 
-    def _ask(self, reader: str, request: tuple[bytes, str, str | None, str]) -> Iterator[Any] | None:
+    def _ask(self, reader: str, request: tuple[bytes, str, str | None, str]) -> Iterator[object] | None:
         """Begins in the child process, whose lock is held; None, with the lock released, if the process has ended."""
         try:
             return self._worker.stream(IN_TWO, reader, *request, time_limit_s=TIME_LIMIT_S)
@@ -197,20 +197,19 @@ class OtlpDecoder:
             self._lock.release()
             raise
 
-    def _summary(self, pieces: Iterator[Any]) -> tuple[Summary, Future[bytes]]:
+    def _summary(self, pieces: Iterator[object]) -> tuple[Summary, Future[bytes]]:
         try:
-            summary: Summary = next(pieces)
+            summary = cast("Summary", next(pieces))
         except BaseException:
             self._lock.release()
             raise
         return summary, self._arriving.submit(self._rows, pieces)
 
-    def _rows(self, pieces: Iterator[Any]) -> bytes:
+    def _rows(self, pieces: Iterator[object]) -> bytes:
         """Receives what is left of a request, so that the child process is free for the next."""
         try:
             *_, rows = pieces
-            packed: bytes = rows
-            return packed
+            return cast("bytes", rows)
         finally:
             self._lock.release()
 

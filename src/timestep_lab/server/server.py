@@ -45,6 +45,7 @@ from timestep_lab.server.workers import AT_ONCE, Worker, check, hand_over, is_el
 from timestep_lab.store.store import secret_of
 
 if TYPE_CHECKING:
+    import h11
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from timestep_lab.runtime.settings import Settings
@@ -312,7 +313,7 @@ class Impatient(H11Protocol):
         elif self._hurry is None:
             self._wait()
 
-    def handle_websocket_upgrade(self, *event: Any) -> None:
+    def handle_websocket_upgrade(self, *event: h11.Request) -> None:
         self._is_websocket = True
         super().handle_websocket_upgrade(*event)
 
@@ -348,7 +349,7 @@ class _SaysOnce:
     def __init__(self) -> None:
         self._said = float("-inf")
 
-    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
         if not (isinstance(error, OSError) and error.errno in NO_MORE):
             loop.default_exception_handler(context)

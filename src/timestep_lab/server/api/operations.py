@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from fastapi import APIRouter, Body, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.responses import JSONResponse, Response
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.server.api.changes import SSE, event_stream
@@ -96,13 +97,13 @@ class TokenBody(BaseModel):
 
 class SqlBody(Strict):
     query: str = Field(min_length=1, max_length=100_000)
-    params: list[Any] = []
+    params: list[Json] = []
     limit: int = Field(10_000, ge=1, le=1_000_000)
 
 
 class SqlResult(BaseModel):
     columns: list[str]
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Json]]
     truncated: bool
 
 
@@ -137,7 +138,7 @@ def _routes(tag: str, noun: type, of: Callable[[UserLab], object]) -> APIRouter:
     return router
 
 
-def _endpoint(of: Callable[[UserLab], object], operation: Operation) -> Callable[..., Any]:
+def _endpoint(of: Callable[[UserLab], object], operation: Operation) -> Callable[..., object]:
     """A function with a signature for FastAPI: path parameters, then the query or one body, then the caller's lab."""
     parameters = operation.signature.parameters
     in_path = [
@@ -152,12 +153,12 @@ def _endpoint(of: Callable[[UserLab], object], operation: Operation) -> Callable
         ]
     elif fields:
         optional = all(not field.is_required() for field in fields.values())
-        default: Any = {} if optional else inspect.Parameter.empty
+        default: object = {} if optional else inspect.Parameter.empty
         given = [inspect.Parameter("body", KEYWORD, annotation=Annotated[operation.body, Body()], default=default)]
     else:
         given = []
 
-    async def endpoint(request: Request, lab: UserLab, **arguments: Any) -> Any:
+    async def endpoint(request: Request, lab: UserLab, **arguments: Any) -> object:
         body = arguments.pop("body", {})
         sent = body if isinstance(body, dict) else {name: getattr(body, name) for name in body.model_fields_set}
         wants_events = operation.is_stream and sent.pop("stream", False)
@@ -183,7 +184,7 @@ def _endpoint(of: Callable[[UserLab], object], operation: Operation) -> Callable
     return endpoint
 
 
-async def _when_ended(operation: Operation, noun: object, events: AsyncIterator[Event]) -> Any:
+async def _when_ended(operation: Operation, noun: object, events: AsyncIterator[Event]) -> object:
     assert operation.ended is not None
     async for event in events:
         last = event
@@ -215,7 +216,7 @@ same position.
 router = APIRouter(prefix="/api/v1", tags=["sql"], responses=ERRORS)
 
 ROWS_AT_ONCE = 500
-OBJECTS: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
+OBJECTS = TypeAdapter(list[dict[str, Any]])
 EXACT = "application/vnd.timestep-lab.rows+json"
 """Media type for `Accept`: rows in the format of `store.duckdb.loopback`, which preserves Python types."""
 
@@ -250,16 +251,16 @@ def as_json(rows: Rows) -> bytes:
     return b'{"columns":%b,"rows":[%b],"truncated":%b}' % (columns, b",".join(pieces), truncated)
 
 
-def exactly(params: list[Any]) -> list[object]:
+def exactly(params: Sequence[Json]) -> list[object]:
     """Decode parameters that JSON cannot represent, such as `{"$": "datetime", "v": "2026-11-22T16:00:00"}`."""
     try:
-        values: list[Any] = wire.loads(json.dumps(params).encode())
+        values: list[object] = wire.loads(json.dumps(params).encode())
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UsageError("A parameter has an unknown encoding.", "Send text and numbers.") from error
     return values
 
 
-def plain(value: object) -> Any:
+def plain(value: object) -> object:
     """A value as JSON: NaN and infinity become null, other unsupported types become text."""
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as PathParameter
@@ -16,16 +16,19 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from timestep_lab.model.errors import DataError, NotFoundError
 from timestep_lab.server.api.operations import ERRORS, Strict
 from timestep_lab.server.fair_reads import FairReads, in_turn
-from timestep_lab.server.labs import CurrentLab, Labs
+from timestep_lab.server.labs import CurrentLab, Labs, UserLab
 from timestep_lab.service import sharing
 from timestep_lab.store.base import in_thread
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.interchange.files import Imported
 
 router = APIRouter(prefix="/api/v1/traces", tags=["traces"], responses=ERRORS)
 comparisons = APIRouter(prefix="/api/v1/compare", tags=["compare"], responses=ERRORS)
 ComparisonId = Annotated[str, PathParameter(min_length=1, max_length=200)]
 GridFormat = Literal["csv", "jsonl", "html", "parquet", "xml"]
 mine = APIRouter(prefix="/api/v1/my-data", tags=["my_data"], responses=ERRORS)
-BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+BINARY: dict[str, object] = {"schema": {"type": "string", "format": "binary"}}
 IMPORT_S = 60.0
 DUCKDB = b"DUCK"
 """Bytes 8 to 12 of a DuckDB file."""
@@ -142,14 +145,13 @@ async def shared_trace(token: Annotated[str, PathParameter(max_length=200)], req
     page: str | None = None
     if record is not None:
         with labs.held(record.user_id) as lab, suppress(NotFoundError):  # Deleted concurrently.
-            source: Any = lab
-            page = await in_turn(request, lab, lambda: trace_page(source.trace_source, record.trace_id))
+            page = await in_turn(request, lab, lambda: trace_page(lab.trace_source, record.trace_id))
     if page is None:
         return HTMLResponse(no_shared_trace(), 404, headers=SHARED_HEADERS)
     return HTMLResponse(page, headers=SHARED_HEADERS)
 
 
-def _import(body: bytes, lab: Any) -> Any:
+def _import(body: bytes, lab: UserLab) -> Imported:
     from timestep_lab.runtime.interchange.files import import_file
 
     with tempfile.TemporaryDirectory(prefix="timestep-lab-") as folder:
