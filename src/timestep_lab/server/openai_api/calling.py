@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from fastapi import Path, Query, Request
 from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, LabError, SettingsError, UsageError
 from timestep_lab.server.api.changes import HEADERS
 from timestep_lab.server.errors import error_object
 from timestep_lab.server.panel import detached
 from timestep_lab.service.models import ModelCall, stream
+
+if TYPE_CHECKING:
+    from openai.types.responses import Response, ResponseCompletedEvent, ResponseStreamEvent
+
+    from timestep_lab.service.operation import Scope
 
 # --- Ids in paths, pages in OpenAI's format, Unix times
 
@@ -26,7 +31,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(max_length=200)]
 Include = Annotated[list[str] | None, Query(alias="include[]")]
 Order = Literal["asc", "desc"]
-Object = dict[str, Any]
+Object = dict[str, Json]
 
 
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
@@ -81,15 +86,15 @@ def window(
 CHAT_COMPLETIONS = ("openai_compatible", "hf_inference_providers", "hf_inference_endpoints")
 """Providers that use Chat Completions; `openai/` does, too, if `OPENAI_BASE_URL` is set."""
 OF_CHAT = ("stop", "seed", "logit_bias")
-NEUTRAL: tuple[Any, ...] = (None, False, 0, {}, [])
+NEUTRAL: tuple[object, ...] = (None, False, 0, {}, [])
 """Values without effect."""
-TEXT_ONLY: tuple[Any, ...] = (None, ["text"])
+TEXT_ONLY: tuple[object, ...] = (None, ["text"])
 
 
 ABOUT_THE_CALLER = ("user", "safety_identifier")
 HINTS = ("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prediction")
 """Hints that make an answer cheaper or faster but do not change it; ignored for providers that do not support them."""
-TIERS: tuple[Any, ...] = (None, "auto", "default")
+TIERS: tuple[object, ...] = (None, "auto", "default")
 INCLUDABLE = (
     "file_search_call.results", "web_search_call.results", "web_search_call.action.sources", "message.input_image.image_url",
     "computer_call_output.output.image_url", "code_interpreter_call.outputs", "reasoning.encrypted_content",
@@ -99,7 +104,7 @@ reasoning is always included in a form that can be sent back.
 """
 
 
-def beside(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -> Object:
+def beside(given: Mapping[str, Json], model: str, *, openai_elsewhere: bool) -> Object:
     """Model settings that pass the end user, the service tier, hints and whether the answer may be stored to the
     provider of `model`. The end user is also recorded in the call's trace. Raises `UsageError` for an unsupported
     service tier.
@@ -121,7 +126,7 @@ def beside(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -
 
 def merged(*settings: Object) -> Object:
     """Merge settings; their `extra_args` are combined."""
-    extra = {name: value for one in settings for name, value in (one.get("extra_args") or {}).items()}
+    extra = {name: value for one in settings for name, value in object_of(one.get("extra_args")).items()}
     whole = {name: value for one in settings for name, value in one.items() if name != "extra_args"}
     return {**whole, "extra_args": extra} if extra else whole
 
@@ -157,7 +162,7 @@ def unsupported(name: str, model: str) -> UsageError:
     )  # fmt: skip
 
 
-def passed_on(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -> Object:
+def passed_on(given: Mapping[str, Json], model: str, *, openai_elsewhere: bool) -> Object:
     """Model settings that pass `stop`, `seed` and `logit_bias` to the provider of `model` (`prefix/name`).
 
     Raises `UsageError` for an unsupported one.
@@ -186,7 +191,9 @@ IN_RESPONSES = {"max_tokens": "max_output_tokens", "verbosity": "text.verbosity"
 """API parameters that are passed on as a setting with another name."""
 
 
-async def events_of(lab: Any, call: ModelCall, names: Mapping[str, str] = IN_CHAT) -> AsyncIterator[Any]:
+async def events_of(
+    lab: Scope, call: ModelCall, names: Mapping[str, str] = IN_CHAT
+) -> AsyncIterator[ResponseStreamEvent]:
     """Response events. An error about an unsupported setting uses the parameter name of the API."""
     try:
         async for event in stream(lab, call):
@@ -197,12 +204,12 @@ async def events_of(lab: Any, call: ModelCall, names: Mapping[str, str] = IN_CHA
         raise
 
 
-async def whole(lab: Any, call: ModelCall) -> Any:
+async def whole(lab: Scope, call: ModelCall) -> Response:
     """The complete response."""
-    last: Any = None
+    last: ResponseStreamEvent | None = None
     async for event in events_of(lab, call):
         last = event
-    return last.response
+    return cast("ResponseCompletedEvent", last).response
 
 
 async def event_stream(pieces: AsyncIterator[bytes]) -> StreamingResponse:

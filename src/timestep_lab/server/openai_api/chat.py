@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -17,7 +17,7 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.attachments import generated_image, image_call
 from timestep_lab.runtime.stream_items import ANY_MODEL, CALL_EXTRAS, MESSAGE_EXTRAS, reasoning_text
 from timestep_lab.server.api.operations import Strict
-from timestep_lab.server.labs import CurrentLab
+from timestep_lab.server.labs import CurrentLab, UserLab
 from timestep_lab.server.openai_api.calling import (
     OF_CHAT,
     TEXT_ONLY,
@@ -33,10 +33,14 @@ from timestep_lab.server.openai_api.calling import (
 from timestep_lab.server.openai_api.conversations import Item
 from timestep_lab.service.models import ModelCall, read_format
 
+if TYPE_CHECKING:
+    from openai.types.responses import Response as ModelResponse
+    from openai.types.responses import ResponseFunctionToolCall, ResponseOutputItem
+
 router = APIRouter()
 
 
-def _piece(value: Object) -> bytes:
+def _piece(value: Mapping[str, object]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 
@@ -143,7 +147,7 @@ def _thoughts(message: Mapping[str, object]) -> list[Item]:
     return []
 
 
-def _name_of(message: Mapping[str, Any]) -> Item:
+def _name_of(message: Mapping[str, object]) -> Item:
     """The name of a participant, which Chat Completions servers are told."""
     return {"name": str(message["name"])} if message.get("name") else {}
 
@@ -175,7 +179,7 @@ def _part(part: Mapping[str, Any], place: int) -> Json:
     raise _unreadable(place, f"a part of type {kind!r} is not known")
 
 
-def _breakpoint(part: Mapping[str, Any]) -> dict[str, Json]:
+def _breakpoint(part: Mapping[str, Json]) -> dict[str, Json]:
     name = "prompt_cache_breakpoint"
     return {name: part[name]} if part.get(name) else {}
 
@@ -184,7 +188,7 @@ def _unreadable(place: int, why: str) -> UsageError:
     return UsageError(f"Message {place} is invalid: {why}.", "See the API reference.", param=f"messages[{place}]")
 
 
-def answer_message(output: Sequence[Any]) -> dict[str, Json]:
+def answer_message(output: Sequence[ResponseOutputItem]) -> dict[str, Json]:
     """A Chat Completions message from the output items of a Responses response."""
     texts = [
         part.text for item in output if item.type == "message" for part in item.content if part.type == "output_text"
@@ -207,33 +211,43 @@ def answer_message(output: Sequence[Any]) -> dict[str, Json]:
     return {**message, "tool_calls": calls} if calls else message
 
 
-def _images(item: Any) -> list[dict[str, Json]]:
+def _images(item: ResponseOutputItem) -> list[dict[str, Json]]:
     """The image that an item is, if it is one, in the form of OpenRouter and LiteLLM; OpenAI's Chat Completions has none."""
     if item.type != "image_generation_call" or (image := generated_image(item.model_dump())) is None:
         return []
     return [{"type": "image_url", "image_url": {"url": image["image_url"]}}]
 
 
-def tool_call(item: Any) -> dict[str, Json]:
-    call = {
+def tool_call(item: ResponseFunctionToolCall) -> dict[str, Json]:
+    call: dict[str, Json] = {
         "id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": item.arguments or ""},
     }  # fmt: skip
     return {**call, **{name: extra for name, extra in told_again(item).items() if name in CALL_EXTRAS}}
 
 
-def told_again(item: Any) -> Mapping[str, Any]:
+def told_again(item: ResponseOutputItem) -> Mapping[str, Any]:
     """Fields of a call that the model's server needs to get back (such as thought signatures)."""
     provider_data: Mapping[str, Any] = getattr(item, "provider_data", None) or {}
     return provider_data if item.type == "function_call" else {}
 
 
-def finish_reason(response: Any) -> str:
+def finish_reason(response: ModelResponse) -> str:
     reason = (response.metadata or {}).get("stop_reason", "stop")
     has_calls = any(item.type == "function_call" for item in response.output)
     return FINISH.get(reason, "tool_calls" if has_calls else "stop")
 
 
-def usage(response: Any) -> dict[str, Json] | None:
+class Usage(TypedDict):
+    """Token counts in the form of Chat Completions."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int]
+    completion_tokens_details: dict[str, int]
+
+
+def usage(response: ModelResponse) -> Usage | None:
     """Token usage; None if the provider did not report it."""
     used = response.usage
     if used is None:
@@ -245,13 +259,10 @@ def usage(response: Any) -> dict[str, Json] | None:
     }  # fmt: skip
 
 
-REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
-
-
 class Function(Strict):
     name: str = Field(min_length=1, max_length=200)
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, Json] | None = None
     strict: bool | None = None
 
 
@@ -267,11 +278,11 @@ class StreamOptions(Strict):
 
 class ChatBody(Strict):
     model: str | None = Field(None, max_length=500)
-    messages: list[dict[str, Any]] = Field(min_length=1, max_length=10_000)
+    messages: list[dict[str, Json]] = Field(min_length=1, max_length=10_000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     tools: list[Tool] = []
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: str | dict[str, Json] | None = None
     parallel_tool_calls: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -281,7 +292,7 @@ class ChatBody(Strict):
     presence_penalty: float | None = None
     reasoning_effort: str | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: dict[str, Json] | None = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     seed: int | None = None
     logit_bias: dict[str, float] | None = None
@@ -289,8 +300,8 @@ class ChatBody(Strict):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     modalities: list[str] | None = None
-    audio: dict[str, Any] | None = None
-    web_search_options: dict[str, Any] | None = None
+    audio: dict[str, Json] | None = None
+    web_search_options: dict[str, Json] | None = None
     # None of these changes the answer; see `calling.py` for which are passed on.
     store: bool | None = None
     user: str | None = None
@@ -299,12 +310,12 @@ class ChatBody(Strict):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    prediction: dict[str, Any] | None = None
+    prompt_cache_options: dict[str, Json] | None = None
+    prediction: dict[str, Json] | None = None
     # These do; they are rejected.
-    moderation: dict[str, Any] | None = None
-    functions: list[dict[str, Any]] | None = None
-    function_call: str | dict[str, Any] | None = None
+    moderation: dict[str, Json] | None = None
+    functions: list[dict[str, Json]] | None = None
+    function_call: str | dict[str, Json] | None = None
 
 
 UNSUPPORTED = ("logprobs", "top_logprobs", "audio", "moderation", "functions", "function_call")
@@ -360,23 +371,23 @@ def _settings(body: ChatBody) -> Object:
     }  # fmt: skip
 
 
-def about_the_call(metadata: Object | None, user: str | None) -> Object:
+def about_the_call(metadata: Mapping[str, Json] | None, user: str | None) -> Object:
     """Metadata from the caller that is recorded with the call's trace."""
     return {**(metadata or {}), **({"user": user} if user else {})}
 
 
-def _format(wanted: Object | None) -> Any:
+def _format(wanted: Object | None) -> Mapping[str, Json] | None:
     """The response format for the Responses API; in Chat Completions, the schema is nested one level deeper."""
     inner = (wanted or {}).get("json_schema")
     flat = {"type": "json_schema", **inner} if wanted and isinstance(inner, dict) else wanted
     return read_format(flat, "response_format")
 
 
-async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(lab: UserLab, call: ModelCall, head: Object, with_usage: bool) -> AsyncIterator[bytes]:
     calls: dict[int, int] = {}
     """Index of a call among the output items to its index among the tool calls."""
 
-    def chunk(delta: Object, finish: str | None = None) -> bytes:
+    def chunk(delta: Mapping[str, object], finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         return _piece({**head, "object": "chat.completion.chunk", "choices": [choice]})
 
@@ -385,7 +396,7 @@ async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> 
             yield chunk({"role": "assistant", "content": ""})
         elif event.type == "response.output_text.delta":
             yield chunk({"content": event.delta})
-        elif event.type in REASONING_DELTAS:
+        elif event.type == "response.reasoning_summary_text.delta" or event.type == "response.reasoning_text.delta":
             yield chunk({"reasoning_content": event.delta})
         elif event.type == "response.refusal.delta":
             yield chunk({"refusal": event.delta})
@@ -412,8 +423,7 @@ async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> 
         elif event.type == "response.completed":
             yield chunk({}, finish_reason(event.response))
             if with_usage:
-                counted: Object = {"choices": [], "usage": usage(event.response)}
-                yield _piece({**head, "object": "chat.completion.chunk", **counted})
+                yield _piece({**head, "object": "chat.completion.chunk", "choices": [], "usage": usage(event.response)})
     yield b"data: [DONE]\n\n"
 
 
@@ -487,11 +497,13 @@ def _completions_call(body: CompletionBody, prompt: str, model: str, *, openai_e
     )  # fmt: skip
 
 
-async def _completions_chunks(lab: Any, calls: list[ModelCall], head: Object, with_usage: bool) -> AsyncIterator[bytes]:
+async def _completions_chunks(
+    lab: UserLab, calls: list[ModelCall], head: Object, with_usage: bool
+) -> AsyncIterator[bytes]:
     counted = []
     for index, call in enumerate(calls):
         async for event in events_of(lab, call):
-            if event.type in ("response.output_text.delta", "response.refusal.delta"):
+            if event.type == "response.output_text.delta" or event.type == "response.refusal.delta":
                 yield _piece({**head, "choices": [_choice(index, event.delta, None)]})
             elif event.type == "response.completed":
                 yield _piece({**head, "choices": [_choice(index, "", finish_reason(event.response))]})
@@ -501,12 +513,17 @@ async def _completions_chunks(lab: Any, calls: list[ModelCall], head: Object, wi
     yield b"data: [DONE]\n\n"
 
 
-def _choice(index: int, text: str, finish: str | None) -> Object:
+def _choice(index: int, text: Json, finish: str | None) -> Object:
     return {"index": index, "text": text, "finish_reason": finish, "logprobs": None}
 
 
-def _total(counted: list[Object | None]) -> Object | None:
+def _total(counted: list[Usage | None]) -> dict[str, int] | None:
     """Total usage; None if a provider did not report it."""
     known = [one for one in counted if one is not None]
-    names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    return {name: sum(one[name] for one in known) for name in names} if len(known) == len(counted) else None
+    if len(known) != len(counted):
+        return None
+    return {
+        "prompt_tokens": sum(one["prompt_tokens"] for one in known),
+        "completion_tokens": sum(one["completion_tokens"] for one in known),
+        "total_tokens": sum(one["total_tokens"] for one in known),
+    }

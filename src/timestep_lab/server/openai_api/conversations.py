@@ -242,16 +242,16 @@ router = APIRouter(prefix="/conversations")
 
 
 class ConversationBody(Strict):
-    items: list[dict[str, Any]] | None = Field(None, max_length=1000)
-    metadata: dict[str, Any] | None = None
+    items: list[dict[str, Json]] | None = Field(None, max_length=1000)
+    metadata: dict[str, Json] | None = None
 
 
 class ConversationPatch(Strict):
-    metadata: dict[str, Any] | None
+    metadata: dict[str, Json] | None
 
 
 class ItemsBody(Strict):
-    items: list[dict[str, Any]] = Field(max_length=1000)
+    items: list[dict[str, Json]] = Field(max_length=1000)
 
 
 @router.post("", response_model=Object)

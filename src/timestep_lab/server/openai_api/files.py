@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
@@ -12,6 +12,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import FileRecord, UploadRecord
 from timestep_lab.runtime.files.files import Uploads
@@ -100,7 +101,7 @@ class UploadBody(Strict):
     bytes: int = Field(ge=0)
     mime_type: str = Field("", max_length=200)
     purpose: str = Field(min_length=1, max_length=100)
-    expires_after: dict[str, Any] | None = None
+    expires_after: dict[str, Json] | None = None
 
 
 class CompleteBody(Strict):

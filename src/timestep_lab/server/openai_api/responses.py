@@ -11,12 +11,13 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import Response
 
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.attachments import with_files
 from timestep_lab.runtime.stream_items import CUT_SHORT
 from timestep_lab.server.api.operations import Strict
-from timestep_lab.server.labs import CurrentLab
+from timestep_lab.server.labs import CurrentLab, UserLab
 from timestep_lab.server.openai_api.calling import (
     IN_RESPONSES,
     After,
@@ -47,7 +48,7 @@ class FunctionTool(Strict):
     type: Literal["function"]
     name: str = Field(min_length=1, max_length=200)
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, Json] | None = None
     strict: bool | None = None
 
 
@@ -57,27 +58,27 @@ class ResponseStreamOptions(Strict):
 
 class ResponseBody(Strict):
     model: str | None = Field(None, max_length=500)
-    input: str | list[dict[str, Any]] = Field([], max_length=1_000_000)
+    input: str | list[dict[str, Json]] = Field([], max_length=1_000_000)
     instructions: str | None = Field(None, max_length=200_000)
     previous_response_id: str | None = Field(None, max_length=200)
-    conversation: str | dict[str, Any] | None = None
+    conversation: str | dict[str, Json] | None = None
     stream: bool | None = None
     store: bool | None = None
     tools: list[FunctionTool] = []
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: str | dict[str, Json] | None = None
     parallel_tool_calls: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
     max_output_tokens: int | None = None
-    reasoning: dict[str, Any] | None = None
-    text: dict[str, Any] | None = None
+    reasoning: dict[str, Json] | None = None
+    text: dict[str, Json] | None = None
     metadata: dict[str, str] | None = None
     include: list[str] | None = None
     truncation: str | None = None
     stream_options: ResponseStreamOptions | None = None
     background: bool | None = None
     top_logprobs: int | None = None
-    prompt: dict[str, Any] | None = None
+    prompt: dict[str, Json] | None = None
     # None of these changes the answer; see `calling.py` for which are passed on. `max_tool_calls` limits OpenAI's hosted tools, which do not exist here.
     user: str | None = None
     service_tier: str | None = None
@@ -85,13 +86,13 @@ class ResponseBody(Strict):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     max_tool_calls: int | None = None
-    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_options: dict[str, Json] | None = None
     # These do; they are rejected.
-    access_programs: dict[str, Any] | None = None
-    background_options: dict[str, Any] | None = None
-    context_management: list[dict[str, Any]] | None = None
-    image: dict[str, Any] | None = None
-    moderation: dict[str, Any] | None = None
+    access_programs: dict[str, Json] | None = None
+    background_options: dict[str, Json] | None = None
+    context_management: list[dict[str, Json]] | None = None
+    image: dict[str, Json] | None = None
+    moderation: dict[str, Json] | None = None
 
 
 UNSUPPORTED = (
@@ -190,7 +191,7 @@ async def list_input_items(
     return window(record.input, after=after, limit=limit, order=order)
 
 
-async def _turn(body: ResponseBody, lab: Any) -> Turn:
+async def _turn(body: ResponseBody, lab: UserLab) -> Turn:
     new = normal_items(body.input) if body.input != "" else []
     conversation_id = body.conversation.get("id") if isinstance(body.conversation, dict) else body.conversation
     before: Sequence[Item] = ()
@@ -262,7 +263,7 @@ def _settings(body: ResponseBody) -> Object:
     }  # fmt: skip
 
 
-async def _events(turn: Turn, lab: Any) -> AsyncIterator[Object]:
+async def _events(turn: Turn, lab: UserLab) -> AsyncIterator[Object]:
     async for event in events_of(lab, turn.call, IN_RESPONSES):
         plain: Object = event.model_dump(mode="json", exclude_none=True)
         if "response" in plain:
@@ -334,7 +335,7 @@ async def _told_again(answer: Object, after: int) -> AsyncIterator[bytes]:
             yield _sse({**event, "sequence_number": number})
 
 
-async def _pieces(turn: Turn, lab: object) -> AsyncIterator[bytes]:
+async def _pieces(turn: Turn, lab: UserLab) -> AsyncIterator[bytes]:
     async for event in _events(turn, lab):
         kind = event["type"]
         if kind == "response.completed" and event["response"]["status"] == "incomplete":

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, UsageError
-from timestep_lab.model.records import VectorStoreFileRecord, VectorStoreRecord
+from timestep_lab.model.records import SearchHit, VectorStoreFileRecord, VectorStoreRecord
 from timestep_lab.runtime.files.embeddings import VECTOR_WEIGHT
 from timestep_lab.runtime.files.vector_stores import VectorStores
 from timestep_lab.server.api.operations import Strict
@@ -32,23 +33,23 @@ class StoreBody(Strict):
     name: str = Field("", max_length=500)
     description: str | None = Field(None, max_length=2000)
     file_ids: list[str] = Field([], max_length=500)
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, Json] | None = None
     expires_after: Expiry | None = None
     embedding_model: str | None = Field(None, max_length=500)
     """`prefix/model`; default: the lab's embedding model."""
-    chunking_strategy: dict[str, Any] | None = None
+    chunking_strategy: dict[str, Json] | None = None
 
 
 class StorePatch(Strict):
     name: str | None = Field(None, max_length=500)
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, Json] | None = None
     expires_after: Expiry | None = None
 
 
 class FileBody(Strict):
     file_id: str = Field(min_length=1, max_length=200)
     attributes: Attributes | None = None
-    chunking_strategy: dict[str, Any] | None = None
+    chunking_strategy: dict[str, Json] | None = None
 
 
 class FilePatch(Strict):
@@ -59,7 +60,7 @@ class BatchBody(Strict):
     file_ids: list[str] = Field([], max_length=2000)
     files: list[FileBody] = Field([], max_length=2000)
     attributes: Attributes | None = None
-    chunking_strategy: dict[str, Any] | None = None
+    chunking_strategy: dict[str, Json] | None = None
 
 
 class Hybrid(Strict):
@@ -77,7 +78,7 @@ class Ranking(Strict):
 class SearchBody(Strict):
     query: str | Annotated[list[str], Field(min_length=1, max_length=20)]
     max_num_results: int = Field(10, ge=1, le=50)
-    filters: dict[str, Any] | None = None
+    filters: dict[str, Json] | None = None
     ranking_options: Ranking | None = None
     rewrite_query: bool = False
 
@@ -157,7 +158,7 @@ async def search_store(store_id: Id, body: SearchBody, lab: CurrentLab) -> Objec
         weight = hybrid.embedding_weight / total
     stores: VectorStores = lab.vector_stores
     await in_thread(stores.table.get, store_id)
-    best: dict[tuple[str, int], Any] = {}
+    best: dict[tuple[str, int], SearchHit] = {}
     for query in queries:
         for hit in await stores.search(
             store_id, query, body.max_num_results, filters=body.filters, min_score=ranking.score_threshold, vector_weight=weight
@@ -165,7 +166,7 @@ async def search_store(store_id: Id, body: SearchBody, lab: CurrentLab) -> Objec
             known = best.get((hit.file_id, hit.position))
             best[hit.file_id, hit.position] = hit if known is None or hit.score > known.score else known
     hits = sorted(best.values(), key=lambda hit: -hit.score)[: body.max_num_results]
-    data = [
+    data: list[Json] = [
         {
             "file_id": hit.file_id, "filename": hit.filename, "score": hit.score, "attributes": dict(hit.attributes),
             "content": [{"type": "text", "text": hit.text}], "position": hit.position, "vector_score": hit.vector_score,
