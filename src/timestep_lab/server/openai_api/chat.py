@@ -357,7 +357,7 @@ def _call(body: ChatBody, model: str, *, openai_elsewhere: bool) -> ModelCall:
 
 
 def _settings(body: ChatBody) -> Object:
-    choice: Any = body.tool_choice
+    choice: Json = body.tool_choice
     if isinstance(choice, dict):
         choice = (choice.get("function") or {}).get("name")
         if not isinstance(choice, str):

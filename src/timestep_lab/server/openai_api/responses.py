@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Query
 from pydantic import Field
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of, objects_of
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.attachments import with_files
@@ -132,7 +132,7 @@ async def create_response(body: ResponseBody, lab: CurrentLab) -> Response:
     turn = await _turn(body, lab)
     if body.stream:
         return await event_stream(_pieces(turn, lab))
-    answer: Object = {}
+    answer: Json = {}
     async for event in _events(turn, lab):
         answer = event.get("response", answer)
     return Response(json.dumps(answer), media_type="application/json")
@@ -150,7 +150,7 @@ async def get_response(
     starting_after: Annotated[int, Query(ge=-1)] = -1,
     include: Include = None,
     include_obfuscation: bool = False,
-) -> Any:
+) -> Object | StreamingResponse:
     """A stored response. With `stream`, its events after the sequence number `starting_after`. `include_obfuscation` has
     no effect: it is padding.
     """
@@ -193,7 +193,8 @@ async def list_input_items(
 
 async def _turn(body: ResponseBody, lab: UserLab) -> Turn:
     new = normal_items(body.input) if body.input != "" else []
-    conversation_id = body.conversation.get("id") if isinstance(body.conversation, dict) else body.conversation
+    named = body.conversation.get("id") if isinstance(body.conversation, dict) else body.conversation
+    conversation_id = cast("str | None", named)
     before: Sequence[Item] = ()
     if conversation_id and body.previous_response_id:
         raise UsageError("previous_response_id and conversation cannot be combined.", "Omit one of them.")
@@ -210,10 +211,11 @@ async def _turn(body: ResponseBody, lab: UserLab) -> Turn:
     if unknown := sorted(set(body.text or {}) - {"format", "verbosity"}):
         raise unsupported(f"text.{unknown[0]}", model)
     elsewhere = lab.settings.openai_elsewhere
+    wanted = cast("Mapping[str, Json] | None", (body.text or {}).get("format"))
     call = ModelCall(
         model=model, input=items, instructions="\n\n".join([*([body.instructions] if body.instructions else []), *instructions]) or None,
         settings=merged(_settings(body), beside(body.model_dump(), model, openai_elsewhere=elsewhere), _of_responses(body, model, elsewhere)),
-        functions=[tool.model_dump() for tool in body.tools], format=read_format((body.text or {}).get("format"), "text.format"),
+        functions=[tool.model_dump() for tool in body.tools], format=read_format(wanted, "text.format"),
         metadata=about_the_call(body.metadata, body.user), workflow="responses",
     )  # fmt: skip
     return Turn(new_id("response"), call, new, body, conversation_id)
@@ -227,7 +229,8 @@ def split_instructions(items: list[Item]) -> tuple[list[str], list[Item]]:
     rest: list[Item] = []
     for item in items:
         if item["type"] == "message" and item["role"] in ("system", "developer"):
-            instructions.append("".join(str(part.get("text", "")) for part in item["content"]))
+            content: Any = item["content"]
+            instructions.append("".join(str(part.get("text", "")) for part in content))
         elif item["type"] == "message" and item["role"] == "user":
             rest.append({"role": "user", "content": item["content"]})
         elif item["type"] == "item_reference":
@@ -251,7 +254,7 @@ def _of_responses(body: ResponseBody, model: str, openai_elsewhere: bool) -> Obj
 
 
 def _settings(body: ResponseBody) -> Object:
-    choice: Any = body.tool_choice
+    choice: Json = body.tool_choice
     if isinstance(choice, dict):
         if choice.get("type") != "function" or not isinstance(choice.get("name"), str):
             raise SettingsError(f"Unknown tool choice {choice!r}.", "Use the name of a function.", param="tool_choice")
@@ -266,24 +269,24 @@ def _settings(body: ResponseBody) -> Object:
 async def _events(turn: Turn, lab: UserLab) -> AsyncIterator[Object]:
     async for event in events_of(lab, turn.call, IN_RESPONSES):
         plain: Object = event.model_dump(mode="json", exclude_none=True)
+        answer: Object = {}
         if "response" in plain:
-            plain["response"] = {**plain["response"], **turn.about()}
-        if plain["type"] == "response.completed":
-            answer = plain["response"]
+            answer = plain["response"] = {**object_of(plain["response"]), **turn.about()}
+        if event.type == "response.completed":
             _say_cut_off(answer, event.response.metadata)
             record = ResponseRecord(
                 id=turn.id, user_id=lab.store.user_id, previous_id=turn.body.previous_response_id,
-                conversation_id=turn.conversation_id, input=tuple(turn.new), output=tuple(answer["output"]), response=answer,
+                conversation_id=turn.conversation_id, input=tuple(turn.new), output=tuple(objects_of(answer["output"])), response=answer,
             )  # fmt: skip
             await in_thread(Responses(lab.store).keep, record, store=turn.body.store is not False)
         yield plain
 
 
-def _say_cut_off(answer: Object, metadata: Any) -> None:
+def _say_cut_off(answer: Object, metadata: Mapping[str, str] | None) -> None:
     reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
     stopped = (metadata or {}).get("stop_reason", "")
     if stopped in CUT_SHORT:
-        details = {"reason": reasons[stopped]} if stopped in reasons else None
+        details: Json = {"reason": reasons[stopped]} if stopped in reasons else None
         answer |= {"status": "incomplete", "incomplete_details": details}
 
 
@@ -293,13 +296,13 @@ async def _told_again(answer: Object, after: int) -> AsyncIterator[bytes]:
     events: list[Object] = [
         {"type": "response.created", "response": begun}, {"type": "response.in_progress", "response": begun},
     ]  # fmt: skip
-    for index, item in enumerate(answer["output"]):
-        at = {"output_index": index, "item_id": item["id"]}
-        empty = {name: [] if name in ("content", "summary") else value for name, value in item.items()}
+    for index, item in enumerate(objects_of(answer["output"])):
+        at: Object = {"output_index": index, "item_id": item["id"]}
+        empty: Object = {name: [] if name in ("content", "summary") else value for name, value in item.items()}
         if item["type"] == "function_call":
             empty["arguments"] = ""
         events.append({"type": "response.output_item.added", "output_index": index, "item": empty})
-        for place, part in enumerate(item.get("content") or () if item["type"] == "message" else ()):
+        for place, part in enumerate(objects_of(item.get("content")) if item["type"] == "message" else ()):
             kind = "refusal" if part["type"] == "refusal" else "output_text"
             word = "refusal" if kind == "refusal" else "text"
             at_part = {**at, "content_index": place}
@@ -310,7 +313,7 @@ async def _told_again(answer: Object, after: int) -> AsyncIterator[bytes]:
                 {"type": f"response.{kind}.done", **at_part, word: part[word], **logprobs},
                 {"type": "response.content_part.done", **at_part, "part": part},
             ]
-        for place, part in enumerate(item.get("summary") or () if item["type"] == "reasoning" else ()):
+        for place, part in enumerate(objects_of(item.get("summary")) if item["type"] == "reasoning" else ()):
             at_part = {**at, "summary_index": place}
             events += [
                 {"type": "response.reasoning_summary_part.added", **at_part, "part": {**part, "text": ""}},
@@ -338,7 +341,7 @@ async def _told_again(answer: Object, after: int) -> AsyncIterator[bytes]:
 async def _pieces(turn: Turn, lab: UserLab) -> AsyncIterator[bytes]:
     async for event in _events(turn, lab):
         kind = event["type"]
-        if kind == "response.completed" and event["response"]["status"] == "incomplete":
+        if kind == "response.completed" and object_of(event["response"])["status"] == "incomplete":
             kind = event["type"] = "response.incomplete"
         yield _sse(event)
 
