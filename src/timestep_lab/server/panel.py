@@ -281,7 +281,7 @@ def pack(message: Mapping[str, Json], buffers: Sequence[bytes]) -> bytes:
     return b"".join([len(head).to_bytes(HEAD, "little"), head, *buffers])
 
 
-def unpack(frame: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+def unpack(frame: Message) -> tuple[dict[str, Json], list[bytes]]:
     """Parse a frame into a message and its binary parts. Raises `WebSocketDisconnect` at the end, `ValueError` for an
     invalid frame.
     """

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Body, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -254,10 +254,9 @@ def as_json(rows: Rows) -> bytes:
 def exactly(params: Sequence[Json]) -> list[object]:
     """Decode parameters that JSON cannot represent, such as `{"$": "datetime", "v": "2026-11-22T16:00:00"}`."""
     try:
-        values: list[object] = wire.loads(json.dumps(params).encode())
+        return cast("list[object]", wire.loads(json.dumps(params).encode()))
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UsageError("A parameter has an unknown encoding.", "Send text and numbers.") from error
-    return values
 
 
 def plain(value: object) -> object:

@@ -226,9 +226,9 @@ def _normal(item: dict[str, Any], place: int) -> Item:
 ROLES = ("user", "assistant", "system", "developer")
 
 
-def _content(content: Any, role: str) -> list[Any]:
+def _content(content: Any, role: str) -> list[Json]:
     if isinstance(content, str):
-        part: dict[str, Any] = {"type": "input_text", "text": content}
+        part: dict[str, Json] = {"type": "input_text", "text": content}
         return [{"type": "output_text", "text": content, "annotations": []} if role == "assistant" else part]
     return list(content or [])
 

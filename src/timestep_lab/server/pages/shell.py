@@ -22,12 +22,12 @@ from timestep_lab.model.arguments import closest
 from timestep_lab.model.clock import iso
 from timestep_lab.server.pages.page_view import Notice, Shown, clipped
 from timestep_lab.ui.assets import build
-from timestep_lab.ui.view import View
 
 if TYPE_CHECKING:
     from panel.template import Template
 
     from timestep_lab.server.labs import UserLab
+    from timestep_lab.ui.view import View
 
 STATIC = Path(__file__).parents[1] / "static"
 
@@ -140,6 +140,8 @@ def draw_icon(size: int) -> bytes:
 
 
 class PageFunction(Protocol):
+    """The function `page` of a page's module: its view for one user."""
+
     def __call__(self, lab: UserLab, *, is_owner: bool) -> Shown | View: ...
 
 
