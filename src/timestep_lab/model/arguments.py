@@ -9,12 +9,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
 from timestep_lab.model.awaiting import NotAwaited
+from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 
 # --- Values accepted in place of a trace, a thread or a prompt
 
 
-def trace_id_of(given: Any) -> str:
+def trace_id_of(given: object) -> str:
     """Returns the trace id of a run or a trace view; a string is returned unchanged. Raises `UsageError` for anything else."""
     if isinstance(given, NotAwaited):
         raise UsageError(repr(given))
@@ -24,7 +25,7 @@ def trace_id_of(given: Any) -> str:
     return trace_id
 
 
-def trace_ids_of(given: Any) -> list[str]:
+def trace_ids_of(given: object) -> list[str]:
     """Returns the ids of several traces: ids, runs or views in any order, a DataFrame with a `trace_id` column, that column, or one trace.
 
     Raises `UsageError` for anything else."""
@@ -38,7 +39,7 @@ def trace_ids_of(given: Any) -> list[str]:
     return list(dict.fromkeys(map(trace_id_of, traces)))
 
 
-def thread_id_of(given: Any) -> str | None:
+def thread_id_of(given: object) -> str | None:
     """Returns the id of a thread; a string or None is returned unchanged. Raises `UsageError` for anything else."""
     if given is None or isinstance(given, str):
         return given
@@ -49,7 +50,7 @@ def thread_id_of(given: Any) -> str | None:
     return thread_id
 
 
-def messages_of(given: Any) -> list[dict[str, Any]]:
+def messages_of(given: object) -> list[dict[str, Json]]:
     """Returns a non-text prompt as Responses input items. Raises `UsageError` for anything else."""
     if not isinstance(given, Sequence) or not all(isinstance(item, Mapping) for item in given):
         raise UsageError(
@@ -58,14 +59,14 @@ def messages_of(given: Any) -> list[dict[str, Any]]:
     return [dict(item) for item in given]
 
 
-def _shown(given: Any) -> str:
+def _shown(given: object) -> str:
     text = repr(given)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 P = ParamSpec("P")
 R = TypeVar("R")
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
@@ -106,36 +107,36 @@ def checks_options(*options: str, internal: Iterable[str] = ()) -> Callable[[F],
 
 
 def with_signature_of(
-    like: Callable[P, Any],
-) -> Callable[[Callable[..., Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
+    like: Callable[P, object],
+) -> Callable[[Callable[..., Coroutine[object, object, R]]], Callable[P, Coroutine[object, object, R]]]:
     """Decorator for a method with the parameters of `like`, collected in `**options` so that it knows which ones were passed.
 
     Help and type checkers see the signature of `like`; keywords are checked as in `checks_keywords`.
     """
 
-    def decorate(method: Callable[..., Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    def decorate(method: Callable[..., Coroutine[object, object, R]]) -> Callable[P, Coroutine[object, object, R]]:
         signature = inspect.signature(like).replace(return_annotation=inspect.signature(method).return_annotation)
-        return cast("Callable[P, Coroutine[Any, Any, R]]", _checked(method, signature))
+        return cast("Callable[P, Coroutine[object, object, R]]", _checked(method, signature))
 
     return decorate
 
 
 def _checked(
     method: Callable[..., Any], signature: inspect.Signature, options: Sequence[str] = (), internal: frozenset[str] = frozenset(), of: str = "lab"
-) -> Callable[..., Any]:  # fmt: skip
+) -> Callable[..., object]:  # fmt: skip
     parameters = signature.parameters.values()
     names = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD] + list(options)
     if any(p.kind is p.VAR_KEYWORD for p in parameters) and not options:
         raise TypeError(f"{method.__qualname__} accepts any keyword; there is nothing to check.")
 
     @functools.wraps(method)
-    def checked(*args: Any, **keywords: Any) -> Any:
+    def checked(*args: object, **keywords: object) -> object:
         if not keywords.keys() <= known:
             raise _no_keyword(f"{of}.{method.__name__}", keywords, names)
         return method(*args, **keywords)
 
     @functools.wraps(method)
-    async def checked_async(*args: Any, **keywords: Any) -> Any:
+    async def checked_async(*args: object, **keywords: object) -> object:
         if not keywords.keys() <= known:
             raise _no_keyword(f"{of}.{method.__name__}", keywords, names)
         return await method(*args, **keywords)
@@ -143,10 +144,10 @@ def _checked(
     known = internal.union(names)
     wrapper: Any = checked_async if inspect.iscoroutinefunction(method) else checked
     wrapper.__signature__ = signature
-    return cast("Callable[..., Any]", wrapper)
+    return cast("Callable[..., object]", wrapper)
 
 
-def _no_keyword(method: str, given: Mapping[str, Any], names: Iterable[str]) -> UsageError:
+def _no_keyword(method: str, given: Iterable[str], names: Iterable[str]) -> UsageError:
     unknown = next(name for name in given if name not in names)
     return UsageError(
         f"{method} takes no {unknown!r}.{did_you_mean(unknown, names)}",

@@ -14,25 +14,25 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-K = TypeVar("K", bound=type[Any])
+K = TypeVar("K", bound=type)
 BEAT_S = 0.1
 
 
-class NotAwaited(Coroutine[Any, Any, Any]):
+class NotAwaited(Coroutine[object, object, object]):
     """A coroutine that raises an `AttributeError` with the correct call when it is used as the result it would return."""
 
-    def __init__(self, call: str, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, call: str, coroutine: Coroutine[object, object, object]) -> None:
         self._call, self._coroutine = call, coroutine
 
     def __await__(self) -> Generator[object, object, object]:
         return self._coroutine.__await__()
 
-    def send(self, value: object) -> Any:
+    def send(self, value: object) -> object:
         return self._coroutine.send(value)
 
-    def throw(self, *error: Any) -> Any:
+    def throw(self, *error: Any) -> object:
         return self._coroutine.throw(*error)
 
     def close(self) -> None:
@@ -45,7 +45,7 @@ class NotAwaited(Coroutine[Any, Any, Any]):
             f"{self._call}(…) was not awaited, so it has no {name!r} yet. Write: await {self._call}(…)"
         )
 
-    def _not_a_result(self, *_: object) -> Any:
+    def _not_a_result(self, *_: object) -> NoReturn:
         """Raises a `TypeError` for what a coroutine does not support."""
         raise TypeError(repr(self))
 
@@ -69,14 +69,14 @@ def says_await(owner: str) -> Callable[[K], K]:
     return decorate
 
 
-def _saying(method: Callable[..., Coroutine[Any, Any, Any]], call: str) -> Callable[..., NotAwaited]:
+def _saying(method: Callable[..., Coroutine[object, object, object]], call: str) -> Callable[..., NotAwaited]:
     @functools.wraps(method)
-    async def interruptible(*args: Any, **keywords: Any) -> Any:
+    async def interruptible(*args: object, **keywords: object) -> object:
         with interrupted_at_once():
             return await method(*args, **keywords)
 
     @functools.wraps(method)
-    def saying(*args: Any, **keywords: Any) -> NotAwaited:
+    def saying(*args: object, **keywords: object) -> NotAwaited:
         return NotAwaited(call, interruptible(*args, **keywords))
 
     if mark := getattr(inspect, "markcoroutinefunction", None):  # Python 3.12

@@ -18,6 +18,7 @@ from timestep_lab.model.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+    from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
 
 T = TypeVar("T")
@@ -44,24 +45,24 @@ def objects_of(value: object) -> Iterator[Mapping[str, Json]]:
     return (entry for entry in list_of(value) if isinstance(entry, Mapping))
 
 
-def decoded(kind: type[T], value: Any) -> T:
+def decoded(kind: type[T], value: object) -> T:
     """Decodes a value of `kind` from its JSON form. Unknown fields are ignored: the sender may be a newer version.
 
     Raises `pydantic.ValidationError`.
     """
-    hint: Any = kind
+    hint: object = kind
     result: T = adapter(hint).validate_python(value)
     return result
 
 
-def encoded(value: Any, kind: Any = None) -> Any:
+def encoded(value: object, kind: object = None) -> Any:
     """Encodes a value of `kind` (by default its own type) as JSON: dicts, lists, strings and numbers.
 
     Raises `UsageError` for numbers that JSON does not have (NaN, infinity) and for values without a JSON form.
     """
     from pydantic_core import PydanticSerializationError
 
-    hint: Any = kind or type(value)
+    hint = kind or type(value)
     try:
         form = adapter(hint).dump_python(value, mode="json")
         json.dumps(form, allow_nan=False)
@@ -83,7 +84,7 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
 class _Utc:
     """An aware datetime, converted to UTC; encoded in JSON in the text form of `clock.iso`."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
 
         return schema.no_info_after_validator_function(
@@ -96,7 +97,7 @@ class _Utc:
 class _PlainJson:
     """Any JSON value, normalized as JSON would return it: tuples become lists. NaN, bytes and objects are rejected."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
 
         return schema.no_info_before_validator_function(_plain, handler(source))
@@ -105,14 +106,16 @@ class _PlainJson:
 class Ref:
     """A string that identifies a record. A record is accepted too and replaced by its id."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
 
-        take: Callable[[Any], Any] = lambda value: value if isinstance(value, str) else getattr(value, "id", value)  # noqa: E731
+        take: Callable[[object], object] = lambda value: (
+            value if isinstance(value, str) else getattr(value, "id", value)
+        )  # noqa: E731
         return schema.no_info_before_validator_function(take, schema.str_schema(min_length=1, max_length=200))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -135,14 +138,14 @@ BY_STATUS: Mapping[int, type[LabError]] = {
 """Classes for responses that name no class of the lab: a body of the wrong form, or a response from a proxy in front of the lab."""
 
 
-def error_json(error: LabError) -> dict[str, Any]:
+def error_json(error: LabError) -> dict[str, Json]:
     """Encodes an error as OpenAI's four fields plus its class (`name`) and attributes (`details`), so that the client can raise it
     again."""
     known = {"type": error.type, "message": str(error), "param": error.param, "code": error.code}
     return {**known, "name": type(error).__name__, "details": _details(error)}
 
 
-def _details(error: LabError) -> dict[str, Any]:
+def _details(error: LabError) -> dict[str, Json]:
     """Returns the error's own attributes, such as `next_step`, `provider` or `retry_after`."""
     known = {"message", "param", "code"}
     return {
@@ -170,7 +173,7 @@ def error_of_json(payload: Mapping[str, Any], status: int = 500) -> LabError:
 class ErrorForm:
     """Annotation marker for an error that is encoded with `error_json`."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
 
         return schema.no_info_plain_validator_function(
@@ -178,5 +181,5 @@ class ErrorForm:
             serialization=schema.plain_serializer_function_ser_schema(error_json, return_schema=schema.dict_schema()),
         )
 
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "object"}

@@ -9,10 +9,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.codec import Json, Moment
+from timestep_lab.model.codec import Json, Moment, objects_of
 from timestep_lab.model.display import cost_text
 from timestep_lab.model.events import Event
 
@@ -390,7 +390,7 @@ class TapeUse:
         calls: dict[str, Counter[str]] = {name: Counter() for name in candidates}
         lost, asked = Counter[str](), Counter[str]()
         for cell in cells:
-            calls[cell.candidate].update(step["tape"] for step in cell.steps if step.get("tape"))
+            calls[cell.candidate].update(str(step["tape"]) for step in objects_of(cell.steps) if step.get("tape"))
             asked[cell.candidate] += 1
             lost[cell.candidate] += cell.left_tape
         return cls(calls, {name: lost[name] for name in candidates}, {name: asked[name] for name in candidates})
@@ -418,7 +418,7 @@ class TapeUse:
         return str(self)
 
 
-def cell_json(cell: CellRecord) -> dict[str, Any]:
+def cell_json(cell: CellRecord) -> dict[str, Json]:
     """Returns a cell as one flat JSON object."""
     return CellDone(cell=cell).to_json()["cell"]  # type: ignore[no-any-return]
 

@@ -228,7 +228,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
 }  # fmt: skip
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return iso(value)
     if is_dataclass(value) and not isinstance(value, type):

@@ -101,9 +101,9 @@ _WHOLE = "name", "instructions", "description", "model", *LIMITS
 _BY_KEY = {"setting": "model_settings", "approval of": "approvals", "description of": "tool_descriptions"}
 
 
-def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any, Any]]:
+def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Json, Json]]:
     """Maps each part in which two versions differ to its old and new value. One model setting, tool or handoff is a part."""
-    changes: dict[str, tuple[Any, Any]] = {
+    changes: dict[str, tuple[Json, Json]] = {
         name: (getattr(before, name), getattr(after, name))
         for name in _WHOLE
         if getattr(before, name) != getattr(after, name)
