@@ -7,7 +7,7 @@ Encoding is done by pydantic, which takes 30 ms to import and is therefore impor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
@@ -109,9 +109,9 @@ class Ref:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
 
-        take: Callable[[object], object] = lambda value: (
-            value if isinstance(value, str) else getattr(value, "id", value)
-        )  # noqa: E731
+        def take(value: object) -> object:
+            return value if isinstance(value, str) else getattr(value, "id", value)
+
         return schema.no_info_before_validator_function(take, schema.str_schema(min_length=1, max_length=200))
 
 

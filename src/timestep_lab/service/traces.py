@@ -485,7 +485,7 @@ class Traces:
 
     # -- not single requests
 
-    def payloads(self, trace_id: str, span_ids: Sequence[str]) -> builtins.list[Mapping[str, Any]]:
+    def payloads(self, trace_id: str, span_ids: Sequence[str]) -> builtins.list[Row]:
         """Complete spans, any number, in the given order; unknown ids are skipped."""
         starts = range(0, len(span_ids), SPANS_AT_ONCE)
         parts = (self.whole_spans(trace_id, [*span_ids[start : start + SPANS_AT_ONCE]]) for start in starts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.display import transcript
@@ -96,7 +96,9 @@ class Chat(Conversation):
         ):  # The turn has just asked for the decision and is about to end.
             await asyncio.wait({self._turn}, timeout=ASKED_S)
         self._refuse_while_following()
-        chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
+        chosen: dict[str, dict[str, Json]] = {
+            call_id: {"decision": decision, "message": message, "always": always, "answer": answer}
+        }
         await self._start(self._source.decide(run_id, chosen))
 
     @handles("stop")
@@ -117,8 +119,8 @@ class Chat(Conversation):
         asked = next((item for item in reversed(items[: at + 1]) if item.type == "user_message"), None)
         if asked is None:
             raise ConflictError("There is no message before this answer.", "Send the message again.")
-        text, attachments = str(asked.data.get("text", "")), list(asked.data.get("attachments", []))
-        await self._say_in_branch(asked.id, text, attachments)
+        attachments = cast("list[dict[str, Json]]", asked.data.get("attachments", []))
+        await self._say_in_branch(asked.id, str(asked.data.get("text", "")), list(attachments))
 
     async def _say_in_branch(
         self, item_id: str, text: str, attachments: list[dict[str, Json]], title_of: str = ""

@@ -1,16 +1,14 @@
-"""The state of a displayed conversation, and how the store and a running turn change it. `ui/chat.py` adds user
-actions.
-"""
+"""The state of a displayed conversation, and how the store and a running turn change it. `ui/chat.py` adds user actions."""
 
 from __future__ import annotations
 
 import asyncio
 import html
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.display import cost_text, duration_text, tokens_text, transcript_line
@@ -45,8 +43,10 @@ Widget = Mapping[str, Json]
 
 
 def item_json(item: ThreadItem, widget: Widget | None = None) -> dict[str, Json]:
-    row = {"id": item.id, "type": item.type, "data": dict(item.data), "agent": item.agent, "run_id": item.run_id}
-    return {"widget": dict(widget), **row} if widget else row
+    shown: dict[str, Json] = {"widget": dict(widget)} if widget else {}
+    return {
+        **shown, "id": item.id, "type": item.type, "data": dict(item.data), "agent": item.agent, "run_id": item.run_id,
+    }  # fmt: skip
 
 
 def thread_row(thread: ThreadRecord, run: RunRecord | None = None) -> dict[str, Json]:
@@ -55,22 +55,25 @@ def thread_row(thread: ThreadRecord, run: RunRecord | None = None) -> dict[str, 
     return {"id": thread.id, "title": thread.title, "at": thread.updated_at.timestamp() * 1000, **state}
 
 
-def run_json(run: RunRecord) -> dict[str, Json]:
+def _sums(run: RunRecord) -> tuple[float | None, int | None, float | None]:
+    """Duration in ms, tokens and cost of a run; None where unknown."""
     tokens = run.usage.input_tokens + run.usage.output_tokens or None  # Usage of a stopped run was never reported.
     duration = (run.ended_at - run.started_at).total_seconds() * 1000 if run.ended_at else None
+    return duration, tokens, run.cost_usd if tokens else None
+
+
+def run_json(run: RunRecord) -> dict[str, Json]:
+    duration, tokens, cost = _sums(run)
     return {
         "id": run.id, "status": run.status, "model": run.model, "duration_ms": duration, "ttft_ms": run.ttft_ms,
-        "tokens": tokens, "cost_usd": run.cost_usd if tokens else None, "trace_id": run.trace_id,
+        "tokens": tokens, "cost_usd": cost, "trace_id": run.trace_id,
     }  # fmt: skip
 
 
 def run_facts(run: RunRecord) -> str:
     """The line of facts under an answer, for the static copy."""
-    facts = run_json(run)
-    cost = cost_text(facts["cost_usd"])
-    return " · ".join(
-        filter(None, (run.model, duration_text(facts["duration_ms"]), tokens_text(facts["tokens"]), cost))
-    )
+    duration, tokens, cost = _sums(run)
+    return " · ".join(filter(None, (run.model, duration_text(duration), tokens_text(tokens), cost_text(cost))))
 
 
 def static_row(item: ThreadItem) -> str:
@@ -117,9 +120,7 @@ class Draft:
 
 
 class ChatSource(Protocol):
-    """The data source of a chat. Methods raise the errors of `model.errors`; the chat shows their message and next
-    step.
-    """
+    """The data source of a chat. Methods raise the errors of `model.errors`; the chat shows their message and next step."""
 
     async def agents(self) -> Sequence[AgentChoice]: ...
 
@@ -331,7 +332,7 @@ class Conversation(View):
 
     def merge(self, last: dict[str, Json], op: dict[str, Json]) -> bool:
         if op["kind"] == "delta" == last["kind"] and op["id"] == last["id"]:
-            last["delta"] += op["delta"]
+            last["delta"] = f"{last['delta']}{op['delta']}"
             return True
         return False
 
@@ -447,9 +448,7 @@ class Conversation(View):
             raise ConflictError("The agent is still answering.", "Wait, or press Stop.")
 
     async def _start(self, events: AsyncIterator[Event]) -> None:
-        """Follow a run in the background. Returns once it has started and its message is stored; raises if it did not
-        start.
-        """
+        """Follow a run in the background. Returns once it has started and its message is stored; raises if it did not start."""
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turn = asyncio.ensure_future(self._follow(events, begun))
         self._tell_activity()
@@ -528,7 +527,7 @@ class Conversation(View):
         """Execute a client tool in the view. The only one is `switch_theme`."""
         output: dict[str, Json] = {"error": f"This view has no tool {item.data.get('name')!r}."}
         if item.data.get("name") == "switch_theme":
-            theme = dict(item.data.get("arguments") or {}).get("theme")
+            theme = dict(cast("Mapping[str, Json]", item.data.get("arguments") or {})).get("theme")
             if theme in ("light", "dark"):
                 self.theme = theme
                 self.emit({"kind": "theme", "theme": theme})
@@ -582,7 +581,7 @@ class Conversation(View):
                 self._tell_rows()
         self._lists.cost_s = time.monotonic() - began
 
-    def _background(self, work: Any) -> None:
+    def _background(self, work: Awaitable[None]) -> None:
         async def guarded() -> None:
             try:
                 await work

@@ -20,15 +20,21 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 from timestep_lab.model.clock import iso
+from timestep_lab.model.codec import Json
 from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES
 from timestep_lab.service.traces import SpanColumns
 from timestep_lab.store.table import CodedText
 
 if TYPE_CHECKING:
     import numpy
+    from numpy.typing import NDArray
+
+    Column: TypeAlias = NDArray[numpy.generic]
+    Numbers: TypeAlias = NDArray[numpy.float64]
+    Rows: TypeAlias = NDArray[numpy.int32]
 
 
 # --- Values that every transport can carry: strict JSON, valid UTF-8
@@ -37,7 +43,13 @@ if TYPE_CHECKING:
 _DEEPEST = 200
 
 
-def json_safe(value: object, _depth: int = 0) -> Any:
+@overload
+def json_safe(value: str, _depth: int = 0) -> str: ...
+@overload
+def json_safe(value: Mapping[str, object], _depth: int = 0) -> dict[str, Json]: ...
+@overload
+def json_safe(value: object, _depth: int = 0) -> Json: ...
+def json_safe(value: object, _depth: int = 0) -> Json:
     """A copy of `value` that can be encoded with `json.dumps(..., allow_nan=False)` and UTF-8.
 
     Lone surrogates become U+FFFD, NaN and infinities None, datetimes ISO text, records dicts; other types become their
@@ -81,7 +93,7 @@ NO_ID = "0" * 16
 """The invalid span id in OpenTelemetry."""
 
 
-def encode_spans(spans: SpanColumns, parents: numpy.ndarray[Any, Any] | None = None) -> bytes:
+def encode_spans(spans: SpanColumns, parents: Rows | None = None) -> bytes:
     """Encode the columns. `parents`: their `parent_rows`, if already computed.
 
     Raises `KeyError` if a required column is missing, `ValueError` if lengths differ.
@@ -95,7 +107,7 @@ def encode_spans(spans: SpanColumns, parents: numpy.ndarray[Any, Any] | None = N
     starts = numbers(spans["started_us"])
     t0_us = float(starts.min()) if n else 0.0
     words: dict[str, list[str]] = {}
-    columns: dict[str, numpy.ndarray[Any, Any]] = {
+    columns: dict[str, Column] = {
         **_times(starts - t0_us, numbers(spans.get("ended_us", ()), n) - t0_us),
         "kind": _codes(spans["kind"], SPAN_KINDS, SPAN_KINDS.index("other")),
         "status": _codes(spans["status"], SPAN_STATUSES, SPAN_STATUSES.index("ok")),
@@ -114,7 +126,7 @@ def encode_spans(spans: SpanColumns, parents: numpy.ndarray[Any, Any] | None = N
     return _pack(n, t0_us / 1000.0, columns, words)
 
 
-def _pack(n: int, t0: float, columns: dict[str, numpy.ndarray[Any, Any]], words: dict[str, list[str]]) -> bytes:
+def _pack(n: int, t0: float, columns: dict[str, Column], words: dict[str, list[str]]) -> bytes:
     described, bodies, offset = [], [], 0
     for name, values in columns.items():
         body = values.tobytes()
@@ -131,7 +143,7 @@ def _pack(n: int, t0: float, columns: dict[str, numpy.ndarray[Any, Any]], words:
 # These handle 100,000 rows, so the loops are in numpy or `map` over C functions.
 
 
-def _times(starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any]) -> dict[str, numpy.ndarray[Any, Any]]:
+def _times(starts: Numbers, ends: Numbers) -> dict[str, Column]:
     """Encoded times in microseconds after the first start, NaN while pending."""
     import numpy as np
 
@@ -141,7 +153,7 @@ def _times(starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any]) -> di
     return {"start": starts.astype("<u4"), "end": np.nan_to_num(ends, nan=PENDING).astype("<u4")}
 
 
-def numbers(values: Sequence[object], n: int | None = None) -> numpy.ndarray[Any, Any]:
+def numbers(values: Sequence[object], n: int | None = None) -> Numbers:
     """A numeric column with NaN for unknown; all NaN if it does not have `n` values."""
     import numpy as np
 
@@ -150,7 +162,7 @@ def numbers(values: Sequence[object], n: int | None = None) -> numpy.ndarray[Any
     return np.array(values, dtype="<f8")  # None becomes NaN.
 
 
-def _codes(values: Sequence[object], known: Sequence[str], fallback: int) -> numpy.ndarray[Any, Any]:
+def _codes(values: Sequence[object], known: Sequence[str], fallback: int) -> Column:
     import numpy as np
 
     text = CodedText.of(values)
@@ -159,7 +171,7 @@ def _codes(values: Sequence[object], known: Sequence[str], fallback: int) -> num
     return by_code.take(text.codes, mode="wrap")  # Index -1 is the last element.
 
 
-def _words(values: Sequence[object], n: int) -> tuple[numpy.ndarray[Any, Any], list[str]]:
+def _words(values: Sequence[object], n: int) -> tuple[Column, list[str]]:
     import numpy as np
 
     if len(values) != n:
@@ -173,7 +185,7 @@ def _words(values: Sequence[object], n: int) -> tuple[numpy.ndarray[Any, Any], l
     return number[text.codes], [text.words[code] for code in order]
 
 
-def _hex16(ids: Sequence[str | None]) -> numpy.ndarray[Any, Any] | None:
+def _hex16(ids: Sequence[str | None]) -> Column | None:
     """The ids as numbers (0 for None), if all are 16 hex digits; else None."""
     import numpy as np
 
@@ -191,7 +203,7 @@ def _hex16(ids: Sequence[str | None]) -> numpy.ndarray[Any, Any] | None:
     return np.frombuffer(packed, dtype=">u8").astype("u8") if packed.hex() == joined else None
 
 
-def parent_rows(spans: SpanColumns) -> numpy.ndarray[Any, Any]:
+def parent_rows(spans: SpanColumns) -> Rows:
     """The row of each span's parent, -1 if there is none."""
     import numpy as np
 

@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, Unpack, cast
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, LabError, NotFoundError
@@ -36,6 +36,9 @@ from timestep_lab.model.records import DuelRecord, RunRecord, ThreadItem, VoteOu
 from timestep_lab.store.base import in_thread
 from timestep_lab.ui.chat_state import item_json, run_json
 from timestep_lab.ui.view import View, handles
+
+if TYPE_CHECKING:
+    from timestep_lab.ui.view import ViewOptions
 
 # -- The data source of a live duel; `lab/comparing.py` implements it for a lab in this process
 
@@ -174,7 +177,7 @@ class Duel(View):
 
     def __init__(
         self, source: DuelSource, *, blind: bool = True, trace_base: str | None = None,
-        on_trace: Callable[[str], None] | None = None, questions: Callable[[], Sequence[str]] | None = None, **options: Any,
+        on_trace: Callable[[str], None] | None = None, questions: Callable[[], Sequence[str]] | None = None, **options: Unpack[ViewOptions],
     ) -> None:  # fmt: skip
         super().__init__(**options)
         self._source, self._blind = source, blind
@@ -274,7 +277,7 @@ class Duel(View):
     def merge(self, last: dict[str, Json], op: dict[str, Json]) -> bool:
         same = op["kind"] == "delta" == last["kind"] and all(op[k] == last[k] for k in ("round", "side", "id"))
         if same:
-            last["delta"] += op["delta"]
+            last["delta"] = f"{last['delta']}{op['delta']}"
         return same
 
     def static_html(self) -> str:
@@ -324,7 +327,9 @@ class Duel(View):
     @handles("decide")
     async def _decide(self, round_id: str, side: int, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False, answer: Mapping[str, Json] | None = None) -> None:  # fmt: skip
         one = self._round(round_id)
-        chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
+        chosen: dict[str, dict[str, Json]] = {
+            call_id: {"decision": decision, "message": message, "always": always, "answer": answer}
+        }
         self._follow(one, one.sides[side], self._source.decide(run_id, chosen))
 
     @handles("stop")
@@ -404,7 +409,7 @@ class Duel(View):
             side.run, side.run_id = event.run, None
             side.done = event.run.status != "needs_approval"
             if isinstance(event, RunFailed | RunStopped):
-                self._notice(one, side, event.error.get("message", ""), event.error.get("next_step", ""))
+                self._notice(one, side, str(event.error.get("message", "")), str(event.error.get("next_step", "")))
 
     def _grow(self, one: Round, side: Side, event: ItemUpdated) -> None:
         if event.item_id not in side.items:
@@ -495,7 +500,7 @@ class ArenaView(View):
 
     stem = "arena"
 
-    def __init__(self, arena: ArenaLike, **options: Any) -> None:
+    def __init__(self, arena: ArenaLike, **options: Unpack[ViewOptions]) -> None:
         super().__init__(**options)
         self._arena = arena
         self._one_at_a_time = threading.Lock()
@@ -508,7 +513,7 @@ class ArenaView(View):
         """All votes on the comparison, oldest first."""
         return self._arena.votes
 
-    def ranking(self) -> Any:
+    def ranking(self) -> RankingLike:
         """Ratings from all votes so far, best first, with 95 % intervals."""
         return self._ranking
 
@@ -529,7 +534,7 @@ class ArenaView(View):
         self._vote(duel_id or ("" if self._duel is None else self._duel.id), outcome)
         self._tell()
 
-    def snapshot(self) -> Json:
+    def snapshot(self) -> dict[str, Json]:
         # The names are included only after the vote.
         return {
             "duel": None if self._duel is None else asdict(self._duel),

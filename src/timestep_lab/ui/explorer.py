@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
@@ -11,14 +11,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from operator import index
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from timestep_lab.model.arguments import checks_keywords, trace_id_of, trace_ids_of
 from timestep_lab.model.clock import parse_iso, utc_now
 from timestep_lab.model.codec import Json
 from timestep_lab.model.display import cost_text, count_text, duration_text
 from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError
-from timestep_lab.service.traces import Facet, TracePage, TraceQuery, Traces
+from timestep_lab.service.traces import Facet, Row, TracePage, TraceQuery, Traces
 from timestep_lab.store.trace_selection import NEWEST_FIRST
 from timestep_lab.store.trace_stats import TimeBucket
 from timestep_lab.ui.trace_reader import TraceReader, read_trace
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from timestep_lab.service.traces import (
         Source,  # Defined here, since tab completion cannot read a property that is a Literal.
     )
+    from timestep_lab.ui.trace_reader import ReaderOptions
 
 
 # --- The list of traces as plain HTML, with the open trace below
@@ -59,7 +60,7 @@ def explorer_html(source: Traces, page: TracePage, selected: str | None) -> str:
     return "\n".join(parts)
 
 
-def _row(row: Mapping[str, Any]) -> str:
+def _row(row: Row) -> str:
     known = [n for n in (row.get("input_tokens"), row.get("output_tokens")) if n is not None]
     status = outcome_text(row)
     words = (moment(row.get("started_at")), row.get("input") or row.get("workflow") or "", row.get("agent_path") or "")
@@ -131,7 +132,7 @@ class TraceExplorer(TraceReader):
         range: str = "",
         live: bool = True,
         unread: Sequence[str] = (),
-        **options: Any,
+        **options: Unpack[ReaderOptions],
     ) -> None:
         """`unread`: invalid parameters of the request; they are reported above the list."""
         super().__init__(source, **options)

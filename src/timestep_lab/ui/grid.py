@@ -7,9 +7,9 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
 
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.comparison import (
     CandidateRow,
     CaseRecord,
@@ -35,6 +35,9 @@ from timestep_lab.service.traces import Traces
 from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.trace_reader import TraceReader
 from timestep_lab.ui.view import Reply, Updates, handles
+
+if TYPE_CHECKING:
+    from timestep_lab.ui.trace_reader import ReaderOptions
 
 # --- The state of a comparison: created from records, updated by events
 
@@ -85,7 +88,7 @@ class GridState:
 
     @property
     def candidates(self) -> list[str]:
-        return [candidate["name"] for candidate in self.record.candidates]
+        return [str(object_of(candidate)["name"]) for candidate in self.record.candidates]
 
     @property
     def scorers(self) -> list[str]:
@@ -241,8 +244,8 @@ def opened_case(state: GridState, place: int) -> dict[str, Json]:
     return {"place": place, "case": asdict(case), "answers": answers}
 
 
-def _candidate(candidate: Any) -> dict[str, Json]:
-    return {name: candidate.get(name) for name in ("name", "model", "agent", "prompt", "model_settings")}
+def _candidate(candidate: Json) -> dict[str, Json]:
+    return {name: object_of(candidate).get(name) for name in ("name", "model", "agent", "prompt", "model_settings")}
 
 
 def _case_row(case: CaseRecord) -> list[Json]:
@@ -264,6 +267,8 @@ def _round(ms: float | None) -> float | None:
 
 
 StaticCopy = Callable[[GridLike], str]
+CellChanges: TypeAlias = dict[str, dict[str, Json]]
+"""Maps the place of a cell (`row,column,epoch`) to its change."""
 Cut = Callable[[GridLike, str], Json]
 """Maps a comparison and a column of its data to its slices."""
 
@@ -286,7 +291,7 @@ class GridView(TraceReader):
     def __init__(
         self, source: Traces, grid: GridLike, *, static_copy: StaticCopy, cut: Cut | None = None, stop: Callable[[], None] | None = None,
         read: Callable[[], GridLike] | None = None, subscribe: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
-        **options: Any,
+        **options: Unpack[ReaderOptions],
     ) -> None:  # fmt: skip
         super().__init__(source, **options)
         self._state = GridState.of(grid)
@@ -358,12 +363,13 @@ class GridView(TraceReader):
         """Merge changes to the same cell within one batch into one change, joining its text."""
         if last.get("kind") != "live" or op.get("kind") != "live":
             return False
-        for place, change in op["cells"].items():
-            before = last["cells"].get(place)
+        cells = cast("CellChanges", last["cells"])
+        for place, change in cast("CellChanges", op["cells"]).items():
+            before = cells.get(place)
             if before is None or "row" in change:
-                last["cells"][place] = change
+                cells[place] = change
             else:
-                before["more"] = before.get("more", "") + change["more"]
+                before["more"] = f"{before.get('more', '')}{change['more']}"
         for name in ("progress", "scorers"):
             last[name] = op[name] or last[name]
         return True
@@ -387,8 +393,7 @@ class GridView(TraceReader):
         return Reply(self._head(), [body(self._state)])
 
     def static_html(self) -> str:
-        text: str = json_safe(self._static_copy(self._state))
-        return text
+        return json_safe(self._static_copy(self._state))
 
     def _head(self) -> dict[str, Json]:
         payload = {**head(self._state), "can_stop": self._stop is not None}

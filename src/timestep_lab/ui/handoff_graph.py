@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.display import cost_text, duration_text
@@ -79,7 +79,7 @@ def difference(a: AgentGraph, b: AgentGraph) -> dict[str, Json]:
     for node in b.nodes:
         empty = {**asdict(replace(node, calls=0)), "calls_b": 0}
         nodes.setdefault(node.path, empty)["calls_b"] = node.calls
-    edges: dict[tuple[str, str], dict[str, Json]] = {
+    edges: dict[tuple[str, str], dict[str, Any]] = {
         (edge.from_path, edge.to_path): {**asdict(edge), "count_b": 0} for edge in a.edges
     }
     for edge in b.edges:

@@ -12,13 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError
 from timestep_lab.ui.assets import build
 from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.view import View
+
+if TYPE_CHECKING:
+    from anywidget import AnyWidget
+    from panel.viewable import Viewable
 
 # --- The notebook host: a view as a Jupyter widget (anywidget), followed by its static copy
 
@@ -191,7 +195,7 @@ _NOTHING = "export default {}"
 
 
 @cache
-def _widget_class(stem: str, somebody_looks: bool) -> type[Any]:
+def _widget_class(stem: str, somebody_looks: bool) -> type[AnyWidget]:
     import anywidget
     import traitlets
 
@@ -211,7 +215,7 @@ def _widget_class(stem: str, somebody_looks: bool) -> type[Any]:
     return LabWidget
 
 
-def notebook_widget(view: View) -> Any:
+def notebook_widget(view: View) -> AnyWidget:
     """A widget for the view: `view.widget`, or an additional one."""
     widget = _widget_class(view.stem, _somebody_looks())()
     widget.view = view
@@ -232,7 +236,7 @@ def also_a_widget(kind: type[View]) -> type:
     return types.new_class(kind.__name__, (kind, AnyWidget), exec_body=lambda body: body.update(same))
 
 
-def bundle(widget: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def bundle(widget: Any) -> tuple[dict[str, object], dict[str, object]]:
     """The MIME bundle of a widget and its metadata, in which Colab finds its widget manager."""
     made = widget._repr_mimebundle_()
     data, metadata = made if isinstance(made, tuple) else (made, {})
@@ -348,7 +352,7 @@ def _component_class(stem: str) -> type[Any]:
     return type(name, (JSComponent,), members)
 
 
-def panel_component(view: View, **layout: object) -> Any:
+def panel_component(view: View, **layout: object) -> Viewable:
     """The view as a Panel component that is removed with its session."""
     import panel
 
@@ -360,4 +364,4 @@ def panel_component(view: View, **layout: object) -> Any:
         # Weakly, so that a component that was removed from its page does not live as long as the session.
         still = weakref.ref(component)
         document.on_session_destroyed(lambda _: None if (gone := still()) is None else gone.view.detach(gone))
-    return component
+    return cast("Viewable", component)

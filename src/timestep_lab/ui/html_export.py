@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
-from typing import Any
 
+from timestep_lab.model.codec import object_of, objects_of
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.spans import GenAI
-from timestep_lab.service.traces import TracePage, TraceQuery, Traces
+from timestep_lab.service.traces import Row, TracePage, TraceQuery, Traces
 from timestep_lab.ui.assets import build
 from timestep_lab.ui.columns import encode_spans, json_safe
 from timestep_lab.ui.explorer import explorer_html
@@ -75,7 +75,7 @@ def trace_page(source: Traces, trace_id: str, *, title: str | None = None) -> st
     return _page("trace", data, trace_html(source, trace_id), named, heading=f"<h1>{escape(named)}</h1>")
 
 
-def _own(row: Mapping[str, object]) -> dict[str, Any]:
+def _own(row: Mapping[str, object]) -> dict[str, object]:
     """A row, an annotation or attributes without the fields that identify the owner."""
     return {name: value for name, value in row.items() if name not in ("user_id", "thread_id", GenAI.CONVERSATION_ID)}
 
@@ -91,9 +91,9 @@ def _page(component: str, data: Mapping[str, object], static_copy: str, title: s
     )
 
 
-def _rows(source: Traces, trace_ids: Sequence[str] | None, query: TraceQuery) -> list[dict[str, Any]]:
+def _rows(source: Traces, trace_ids: Sequence[str] | None, query: TraceQuery) -> list[Row]:
     if trace_ids is not None:
-        rows = [dict(source.read(trace_id)) for trace_id in trace_ids]
+        rows: list[Row] = [dict(source.read(trace_id)) for trace_id in trace_ids]
         too_many = len(rows) > MOST_TRACES
     else:
         page = source.page(**query.words(), limit=MOST_TRACES)
@@ -108,15 +108,20 @@ def _rows(source: Traces, trace_ids: Sequence[str] | None, query: TraceQuery) ->
     return rows
 
 
-def _trace(source: Traces, trace_id: str) -> dict[str, Any]:
+def _trace(source: Traces, trace_id: str) -> dict[str, object]:
     spans = source.columns(trace_id)
     whole = source.payloads(trace_id, list(spans["span_id"])[:MOST_SPANS])
-    scores: dict[str, list[Any]] = {}
+    scores: dict[str, list[object]] = {}
     for score in source.scores(trace_id):
         scores.setdefault(score.target_id, []).append(_own(asdict(score)))
-    value = read_trace(source, trace_id).value
+    value = object_of(read_trace(source, trace_id).value)
     return {
-        "value": {**value, "trace": _own(value["trace"]), "scores": [*map(_own, value["scores"])], "is_copy": True},
+        "value": {
+            **value,
+            "trace": _own(object_of(value["trace"])),
+            "scores": [*map(_own, objects_of(value["scores"]))],
+            "is_copy": True,
+        },
         "columns": base64.b64encode(encode_spans(spans)).decode(),
         "spans": {span["span_id"]: _span(span, scores.get(span["span_id"], [])) for span in whole},
         "conversation": read_conversation(source, trace_id),
@@ -124,7 +129,7 @@ def _trace(source: Traces, trace_id: str) -> dict[str, Any]:
     }
 
 
-def _span(span: Mapping[str, Any], scores: list[Any]) -> dict[str, Any]:
+def _span(span: Row, scores: list[object]) -> dict[str, object]:
     speaks = span["kind"] in ("generation", "agent", "task", "turn", "other")
     return {
         "span": {**_own(span), "attributes": _own(span.get("attributes") or {})},

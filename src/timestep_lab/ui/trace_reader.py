@@ -7,14 +7,14 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
 from timestep_lab.model.clock import ms_between, utc_now
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, UsageError
 from timestep_lab.model.events import CauseFound, CauseProgress, Event
 from timestep_lab.model.spans import Lab
-from timestep_lab.service.traces import SpanColumns, Traces
+from timestep_lab.service.traces import Row, SpanColumns, Traces
 from timestep_lab.store.base import in_thread
 from timestep_lab.store.table import CodedText
 from timestep_lab.ui.columns import encode_spans, json_safe, numbers, parent_rows
@@ -24,11 +24,19 @@ from timestep_lab.ui.view import Reply, View, handles
 if TYPE_CHECKING:
     from timestep_lab.service.causes import Causes
     from timestep_lab.service.datasets import Datasets
+    from timestep_lab.service.runs import AgainChanges
+    from timestep_lab.ui.columns import Rows
+    from timestep_lab.ui.view import ViewOptions
+
+    class ReaderOptions(ViewOptions, total=False):
+        """The options of `TraceReader`."""
+
+        datasets: Datasets | None
 
 # --- The first rows of a trace's tree, for the waterfall and its static copy
 
 
-def tree_rows(spans: SpanColumns, most: int, parents: object = None) -> list[tuple[int, int]]:
+def tree_rows(spans: SpanColumns, most: int, parents: Rows | None = None) -> list[tuple[int, int]]:
     """(row, depth) of the first `most` rows: depth first, siblings by start time. Rows that are only reachable through
     a cycle of parents come last.
 
@@ -55,7 +63,7 @@ def tree_rows(spans: SpanColumns, most: int, parents: object = None) -> list[tup
     return order
 
 
-def part_of(spans: SpanColumns, rows: list[int]) -> Mapping[str, list[Any]]:
+def part_of(spans: SpanColumns, rows: list[int]) -> SpanColumns:
     """The columns restricted to these rows."""
     return {name: [values[row] for row in rows] if len(values) else [] for name, values in spans.items()}
 
@@ -66,7 +74,14 @@ Entry = dict[str, Any]
 KINDS = frozenset({"generation", "tool", "handoff"})
 
 
-def conversation_of(spans: Sequence[Mapping[str, Any]], start: datetime) -> list[Entry]:
+class Conversation(TypedDict):
+    """`truncated`: there are more steps."""
+
+    entries: list[Entry]
+    truncated: bool
+
+
+def conversation_of(spans: Sequence[Row], start: datetime) -> list[Entry]:
     """Conversation entries from complete spans (in any order; only generations, tools and handoffs are used). `at` is
     in ms from `start`.
 
@@ -97,7 +112,7 @@ def conversation_of(spans: Sequence[Mapping[str, Any]], start: datetime) -> list
     return entries
 
 
-def _tool(span: Mapping[str, Any]) -> Entry:
+def _tool(span: Row) -> Entry:
     return {
         "name": span["name"],
         "arguments": as_text(span.get("input")),
@@ -123,7 +138,7 @@ def _asked(span: Mapping[str, object], about: Entry, told: set[str]) -> list[Ent
     return entries
 
 
-def _answered(span: Mapping[str, Any], about: Entry) -> list[Entry]:
+def _answered(span: Row, about: Entry) -> list[Entry]:
     end = about["at"] + (about["duration_ms"] or 0.0)
     tokens = [n for n in (span.get("input_tokens"), span.get("output_tokens")) if n is not None]
     entries = []
@@ -153,7 +168,7 @@ MOST_JSON = 1_000
 class TraceReader(View):
     """Base class of views that open traces of `source`."""
 
-    def __init__(self, source: Traces, *, datasets: Datasets | None = None, **options: Any) -> None:
+    def __init__(self, source: Traces, *, datasets: Datasets | None = None, **options: Unpack[ViewOptions]) -> None:
         super().__init__(**options)
         self.source, self._datasets = source, datasets
         self._causes: dict[str, dict[str, Json]] = {}
@@ -169,7 +184,7 @@ class TraceReader(View):
         return await self.in_turn(read_span, self.source, trace_id, span_id)
 
     @handles("conversation")
-    async def _conversation(self, trace_id: str) -> Json:
+    async def _conversation(self, trace_id: str) -> Conversation:
         return await self.in_turn(read_conversation, self.source, trace_id)
 
     @handles("graph")
@@ -254,11 +269,11 @@ class TraceReader(View):
         return {"name": record.name, "version": record.version, "n_cases": record.n_cases}
 
     @handles("plan_again")
-    async def _plan_again(self, trace_id: str, changes: dict[str, Any]) -> Json:
+    async def _plan_again(self, trace_id: str, changes: AgainChanges) -> Json:
         return asdict(await self.source.plan_again(trace_id, **changes))
 
     @handles("run_again")
-    async def _run_again(self, trace_id: str, changes: dict[str, Any]) -> Json:
+    async def _run_again(self, trace_id: str, changes: AgainChanges) -> Json:
         return {"trace_id": (await self.source.run_again(trace_id, **changes)).trace_id}
 
     @handles("page")
@@ -297,7 +312,7 @@ class TraceReader(View):
 
     @handles("cause_keep")
     async def _cause_keep(self, trace_id: str, name: str) -> Json:
-        criteria = (self._causes.get(trace_id) or {}).get("said") or {}
+        criteria = cast("dict[str, str]", (self._causes.get(trace_id) or {}).get("said") or {})
         return asdict(await in_thread(self._finder().keep, trace_id, name, **criteria))
 
     def _finder(self) -> Causes:
@@ -342,9 +357,7 @@ def read_trace(source: Traces, trace_id: str) -> Reply:
     return Reply(read_about(source, trace_id, spans), [encode_spans(spans)])
 
 
-def read_about(
-    source: Traces, trace_id: str, spans: SpanColumns, trace: Mapping[str, object] | None = None
-) -> dict[str, Json]:
+def read_about(source: Traces, trace_id: str, spans: SpanColumns, trace: Row | None = None) -> dict[str, Json]:
     """That reply without the spans. `trace`: its row, if already read."""
     trace = source.read(trace_id) if trace is None else trace
     return {
@@ -396,7 +409,7 @@ def read_span(source: Traces, trace_id: str, span_id: str) -> dict[str, Json]:
 
 def read_conversation(
     source: Traces, trace_id: str, spans: SpanColumns | None = None, most: int = MOST_ENTRIES
-) -> dict[str, Json]:
+) -> Conversation:
     """The conversation in the first `most` relevant steps."""
     import numpy as np
 

@@ -6,20 +6,30 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from timestep_lab.model.arguments import trace_id_of
 from timestep_lab.model.clock import to_aware_utc
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.display import cost_text, duration_text, tokens_text
-from timestep_lab.service.traces import SpanColumns, Traces
+from timestep_lab.service.traces import Row, SpanColumns, Traces
 from timestep_lab.store.trace_diff import DiffRow
 from timestep_lab.ui.columns import encode_spans, json_safe, parent_rows
-from timestep_lab.ui.trace_reader import TraceReader, part_of, read_about, read_conversation, read_trace, tree_rows
+from timestep_lab.ui.trace_reader import (
+    Entry,
+    TraceReader,
+    part_of,
+    read_about,
+    read_conversation,
+    read_trace,
+    tree_rows,
+)
 from timestep_lab.ui.view import Reply, Updates, handles
 
 if TYPE_CHECKING:
     import pandas
+
+    from timestep_lab.ui.trace_reader import ReaderOptions
 
 
 # --- A trace as plain HTML: a table of steps with bars of block characters, and its messages. Readable without stylesheets
@@ -51,7 +61,7 @@ def outcome_text(trace: Mapping[str, object]) -> str:
 def trace_html(
     source: Traces,
     trace_id: str,
-    trace: Mapping[str, object] | None = None,
+    trace: Row | None = None,
     spans: SpanColumns | None = None,
     rows: Sequence[tuple[int, int]] | None = None,
 ) -> str:
@@ -67,7 +77,7 @@ def trace_html(
     )
 
 
-def facts_line(trace: Mapping[str, Any]) -> str:
+def facts_line(trace: Row) -> str:
     """`✓ done · A ⇢ B · 3 turns · 2.41 s · 1.2k tok · $0.0031`, escaped."""
     tokens = [trace.get(name) for name in ("input_tokens", "output_tokens")]
     known = [n for n in tokens if n is not None]
@@ -138,14 +148,14 @@ def _value(spans: SpanColumns, name: str, row: int) -> Any:
     return None if value is None or value != value else value
 
 
-def _messages(entries: Sequence[Mapping[str, object]]) -> str:
+def _messages(entries: Sequence[Entry]) -> str:
     lines = [line for entry in entries[:MOST_TWIN_ENTRIES] if (line := _entry(entry))]
     if not lines:
         return ""
     return f"<details><summary>Messages</summary>{''.join(lines)}</details>"
 
 
-def _entry(entry: Mapping[str, Any]) -> str:
+def _entry(entry: Entry) -> str:
     if entry["kind"] == "handoff":
         return f"<p><em>handed off from {text(entry['from'])} to {text(entry['to'])}</em></p>"
     if entry["kind"] == "error":
@@ -171,7 +181,7 @@ OVER = ("completed", "stopped", "failed", "cancelled", "interrupted")
 class _Read:
     """A trace as first read. Its row may be outdated; a connected view receives later changes."""
 
-    def __init__(self, source: Traces, trace_id: str, trace: Mapping[str, object]) -> None:
+    def __init__(self, source: Traces, trace_id: str, trace: Row) -> None:
         self.spans = source.columns(trace_id)
         self.about = read_about(source, trace_id, self.spans, trace)
         self.parents = parent_rows(self.spans)
@@ -181,10 +191,15 @@ class _Read:
         """The first visible rows, as a trace. `partial`: the other rows follow."""
         part = part_of(self.spans, [row for row, _ in self.rows])
         partial = len(self.rows) < len(self.spans["span_id"])
-        trace = self.about["trace"]
-        if len(trace.get("agent_path") or "") > MOST_PATH:
+        trace = object_of(self.about["trace"])
+        if len(str(trace.get("agent_path") or "")) > MOST_PATH:
             trace = {**trace, "agent_path": None}
         return Reply({**self.about, "trace": trace, "partial": partial}, [encode_spans(part)])
+
+
+def _trace_in(reply: Reply) -> Mapping[str, Json]:
+    """The trace's row in the reply to `trace`."""
+    return object_of(object_of(reply.value)["trace"])
 
 
 class TraceView(TraceReader):
@@ -200,7 +215,7 @@ class TraceView(TraceReader):
 
     stem = "trace"
 
-    def __init__(self, source: Traces, trace_id: str, **options: Any) -> None:
+    def __init__(self, source: Traces, trace_id: str, **options: Unpack[ReaderOptions]) -> None:
         super().__init__(source, **options)
         self.trace_id = trace_id
         self._selection: str | None = None
@@ -266,7 +281,7 @@ class TraceView(TraceReader):
         read, self._read = self._read, None
         if read is None:
             return trace_html(self.source, self.trace_id)
-        return trace_html(self.source, self.trace_id, read.about["trace"], read.spans, read.rows)
+        return trace_html(self.source, self.trace_id, object_of(read.about["trace"]), read.spans, read.rows)
 
     def watched(self, now: bool) -> None:
         if now and self._end is None:
@@ -283,13 +298,13 @@ class TraceView(TraceReader):
 
     async def _refresh(self) -> None:
         shown = await self.in_turn(self.snapshot)
-        before = shown.value["trace"]
+        before = _trace_in(shown)
         started = time.perf_counter()
         if before["status"] in OVER and before == await self.in_turn(self.source.read, self.trace_id):
             return
         state = await self.in_turn(read_trace, self.source, self.trace_id)
         self._updates.cost_s = time.perf_counter() - started
-        if state.buffers == shown.buffers and state.value["trace"] == before:
+        if state.buffers == shown.buffers and _trace_in(state) == before:
             return
         self._state, self._read = state, None
         self.emit({"kind": "trace", "value": state.value}, state.buffers)

@@ -43,7 +43,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, ParamSpec, Protocol, TypedDict, TypeVar, cast
 
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import BusyError, LabError, UsageError
@@ -51,9 +51,17 @@ from timestep_lab.store.base import in_event_loop, in_thread
 from timestep_lab.ui.columns import json_safe
 
 if TYPE_CHECKING:
+    from anywidget import AnyWidget
     from panel.viewable import Viewable
 
     Theme = Literal["auto", "light", "dark"]
+
+    class ViewOptions(TypedDict, total=False):
+        """The parameters of `View`."""
+
+        theme: Theme
+        height: int | None
+
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +95,7 @@ _FOR_HOSTS = frozenset(
     ]
 )
 """Attributes for hosts and pages, which tab completion leaves out."""
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -97,6 +105,12 @@ class Host(Protocol):
 
     def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
         """Send a message and its binary parts to the host's browsers."""
+
+
+class Turns(Protocol):
+    """Runs a blocking read for a user."""
+
+    def __call__(self, read: Callable[[], T], /) -> Awaitable[T]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +159,8 @@ class View:
         self._armed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._widget: Any = None
-        self.turns: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None
+        self._widget: AnyWidget | None = None
+        self.turns: Turns | None = None
         """How a served page runs blocking reads, so that users do not delay each other. None: each in a thread."""
 
     # Overridden by a view
@@ -156,7 +170,7 @@ class View:
         snapshot.
         """
 
-    def snapshot(self) -> Json:
+    def snapshot(self) -> Json | Reply:
         """Everything that a browser needs to draw the view. A `Reply` may have binary parts."""
         raise NotImplementedError
 
@@ -176,10 +190,10 @@ class View:
 
     # Changes
 
-    def emit(self, op: Mapping[str, Json], buffers: Sequence[bytes] = ()) -> None:
+    def emit(self, op: Mapping[str, object], buffers: Sequence[bytes] = ()) -> None:
         """Send a change to every browser: `op["kind"]` is its name. Thread-safe; changes are collected for 30 ms."""
         with self._lock:
-            new = dict(op)
+            new = cast("dict[str, Json]", dict(op))  # Records become JSON when they are sent.
             if not (self._ops and not buffers and self.merge(self._ops[-1][0], new)):
                 self._ops.append((new, buffers))
             if self._armed:
@@ -195,7 +209,7 @@ class View:
             if not ops:
                 return
             self._seq += 1
-            message = {
+            message: dict[str, object] = {
                 "op": "batch",
                 "seq": self._seq,
                 "ops": [{**op, "buffers": len(b)} if b else op for op, b in ops],
@@ -213,8 +227,7 @@ class View:
     @property
     def theme(self) -> Theme:
         """`"auto"` follows the page: JupyterLab's theme, the served app's, or the system's."""
-        theme: Theme = self._config["theme"]
-        return theme
+        return cast("Theme", self._config["theme"])
 
     @theme.setter
     def theme(self, theme: Theme) -> None:
@@ -247,7 +260,7 @@ class View:
         following it.
         """
 
-    def receive(self, host: Host, content: Mapping[str, Json], buffers: Sequence[Any] = ()) -> None:
+    def receive(self, host: Host, content: Mapping[str, Json], buffers: Sequence[bytes | memoryview] = ()) -> None:
         """Handle a message from a browser. Hosts call this on the event loop's thread."""
         self._remember_loop()
         op = content.get("op")
@@ -284,7 +297,7 @@ class View:
                 connection.mounts.add(mount)
             state = self.snapshot()
             reply = state if isinstance(state, Reply) else Reply(state)
-            message = {
+            message: dict[str, object] = {
                 "op": "snap",
                 "seq": self._seq,
                 "state": reply.value,
@@ -295,7 +308,7 @@ class View:
 
     def _call(self, host: Host, content: Mapping[str, Json], buffers: list[bytes]) -> None:
         name, call_id = str(content.get("name")), content.get("id")
-        args = json_safe(content.get("args") or {})
+        args = cast("dict[str, object]", json_safe(content.get("args") or {}))
         if buffers:
             args["buffers"] = buffers
 
@@ -318,7 +331,7 @@ class View:
 
         self.start(answer())
 
-    def _post(self, host: Host, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
+    def _post(self, host: Host, message: Mapping[str, object], buffers: Sequence[bytes]) -> None:
         host.post(json_safe(message), buffers)
 
     # Event loop
@@ -327,8 +340,7 @@ class View:
         """Run a blocking read: in a thread, or in a served page in the user's queue."""
         if self.turns is None:
             return await in_thread(read, *args, **kwargs)
-        result: T = await self.turns(partial(read, *args, **kwargs))
-        return result
+        return await self.turns(partial(read, *args, **kwargs))
 
     def _remember_loop(self) -> None:
         """Remember the loop on which browsers attach and send messages."""
@@ -347,7 +359,7 @@ class View:
         else:
             self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, function)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[object, object, None]) -> None:
         """Run a coroutine in the background on the loop that is running, or else on that of the browsers; without a loop,
         run it to completion. Thread-safe.
 
@@ -361,7 +373,7 @@ class View:
         else:
             asyncio.run(work)
 
-    def _begin_on(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
+    def _begin_on(self, loop: asyncio.AbstractEventLoop, work: Coroutine[object, object, None]) -> None:
         task = loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -374,7 +386,7 @@ class View:
     # Display
 
     @property
-    def widget(self) -> Any:
+    def widget(self) -> AnyWidget:
         """The view's ipywidget (an `anywidget.AnyWidget`), always the same one. Layouts accept the view itself:
         `VBox([lab.chat(), lab.traces])`, `marimo.ui.anywidget(view)`."""
         if self._widget is None:
@@ -395,7 +407,7 @@ class View:
 
             return also_a_widget(type(self))
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         """Called only for attributes that the view does not have."""
         if name in _ASKED_OF_WIDGETS:
             return getattr(self.widget, name)
@@ -418,7 +430,7 @@ class View:
 
     def _repr_mimebundle_(
         self, include: object = None, exclude: object = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    ) -> tuple[dict[str, object], dict[str, object]]:
         """For hosts that support widgets but not IPython's display hook; includes the static copy for hosts that
         support neither.
         """
@@ -451,8 +463,7 @@ class View:
         """The view as a Panel component. `layout`: Panel parameters (`sizing_mode`, `margin` …)."""
         from timestep_lab.ui.hosts import panel_component
 
-        component: Viewable = panel_component(self, **layout)
-        return component
+        return panel_component(self, **layout)
 
     __panel__ = panel
 
