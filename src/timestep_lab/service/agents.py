@@ -15,7 +15,7 @@ from annotated_types import Len
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.clock import to_aware_utc, utc_now
-from timestep_lab.model.codec import JsonObject, Ref
+from timestep_lab.model.codec import Json, JsonObject, Ref
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT, new_uuid
 from timestep_lab.model.records import LIMITS, AgentRecord, McpServerRecord, differences
@@ -40,7 +40,7 @@ SWITCH_THEME = "switch_theme"
 
 def default_agents(user_id: str) -> tuple[AgentRecord, AgentRecord]:
     """Personal Assistant and Weather Assistant, as created for a new user."""
-    settings = {"temperature": 0, "tool_choice": "auto"}
+    settings: dict[str, Json] = {"temperature": 0, "tool_choice": "auto"}
     personal = AgentRecord(
         id=PERSONAL_ASSISTANT,
         user_id=user_id,
@@ -102,7 +102,7 @@ AgentRef = Annotated[str | AgentRecord, Ref()]
 class _ToolName:
     """The type of a tool name. A Python function in its place raises an error that explains how to register it."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
 
         return schema.no_info_before_validator_function(_refuse_function, handler(source))
@@ -421,7 +421,7 @@ class Agents:
         from timestep_lab.runtime.model_settings import validate_settings
         from timestep_lab.runtime.run import RunLimits
 
-        columns: dict[str, Any] = {
+        columns: dict[str, object] = {
             name: given[name] for name in ("instructions", "description", "model") if name in given
         }
         if given.get("model") is not None:
@@ -499,7 +499,7 @@ def _named(agents: Sequence[AgentRecord], name_or_id: str) -> AgentRecord:
     )
 
 
-def _refuse_function(tool: Any) -> Any:
+def _refuse_function(tool: object) -> object:
     """Raises `UsageError` for a Python function or an Agents SDK tool object."""
     name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
     if isinstance(tool, str) or name is None:

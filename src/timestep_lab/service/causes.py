@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Unpack, cast
 
 from annotated_types import Gt, Interval, Len
 
 from timestep_lab.evals.cause.findings import BlamePlan, Outlook, Why, WhyPlan
-from timestep_lab.model.codec import JsonObject, error_json, error_of_json
+from timestep_lab.model.codec import Json, JsonObject, error_json, error_of_json, object_of
 from timestep_lab.model.comparison import CellDone, ComparisonProgress
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.events import CauseFound, CauseProgress, Event
@@ -24,11 +24,14 @@ from timestep_lab.service.runs import Prompt
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from timestep_lab.evals.cause import Question
-    from timestep_lab.evals.cause.blame import Blame
+    from timestep_lab.evals.cause.blame import AnyAgent, Blame
     from timestep_lab.evals.cause.replays import Progress, Search
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.runtime.warm_start import Replayed
 
 R = TypeVar("R", Why, Outlook)
@@ -59,12 +62,12 @@ async def _outlook(causes: Causes, last: Event) -> Outlook:
     return found_of(Outlook, last)
 
 
-async def _replayed(causes: Causes, last: Event) -> list[dict[str, Any]]:
+async def _replayed(causes: Causes, last: Event) -> list[dict[str, Json]]:
     assert isinstance(last, CauseFound)
-    return list(last.found["replays"])
+    return list(cast("list[dict[str, Json]]", last.found["replays"]))
 
 
-async def _blamed(causes: Causes, last: Event) -> dict[str, Any]:
+async def _blamed(causes: Causes, last: Event) -> dict[str, Json]:
     assert isinstance(last, CauseFound)
     return dict(last.found)
 
@@ -113,7 +116,7 @@ class Causes:
 
         question = await self._asked(trace_id, wrong, right, tools, on_miss)
 
-        async def search(tell: Tell) -> Any:
+        async def search(tell: Tell) -> DataclassInstance:
             return await cause.why(
                 self._scope.runner, question, replays=replays, k=k, corrections=corrections, instructions=instructions, models=models,
                 concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=_as_events(tell),
@@ -169,7 +172,7 @@ class Causes:
 
         question = await self._asked(trace_id, wrong, right, tools, on_miss, scorer)
 
-        async def search(tell: Tell) -> Any:
+        async def search(tell: Tell) -> DataclassInstance:
             return await cause.outlook(
                 self._scope.runner, question, k=k, concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all,
                 on_progress=_as_events(tell),
@@ -210,7 +213,7 @@ class Causes:
             max_tool_calls=max_tool_calls,
         )  # fmt: skip
 
-        async def search(tell: Tell) -> dict[str, Any]:
+        async def search(tell: Tell) -> dict[str, Json]:
             replayed = await replay_many(
                 start, times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces,
                 on_progress=lambda done, planned: tell(CauseProgress(done=done, planned=planned)),
@@ -231,7 +234,7 @@ class Causes:
         """
         options: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
 
-        async def search(tell: Tell) -> dict[str, Any]:
+        async def search(tell: Tell) -> dict[str, Json]:
             result = await find_change(
                 self._scope, good, bad, [*cases], [*scorers], on_progress=_as_events(tell), **options
             )
@@ -275,7 +278,13 @@ class Causes:
             return datasets.create(name, [case])
 
     async def _asked(
-        self, trace_id: str, wrong: Any, right: Any, tools: str, on_miss: str, scorer: Any = None
+        self,
+        trace_id: str,
+        wrong: Said | None,
+        right: Said | None,
+        tools: str,
+        on_miss: str,
+        scorer: Said | None = None,
     ) -> Question:
         from timestep_lab.evals import cause
 
@@ -286,7 +295,7 @@ class Causes:
 
 
 async def find_change(
-    scope: Scope, good: Any, bad: Any, cases: Any, scorers: Any, *, budget_usd: float | None = None,
+    scope: Scope, good: object, bad: object, cases: object, scorers: Scorers, *, budget_usd: float | None = None,
     on_progress: Progress | None = None, **options: Any,
 ) -> Blame:  # fmt: skip
     """See `lab.blame`. Every row of the design is a candidate of one comparison."""
@@ -295,7 +304,7 @@ async def find_change(
     left, right, shown = await _versions(scope, good, bad)
     work = Combinations(search.rows_of(len(search.changes_of(left, right)))[1])
 
-    async def ask(agents: Sequence[Any], names: Sequence[str], left_usd: float | None) -> Grid:
+    async def ask(agents: Sequence[AnyAgent], names: Sequence[str], left_usd: float | None) -> Grid:
         made = await _comparison(scope, cases, agents, names, scorers, budget_usd=left_usd, **options)
         before_usd = work.begin(made)
         if on_progress:
@@ -350,7 +359,9 @@ def in_numbers(on_progress: Callable[[int, int], None] | None) -> Progress | Non
     return tell if on_progress else None
 
 
-async def plan_of_change(scope: Scope, good: Any, bad: Any, cases: Any, scorers: Any, **options: Any) -> BlamePlan:
+async def plan_of_change(
+    scope: Scope, good: object, bad: object, cases: object, scorers: Scorers, **options: Any
+) -> BlamePlan:
     """The estimated cost of `find_change`."""
     from timestep_lab.evals.cause import blame as search
 
@@ -364,7 +375,7 @@ async def plan_of_change(scope: Scope, good: Any, bad: Any, cases: Any, scorers:
     )  # fmt: skip
 
 
-async def _versions(scope: Scope, good: Any, bad: Any) -> tuple[Any, Any, dict[str, str]]:
+async def _versions(scope: Scope, good: object, bad: object) -> tuple[AnyAgent, AnyAgent, dict[str, str]]:
     """The good and the bad version, and display names for the parts that differ, where they have one."""
     from timestep_lab.evals.cause import blame as search
     from timestep_lab.service.comparisons import agent_of
@@ -400,7 +411,9 @@ def _told_in_traces(scope: Scope, agent: AgentRecord) -> dict[str, str]:
 
     store = scope.store
     runs = store.runs.find(_RUNS_READ, newest_first=True, agent_id=agent.id)
-    run = next((one for one in runs if (one.metadata.get(AGENT_VERSIONS) or {}).get(agent.id) == agent.version), None)
+    run = next(
+        (one for one in runs if object_of(one.metadata.get(AGENT_VERSIONS)).get(agent.id) == agent.version), None
+    )
     if run is None:
         return {}
     spans = [s for s in store.traces.spans(run.trace_id) if s.kind == "generation" and s.agent == agent.name]
@@ -415,7 +428,7 @@ def _told_in_traces(scope: Scope, agent: AgentRecord) -> dict[str, str]:
 
 
 async def _comparison(
-    scope: Scope, cases: Any, agents: Sequence[Any], names: Sequence[str], scorers: Any, **options: Any
+    scope: Scope, cases: object, agents: Sequence[AnyAgent], names: Sequence[str], scorers: Scorers, **options: Any
 ) -> Comparison:
     from timestep_lab.evals.compare import new_comparison
     from timestep_lab.service.comparisons import eval_context
@@ -438,7 +451,7 @@ def _part_name(scope: Scope, part: str) -> str:
     return part
 
 
-def replayed_json(one: Replayed) -> dict[str, Any]:
+def replayed_json(one: Replayed) -> dict[str, Json]:
     return {**asdict(replace(one, error=None)), "error": None if one.error is None else error_json(one.error)}
 
 
@@ -451,7 +464,7 @@ def read_replayed(told: Mapping[str, Any]) -> Replayed:
     return replace(record(Replayed, {**told, "error": None}), error=error)
 
 
-def _assertions(wrong: Any, right: Any) -> tuple[JsonObject, ...]:
+def _assertions(wrong: Said | None, right: Said | None) -> tuple[JsonObject, ...]:
     from timestep_lab.evals.scorers.registry import make_scorer, to_spec
 
     if right is not None:
@@ -471,7 +484,9 @@ def _as_events(tell: Tell) -> Progress:
     return lambda work: tell(CauseProgress(done=work.done, planned=work.planned, spent_usd=work.spent_usd))
 
 
-async def _events(search: Callable[[Tell], Awaitable[Any]]) -> AsyncGenerator[Event, None]:
+async def _events(
+    search: Callable[[Tell], Awaitable[DataclassInstance | dict[str, Json]]],
+) -> AsyncGenerator[Event, None]:
     """Progress events while the search runs, then the result. Closing the generator stops the search."""
     changed, told = asyncio.Event(), CauseProgress(done=0, planned=0)
 

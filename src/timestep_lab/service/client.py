@@ -7,12 +7,12 @@ import ssl
 import threading
 import types
 import typing
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
 from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
@@ -84,14 +84,14 @@ EVENTS: Mapping[str, type[Event]] = {**EVENT_TYPES, **{kind.type: kind for kind 
 TIMES = ("started_at", "ended_at", "created_at")
 
 
-def record(kind: type[R], value: Mapping[str, Any]) -> R:
+def record(kind: type[R], value: Mapping[str, object]) -> R:
     """Decode a record of this class. Unknown fields are ignored: the server may be newer."""
-    hint: Any = kind
+    hint: object = kind
     instance: R = _decoder(hint)(value)
     return instance
 
 
-def records(kind: type[R], values: Iterable[Mapping[str, Any]]) -> list[R]:
+def records(kind: type[R], values: Iterable[Mapping[str, object]]) -> list[R]:
     return [record(kind, value) for value in values]
 
 
@@ -105,7 +105,7 @@ def event(value: Mapping[str, Any]) -> Event:
     return record(kind, value)
 
 
-def row(value: Mapping[str, Any]) -> dict[str, Any]:
+def row(value: Mapping[str, object]) -> dict[str, object]:
     """Decode a row of a view; times become aware UTC datetimes."""
     return {
         name: parse_iso(inner) if name in TIMES and isinstance(inner, str) else inner for name, inner in value.items()
@@ -113,7 +113,7 @@ def row(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _decoder(hint: Any) -> Decoder:
+def _decoder(hint: object) -> Decoder:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         some = [part for part in typing.get_args(hint) if part is not types.NoneType]
         inner = _decoder(some[0]) if len(some) == 1 else _same
@@ -134,13 +134,13 @@ def _dataclass(kind: type[Any]) -> Decoder:
     hints = typing.get_type_hints(kind)
     decoders = {field.name: _decoder(hints[field.name]) for field in fields(kind)}
 
-    def decode(value: Mapping[str, Any]) -> Any:
+    def decode(value: Mapping[str, object]) -> object:
         return kind(**{name: decoders[name](inner) for name, inner in value.items() if name in decoders})
 
     return decode
 
 
-def _same(value: Any) -> Any:
+def _same(value: object) -> object:
     return value
 
 
@@ -156,6 +156,32 @@ LONG_S = 600.0
 MOST_BYTES = 50 * 2**20
 COOKIE = "timestep_lab_"
 """Prefix of the name of a lab's cookie."""
+Param: TypeAlias = str | int | float | bool | None
+"""A value in the query of an address."""
+
+
+class Content(TypedDict, total=False):
+    """The parts of a request, as in httpx."""
+
+    params: Mapping[str, Param | Sequence[Param]]
+    json: object
+    content: bytes
+    headers: Mapping[str, str]
+
+
+class Timeout(TypedDict, total=False):
+    timeout_s: float
+    """Default: `ANSWER_S`."""
+
+
+class Sent(Content, Timeout, total=False):
+    """A request and its timeout."""
+
+
+class _ClientOptions(TypedDict):
+    base_url: str
+    verify: ssl.SSLContext | bool
+    headers: dict[str, str]
 
 
 class Connection:
@@ -189,13 +215,13 @@ class Connection:
 
     # -- single requests
 
-    def get(self, path: str, **params: Any) -> Any:
+    def get(self, path: str, **params: Param) -> Any:
         return self.ask("GET", path, params={name: value for name, value in params.items() if value is not None})
 
-    def post(self, path: str, body: Any = None, **options: Any) -> Any:
+    def post(self, path: str, body: object = None, **options: Unpack[Timeout]) -> Any:
         return self.ask("POST", path, json={} if body is None else body, **options)
 
-    def ask(self, method: str, path: str, **options: Any) -> Any:
+    def ask(self, method: str, path: str, **options: Unpack[Sent]) -> Any:
         """The JSON of the response; None if it has no content. Raises what the server raised, and
         `StoreUnavailableError`.
         """
@@ -205,7 +231,7 @@ class Connection:
         except ValueError as error:
             raise error_of(200, answer, self.url) from error
 
-    def raw(self, method: str, path: str, *, timeout_s: float = ANSWER_S, **options: Any) -> bytes:
+    def raw(self, method: str, path: str, *, timeout_s: float = ANSWER_S, **options: Unpack[Content]) -> bytes:
         try:
             with self._client() as client:
                 answer = client.request(method, path, timeout=httpx.Timeout(timeout_s, connect=CONNECT_S), **options)
@@ -217,7 +243,7 @@ class Connection:
 
     # -- event streams
 
-    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
+    async def events(self, path: str, body: Mapping[str, object]) -> AsyncGenerator[Event, None]:
         """Events of a stream. Raises what the server raised, before the first event or later, and
         `StoreUnavailableError` if the connection is lost.
         """
@@ -266,9 +292,9 @@ class Connection:
                 self._lock.notify_all()
 
     @cached_property
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> _ClientOptions:
         # Loading certificates takes time, and plain http does not need them.
-        trusted: Any = ssl.create_default_context() if self.url.startswith("https://") else False
+        trusted: ssl.SSLContext | bool = ssl.create_default_context() if self.url.startswith("https://") else False
         headers = {"User-Agent": f"timestep-lab/{__version__}"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -309,7 +335,7 @@ N = TypeVar("N")
 PREFIX = "/api/v1"
 
 
-def remote(noun: type[N], connection: Connection, **parts: Any) -> N:
+def remote(noun: type[N], connection: Connection, **parts: object) -> N:
     """A subclass of this service class whose operations are sent to the server. Its other methods are inherited.
 
     `parts` are set as attributes, for methods that are not operations.
@@ -320,7 +346,7 @@ def remote(noun: type[N], connection: Connection, **parts: Any) -> N:
 
 
 @cache
-def _remote_class(noun: type) -> type[Any]:
+def _remote_class(noun: type) -> type:
     asking = {name: wrapped(one, partial(_ask, one)) for name, one in operations(noun).items()}
     return type(f"Remote{noun.__name__}", (noun,), {**asking, "__doc__": noun.__doc__, "__module__": noun.__module__})
 
@@ -334,7 +360,8 @@ def _ask(operation: Operation, noun: Any, request: BaseModel) -> Any:
     safe = "/" if ":path}" in operation.path else ""
     named = {name: quote(str(given.pop(name)), safe=safe) for name in operation.in_path}
     path = PREFIX + operation.path.replace(":path}", "}").format(**named)
-    options: dict[str, Any] = {}
+    options: Content = {}
+    wait_s = ANSWER_S
     if operation.content is not None:
         content = given.pop(operation.content)
         if len(content) > MOST_BYTES:
@@ -342,7 +369,7 @@ def _ask(operation: Operation, noun: Any, request: BaseModel) -> Any:
                 f"This request has {len(content) / 2**20:.1f} MB; a served lab accepts at most {MOST_BYTES // 2**20} MB.",
                 "Split it, or omit parts.",
             )
-        options = {"content": content, "timeout_s": LONG_S}
+        options, wait_s = {"content": content}, LONG_S
     fields = {name: encoded(value, type(request).model_fields[name].annotation) for name, value in given.items()}
     if operation.is_stream:
         return noun._connection.events(path, fields)
@@ -351,10 +378,10 @@ def _ask(operation: Operation, noun: Any, request: BaseModel) -> Any:
     else:
         options["json"] = fields
 
-    def ask(connection: Connection) -> Any:
+    def ask(connection: Connection) -> object:
         if operation.answer is bytes:
             return connection.raw(operation.method, path, timeout_s=LONG_S, **options)
-        answer = connection.ask(operation.method, path, **options)
+        answer = connection.ask(operation.method, path, timeout_s=wait_s, **options)
         return None if operation.answer in (None, type(None)) else decoded(operation.answer, answer)
 
     return in_thread(ask, noun._connection) if operation.is_async else ask(noun._connection)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, ca
 
 from annotated_types import Ge, Gt, Interval, Len
 
-from timestep_lab.model.codec import JsonObject
+from timestep_lab.model.codec import Json, JsonObject
 from timestep_lab.model.comparison import (
     CaseRecord,
     CellRecord,
@@ -95,7 +95,7 @@ class GridRows:
         """The comparison as a `Grid`."""
         from timestep_lab.evals.grid import Grid
 
-        seed = int(self.comparison.settings.get("seed", 0))
+        seed = int(cast("int", self.comparison.settings.get("seed", 0)))
         return Grid(self.comparison, self.cases, self.cells, seed=seed, labels=self.labels)
 
 
@@ -106,7 +106,7 @@ def eval_context(scope: Scope) -> EvalContext:
     return EvalContext(scope.store, scope.router, scope.toolbox, scope.settings, scope.writer)
 
 
-async def prepare(scope: Scope, data: Any, resume: str | None, options: dict[str, Any]) -> Comparison:
+async def prepare(scope: Scope, data: object, resume: str | None, options: dict[str, Any]) -> Comparison:
     """A comparison that is ready to run. Agents may be given by name or id."""
     from timestep_lab.evals.compare import new_comparison, refuse_changes, resume_comparison
 
@@ -125,7 +125,7 @@ async def prepare(scope: Scope, data: Any, resume: str | None, options: dict[str
     return await new_comparison(eval_context(scope), data, **options)
 
 
-def agent_of(scope: Scope, agent: Any) -> Any:
+def agent_of(scope: Scope, agent: object) -> Any:
     """A stored agent by its name, or a service by its address."""
     if not isinstance(agent, str):
         return agent
@@ -136,7 +136,7 @@ def agent_of(scope: Scope, agent: Any) -> Any:
     return scope.agents.get(agent)
 
 
-async def _ended(comparisons: Comparisons, last: Event) -> dict[str, Any]:
+async def _ended(comparisons: Comparisons, last: Event) -> dict[str, Json]:
     assert isinstance(last, ComparisonEnded)
     return await in_thread(comparisons.read, last.comparison.id)
 
@@ -182,7 +182,7 @@ class Comparisons:
     @op.post("/compare/{comparison_id}/rescore")
     async def rescore(
         self, comparison_id: ComparisonId, scorers: Annotated[ScorerSpecs, Len(1)], *, budget_usd: Annotated[float, Gt(0)] | None = None
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Json]:  # fmt: skip
         """Score the stored answers with additional scorers, or with changed ones of the same name. No candidate is run.
 
         Raises `NotFoundError`, `UsageError`, and `ConflictError` while the comparison is running.
@@ -243,7 +243,7 @@ class Comparisons:
         )  # fmt: skip
 
     @op.get("/compare/{comparison_id}", costly=True)
-    def read(self, comparison_id: ComparisonId, *, by: Annotated[str, Len(1, 200)] | None = None) -> dict[str, Any]:
+    def read(self, comparison_id: ComparisonId, *, by: Annotated[str, Len(1, 200)] | None = None) -> dict[str, Json]:
         """Candidates with scores and confidence intervals, and their pairwise differences: the output of `timestep-lab
         compare --json`. `by`: a column to slice by.
 
@@ -261,7 +261,7 @@ class Comparisons:
         keep: bool = True,
         again: bool = False,
         budget_usd: Annotated[float, Gt(0)] | None = None,
-    ) -> builtins.list[dict[str, Any]]:
+    ) -> builtins.list[dict[str, Json]]:
         """Score existing traces; one row per trace with each scorer's value, or why it could not score. The scores are
         stored.
 
@@ -310,8 +310,8 @@ class Comparisons:
         return await prepare(self._scope, [*cases], None, _given(what))
 
 
-def _given(options: How) -> dict[str, Any]:
-    return {name: value for name, value in cast("dict[str, Any]", options).items() if value is not None}
+def _given(options: How) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 class ArenaVotes:

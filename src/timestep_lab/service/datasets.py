@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Interval, Len
 
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.codec import JsonObject
+from timestep_lab.model.codec import Json, JsonObject
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import DatasetRecord
@@ -128,20 +128,20 @@ class Datasets:
         return records
 
     def create(
-        self, name: str, data: Any, *, tags: Sequence[str] = (), metadata: Mapping[str, Any] | None = None,
+        self, name: str, data: object, *, tags: Sequence[str] = (), metadata: Mapping[str, Json] | None = None,
         columns: Mapping[str, str] | None = None, limit: int | None = None,
     ) -> DatasetRecord:  # fmt: skip
         """Create a data set. Raises `ConflictError` if the name is taken, and `DataError`."""
         return self._add(name, self._loaded(data, columns, limit), tags, metadata, new=True)
 
     def save(
-        self, name: str, data: Any, *, tags: Sequence[str] = (), metadata: Mapping[str, Any] | None = None,
+        self, name: str, data: object, *, tags: Sequence[str] = (), metadata: Mapping[str, Json] | None = None,
         columns: Mapping[str, str] | None = None, limit: int | None = None,
     ) -> DatasetRecord:  # fmt: skip
         """Save a new version of a data set, creating it if needed. Unchanged cases create no new version."""
         return self._add(name, self._loaded(data, columns, limit), tags, metadata, new=False)
 
-    def extend(self, name: str, data: Any, *, columns: Mapping[str, str] | None = None) -> DatasetRecord:
+    def extend(self, name: str, data: object, *, columns: Mapping[str, str] | None = None) -> DatasetRecord:
         """Save a new version with additional cases; cases that it already has are skipped. Raises `NotFoundError`."""
         from timestep_lab.evals.datasets.case import Dataset
 
@@ -198,10 +198,12 @@ class Datasets:
         record = self._try_record(name)
         if record is None:
             return None
-        cases = tuple(
-            Case(**{**case, "messages": tuple(case["messages"] or ()), "assertions": tuple(case["assertions"] or ())})
-            for case in self.cases(record.id)
-        )
+
+        def read(given: dict[str, Any]) -> Case:
+            lists = {name: tuple(given[name] or ()) for name in ("messages", "assertions")}
+            return Case(**{**given, **lists})
+
+        cases = tuple(map(read, self.cases(record.id)))
         return Dataset(f"{record.name}@{record.version}", cases, record.hash, tuple(record.prompts))
 
     def __iter__(self) -> Iterator[DatasetRecord]:
@@ -250,14 +252,14 @@ class Datasets:
         )
 
     def _add(
-        self, name: str, dataset: Dataset, tags: Sequence[str], metadata: Mapping[str, Any] | None, *, new: bool
+        self, name: str, dataset: Dataset, tags: Sequence[str], metadata: Mapping[str, Json] | None, *, new: bool
     ) -> DatasetRecord:
         cases = [_plain(case) for case in dataset]
         return self.add_version(
             name=name, cases=cases, prompts=list(dataset.prompts), tags=list(tags), metadata=dict(metadata or {}), new=new
         )  # fmt: skip
 
-    def _loaded(self, data: Any, columns: Mapping[str, str] | None, limit: int | None) -> Dataset:
+    def _loaded(self, data: object, columns: Mapping[str, str] | None, limit: int | None) -> Dataset:
         from timestep_lab.evals.datasets import load_dataset
         from timestep_lab.evals.datasets.load import is_query
 
@@ -276,7 +278,7 @@ class Datasets:
         return lambda filter: self._scope.store.traces.sql(filter)
 
 
-def _plain(case: Case) -> dict[str, Any]:
+def _plain(case: Case) -> dict[str, Json]:
     return {
         name: list(value) if isinstance(value := getattr(case, name), tuple) else dict(value) if isinstance(value, Mapping) else value
         for name in _CASE

@@ -7,7 +7,7 @@ import builtins
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 from annotated_types import Interval, Len
 
@@ -259,8 +259,8 @@ def _function(given: Mapping[str, Json]) -> FunctionTool:
     from agents import FunctionTool
 
     tool = FunctionTool(
-        name=given["name"], description=given.get("description") or "",
-        params_json_schema=dict(given.get("parameters") or {"type": "object", "properties": {}}),
+        name=cast("str", given["name"]), description=cast("str", given.get("description") or ""),
+        params_json_schema=dict(cast("Mapping[str, Json]", given.get("parameters") or {"type": "object", "properties": {}})),
         on_invoke_tool=_never, strict_json_schema=False,
     )  # fmt: skip
     # Set afterwards: the SDK would rewrite the caller's schema if it were passed in.
@@ -268,7 +268,7 @@ def _function(given: Mapping[str, Json]) -> FunctionTool:
     return tool
 
 
-async def _never(_context: Any, _arguments: str) -> str:
+async def _never(_context: object, _arguments: str) -> str:
     raise AssertionError("the caller runs the tools")
 
 
@@ -296,8 +296,8 @@ def _schema(call: ModelCall) -> AnswerSchema | None:
 
     asked = call.format
     return AnswerSchema(
-        asked.get("schema"), strict=bool(asked.get("strict")), name=asked.get("name") or "final_output",
-        description=asked.get("description"),
+        cast("Mapping[str, Json] | None", asked.get("schema")), strict=bool(asked.get("strict")),
+        name=cast("str", asked.get("name") or "final_output"), description=cast("str | None", asked.get("description")),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from timestep_lab.model.errors import ConflictError
 from timestep_lab.service import operation as op
@@ -216,10 +216,10 @@ def _lines(store: Store, table: str) -> Iterator[str]:
         yield to_json({name: _value(value) for name, value in row.items()}) + "\n"
 
 
-def _value(value: Any) -> Any:
+def _value(value: object) -> object:
     """The decoded value of a JSON column; other values unchanged."""
     if isinstance(value, str) and value[:1] in ("{", "["):
-        read: Callable[[str], Any] = json.loads
+        read: Callable[[str], object] = json.loads
         try:
             return read(value)
         except ValueError:

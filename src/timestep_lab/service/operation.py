@@ -90,9 +90,9 @@ class Scope(Protocol):
         ...
 
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 N = TypeVar("N", bound=type)
-Ended = Callable[[Any, Event], Awaitable[Any]]
+Ended = Callable[[Any, Event], Awaitable[object]]
 TraceId = Annotated[str, Len(1, 200)]
 NONE: Mapping[str, str] = {}
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -102,7 +102,7 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 class Operation:
     """The metadata of one operation, for the HTTP routes and the client."""
 
-    function: Callable[..., Any]
+    function: Callable[..., object]
     method: Method
     path: str
     """Path below `/api/v1`, with `{parameter}` for each path parameter."""
@@ -188,7 +188,7 @@ class Operation:
             name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), __doc__=f"The arguments of `lab.{self.name}`.", **fields
         )  # fmt: skip
 
-    def checked(self, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> BaseModel:
+    def checked(self, args: tuple[object, ...], keywords: Mapping[str, object]) -> BaseModel:
         """The validated arguments; only those passed are set. Raises `UsageError` that names an invalid argument."""
         from pydantic import ValidationError
 
@@ -228,7 +228,7 @@ class Operation:
         )
 
     @cached_property
-    def _hints(self) -> dict[str, Any]:
+    def _hints(self) -> dict[str, object]:
         return typing.get_type_hints(self.function, include_extras=True)
 
     def _parameters(self) -> Iterator[inspect.Parameter]:
@@ -306,18 +306,18 @@ def _mark(method: Method, path: str, status: int, **rest: Any) -> Callable[[F], 
     return mark
 
 
-def wrapped(operation: Operation, call: Callable[[Any, BaseModel], Any]) -> Callable[..., Any]:
+def wrapped(operation: Operation, call: Callable[[object, BaseModel], Any]) -> Callable[..., object]:
     """The method with validated arguments, executed by `call`. Help and type checkers see the original signature."""
     function = operation.function
 
     @functools.wraps(function)
-    def method(self: Any, *args: Any, **keywords: Any) -> Any:
+    def method(self: object, *args: object, **keywords: object) -> object:
         return call(self, operation.checked(args, keywords))
 
     @functools.wraps(function)
-    async def method_async(self: Any, *args: Any, **keywords: Any) -> Any:
+    async def method_async(self: object, *args: object, **keywords: object) -> object:
         return await call(self, operation.checked(args, keywords))
 
     made: Any = method_async if operation.is_async else method
     made.__operation__ = operation
-    return cast("Callable[..., Any]", made)
+    return cast("Callable[..., object]", made)

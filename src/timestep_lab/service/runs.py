@@ -7,14 +7,14 @@ import builtins
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, cast
 
 from annotated_types import Gt, Interval, Len
 
 from timestep_lab.model.codec import JsonObject, JsonValue
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.events import Event, RunEnded, RunStarted
-from timestep_lab.model.records import Interruption, RunRecord
+from timestep_lab.model.records import Interruption, RunRecord, RunStateRecord
 from timestep_lab.runtime.approvals import Decision
 from timestep_lab.service import operation as op
 from timestep_lab.service.agents import Instructions, ModelName
@@ -24,6 +24,7 @@ from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.forks import Branching
+    from timestep_lab.service.agents import AgentChanges
     from timestep_lab.store.store import Store
 
 
@@ -58,9 +59,13 @@ async def _ended(runs: Runs, last: Event) -> RunView:
 
 def _view(store: Store, record: RunRecord) -> RunView:
     state = store.run_states.try_get(record.id) if record.status == "needs_approval" else None
-    return RunView(
-        run=record, interruptions=[Interruption(**dict(one)) for one in state.interruptions] if state else []
-    )
+    return RunView(run=record, interruptions=interruptions_of(state) if state else [])
+
+
+def interruptions_of(state: RunStateRecord) -> list[Interruption]:
+    """The calls that a stored run waits for."""
+    calls: Sequence[Mapping[str, Any]] = state.interruptions
+    return [Interruption(**call) for call in calls]
 
 
 @op.noun("runs")
@@ -122,7 +127,7 @@ class Runs:
             record = await in_thread(scope.agents.get, agent or DEFAULT_AGENT)
         else:
             saved = None if agent is None else (await in_thread(scope.agents.get, agent)).id
-            record = await in_thread(scope.agents.draft, saved, **draft)
+            record = await in_thread(scope.agents.draft, saved, **cast("AgentChanges", draft))
         tape = None
         if tools is not None:
             await in_thread(scope.flush)
@@ -249,6 +254,7 @@ class Runs:
 
 
 Text = Annotated[str, Len(0, 200_000)]
+AgainTools = Literal["ask", "live", "tape"]
 
 
 class AgainChanges(TypedDict, total=False):
@@ -266,7 +272,7 @@ class AgainChanges(TypedDict, total=False):
     """Id of a recorded call to the result that replaces it."""
     again: bool
     """Run live even if nothing is changed."""
-    on_tools: Literal["ask", "live", "tape"]
+    on_tools: AgainTools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +285,7 @@ class AgainPlan:
     of_steps: int
     live_agent: str | None
     live_model: str | None
-    on_tools: Literal["ask", "live", "tape"]
+    on_tools: AgainTools
     replaced: tuple[str, ...]
     """Tools whose results are given by the user; they are never called."""
     text: str
@@ -292,11 +298,10 @@ async def plan_again(scope: Scope, trace_id: str, changes: AgainChanges) -> Agai
     """
     from timestep_lab.runtime.forks import prepare, read_changes
 
-    given: dict[str, Any] = {**changes}
-    span_id, on_tools = given.pop("span_id", None), given.get("on_tools")
+    span_id, on_tools = changes.get("span_id"), changes.get("on_tools")
     read = read_changes(
-        given.get("prompt"), given.get("model"), given.get("instructions"), given.get("tools"), given.get("results"),
-        given.get("again", False), None, on_tools,
+        changes.get("prompt"), changes.get("model"), changes.get("instructions"), changes.get("tools"), changes.get("results"),
+        changes.get("again", False), None, on_tools,
     )  # fmt: skip
     await in_thread(scope.flush)
     branching = await prepare(scope.runner, trace_id, span_id, read, None, None, on_tools)
@@ -309,7 +314,7 @@ def _told(branching: Branching) -> AgainPlan:
     recorded, point, changes = branching.recorded, branching.point, branching.changes
     calls = [span for call_id, span in recorded.tools.items() if call_id in recorded.turn_of]
     of_steps = len(recorded.answers) + len(calls)
-    on_tools: Any = changes.on_tools
+    on_tools = cast("AgainTools", changes.on_tools)
     replaced = tuple(
         dict.fromkeys(
             [*changes.tools, *(str(recorded.tools[i]["name"]) for i in changes.results if i in recorded.tools)]
@@ -355,9 +360,8 @@ def _listed(names: tuple[str, ...]) -> str:
 
 async def run_again(scope: Scope, trace_id: str, changes: AgainChanges) -> RunRecord:
     """Start the run and return as soon as it is stored. It continues in the background."""
-    given: dict[str, Any] = {**changes}
     await in_thread(scope.flush)
-    events = scope.runner.fork(trace_id, given.pop("span_id", None), keep_running=True, **given)
+    events = scope.runner.fork(trace_id, keep_running=True, **changes)
     try:
         async for event in events:
             if isinstance(event, RunStarted):

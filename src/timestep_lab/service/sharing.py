@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from timestep_lab.model.clock import iso, to_aware_utc, utc_now
 from timestep_lab.model.codec import Moment
@@ -55,8 +55,8 @@ def share(scope: Scope, trace_id: str, days: int) -> SharedTrace:
 
 def shares(scope: Scope, trace_id: str | None) -> list[SharedTrace]:
     """The links that have not expired, newest first."""
-    where: dict[str, Any] = {} if trace_id is None else {"trace_id": trace_id}
-    records = scope.store.shares.find(newest_first=True, **where)
+    table = scope.store.shares
+    records = table.find(newest_first=True) if trace_id is None else table.find(newest_first=True, trace_id=trace_id)
     return [shown(scope, record) for record in records if record.expires_at > utc_now()]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 from annotated_types import Interval, Len
 
 from timestep_lab.model.clock import parse_iso, utc_now
-from timestep_lab.model.codec import JsonObject, Moment
+from timestep_lab.model.codec import Json, JsonObject, Moment
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import (
@@ -27,7 +27,7 @@ from timestep_lab.service import operation as op
 from timestep_lab.service import sharing
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.operation import Scope, TraceId
-from timestep_lab.service.runs import AgainChanges, AgainPlan, plan_again, run_again
+from timestep_lab.service.runs import AgainChanges, AgainPlan, interruptions_of, plan_again, run_again
 from timestep_lab.service.sharing import SharedTrace
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.store.filters.suggestions import Suggestion, suggest
@@ -53,7 +53,7 @@ class _Row:
     when decoded.
     """
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
 
         return schema.no_info_after_validator_function(
@@ -70,10 +70,10 @@ class _Columns:
     (None: unknown).
     """
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
 
-        def lists(columns: Mapping[str, Any]) -> dict[str, Any]:
+        def lists(columns: SpanColumns) -> dict[str, list[object]]:
             values = {name: one.tolist() if hasattr(one, "tolist") else one for name, one in columns.items()}
             return {name: [plain(value) for value in column] for name, column in values.items()}
 
@@ -82,7 +82,7 @@ class _Columns:
         )  # fmt: skip
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """A value as JSON: NaN and infinity become null, bytes become hex."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -446,7 +446,7 @@ class Traces:
         """Pending approvals of this trace. Raises `NotFoundError`."""
         self.read(trace_id)
         state = self._waiting_state(trace_id)
-        return [] if state is None else [Interruption(**dict(call)) for call in state.interruptions]
+        return [] if state is None else interruptions_of(state)
 
     @op.post("/traces/{trace_id}/decisions", status=201)
     async def decide(
@@ -471,7 +471,9 @@ class Traces:
                 f"No call of trace {trace_id} is waiting for approval.",
                 "Someone may have decided already; reload the trace.",
             )
-        chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
+        chosen: dict[str, dict[str, Json]] = {
+            call_id: {"decision": decision, "message": message, "always": always, "answer": answer}
+        }
         events = self._scope.runner.resume(state.run_id, chosen, keep_running=True)
         try:
             await anext(events)
