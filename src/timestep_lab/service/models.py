@@ -24,6 +24,7 @@ from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     from agents import FunctionTool, Model
+    from openai.types.responses import Response, ResponseCompletedEvent, ResponseStreamEvent
 
     from timestep_lab.runtime.adapters.base import AnswerSchema
 
@@ -64,7 +65,7 @@ async def stream(
     *,
     on_start: Callable[[str, str], None] = lambda model, trace_id: None,
     on_span: Callable[[SpanRecord], None] | None = None,
-) -> AsyncIterator[Any]:
+) -> AsyncIterator[ResponseStreamEvent]:
     """Responses API events, ending with `response.completed`. Raises what the router raises before the first event.
     Must be closed in the task that opened it.
 
@@ -119,7 +120,7 @@ async def _ask(scope: Scope, call: ModelCall, timeout_s: float, tell: Callable[[
         tell(began[0])
 
     calls: dict[int, tuple[str, str]] = {}
-    last: Any = None
+    last: ResponseStreamEvent | None = None
     limit = asyncio.timeout(timeout_s)
     try:
         async with limit, aclosing(stream(scope, call, on_start=on_start, on_span=recorded.append)) as events:  # type: ignore[type-var]
@@ -136,10 +137,10 @@ async def _ask(scope: Scope, call: ModelCall, timeout_s: float, tell: Callable[[
         ) from None
     finally:
         await scope.writer.barrier().reached()
-    tell(AnswerCompleted(answer=_answer(began[0], last.response, recorded)))
+    tell(AnswerCompleted(answer=_answer(began[0], cast("ResponseCompletedEvent", last).response, recorded)))
 
 
-def _delta(event: Any, calls: dict[int, tuple[str, str]]) -> AnswerDelta | None:
+def _delta(event: ResponseStreamEvent, calls: dict[int, tuple[str, str]]) -> AnswerDelta | None:
     """The delta of a Responses API event, or None. `calls` maps output indexes to call id and tool name; it is filled
     here.
     """
@@ -159,7 +160,7 @@ def _delta(event: Any, calls: dict[int, tuple[str, str]]) -> AnswerDelta | None:
     return AnswerDelta(field="arguments", delta=delta, call_id=call_id, tool=tool)
 
 
-def _answer(began: AnswerStarted, response: Any, recorded: Sequence[SpanRecord]) -> ModelAnswer:
+def _answer(began: AnswerStarted, response: Response, recorded: Sequence[SpanRecord]) -> ModelAnswer:
     span = recorded[-1]
     items = tuple(item.model_dump(exclude_none=True) for item in response.output)
     parts = [part for item in items if item["type"] == "message" for part in item["content"]]

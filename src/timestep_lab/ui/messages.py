@@ -14,10 +14,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, Required, TypedDict
 
-Message = dict[str, Any]
-Part = dict[str, Any]
+from timestep_lab.model.codec import Json
+
+
+class Part(TypedDict, total=False):
+    """The fields beside `type` depend on it; see above."""
+
+    type: Required[str]
+    text: str
+    name: str
+    arguments: str
+    call_id: Any  # As the sender wrote it: a text or None.
+    what: str
+    value: Json
+
+
+class Message(TypedDict):
+    role: str
+    parts: list[Part]
+    name: NotRequired[str]
+
+
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "model"})
 _TEXT = frozenset({"text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text"})
 _MEDIA = ("image", "audio", "file", "video", "document", "blob")
@@ -126,7 +145,7 @@ def _reasoning(block: Mapping[str, Any]) -> str:
     return "\n\n".join(texts) or str(block.get("thinking") or block.get("text") or "")
 
 
-def _list(value: object) -> Iterable[Any]:
+def _list(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 

@@ -180,7 +180,7 @@ class TraceReader(View):
         return await self.in_turn(read_trace, self.source, trace_id)
 
     @handles("span")
-    async def _open_span(self, trace_id: str, span_id: str) -> Json:
+    async def _open_span(self, trace_id: str, span_id: str) -> dict[str, object]:
         return await self.in_turn(read_span, self.source, trace_id, span_id)
 
     @handles("conversation")
@@ -392,7 +392,7 @@ def read_failure(source: Traces, trace_id: str, spans: SpanColumns) -> dict[str,
     return {"span_id": span["span_id"], "name": span["name"], "error": str(span["error"])}
 
 
-def read_span(source: Traces, trace_id: str, span_id: str) -> dict[str, Json]:
+def read_span(source: Traces, trace_id: str, span_id: str) -> dict[str, object]:
     """A complete span, with its messages in the common format and its annotations. Raises `NotFoundError`."""
     payloads = source.payloads(trace_id, [span_id])
     if not payloads:
