@@ -17,14 +17,13 @@ from timestep_lab.model.events import Event, RunEnded, RunStarted
 from timestep_lab.model.records import Interruption, RunRecord, RunStateRecord
 from timestep_lab.runtime.approvals import Decision
 from timestep_lab.service import operation as op
-from timestep_lab.service.agents import Instructions, ModelName
+from timestep_lab.service.agents import AgentChanges, Instructions, ModelName
 from timestep_lab.service.operation import Scope, TraceId
 from timestep_lab.service.threads import ThreadId
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.forks import Branching
-    from timestep_lab.service.agents import AgentChanges
     from timestep_lab.store.store import Store
 
 
