@@ -36,6 +36,7 @@ from timestep_lab.service.operation import Operation, operations, wrapped
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from pydantic import BaseModel
 
 
@@ -130,7 +131,7 @@ def _decoder(hint: object) -> Decoder:
     return _dataclass(hint) if is_dataclass(hint) and isinstance(hint, type) else _same
 
 
-def _dataclass(kind: type[Any]) -> Decoder:
+def _dataclass(kind: type[DataclassInstance]) -> Decoder:
     hints = typing.get_type_hints(kind)
     decoders = {field.name: _decoder(hints[field.name]) for field in fields(kind)}
 

@@ -27,7 +27,7 @@ import typing
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, cast
 
 from annotated_types import Len
 
@@ -298,7 +298,16 @@ def noun(name: str) -> Callable[[N], N]:
     return named
 
 
-def _mark(method: Method, path: str, status: int, **rest: Any) -> Callable[[F], F]:
+class _Rest(TypedDict, total=False):
+    """The other fields of an `Operation`."""
+
+    local: Mapping[str, str]
+    alias: str | None
+    costly: bool
+    ended: Ended
+
+
+def _mark(method: Method, path: str, status: int, **rest: Unpack[_Rest]) -> Callable[[F], F]:
     def mark(function: F) -> F:
         operation = Operation(function, method, path, status, **rest)
         return cast("F", wrapped(operation, operation.call))

@@ -6,7 +6,7 @@ import builtins
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, cast
 
 from annotated_types import Interval, Len
 
@@ -126,9 +126,19 @@ class TraceQuery:
     since: Moment | None = None
     until: Moment | None = None
 
-    def words(self) -> dict[str, Any]:
+    def words(self) -> TraceWords:
         """As keyword arguments of `Traces.page`, `histogram`, `facets`, `graph` and `frame`."""
-        return asdict(self)
+        return cast("TraceWords", asdict(self))
+
+
+class TraceWords(TypedDict):
+    """A `TraceQuery` as keyword arguments."""
+
+    filter: str
+    search: str
+    source: Source
+    since: Moment | None
+    until: Moment | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +207,7 @@ class Traces:
         """A page of traces. `order`: a column, or `score`, followed by `asc` or `desc`. `with_total=False` skips counting all matches. Raises
         `FilterError` for an invalid filter, `UsageError` for an unknown column."""
         traces = self._scope.store.traces
-        words: dict[str, Any] = {"filter": filter, "search": search, "source": source, "since": since, "until": until}
+        words: TraceWords = {"filter": filter, "search": search, "source": source, "since": since, "until": until}
         page = traces.list(**words, order=order, limit=limit, after=after)
         is_counted = after is None and with_total
         total = None if not is_counted else traces.count(**words) if page.has_more else len(page.data)
