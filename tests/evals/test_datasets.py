@@ -739,6 +739,12 @@ def test_choices_that_can_be_read_in_two_ways_are_refused(row: dict[str, Any], p
         load_dataset([{"question": "Which?", **row}])
 
 
+@pytest.mark.parametrize("history", [5, "earlier", ["earlier"]])
+def test_a_history_that_is_no_list_of_pairs_is_refused(history: object) -> None:
+    with pytest.raises(DataError, match="history is not a list of pairs"):
+        load_dataset([{"instruction": "Q", "output": "A", "history": history}])
+
+
 @pytest.mark.parametrize(
     ("row", "messages"),
     [

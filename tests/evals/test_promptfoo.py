@@ -357,6 +357,26 @@ async def test_a_file_that_names_providers_is_compared_as_it_stands(tmp_path: Pa
     assert str(cells[first, "loud", 0].output).endswith("Hi. Please say lamp!")
 
 
+async def test_the_label_of_a_provider_may_be_a_number(tmp_path: Path) -> None:
+    text = """
+        prompts: ['{{q}}']
+        providers: [{id: 'demo/echo?bare=1', label: 5}]
+        tests: [{vars: {q: lamp}, providers: [5]}]
+    """
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        grid = await (await new_comparison(bench, config(tmp_path, text))).run()
+    assert [(cell.candidate, cell.output) for cell in grid.cells] == [("5", "lamp")]
+
+
+async def test_the_assertions_of_a_case_may_be_texts_as_scorers_are(tmp_path: Path) -> None:
+    cases = [
+        {"input": "Say lamp", "assertions": ["contains:lamp", {"type": "contains", "value": "sofa", "name": "seat"}]}
+    ]
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        grid = await (await new_comparison(bench, cases, models=["demo/echo?bare=1"])).run()
+    assert {score.scorer: score.value for score in grid.cells[0].scores} == {"assertions": 0.5, "seat": 0.0}
+
+
 async def test_a_case_without_a_metric_is_not_one_that_could_not_be_scored(tmp_path: Path) -> None:
     text = """
         prompts: ['{{q}}']

@@ -506,7 +506,8 @@ def _providers(providers: object, prompts: Sequence[_Prompt], path: Path) -> tup
             only(one, ("id", "label", "config", "prompts", "delay"), where)
             chosen = None if one.get("prompts") is None else tuple(_labelled(one["prompts"], prompts, where))
             settings = plain(_mapping(one.get("config") or {}, f"{where} config"), where)
-            parsed.append(Provider(str(one.get("id")), cast("str | None", one.get("label")), settings, chosen))
+            label = None if one.get("label") is None else str(one["label"])
+            parsed.append(Provider(str(one.get("id")), label, settings, chosen))
     return tuple(parsed)
 
 

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -179,6 +179,13 @@ def _from_json(value: Json) -> Json:
     return decoded
 
 
+def _turns(history: Json, where: str) -> list[Sequence[Json]]:
+    """Read the earlier questions and answers of a row of LLaMA-Factory: a list of pairs. Raises `DataError`."""
+    if history and not (isinstance(history, list) and all(isinstance(turn, list | tuple) for turn in history)):
+        raise DataError(f"{where}: history is not a list of pairs.", 'Write: [["question", "answer"], …]')
+    return [list_of(turn) for turn in list_of(history)]
+
+
 def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
     """Normalise a row in the format of a well-known data set or tool: Alpaca's instructions, HellaSwag, PIQA,
     WinoGrande, GPQA, MMLU-Pro and BIG-bench with their choices, the answers of SQuAD and TriviaQA, MATH's boxed
@@ -191,8 +198,7 @@ def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
         row = {name: value for name, value in values.items() if name not in ("instruction", "input", "output")}
         row |= {"input": asked, "expected": values["output"]}
         if row.get("system") or row.get("history"):  # As of LLaMA-Factory.
-            history: Any = row.pop("history", None) or []
-            before = [text for turn in history for text in turn]
+            before = [text for turn in _turns(row.pop("history", None), where) for text in turn]
             said = [*zip(cycle(("user", "assistant")), before, strict=False), ("user", asked)]
             row["messages"] = _with_system([{"role": role, "content": text} for role, text in said], row)
         return row

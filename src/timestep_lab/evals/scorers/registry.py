@@ -33,7 +33,7 @@ from timestep_lab.evals.scorers.base import (
     unknown,
 )
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, list_of, object_of
 from timestep_lab.model.comparison import CaseRecord, ScoreValue
 from timestep_lab.model.errors import LabError, UsageError
 
@@ -293,7 +293,7 @@ async def _own_assertions(answer: Answer, case: Case, tools: Tools) -> list[Scor
     own = [(score, passes) for score, passes, _ in scored]
     named = [
         (part.scorer, part) for spec, (score, _, parts) in zip(specs, scored, strict=True)
-        for part in ((score,) if spec.get("name") else ()) + parts
+        for part in ((score,) if object_of(spec).get("name") else ()) + parts
     ]  # fmt: skip
     mean, passes, note = together(own, case.vars.get("__threshold"))
     scores = [
@@ -336,10 +336,10 @@ def assertion_names(cases: Iterable[Case | CaseRecord]) -> list[str]:
     """Names given to the cases' own assertions, and within their sets."""
 
     def names(specs: Iterable[Any]) -> Iterator[str]:
-        for spec in specs:
+        for spec in map(object_of, specs):  # One that is only a text has no name.
             if spec.get("name"):
                 yield str(spec["name"])
-            yield from names(spec.get("assertions") or ())
+            yield from names(list_of(spec.get("assertions")))
 
     return list(dict.fromkeys(name for case in cases for name in names(case.assertions)))
 

@@ -423,7 +423,7 @@ class _Answer:
         kind = {"text_delta": "text", "thinking_delta": "thinking"}.get(delta.type, self._kind)
         if (event.index, kind) != (self._index, self._kind) and not of_call:
             yield from self._lost_beginning(event)
-            of_call = event.index in self._calls
+            of_call = delta.type == "input_json_delta" and event.index in self._calls
         if delta.type == "text_delta" and self._kind == "text":
             yield from self._emit.text(delta.text or "")
         elif of_call:

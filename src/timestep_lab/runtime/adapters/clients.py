@@ -341,7 +341,10 @@ def _read(body: bytes, *, asked_to_stream: bool) -> tuple[int, bytes]:
         return status_in(payload) or BAD_GATEWAY, body
     if not asked_to_stream or not isinstance(payload, dict):
         return 200, body
-    return 200, b"".join(_as_stream(payload)) or body
+    try:
+        return 200, b"".join(_as_stream(payload)) or body
+    except (LookupError, TypeError, ValueError, AttributeError):  # A complete answer of another shape.
+        return BAD_GATEWAY, body
 
 
 def _error_object(body: bytes) -> bytes:
