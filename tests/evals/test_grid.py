@@ -345,6 +345,11 @@ def test_every_kind_of_file_holds_the_cells(tmp_path: Path) -> None:
     [pair] = [json.loads(line) for line in result.save(tmp_path / "g.dpo.jsonl").read_text().splitlines()]
     assert pair["prompt"] == [{"role": "user", "content": "question 1 <b>"}]
     assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("from B", "from A")
+    example = {"role": "system", "name": "example_user", "content": "like this"}
+    one = replace(result.cases[1], input="", messages=(example, {"role": "user", "content": "now you"}))
+    Grid(result.record, (result.cases[0], one, result.cases[2]), result.cells).save(tmp_path / "messages.dpo.jsonl")
+    [pair] = [json.loads(line) for line in (tmp_path / "messages.dpo.jsonl").read_text().splitlines()]
+    assert pair["prompt"] == [{"role": "user", "content": "like this"}, {"role": "user", "content": "now you"}]
     with pytest.raises(UsageError, match=r"Supported suffixes: \.dpo\.jsonl, \.csv"):
         result.save(tmp_path / "g.docx")
 

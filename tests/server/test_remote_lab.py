@@ -71,7 +71,7 @@ async def test_a_run_tells_the_same_events_as_a_local_one(both: Both) -> None:
 
 
 async def test_a_run_and_its_thread_are_read_back_as_they_are_in_the_store(both: Both) -> None:
-    run = await both.remote.run(ANSWERS, metadata={"why": "test"}, max_turns=7)
+    run = await both.remote.run(ANSWERS, metadata={"why": "test", "attempt": {"n": 1}}, max_turns=7)
     stored = both.local.get_run(run.id)
     assert run.record == stored.record
     assert run.thread.items == stored.thread.items

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from xml.etree import ElementTree as xml
 
 from timestep_lab.evals.datasets.case import from_record
-from timestep_lab.evals.judging import filled
+from timestep_lab.evals.judging import asked_of, role_of
 from timestep_lab.evals.results import ScoreTables, cut, own_scores
 from timestep_lab.evals.scorers.registry import ASSERTIONS
 from timestep_lab.evals.statistics.intervals import within_unit
@@ -23,6 +23,7 @@ from timestep_lab.evals.verdict import is_settled, pair_sentence
 from timestep_lab.model.codec import Json, objects_of
 from timestep_lab.model.comparison import (
     SHOWN_MEASURES,
+    CandidateRecord,
     CandidateRow,
     CaseRecord,
     CellRecord,
@@ -555,10 +556,13 @@ def _baseline(grid: Grid, path: Path) -> None:
     path.write_text(json.dumps(baseline_json(grid), ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def _messages(case: CaseRecord, prompt: str | None) -> list[dict[str, Json]]:
+def _messages(record: CaseRecord, prompt: str | None) -> list[dict[str, Json]]:
+    """What was asked, in the form of Chat Completions."""
+    case = from_record(record)
     if prompt is None and case.messages:
-        return [{"role": m["role"], "content": m["content"]} for m in objects_of(case.messages)]
-    asked = case.input if prompt is None else filled(prompt, from_record(case))
+        where = f"A message of case {case.id}"
+        return [{"role": role_of(m, where), "content": m["content"]} for m in objects_of(case.messages)]
+    asked = asked_of(CandidateRecord(name="", prompt=prompt), case)
     if isinstance(asked, str):
         return [{"role": "user", "content": asked}]
     return [{"role": m["role"], "content": m["content"]} for m in objects_of(asked)]

@@ -207,7 +207,7 @@ def _is_message(value: object) -> bool:
 def _message(message: Mapping[str, Json]) -> dict[str, Json]:
     content = message["content"]
     strange = sorted(set(message) - {"role", "content", "name"})
-    role = _role(message, "A message of a prompt")
+    role = role_of(message, "A message of a prompt")
     if role not in _ROLES or strange:
         raise DataError(
             f"A message of a prompt has {f'the role {role!r}' if role not in _ROLES else ', '.join(strange)}, which is not supported here.",
@@ -228,7 +228,7 @@ def _case_message(message: Any, case: Case) -> dict[str, Json]:
             f"A message of case {case.id} has {what}, which is not supported here.",
             f"A message has a role (one of {', '.join(_ROLES)}) and content.",
         )
-    role = _role(message, f"A message of case {case.id}")
+    role = role_of(message, f"A message of case {case.id}")
     return {"role": role, "content": [_part(part, role) for part in content] if isinstance(content, list) else content}
 
 
@@ -237,7 +237,7 @@ _EXAMPLES = {"example_user": "user", "example_assistant": "assistant"}
 _SAID_TOO = ("name", "tool_call_id", "function_call", "reasoning_content")
 
 
-def _role(message: Mapping[str, Json], what: str) -> str:
+def role_of(message: Mapping[str, Json], what: str) -> str:
     """The role of a message. An example's turns are sent as turns, which every provider supports. Raises `DataError` for
     anything else that a model would see besides the content; other fields are notes of the data set, which are not sent.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, cast
 
 from annotated_types import Gt, Interval, Len
 
-from timestep_lab.model.codec import JsonObject, JsonValue
+from timestep_lab.model.codec import Json, JsonObject, JsonValue
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.events import Event, RunEnded, RunStarted
 from timestep_lab.model.records import Interruption, RunRecord, RunStateRecord
@@ -101,7 +101,7 @@ class Runs:
         approve: Literal["ask", "all", "none"] = "ask",
         max_turns: Annotated[int, Interval(ge=1, le=100)] = 10,
         attachments: Annotated[Sequence[str], Len(0, 100)] = (),
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Json] | None = None,
         budget_usd: Usd | None = None,
         max_tokens_total: Count | None = None,
         timeout_s: Seconds | None = None,

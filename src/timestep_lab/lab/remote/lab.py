@@ -182,7 +182,7 @@ class RemoteLab(RemoteLooking, Lab):
         messages = prompt if isinstance(prompt, str) else messages_of(prompt)
         return self._following(lambda: self.runs.start(
             messages, agent=agent, model=model, model_settings=_dict(model_settings), thread_id=thread_id_of(thread),
-            approve=approve, max_turns=max_turns, metadata=cast("Mapping[str, str] | None", metadata), budget_usd=budget_usd, max_tokens_total=max_tokens_total,
+            approve=approve, max_turns=max_turns, metadata=metadata, budget_usd=budget_usd, max_tokens_total=max_tokens_total,
             timeout_s=timeout_s, max_tool_calls=max_tool_calls, attachments=files, tools=_named_tape(tools), on_miss=on_miss,
         ))  # fmt: skip
 
