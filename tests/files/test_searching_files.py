@@ -129,6 +129,8 @@ async def test_filters_on_attributes_and_a_least_score_narrow_a_search(store: St
     assert {hit.filename for hit in await papers.search("cats", filters=newer)} == {"cars.md", "money.md"}
     assert await papers.search("cats", min_score=0.99) == []
     assert await papers.search("cats", filters={"type": "in", "key": "year", "value": [1999]}) == []
+    for value in (None, [1999], "1999"):  # Cannot be compared with a number.
+        assert await papers.search("cats", filters={"type": "gt", "key": "year", "value": value}) == []
     with pytest.raises(SettingsError, match="is invalid"):
         await papers.search("cats", filters={"type": "like", "key": "year", "value": 1})
 

@@ -7,9 +7,9 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from timestep_lab.model.codec import Json, list_of
+from timestep_lab.model.codec import Json, list_of, object_of
 from timestep_lab.model.errors import DataError, MissingExtraError, NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.store.base import in_thread
@@ -189,7 +189,7 @@ def generated_image(item: Mapping[str, Json]) -> dict[str, Json] | None:
     """Returns the image of an `image_generation_call` as a content part; None for any other item, and without a result."""
     if item.get("type") != "image_generation_call" or not item.get("result"):
         return None
-    provider_data = cast(Mapping[str, Json], item.get("provider_data") or {})
+    provider_data = object_of(item.get("provider_data"))
     media_type = provider_data.get("media_type") or f"image/{item.get('output_format') or 'png'}"
     return {"type": "input_image", "image_url": f"data:{media_type};base64,{item['result']}", "detail": "auto"}
 

@@ -146,7 +146,9 @@ def matches(rule: Json, attributes: Mapping[str, Json]) -> bool:
 
 
 def _compared(kind: str, mine: Json, value: Json) -> bool:
-    if kind not in ("eq", "ne") and isinstance(mine, str) != isinstance(value, str):
+    are_texts = isinstance(mine, str) and isinstance(value, str)
+    are_numbers = isinstance(mine, int | float) and isinstance(value, int | float)
+    if kind not in ("eq", "ne") and not (are_texts or are_numbers):
         return False
     return bool(_COMPARE[kind](mine, value))
 
