@@ -20,7 +20,7 @@ import agents as sdk
 from agents import RunConfig, RunResult, RunResultStreaming, RunState, TResponseInputItem
 
 from timestep_lab.evals.datasets.case import Case, digest
-from timestep_lab.evals.pipelines import Asked, Pipeline, SdkAgent, Told, answer_of, trace_steps
+from timestep_lab.evals.pipelines import Asked, Pipeline, Told, answer_of, trace_steps
 from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Candidate, Options
 from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.model.clock import ms_between, utc_now
@@ -448,7 +448,7 @@ async def _drive(
 
 
 async def _streamed(
-    root: SdkAgent, given: RunInput, max_turns: int, hooks: TracingHooks, config: RunConfig, on_delta: OnDelta
+    root: sdk.Agent, given: RunInput, max_turns: int, hooks: TracingHooks, config: RunConfig, on_delta: OnDelta
 ) -> RunResultStreaming:
     result = sdk.Runner.run_streamed(root, given, max_turns=max_turns, hooks=hooks, run_config=config)
     try:

@@ -16,7 +16,7 @@ import agents as sdk
 
 from timestep_lab.evals.attempt import Asker, Attempt, OnDelta, attempt, limited
 from timestep_lab.evals.engine import LocalExecutor
-from timestep_lab.evals.pipelines import Asked, SdkAgent
+from timestep_lab.evals.pipelines import Asked
 from timestep_lab.evals.plan import Candidate, Options
 from timestep_lab.evals.results import EvalContext
 from timestep_lab.model.codec import Json
@@ -53,7 +53,7 @@ class WorkerPayload:
     user_id: str
     records: Mapping[str, CandidateRecord]
     agents: Mapping[str, tuple[AgentRecord, ...]]
-    sdk_agents: Mapping[str, SdkAgent]
+    sdk_agents: Mapping[str, sdk.Agent]
     servers: tuple[McpServerRecord, ...]
     tape: Tape | None = None
 
@@ -250,7 +250,7 @@ class _Worker:
         from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk
 
         kit, record = self.kit, self.kit.records[name]
-        agent: AgentRecord | SdkAgent | None = kit.sdk_agents.get(name) or (
+        agent: AgentRecord | sdk.Agent | None = kit.sdk_agents.get(name) or (
             kit.agents[name][0] if name in kit.agents else None
         )
         if agent is None:

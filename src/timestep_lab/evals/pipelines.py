@@ -13,7 +13,7 @@ import inspect
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import agents as sdk
 from agents.result import RunResultBase
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", int, float)
 
-SdkAgent: TypeAlias = sdk.Agent[Any]
-"""An agent of the Agents SDK, with any context."""
 Asked = str | Sequence[Json]
 OnDelta = Callable[[str], None]
 

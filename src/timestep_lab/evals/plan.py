@@ -15,7 +15,7 @@ import numpy as np
 
 from timestep_lab.evals.datasets.case import Case, Dataset, digest
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
-from timestep_lab.evals.pipelines import Endpoint, Pipeline, SdkAgent, as_record, check, is_pipeline, kind_of, name_of
+from timestep_lab.evals.pipelines import Endpoint, Pipeline, as_record, check, is_pipeline, kind_of, name_of
 from timestep_lab.evals.results import ComparisonRows, EvalContext
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import Json
@@ -151,7 +151,7 @@ class Options:
 # --- Candidates: every combination of model, agent, settings and prompt, each with a fingerprint
 
 
-AnyAgent = AgentRecord | SdkAgent | Pipeline
+AnyAgent = AgentRecord | sdk.Agent | Pipeline
 FindAgent = Callable[[str], AgentRecord]
 BARE_AGENT = "Assistant"
 
@@ -321,7 +321,7 @@ def _definition(agent: AgentRecord) -> dict[str, Json]:
     }  # fmt: skip
 
 
-def _sdk_definition(agent: SdkAgent) -> dict[str, Json]:
+def _sdk_definition(agent: sdk.Agent) -> dict[str, Json]:
     """What identifies an SDK agent: its instructions and tool names, but not the code of its tools."""
     return {
         "name": agent.name, "instructions": agent.instructions if isinstance(agent.instructions, str) else repr(agent.instructions),

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import pandas
 
     from timestep_lab.evals.cause import Outlook, Why, WhyPlan
-    from timestep_lab.evals.pipelines import SdkAgent
     from timestep_lab.runtime.forks import OnTools
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.recorded import ToolStub
@@ -174,7 +173,7 @@ class Lab(LabViews):
 
     @checks_keywords
     def stream(
-        self, prompt: str | Sequence[Mapping[str, Json]], *, agent: str | AgentRecord | SdkAgent | None = None,
+        self, prompt: str | Sequence[Mapping[str, Json]], *, agent: str | AgentRecord | sdk.Agent | None = None,
         model: str | sdk.Model | None = None, model_settings: Mapping[str, Json] | None = None,
         thread: Thread | str | None = None, approve: Approve = "ask", max_turns: int = 10,
         budget_usd: float | None = None, max_tokens_total: int | None = None, timeout_s: float | None = None,
@@ -207,7 +206,7 @@ class Lab(LabViews):
 
     @checks_keywords
     async def run(
-        self, prompt: str | Sequence[Mapping[str, Json]], *, agent: str | AgentRecord | SdkAgent | None = None,
+        self, prompt: str | Sequence[Mapping[str, Json]], *, agent: str | AgentRecord | sdk.Agent | None = None,
         model: str | sdk.Model | None = None, model_settings: Mapping[str, Json] | None = None,
         thread: Thread | str | None = None, approve: Approve = "ask", max_turns: int = 10,
         budget_usd: float | None = None, max_tokens_total: int | None = None, timeout_s: float | None = None,
@@ -260,7 +259,7 @@ class Lab(LabViews):
 
     @checks_keywords
     def resume(
-        self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: SdkAgent | None = None
+        self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent | None = None
     ) -> RunStream:
         """Continue a paused run. `decisions` maps call ids to `{"decision": "approved" | "rejected" | "dismissed", "message",
         "always"}`.
@@ -276,7 +275,7 @@ class Lab(LabViews):
         model: str | Mapping[str, str] | None = None, instructions: str | Mapping[str, str] | None = None,
         tools: Mapping[str, ToolStub] | None = None, results: Mapping[str, ToolStub] | None = None,
         again: bool = False, on_tools: OnTools | None = None, on_miss: str = "fail", approve: Approve = "ask",
-        agent: SdkAgent | None = None, context: object = None, budget_usd: float | None = None,
+        agent: sdk.Agent | None = None, context: object = None, budget_usd: float | None = None,
         max_tokens_total: int | None = None, timeout_s: float | None = None, max_tool_calls: int | None = None,
     ) -> Run:  # fmt: skip
         """Run a recorded trace again with changes: replay it up to `span_id`, or up to the first step that a change
@@ -381,7 +380,7 @@ class Lab(LabViews):
 
     async def outlook(
         self, run: Run | str, scorer: object = None, *, k: int = 8, wrong: object = None, right: object = None, tools: str | Tape = "tape",
-        on_miss: str = "fail", concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False, agent: SdkAgent | None = None,
+        on_miss: str = "fail", concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False, agent: sdk.Agent | None = None,
         context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Outlook:  # fmt: skip
         """Estimate the probability of success after each decision of a run, from continuations of it. A drop marks the
@@ -411,7 +410,7 @@ class Lab(LabViews):
         on_miss: str = "fail", corrections: Mapping[str, Json] | None = None, instructions: Mapping[str, Sequence[str]] | None = None,
         models: Mapping[str, Sequence[str]] | None = None,
         budget_usd: float | None = None, concurrency: int = 16, approve_all: bool = False, plan: bool = False,
-        agent: SdkAgent | None = None, context: object = None, on_progress: Callable[[int, int], None] | None = None,
+        agent: sdk.Agent | None = None, context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Why | WhyPlan:  # fmt: skip
         """Find the step that made a run go wrong, by replaying the run with and without each suspect: `.verdict`,
         `.suspects`, `.outlook`.
@@ -551,7 +550,7 @@ class Lab(LabViews):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _agent(self, agent: str | AgentRecord | SdkAgent | None) -> AgentRecord | SdkAgent:
+    def _agent(self, agent: str | AgentRecord | sdk.Agent | None) -> AgentRecord | sdk.Agent:
         if agent is None or isinstance(agent, str):
             return self.agents.get(agent or "Personal Assistant")
         import agents as sdk

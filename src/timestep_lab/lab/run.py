@@ -16,7 +16,8 @@ from timestep_lab.model.records import Interruption, RunRecord, Usage
 from timestep_lab.service.runs import MOST
 
 if TYPE_CHECKING:
-    from timestep_lab.evals.pipelines import SdkAgent
+    import agents as sdk
+
     from timestep_lab.lab.lab import Lab
     from timestep_lab.model.codec import Json
     from timestep_lab.model.records import RunStatus
@@ -162,7 +163,7 @@ class Run:
 
     async def approve(
         self, call_id: str | None = None, *, always: bool = False, answer: Mapping[str, Json] | None = None,
-        agent: SdkAgent | None = None,
+        agent: sdk.Agent | None = None,
     ) -> Run:  # fmt: skip
         """Approve the waiting calls (or only `call_id`) and continue the run.
 
@@ -177,20 +178,20 @@ class Run:
         """
         return await self._decide("approved", call_id, "", always, agent, answer)
 
-    async def reject(self, message: str = "", call_id: str | None = None, *, agent: SdkAgent | None = None) -> Run:
+    async def reject(self, message: str = "", call_id: str | None = None, *, agent: sdk.Agent | None = None) -> Run:
         """Reject the waiting calls (or only `call_id`) and continue the run; the model reads `message`. `agent` and
         errors as in `approve`.
         """
         return await self._decide("rejected", call_id, message, False, agent)
 
-    async def dismiss(self, call_id: str | None = None, *, agent: SdkAgent | None = None) -> Run:
+    async def dismiss(self, call_id: str | None = None, *, agent: sdk.Agent | None = None) -> Run:
         """Dismiss the waiting questions of tools' servers (or only `call_id`), neither accepting nor declining, and continue
         the run. Raises `UsageError` for a call that asks no question; other errors and `agent` as in `approve`.
         """
         return await self._decide("dismissed", call_id, "", False, agent)
 
     async def _decide(
-        self, decision: str, call_id: str | None, message: str, always: bool, agent: SdkAgent | None,
+        self, decision: str, call_id: str | None, message: str, always: bool, agent: sdk.Agent | None,
         answer: Mapping[str, Json] | None = None,
     ) -> Run:  # fmt: skip
         if self.status != "needs_approval":

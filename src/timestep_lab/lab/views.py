@@ -17,12 +17,12 @@ from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.store.base import in_event_loop
 
 if TYPE_CHECKING:
+    import agents as sdk
     import pandas
 
     from timestep_lab.evals.cause import Blame, BlamePlan
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
-    from timestep_lab.evals.pipelines import SdkAgent
     from timestep_lab.evals.plan import AnyAgent, Cache, Plan
     from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.evals.stopping import AA
@@ -313,7 +313,7 @@ class LabViews:
 
     @checks_keywords
     def handoffs(
-        self, agent: str | SdkAgent | None = None, *, filter: str = "", traces: ManyTraces | None = None
+        self, agent: str | sdk.Agent | None = None, *, filter: str = "", traces: ManyTraces | None = None
     ) -> HandoffGraph:
         """The handoff graph: handoffs declared from `agent` are dashed, handoffs observed in the traces are solid.
 

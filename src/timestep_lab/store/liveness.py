@@ -26,6 +26,7 @@ from typing import Any
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import LabError
 from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
+from timestep_lab.store.table import stored_json
 from timestep_lab.store.trace_writer import close_open_spans
 
 log = logging.getLogger("timestep_lab.store")
@@ -183,7 +184,7 @@ def claimed_runs(db: Database) -> Mapping[RunKey, Claim]:
         SYSTEM_USER, "select user_id, run_id, interruptions, lease_until from core.run_states where status = 'claimed'"
     ).rows
     return {
-        (user_id, run_id): Claim(frozenset(call["call_id"] for call in _json(calls)), lease_until)
+        (user_id, run_id): Claim(frozenset(call["call_id"] for call in stored_json(calls)), lease_until)
         for user_id, run_id, calls, lease_until in rows
     }
 
@@ -212,7 +213,7 @@ def offer_again(
         [user_id, thread_id, run_id],
     ).rows
     for item_id, kind, stored in rows:
-        data: dict[str, object] = dict(_json(stored))
+        data: dict[str, object] = dict(stored_json(stored))
         if kind == "tool_call" and data["call_id"] in calls and data.get("output") is None:
             data |= {"status": "needs_approval"}
         elif kind == "tool_call" and data.get("status") == "in_progress":
@@ -230,10 +231,6 @@ def offer_again(
             )
         )
     return statements
-
-
-def _json(stored: object) -> Any:
-    return json.loads(stored) if isinstance(stored, str | bytes) else stored
 
 
 # --
@@ -422,7 +419,7 @@ def _end_items(db: Database, user_id: str, thread_id: str, run_id: str) -> Itera
         [user_id, thread_id, run_id],
     ).rows
     for item_id, kind, stored in rows:
-        data: dict[str, object] = json.loads(stored) if isinstance(stored, str) else dict(stored)
+        data = dict(stored_json(stored))
         if data.get("status") != "in_progress":
             continue
         data |= {"status": "failed", "error": ERROR} if kind == "tool_call" else {"status": "incomplete"}

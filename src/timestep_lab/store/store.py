@@ -29,7 +29,7 @@ from timestep_lab.model.records import (
     ThreadRecord,
 )
 from timestep_lab.store.base import Change, Database, Rows, Statement, Tables, append_soon, write_soon
-from timestep_lab.store.table import Table
+from timestep_lab.store.table import Table, stored_json
 
 if TYPE_CHECKING:
     from timestep_lab.store.quota import Quota
@@ -182,7 +182,7 @@ class Threads(Table[ThreadRecord]):
             f"select item from session_items where user_id = $1 and thread_id = $2{of_run} order by seq desc{tail}",
             [self.user_id, thread_id, *([] if run_id is None else [run_id])],
         ).rows
-        return [_from_json(item) for (item,) in reversed(rows)]
+        return [stored_json(item) for (item,) in reversed(rows)]
 
     def append_session_items(
         self, thread_id: str, items: Sequence[Mapping[str, Json]], run_id: str | None = None
@@ -211,7 +211,7 @@ class Threads(Table[ThreadRecord]):
             [self.user_id, thread_id],
         )
         [rows] = self.db.write(self.user_id, [statement])
-        return _from_json(rows.rows[0][0]) if rows.rows else None
+        return stored_json(rows.rows[0][0]) if rows.rows else None
 
     def clear_session(self, thread_id: str) -> None:
         self.db.write(self.user_id, [self._delete_from("session_items", thread_id)])
@@ -344,10 +344,6 @@ class ThreadTail:
 
 def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _from_json(stored: object) -> Any:
-    return json.loads(stored) if isinstance(stored, str | bytes) else stored
 
 
 class Store:

@@ -126,6 +126,11 @@ def from_json(text: str) -> Any:
     return json.loads(text)
 
 
+def stored_json(stored: object) -> Any:
+    """Returns the value of a JSON column: DuckDB returns it as text, psycopg as value."""
+    return json.loads(stored) if isinstance(stored, str | bytes) else stored
+
+
 def _foreign(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
@@ -399,13 +404,13 @@ def _codec(hint: object) -> Codec:
     if origin is datetime:
         return to_naive_utc, to_aware_utc
     if origin is tuple:
-        return _to_json, lambda stored: tuple(_from_json(stored))
+        return _to_json, lambda stored: tuple(stored_json(stored))
     if is_dataclass(origin):
         return (lambda value: _to_json(asdict(value))), (
-            lambda stored: cast(Callable[..., object], origin)(**_from_json(stored))
+            lambda stored: cast(Callable[..., object], origin)(**stored_json(stored))
         )
     if origin in (Mapping, dict) or hint is Any or getattr(origin, "__name__", "") in ("Mapping", "dict"):
-        return _to_json, _from_json
+        return _to_json, stored_json
     if origin is bytes:
         return bytes, bytes
     return _same, _same
@@ -417,8 +422,3 @@ def _same(value: object) -> object:
 
 def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _from_json(stored: object) -> Any:
-    # DuckDB returns JSON columns as text, psycopg as values.
-    return json.loads(stored) if isinstance(stored, str | bytes) else stored

@@ -22,7 +22,6 @@ import agents as sdk
 import numpy as np
 from numpy.typing import NDArray
 
-from timestep_lab.evals.pipelines import SdkAgent
 from timestep_lab.evals.statistics.intervals import Floats, skewed_interval
 from timestep_lab.evals.statistics.paired import holm, least_p, sign_flips
 from timestep_lab.evals.statistics.sequential import obrien_fleming
@@ -374,7 +373,7 @@ def _points(diff: float, low: float, high: float) -> str:
 # -- the differences, and applying them
 
 
-AnyAgent = AgentRecord | SdkAgent
+AnyAgent = AgentRecord | sdk.Agent
 WHOLE = (
     "output_type",
     "tool_use_behavior",
@@ -436,11 +435,11 @@ def with_changes(good: AnyAgent, bad: AnyAgent, parts: Collection[str]) -> AnyAg
     return good.clone(**made)
 
 
-def _ways(agent: SdkAgent) -> dict[str, object]:
+def _ways(agent: sdk.Agent) -> dict[str, object]:
     return dict(zip(handoff_targets(agent).values(), agent.handoffs, strict=True))
 
 
-def _sdk_parts(agent: SdkAgent) -> dict[str, tuple[object, Json]]:
+def _sdk_parts(agent: sdk.Agent) -> dict[str, tuple[object, Json]]:
     """The parts of an SDK agent: each with the value to compare and the value to show."""
     parts: dict[str, tuple[object, Json]] = {
         "instructions": (agent.instructions, str(agent.instructions)),

@@ -55,7 +55,8 @@ from timestep_lab.runtime.warm_start import Replayed, WarmStart, warm_start
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
-    from timestep_lab.evals.pipelines import SdkAgent
+    import agents as sdk
+
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.store import Store
 
@@ -121,7 +122,7 @@ async def ask(
     tools: object,
     on_miss: str,
     scorer: object = None,
-    agent: SdkAgent | None = None,
+    agent: sdk.Agent | None = None,
     context: object = None,
 ) -> Question:
     """Read the run and validate the arguments. `scorer`, as a text or an object, gives right answers at least ½; it

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from timestep_lab.evals.cause import Outlook, Why, WhyPlan
     from timestep_lab.evals.cause.blame import Blame
     from timestep_lab.evals.cause.findings import BlamePlan
-    from timestep_lab.evals.pipelines import SdkAgent
     from timestep_lab.evals.plan import AnyAgent
     from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.runtime.forks import OnTools
@@ -151,7 +150,7 @@ class RemoteLab(RemoteLooking, Lab):
         self,
         prompt: str | Sequence[Mapping[str, Json]],
         *,
-        agent: str | AgentRecord | SdkAgent | None = None,
+        agent: str | AgentRecord | sdk.Agent | None = None,
         model: str | sdk.Model | None = None,
         model_settings: Mapping[str, Json] | None = None,
         thread: Thread | str | None = None,
@@ -187,7 +186,7 @@ class RemoteLab(RemoteLooking, Lab):
         ))  # fmt: skip
 
     def resume(
-        self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: SdkAgent | None = None
+        self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent | None = None
     ) -> RunStream:
         if agent is not None:
             raise unsupported_remotely(
@@ -212,7 +211,7 @@ class RemoteLab(RemoteLooking, Lab):
         on_tools: OnTools | None = None,
         on_miss: str = "fail",
         approve: Approve = "ask",
-        agent: SdkAgent | None = None,
+        agent: sdk.Agent | None = None,
         context: object = None,
         budget_usd: float | None = None,
         max_tokens_total: int | None = None,
@@ -281,7 +280,7 @@ class RemoteLab(RemoteLooking, Lab):
         on_miss: str = "fail", corrections: Mapping[str, Json] | None = None, instructions: Mapping[str, Sequence[str]] | None = None,
         models: Mapping[str, Sequence[str]] | None = None,
         budget_usd: float | None = None, concurrency: int = 16, approve_all: bool = False, plan: bool = False,
-        agent: SdkAgent | None = None, context: object = None, on_progress: Callable[[int, int], None] | None = None,
+        agent: sdk.Agent | None = None, context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Why | WhyPlan:  # fmt: skip
         """As `Lab.why`; the replays run on the server and stop when this call is cancelled."""
         from timestep_lab.evals.cause.findings import Why

@@ -33,12 +33,12 @@ from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.liveness import Publisher
 
 if TYPE_CHECKING:
+    import agents as sdk
     import pandas
     from agents import FunctionTool
 
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
-    from timestep_lab.evals.pipelines import SdkAgent
     from timestep_lab.evals.plan import Plan
     from timestep_lab.evals.scorers.base import Scorers
     from timestep_lab.lab.remote.lab import RemoteLab
@@ -67,7 +67,7 @@ class RemoteLooking(LabViews):
         return remote(RemoteTraces, self.connection, _changes=self._remote.changes, causes=lambda: self._remote.causes)
 
     def handoffs(
-        self, agent: str | SdkAgent | None = None, *, filter: str = "", traces: ManyTraces | None = None
+        self, agent: str | sdk.Agent | None = None, *, filter: str = "", traces: ManyTraces | None = None
     ) -> HandoffGraph:
         from timestep_lab.ui.handoff_graph import HandoffGraph
 
