@@ -89,6 +89,31 @@ async def test_a_completion_answers_and_counts(client: openai.AsyncOpenAI) -> No
     assert answer.usage.completion_tokens > 0
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": 5}, {"role": "user", "content": ["Hello"]}, {"role": "user", "content": {"type": "text", "text": "Hello"}},
+        {"role": "system", "content": [5]}, {"role": "tool", "tool_call_id": "call_1", "content": 5},
+        {"role": "user", "content": [{"type": "file", "file": "report.pdf"}]}, {"role": "user", "content": [{"type": "image_url", "image_url": 5}]},
+        {"role": "assistant", "content": [5]}, {"role": "assistant", "tool_calls": "call_1"}, {"role": "assistant", "tool_calls": [5]},
+        {"role": "assistant", "tool_calls": [{"id": "call_1", "function": "get_weather"}]},
+    ],
+)  # fmt: skip
+async def test_a_message_of_a_wrong_shape_is_refused_by_both_apis(client: openai.AsyncOpenAI, message: Any) -> None:
+    hello: Any = {"role": "user", "content": "Hello"}
+    with pytest.raises(openai.BadRequestError):
+        await client.chat.completions.create(model="demo/echo", messages=[message, hello])
+    if not isinstance(message.get("content", []), list):
+        with pytest.raises(openai.BadRequestError):
+            await client.responses.create(model="demo/echo", input=[message])
+
+
+@pytest.mark.parametrize("given", [{"text": {"format": "x"}}, {"conversation": {"id": 5}}])
+async def test_a_response_of_a_wrong_shape_is_refused(client: openai.AsyncOpenAI, given: Any) -> None:
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(model="demo/echo", input="Hello", **given)
+
+
 async def test_a_streamed_completion_is_the_same_text_in_pieces(client: openai.AsyncOpenAI) -> None:
     messages: Any = [{"role": "user", "content": "one two three four"}]
     whole = await client.chat.completions.create(model="demo/echo", messages=messages)

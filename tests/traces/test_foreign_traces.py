@@ -109,6 +109,27 @@ def test_google_adk_before_its_attributes_tells_agents_and_failed_requests_by_th
     ]
 
 
+def test_google_adk_before_1_6_stated_all_tokens_as_output_and_its_response_says_otherwise(store: Store) -> None:
+    usage = {
+        "prompt_token_count": 100,
+        "candidates_token_count": 20,
+        "thoughts_token_count": 5,
+        "total_token_count": 125,
+    }
+    said = {
+        "gen_ai.request.model": "gemini-2.5-flash", "gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 125,
+        "gcp.vertex.agent.llm_response": json.dumps({"content": {"role": "model", "parts": []}, "usage_metadata": usage}),
+    }  # fmt: skip
+    assert send_as("gcp.vertex.agent", store, span(1, "call_llm", said)) == [("generation", "call_llm", None)]
+    assert store.sql("select input_tokens, output_tokens from generations").rows == [(100, 25)]
+
+
+def test_mlflow_of_langchain_names_the_model_in_its_parameters(store: Store) -> None:
+    said = {"mlflow.spanType": '"CHAT_MODEL"', "invocation_params": '{"model": "gpt-4o", "temperature": 0}'}
+    send(store, span(1, "ChatOpenAI", said))
+    assert store.sql("select model from generations").rows == [("gpt-4o",)]
+
+
 def test_an_event_that_beeai_tells_as_a_span_is_no_agent_and_no_generation(store: Store) -> None:
     said = {"openinference.span.kind": "LLM", "metadata.path": "backend.openai.chat.error"}
     assert send_as("openinference.instrumentation.beeai", store, span(1, "error", said)) == [("other", "error", None)]

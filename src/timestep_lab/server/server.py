@@ -59,8 +59,9 @@ ROUTERS = (
 )  # fmt: skip
 """In the order in which paths are matched: `/traces/suggest` and `/traces/score` before `/traces/{trace_id}`."""
 IMPORT_S = 90.0
-TRIM_S = 60.0
 """Timeout in seconds for importing traces, including parsing and storing."""
+TRIM_S = 60.0
+"""Interval in seconds at which freed memory is returned to the operating system."""
 LINK_HOURS = 12
 """Validity in hours of the sign-in link in the terminal. After that, `/?key=` accepts the output of `timestep-lab
 token`.

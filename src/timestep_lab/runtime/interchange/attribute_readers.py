@@ -78,6 +78,16 @@ def part(*path: str | int) -> Reader:
     return read
 
 
+def sum_of(*paths: tuple[str | int, ...]) -> Reader:
+    """Reads the sum of the numbers at these paths of an object, of those that are there; None without the first."""
+
+    def read(value: object) -> object:
+        first, *more = (part(*path)(value) for path in paths)
+        return first + sum(one for one in more if isinstance(one, int)) if isinstance(first, int) else None
+
+    return read
+
+
 def elapsed(since: str, until: str) -> Reader:
     """Reads the time between two fields of an object with times in milliseconds."""
 

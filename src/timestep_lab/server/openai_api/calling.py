@@ -11,7 +11,7 @@ from fastapi import Path, Query, Request
 from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
-from timestep_lab.model.codec import Json, object_of
+from timestep_lab.model.codec import Json, list_of, object_of, objects_of
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, LabError, SettingsError, UsageError
 from timestep_lab.server.api.changes import HEADERS
 from timestep_lab.server.errors import error_object
@@ -44,6 +44,18 @@ def checked_purpose(purpose: str) -> str:
             f"{purpose[:100]!r} is not a valid purpose.", f"Use one of: {', '.join(PURPOSES)}.", param="purpose"
         )
     return purpose
+
+
+def content_of(content: Json, where: str, param: str) -> str | list[Mapping[str, Json]]:
+    """The content of a message: text, or parts. Raises `UsageError` for anything else."""
+    if isinstance(content, str):
+        return content
+    parts = list(objects_of(content))
+    if (content is None or isinstance(content, list)) and len(parts) == len(list_of(content)):
+        return parts
+    raise UsageError(
+        f"{where} is invalid: its content is not text or a list of parts.", "See the API reference.", param=param
+    )
 
 
 def unix(when: datetime) -> int:

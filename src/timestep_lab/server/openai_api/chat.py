@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, list_of, object_of
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.attachments import generated_image, image_call
@@ -23,6 +23,7 @@ from timestep_lab.server.openai_api.calling import (
     TEXT_ONLY,
     Object,
     beside,
+    content_of,
     event_stream,
     events_of,
     merged,
@@ -58,13 +59,16 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str | None, li
     instructions: list[str] = []
     items: list[Item] = []
     for place, message in enumerate(messages):
-        role, content = message.get("role"), message.get("content")
+        role, content = (
+            message.get("role"),
+            content_of(message.get("content"), f"Message {place}", f"messages[{place}]"),
+        )
         if role in ("system", "developer"):
             instructions.append(_text(content))
         elif role == "user":
             items.append({"role": "user", "content": _parts(content, place), **_name_of(message)})
         elif role == "assistant":
-            items += _assistant(message, place)
+            items += _assistant({**message, "content": content}, place)
         elif role == "tool":
             if not message.get("tool_call_id"):
                 raise _unreadable(place, "a tool message needs the tool_call_id of its call")
@@ -81,6 +85,8 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
     """The items of an assistant message. Each has an id, which distinguishes it from a user message in the Responses
     API.
     """
+    if not isinstance(message.get("tool_calls"), list | None):
+        raise _unreadable(place, "its tool_calls are not a list")
     for name in ("function_call", "audio"):
         if message.get(name):
             raise _unreadable(place, f"its {name} is not supported (calls are in tool_calls)")
@@ -108,8 +114,8 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
         if (fields := image_call(str(address))) is None:
             raise _unreadable(place, "an image of it is no data: URL in image_url.url")
         items.append(fields)
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") or {}
+    for call in map(object_of, list_of(message.get("tool_calls"))):
+        function = object_of(call.get("function"))
         if not call.get("id") or not function.get("name"):
             raise _unreadable(place, "a tool call has no id or no function")
         arguments = function.get("arguments") or "{}"
@@ -167,15 +173,16 @@ def _part(part: Mapping[str, Any], place: int) -> Json:
     if kind == "text":
         return {"type": "input_text", "text": part.get("text", ""), **_breakpoint(part)}
     if kind == "image_url":
-        image = part.get("image_url") or {}
-        return {
-            "type": "input_image",
-            "image_url": image.get("url"),
-            "detail": image.get("detail") or "auto",
-            **_breakpoint(part),
-        }
+        given = part.get("image_url")
+        image: Mapping[str, Json] = {"url": given} if isinstance(given, str) else object_of(given)
+        if not isinstance(image.get("url"), str):
+            raise _unreadable(place, "an image has no url")
+        detail = image.get("detail") or "auto"
+        return {"type": "input_image", "image_url": image["url"], "detail": detail, **_breakpoint(part)}
     if kind == "file":
-        return {"type": "input_file", **(part.get("file") or {})}
+        if not isinstance(file := part.get("file"), Mapping):
+            raise _unreadable(place, "a file has no file_id and no file_data")
+        return {"type": "input_file", **file}
     raise _unreadable(place, f"a part of type {kind!r} is not known")
 
 

@@ -26,6 +26,7 @@ from timestep_lab.server.openai_api.calling import (
     Object,
     Order,
     check_include,
+    content_of,
     deleted,
     listed,
     unix,
@@ -218,7 +219,8 @@ def _normal(item: dict[str, Any], place: int) -> Item:
     known = str(item["id"]) if item.get("id") else _item_id({**item, "type": kind})
     item = {"id": known, "type": kind, **{name: value for name, value in item.items() if name not in ("id", "type")}}
     if kind == "message":
-        item["content"] = _content(item.get("content"), item["role"])
+        content = content_of(item.get("content"), f"Item {place}", f"input[{place}]")
+        item["content"] = _content(content, item["role"])
         item.setdefault("status", "completed")
     return item
 
@@ -226,11 +228,11 @@ def _normal(item: dict[str, Any], place: int) -> Item:
 ROLES = ("user", "assistant", "system", "developer")
 
 
-def _content(content: Any, role: str) -> list[Json]:
+def _content(content: str | list[Mapping[str, Json]], role: str) -> list[Json]:
     if isinstance(content, str):
         part: dict[str, Json] = {"type": "input_text", "text": content}
         return [{"type": "output_text", "text": content, "annotations": []} if role == "assistant" else part]
-    return list(content or [])
+    return [*content]
 
 
 def _item_id(item: Item) -> str:

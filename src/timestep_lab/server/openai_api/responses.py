@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -194,12 +194,14 @@ async def list_input_items(
 async def _turn(body: ResponseBody, lab: UserLab) -> Turn:
     new = normal_items(body.input) if body.input != "" else []
     named = body.conversation.get("id") if isinstance(body.conversation, dict) else body.conversation
-    conversation_id = cast("str | None", named)
+    if not isinstance(named, str | None):
+        raise UsageError("The id of the conversation is not text.", "Pass its id.", param="conversation")
+    conversation_id = named
     before: Sequence[Item] = ()
     if conversation_id and body.previous_response_id:
         raise UsageError("previous_response_id and conversation cannot be combined.", "Omit one of them.")
     if conversation_id:
-        before = await in_thread(Conversations(lab.store).items, str(conversation_id))
+        before = await in_thread(Conversations(lab.store).items, conversation_id)
     elif body.previous_response_id:
         before = await in_thread(Responses(lab.store).history, body.previous_response_id)
     if not new and not before:
@@ -211,7 +213,9 @@ async def _turn(body: ResponseBody, lab: UserLab) -> Turn:
     if unknown := sorted(set(body.text or {}) - {"format", "verbosity"}):
         raise unsupported(f"text.{unknown[0]}", model)
     elsewhere = lab.settings.openai_elsewhere
-    wanted = cast("Mapping[str, Json] | None", (body.text or {}).get("format"))
+    wanted = (body.text or {}).get("format")
+    if wanted is not None and not isinstance(wanted, Mapping):
+        raise UsageError("text.format is not an object.", 'Pass for example {"type": "text"}.', param="text.format")
     call = ModelCall(
         model=model, input=items, instructions="\n\n".join([*([body.instructions] if body.instructions else []), *instructions]) or None,
         settings=merged(_settings(body), beside(body.model_dump(), model, openai_elsewhere=elsewhere), _of_responses(body, model, elsewhere)),
