@@ -106,10 +106,12 @@ class ApprovalsPage(PageView):
         await self.refresh()
 
     async def _follow(self, first: Event, events: AsyncIterator[Event], row: dict[str, Json]) -> None:
+        last = first
         try:
             async for event in events:
-                if isinstance(event, RunEnded):
-                    row["outcome"], row["error"] = event.run.status, event.run.error
+                last = event
+            if isinstance(last, RunEnded):
+                row["outcome"], row["error"] = last.run.status, last.run.error
         except LabError as error:
             row["outcome"], row["error"] = "failed", str(error)
         await self.refresh()
