@@ -135,6 +135,8 @@ async def test_resources_and_prompts_are_listed_read_and_used(lab: Lab) -> None:
     assert (prompt.name, prompt.arguments, prompt.required) == ("review", ("topic",), ("topic",))
     said = await lab.mcp.get_prompt("asking", "review", {"topic": "tea"})
     assert said == [{"role": "user", "content": [{"type": "input_text", "text": "Review tea."}]}]
+    with pytest.raises(UsageError, match=r"arguments.*topic"):
+        await lab.mcp.get_prompt("asking", "review", {"topic": 5})  # type: ignore[dict-item]
     assert "Review tea." in ((await lab.run(said, model="demo/echo")).output or "")
     with pytest.raises(ToolError, match="asking"):
         await lab.mcp.read_resource("asking", "nothing://here")

@@ -16,7 +16,7 @@ from timestep_lab.cli.context import Context, console, json_option, print_json, 
 from timestep_lab.cli.render import Renderer, print_rows, print_trace, run_object
 from timestep_lab.lab import Lab, Run
 from timestep_lab.lab.run import RunStream
-from timestep_lab.model.codec import Json, list_of, object_of
+from timestep_lab.model.codec import Json, list_of, object_of, objects_of
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Interruption
 from timestep_lab.runtime.approvals import filled_in
@@ -212,7 +212,9 @@ def _answer(question: Interruption) -> dict[str, Json]:
     form = question.form or {}
     fields = object_of(form.get("properties"))
     while word == "approved" and fields:
-        given = {name: value for name, spec in fields.items() if (value := _field(name, spec, form)) is not None}
+        given = {
+            name: value for name, spec in fields.items() if (value := _field(name, object_of(spec), form)) is not None
+        }
         try:
             return {"decision": word, "answer": filled_in(form, given)}
         except UsageError as error:
@@ -220,11 +222,12 @@ def _answer(question: Interruption) -> dict[str, Json]:
     return {"decision": word}
 
 
-def _field(name: str, spec: Any, form: Mapping[str, Json]) -> Json:
+def _field(name: str, spec: Mapping[str, Json], form: Mapping[str, Json]) -> Json:
     """Ask for the value of a field; None for none. Validated with the form."""
-    inner = spec.get("items") if spec.get("type") == "array" else spec
-    choices = [one.get("const") for one in inner.get("oneOf") or inner.get("anyOf") or ()] or inner.get("enum") or []
-    told = [spec.get("title") or name, spec.get("description"), ", ".join(map(str, choices))]
+    inner = object_of(spec.get("items")) if spec.get("type") == "array" else spec
+    options = objects_of(inner.get("oneOf") or inner.get("anyOf"))
+    choices = [one.get("const") for one in options] or list_of(inner.get("enum"))
+    told = [str(spec.get("title") or name), str(spec.get("description") or ""), ", ".join(map(str, choices))]
     many = " (several, with , between them)" if spec.get("type") == "array" else ""
     default = spec.get("default", None if name in list_of(form.get("required")) else "")
     if isinstance(default, list):

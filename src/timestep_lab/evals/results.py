@@ -533,7 +533,7 @@ def means(grid: Grid, by: str) -> list[dict[str, Any]]:
                 rows.append(
                     {
                         "slice": name, "n": len(values), "candidate": candidate, "scorer": scorer,
-                        "mean": float(values.mean()) if len(values) else None, "ci_low": _slices_known(interval.low), "ci_high": _slices_known(interval.high),
+                        "mean": float(values.mean()) if len(values) else None, "ci_low": _known(interval.low), "ci_high": _known(interval.high),
                     }
                 )  # fmt: skip
     return rows
@@ -556,8 +556,8 @@ def differences(grid: Grid, by: str) -> list[dict[str, Any]]:
         adjusted = holm([result.p_value for result in results])
         rows += [
             {
-                "slice": name, "a": a, "b": b, "scorer": scorer, "n": r.n, "diff": _slices_known(r.diff), "ci_low": _slices_known(r.ci_low),
-                "ci_high": _slices_known(r.ci_high), "p_value": _slices_known(r.p_value), "p_holm": _slices_known(p), "test": r.test, "decided_by": r.decided_by,
+                "slice": name, "a": a, "b": b, "scorer": scorer, "n": r.n, "diff": _known(r.diff), "ci_low": _known(r.ci_low),
+                "ci_high": _known(r.ci_high), "p_value": _known(r.p_value), "p_holm": _known(p), "test": r.test, "decided_by": r.decided_by,
             }
             for (name, _, a, b), r, p in zip(asked, results, adjusted, strict=True)
         ]  # fmt: skip
@@ -570,10 +570,6 @@ def _of(grid: Grid, candidate: str, scorer: str, places: Sequence[int]) -> Float
 
 def _groups(grid: Grid, places: Sequence[int]) -> list[str] | None:
     return None if grid.groups is None else [grid.groups[place] for place in places]
-
-
-def _slices_known(value: float) -> float | None:
-    return None if value != value else value
 
 
 def cut(grid: GridLike, by: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from annotated_types import Interval, Len
@@ -279,12 +279,12 @@ class McpCatalog:
         async with self._connected() as toolbox:
             return await toolbox.prompts()
 
-    async def get_prompt(self, server: ServerId, name: ServerId, arguments: JsonObject | None = None) -> Messages:
+    async def get_prompt(self, server: ServerId, name: ServerId, arguments: dict[str, str] | None = None) -> Messages:
         """Returns a filled-in prompt as messages for `lab.run`: `await lab.run(await lab.mcp.get_prompt("notes", "review", {…}))`.
         Raises `NotFoundError` for the server, `ToolError` when it rejects the request."""
         server_name = self.get(server).name
         async with self._connected() as toolbox:
-            return await toolbox.get_prompt(server_name, name, cast(dict[str, str], dict(arguments or {})))
+            return await toolbox.get_prompt(server_name, name, arguments or {})
 
     async def problems(self) -> Problems:
         """Returns one error per server that does not respond."""
