@@ -27,6 +27,10 @@ IN_AN_EXTRA = {"psycopg-pool": "psycopg"}
 """Distributions that come as an extra of another: `psycopg[pool]`."""
 
 
+OF_TYPE_CHECKERS = {"_typeshed"}
+"""Modules that every type checker has and that do not exist at run time."""
+
+
 def distribution(requirement: str) -> str:
     name = re.match(r"[\w.-]+", requirement)
     assert name is not None
@@ -61,7 +65,7 @@ EVERYWHERE = set().union(*(imported(ast.parse(path.read_text("utf-8"))) for path
 
 def test_every_import_of_the_program_is_required() -> None:
     optional = set().union(*EXTRAS.values())
-    assert undeclared(EVERYWHERE - optional, PROJECT["dependencies"]) == set()
+    assert undeclared(EVERYWHERE - optional - OF_TYPE_CHECKERS, PROJECT["dependencies"]) == set()
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

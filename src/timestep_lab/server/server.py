@@ -45,7 +45,6 @@ from timestep_lab.server.workers import AT_ONCE, Worker, check, hand_over, is_el
 from timestep_lab.store.store import secret_of
 
 if TYPE_CHECKING:
-    import h11
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from timestep_lab.runtime.settings import Settings
@@ -314,7 +313,7 @@ class Impatient(H11Protocol):
         elif self._hurry is None:
             self._wait()
 
-    def handle_websocket_upgrade(self, *event: h11.Request) -> None:
+    def handle_websocket_upgrade(self, *event: Any) -> None:
         self._is_websocket = True
         super().handle_websocket_upgrade(*event)
 
