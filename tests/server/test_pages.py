@@ -609,7 +609,7 @@ def test_a_comparison_has_its_page(lab: LabProcess, pages: Pages) -> None:
         """async () => (await (await fetch("/api/v1/compare", {method: "POST", headers: {"Content-Type": "application/json"},
             body: JSON.stringify({cases: ["Say tea"], models: ["demo/echo", "demo/assistant"]})})).json()).id"""
     )
-    page.get_by_role("link", name=re.compile("^demo.echo")).click()
+    page.get_by_role("link", name=re.compile("^demo.echo.* done")).click()
     expect(page).to_have_url(f"{lab.url}/compare?id={made}")
     expect(page.locator("main")).to_contain_text("Say tea")
     expect(page).to_have_title(re.compile("demo/echo against demo/assistant · Timestep Lab"))
