@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
 import httpx
 import psutil
 import pytest
@@ -19,7 +20,7 @@ import pytest
 from tests.server.lab_process import LabProcess
 from tests.server.served import serve
 from timestep_lab import Lab
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.errors import StoreUnavailableError, UsageError
 
 SCRIPT = """
 import gc, sys
@@ -80,6 +81,20 @@ async def test_a_lab_that_no_other_process_can_open_says_so() -> None:
     async with Lab(":memory:") as lab:
         with pytest.raises(UsageError, match="memory"):
             lab.serve(port=0)
+
+
+def test_a_lab_whose_spans_cannot_be_written_at_its_end_says_so_and_lets_go_of_its_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise StoreUnavailableError("The disk is full.", "Free space there.")
+
+    lab = Lab("lab.duckdb")
+    monkeypatch.setattr(lab._root.writer, "close", fails)
+    with pytest.raises(StoreUnavailableError, match="The disk is full"):
+        lab.close()
+    with duckdb.connect("lab.duckdb") as alone:  # Refused while the lab has the file open, as its settings are others.
+        assert alone.execute("select 1").fetchall() == [(1,)]
 
 
 def test_the_server_ends_with_the_kernel_even_a_killed_one(folder: Path) -> None:

@@ -520,9 +520,11 @@ class Lab(LabViews):
         if self._parent is None:
             if "router" in self.__dict__:
                 await self.router.aclose()
-            if "writer" in self.__dict__:
-                self.writer.close()
-            self.store.close()
+            try:
+                if "writer" in self.__dict__:
+                    self.writer.close()
+            finally:  # Also when spans could not be written: queries that run would keep the process from ending.
+                self.store.close()
 
     def close(self) -> None:
         """Like `aclose`, for code without an event loop. Raises `UsageError` if one is running, as in a notebook: use
