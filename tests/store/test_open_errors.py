@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from timestep_lab.model.errors import (
     StoreCorruptError,
     StoreError,
     StoreTooNewError,
+    StoreUnavailableError,
     UsageError,
 )
 from timestep_lab.store.base import Statement
@@ -360,3 +362,22 @@ def test_a_closed_lab_says_so(lab: Path) -> None:
     store.close()
     with pytest.raises(StoreError, match=r"is closed.*Open it again"):
         store.threads.find()
+
+
+def test_a_disk_that_has_no_room_for_the_owners_address_is_told_in_words_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, replace = tmp_path / "lab.duckdb", Path.replace
+    open_store(path).close()
+
+    def full(self: Path, target: Path) -> Path:
+        if "owner.json" in self.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StoreUnavailableError, match=r"The disk of the lab is full: .*owner\.json cannot be written"):
+        open_store(path)
+    assert [one.name for one in tmp_path.iterdir() if one.stat().st_size] == ["lab.duckdb"]
+    monkeypatch.undo()
+    open_store(path).close()

@@ -222,7 +222,7 @@ class Journal:
         except OSError as error:
             with contextlib.suppress(OSError):  # What is behind the last entry is not read.
                 os.ftruncate(self._open(), self._size)
-            raise _explained(self._journal, error) from error
+            raise unwritable(self._journal, error) from error
         self._size += written
         self._chain = zlib.crc32(checksum, self._chain)
         self._acknowledged(self._size, self._chain, False)
@@ -233,7 +233,7 @@ class Journal:
             self._acknowledged(0, 0, True)
             os.ftruncate(self._open(), 0)
         except OSError as error:
-            raise _explained(self._journal, error) from error
+            raise unwritable(self._journal, error) from error
         self._size = self._chain = 0
 
     def _open(self) -> int:
@@ -255,7 +255,8 @@ def _write(file: int, data: bytes) -> int:
     return len(data)
 
 
-def _explained(journal: Path, error: OSError) -> StoreError:
+def unwritable(journal: Path, error: OSError) -> StoreError:
+    """Returns the error of a file beside the lab that the disk did not take."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreUnavailableError(
             f"The disk of the lab is full: {journal} cannot be written.", "Free space there, then try again."

@@ -51,11 +51,16 @@ class OwnerFile:
             return None
 
     def write(self, owner: Owner) -> None:
+        """Raises `OSError`, and leaves the file as it was."""
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        handle = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(asdict(owner), file)
-        draft.replace(self.path)
+        try:
+            handle = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(asdict(owner), file)
+            draft.replace(self.path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
     def remove(self, owner: Owner) -> None:
         """Removes the file if it still names this owner."""

@@ -31,6 +31,7 @@ from timestep_lab.store.duckdb import loopback as frames
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.connect import LockedError
 from timestep_lab.store.duckdb.engine import Engine
+from timestep_lab.store.duckdb.journal import unwritable
 from timestep_lab.store.duckdb.loopback import Backend, ClosedError, Loopback, Owner, OwnerFile
 from timestep_lab.store.liveness import Publisher
 from timestep_lab.store.migrate import latest
@@ -216,7 +217,10 @@ class OwnedFile:
             self._server = OwnerServer(self.engine, publisher, hand_over)
             self._file = OwnerFile(path)
             self._owner = Owner(os.getpid(), self._server.port, self._server.token, latest("duckdb"))
-            self._file.write(self._owner)
+            try:
+                self._file.write(self._owner)
+            except OSError as error:
+                raise unwritable(self._file.path, error) from error
         except BaseException:
             self.close()
             raise
