@@ -26,7 +26,7 @@ from timestep_lab.model.errors import (
     UsageError,
 )
 from timestep_lab.store.base import Statement
-from timestep_lab.store.duckdb.connect import repair, verify
+from timestep_lab.store.duckdb.connect import LogCheck, repair, verify
 from timestep_lab.store.migrate import known_migrations
 from timestep_lab.store.store import open_database, open_store
 
@@ -381,3 +381,19 @@ def test_a_disk_that_has_no_room_for_the_owners_address_is_told_in_words_and_lea
     assert [one.name for one in tmp_path.iterdir() if one.stat().st_size] == ["lab.duckdb"]
     monkeypatch.undo()
     open_store(path).close()
+
+
+def test_a_log_whose_end_is_overwritten_as_duckdb_does_after_a_failure_is_not_damaged(tmp_path: Path) -> None:
+    path, log = tmp_path / "lab.duckdb", tmp_path / "lab.duckdb.wal"
+    open_store(path).close()
+    log.write_bytes(b"the log" * 100 + b"half of a commit")
+    check = LogCheck(path)
+    log.write_bytes(b"the log" * 100 + b"a whole commit, which takes more than that")
+    check.record()
+    verify(path)
+    log.write_bytes(b"another" * 100 + b"a whole commit, which takes more than that")
+    with pytest.raises(StoreCorruptError, match="is damaged"):
+        verify(path)
+    log.write_bytes(b"")
+    check.record()
+    check.close()

@@ -238,7 +238,7 @@ SLOT = struct.Struct("<4sQQII")
 SLOT_BYTES, SLOT_MAGIC = 64, b"TLWC"
 OF_LOG, OF_JOURNAL = 0, 2 * SLOT_BYTES
 """Where in the check file what is acknowledged of the log and of the journal of received traces begins, in two slots each."""
-AT_ONCE = 1 << 20
+AT_ONCE, TAIL_BYTES = 1 << 20, 4096
 POSITION = re.compile(r"entry at byte position (\d+)")
 """Matches DuckDB's message about a log that is damaged in the middle."""
 
@@ -270,6 +270,8 @@ class LogCheck:
         self._known = _Known(known.number if known else 0, 0, 0, 0)
         self._journal = _read(path, OF_JOURNAL) or _Known(0, 0, 0, 0)
         self._failed = False
+        self._tail = b""
+        """The end of the known part of the log. DuckDB overwrites what a failed commit, a failed checkpoint or a killed process left there."""
         self.record()
 
     def record(self) -> None:
@@ -278,8 +280,10 @@ class LogCheck:
             headers = zlib.crc32(os.pread(self._lab, HEADERS, 0))
             size = self._log.stat().st_size if self._log.exists() else 0
             known = self._known
-            start, crc = (known.size, known.crc) if headers == known.headers and size >= known.size else (0, 0)
+            goes_on = headers == known.headers and size >= known.size and self._tail == _tail(self._log, known.size)
+            start, crc = (known.size, known.crc) if goes_on else (0, 0)
             self._known = _Known(known.number + 1, size, headers, _checksum(self._log, start, size, crc))
+            self._tail = _tail(self._log, size)
             self._write(OF_LOG, self._known)
             self._failed = False
         except OSError as error:
@@ -382,6 +386,14 @@ def _read(path: Path, place: int = OF_LOG) -> _Known | None:
 def _headers(path: Path) -> int:
     with path.open("rb") as file:
         return zlib.crc32(file.read(HEADERS))
+
+
+def _tail(log: Path, end: int) -> bytes:
+    if not end:
+        return b""
+    with log.open("rb") as file:
+        file.seek(max(0, end - TAIL_BYTES))
+        return file.read(min(end, TAIL_BYTES))
 
 
 def _checksum(journal: Path, start: int, end: int, crc: int) -> int:
