@@ -6,12 +6,13 @@ import base64
 import json
 import pickle
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.codec import object_of, objects_of
 from timestep_lab.model.errors import DataError, TooLargeError
 from timestep_lab.model.spans import GenAI
 from timestep_lab.runtime.interchange.attribute_map import meaning_of
@@ -470,7 +471,7 @@ def json_value(value: object) -> object:
         case "doublevalue":
             return float(given)
         case "arrayvalue":
-            return [json_value(inner) for inner in object_of(given).get("values") or []]
+            return [json_value(inner) for inner in cast("Sequence[object]", object_of(given).get("values") or ())]
         case "kvlistvalue":
             return json_attributes(object_of(given).get("values"))
         case "bytesvalue":
@@ -512,14 +513,6 @@ def field_of(found: Mapping[str, object], name: str) -> object:
     if name in found:
         return found[name]
     return found.get("".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name))
-
-
-def object_of(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def objects_of(value: object) -> Iterable[Mapping[str, object]]:
-    return (entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
 
 
 # -- log records
