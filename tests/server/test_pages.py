@@ -624,6 +624,28 @@ def test_a_comparison_has_its_page(lab: LabProcess, pages: Pages) -> None:
     expect(page).to_have_url(f"{lab.url}/compare")
 
 
+COMPARE = """async () => (await (await fetch("/api/v1/compare", {method: "POST", headers: {"Content-Type": "application/json"},
+    body: JSON.stringify({cases: ["Say tea"], models: ["demo/echo"]})})).json()).id"""
+
+
+def test_a_row_that_changes_come_to_is_clicked_and_keeps_the_focus(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/compare"))
+    rows = page.locator(".tl-compare-row")
+    made = page.evaluate(COMPARE)
+    row = rows.get_by_role("link", name=re.compile("done"))
+    row.focus()
+    page.evaluate(COMPARE)
+    expect(rows).to_have_count(2)
+    expect(row.last).to_be_focused()
+    row.last.hover()
+    page.mouse.down()
+    page.evaluate(COMPARE)
+    page.wait_for_timeout(500)
+    assert rows.count() == 2  # Drawn when the button is released.
+    page.mouse.up()
+    expect(page).to_have_url(f"{lab.url}/compare?id={made}")
+
+
 @pytest.mark.parametrize("look", ["desk", "phone"])
 def test_every_page_stands_up_to_axe_and_to_thumbs(lab: LabProcess, pages: Pages, look: str) -> None:
     """In light and dark. 390 px wide: nothing is pushed sideways, and whatever is pressed is at least 44 px high."""

@@ -7,7 +7,7 @@ import { mount } from "../shared/mount.js";
 
 /**
  * A page: `{root, link, actions, body, onClose, close, say(error), tell(beside, words), act(beside, work), submit(name, args), open(show)}`.
- * `open(show)` starts the link and calls `show(page)` for every new state. `act` runs `work()` with the button off; what went wrong is said
+ * `open(show)` starts the link and calls `show(page)` for every new state, which may replace any element (see `steady`). `act` runs `work()` with the button off; what went wrong is said
  * beside it, and the field it is about marked. `submit` asks Python as `link.call` does, and its errors name that field.
  */
 export function page(context, name, title, about) {
@@ -87,14 +87,46 @@ export function page(context, name, title, about) {
   return {
     root: view.root, link: view.link, onClose: view.onClose, close: view.close, actions, body, say, tell, act, submit,
     open(show) {
-      const draw = (state) => { if (state) { view.root.dataset.tlPage = "shown"; show(state); } };
-      view.link.on("snap", ({ page: state }) => draw(state));
-      view.link.on("page", ({ page: state }) => draw(state));
+      const draw = steady(view.root, (state) => { view.root.dataset.tlPage = "shown"; show(state); });
+      for (const kind of ["snap", "page"]) view.link.on(kind, ({ page: state }) => { if (state) draw(state); });
       view.link.on("trouble", ({ message, next_step: nextStep }) => say({ message, nextStep }));
       view.link.open();
       return view.close;
     },
   };
+}
+
+const PRESSED_MS = 3000; // the longest time that a press delays a redraw
+
+/**
+ * `draw(state)` for a user who is about to click or has the focus: while a mouse button is pressed inside `root`, the last state waits for its
+ * release, because an element that is replaced in between gets no click; and when the focused element is replaced, its successor is focused.
+ */
+function steady(root, draw) {
+  let pressed = 0;
+  let waiting = null;
+  const now = (state) => {
+    const tree = root.getRootNode();
+    const before = root.contains(tree.activeElement) ? tree.activeElement : null;
+    const place = before ? alike(root, before).indexOf(before) : -1;
+    draw(state);
+    if (before && !before.isConnected && !root.contains(tree.activeElement)) alike(root, before)[place]?.focus({ preventScroll: true });
+  };
+  const release = () => {
+    clearTimeout(pressed);
+    pressed = 0;
+    if (waiting) now(waiting.state);
+    waiting = null;
+  };
+  root.addEventListener("pointerdown", () => { clearTimeout(pressed); pressed = setTimeout(release, PRESSED_MS); });
+  for (const ends of ["pointerup", "pointercancel"]) root.addEventListener(ends, () => { if (pressed) setTimeout(release); }); // after the click
+  return (state) => { if (pressed) waiting = { state }; else now(state); };
+}
+
+/** The elements that a user would take for this one: same tag, name, address and words. */
+function alike(root, element) {
+  const looks = (one) => [one.name, one.getAttribute("href"), one.getAttribute("aria-label") ?? one.textContent].join("\n");
+  return [...root.querySelectorAll(element.localName)].filter((one) => looks(one) === looks(element));
 }
 
 /** An error on a page: `param` is the field that it is about. */
