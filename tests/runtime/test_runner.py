@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import queue
+import tracemalloc
 from functools import partialmethod
 from typing import Any
 
@@ -158,6 +160,27 @@ async def test_a_second_turn_at_once_in_one_thread_is_refused(bench: Bench) -> N
     assert [type(e) async for e in stream][-1] is RunCompleted
     assert isinstance(first, RunStarted)
     assert last(await bench.run("now", thread_id=thread, model="demo/echo")).run.status == "completed"
+
+
+@pytest.mark.parametrize("model", ["demo/echo", "demo/flaky?rate=1&error=auth"], ids=["answered", "failed"])
+async def test_runs_that_are_over_keep_no_memory_until_the_garbage_collector_comes(bench: Bench, model: str) -> None:
+    async def some() -> None:
+        for _ in range(15):
+            await bench.run("Say " + 10_000 * "x", agent=None, model=model)
+
+    await some()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        await some()
+        first, _ = tracemalloc.get_traced_memory()
+        await some()
+        grown = tracemalloc.get_traced_memory()[0] - first
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert grown / 15 < 10_000, f"{grown / 15:,.0f} bytes a run"
 
 
 async def test_a_cancelled_run_keeps_what_was_said_and_the_model_knows_of_it(bench: Bench) -> None:

@@ -33,7 +33,7 @@ from timestep_lab.runtime.approvals import REJECTED
 from timestep_lab.runtime.pricing import WATCH, LimitWatch
 from timestep_lab.runtime.provider_errors import PAUSABLE_TIMEOUT, AdaptiveLimiter, PausableTimeout
 from timestep_lab.runtime.run import RunLimits
-from timestep_lab.runtime.run_hooks import TracingHooks, watch_from_here
+from timestep_lab.runtime.run_hooks import TracingHooks, untie, watch_from_here
 from timestep_lab.runtime.span_records import call_span_id, otel_span_id, parsed, sdk_trace_id
 from timestep_lab.runtime.stream_items import as_lab_error, output_text
 from timestep_lab.runtime.tape import Player, on_tape
@@ -460,6 +460,8 @@ async def _streamed(
         if result.run_loop_task:
             await asyncio.wait([result.run_loop_task])
         raise
+    finally:
+        untie(result)
     return result
 
 

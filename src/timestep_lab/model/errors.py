@@ -357,3 +357,12 @@ class MissingExtraError(LabError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs a package that is not installed.", f"Run: pip install 'timestep-lab[{extra}]'")
         self.extra = extra
+
+
+def drop_tracebacks(error: BaseException) -> None:
+    """Removes the tracebacks of an error that was logged, and of its causes. Their frames keep all that the code had in hand, often in a
+    reference cycle that only a full garbage collection would free."""
+    chain: BaseException | None = error
+    while chain is not None:
+        chain.__traceback__ = None
+        chain = chain.__cause__ or chain.__context__

@@ -21,7 +21,7 @@ from agents.items import ToolApprovalItem
 
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.codec import Json
-from timestep_lab.model.errors import BudgetError, ConflictError, LabError, StoreError, UsageError
+from timestep_lab.model.errors import BudgetError, ConflictError, LabError, StoreError, UsageError, drop_tracebacks
 from timestep_lab.model.events import (
     AgentUpdated,
     Event,
@@ -43,7 +43,7 @@ from timestep_lab.runtime.approvals import Decision
 from timestep_lab.runtime.mcp.questions import ASKER, Question, Reply
 from timestep_lab.runtime.pricing import LimitWatch, cost_so_far, counted
 from timestep_lab.runtime.run import RunOptions, Snapshot
-from timestep_lab.runtime.run_hooks import RecordingHooks, watch_from_here
+from timestep_lab.runtime.run_hooks import RecordingHooks, untie, watch_from_here
 from timestep_lab.runtime.session import STOPPED_BY, StoreSession, complete_session
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import ItemLog, StreamItems, as_lab_error, error_json, output_text
@@ -136,8 +136,8 @@ class LiveRun:
         self._sdk_trace = sdk_trace_id(run.trace_id)
         self._events = Unread()
         self._tail = tail or ThreadTail(self._store.threads, run.thread_id, run.id)
-        self._log = ItemLog(self._store, run, self.emit, self._tail)
-        self._items = StreamItems(self._log, self._is_client_tool, self._server_of, self._text_came)
+        self.log = ItemLog(self._store, run, self.emit, self._tail)
+        self._items = StreamItems(self.log, self._is_client_tool, self._server_of, self._text_came)
         self.pauses = ApprovalGate(self._store, self._items, route, run, self._kit)
         self._watch = LimitWatch(options.limits, route, run, seconds)
         self._stopped: BudgetError | None = None
@@ -173,11 +173,7 @@ class LiveRun:
         self._watch.tool_calls = sum(i.type == "tool_call" and i.data["duration_ms"] is not None for i in items)
 
     def pending_client_calls(self) -> list[str]:
-        return [str(i.data["call_id"]) for i in self._log.mine("client_tool_call") if i.data["status"] == "pending"]
-
-    @property
-    def log(self) -> ItemLog:
-        return self._log
+        return [str(i.data["call_id"]) for i in self.log.mine("client_tool_call") if i.data["status"] == "pending"]
 
     def emit(self, event: Event) -> None:
         self._events.put(event)
@@ -214,7 +210,7 @@ class LiveRun:
         asyncio.run_coroutine_threadsafe(take(), self.loop)
 
     async def _ask(self, question: Question) -> Reply:
-        decision = await self._decision(question)
+        decision = Decision("rejected") if self._over.is_set() else await self._decision(question)
         if question.kind == "sampling" and decision.decision == "approved":
             return await self._sampled(question)
         return Reply(decision.decision, content=decision.answer)
@@ -237,10 +233,10 @@ class LiveRun:
         self._asked[call.call_id] = (call, answered)
         began = time.perf_counter()
         try:
-            item = await self._log.add_done("approval", self.pauses.approval_data(call, None, ""))
+            item = await self.log.add_done("approval", self.pauses.approval_data(call, None, ""))
             await self._tell_questions()
             decision = await answered
-            await self._log.change(item.id, decision=decision.decision, message=decision.message)
+            await self.log.change(item.id, decision=decision.decision, message=decision.message)
             await self._tell_questions()
             return decision
         finally:
@@ -328,6 +324,9 @@ class LiveRun:
             self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
             self._events.end()
             self._over.set()
+            # These refer to the run, and would keep it until a full garbage collection: on a busy server for hours.
+            self._task = self._renewing = self._ending = None
+            del self.log, self._items, self.pauses, self._hooks, self._session
         logger.debug("run %s: %s", self.run.id, last.type)
 
     def _time_is_up(self) -> None:
@@ -355,8 +354,8 @@ class LiveRun:
             known = as_lab_error(error, speakers=self._speakers, max_turns=self._options.max_turns)
             if known.code == "unexpected":
                 logger.error("run %s failed", self.run.id, exc_info=error)
-            status = "stopped" if isinstance(known, BudgetError) else "failed"
-            last = await self._end_anyhow(status, str(known), known)
+            drop_tracebacks(error)
+            last = await self._end_anyhow("stopped" if isinstance(known, BudgetError) else "failed", str(known), known)
         self.emit(last)
         return last
 
@@ -403,6 +402,8 @@ class LiveRun:
                 # The SDK discards events that were still queued; its list of responses is complete.
                 await self._items.catch_up(result.raw_responses[answers_before:], error)
                 raise
+            finally:
+                untie(result)
             if not result.interruptions:
                 return await self._end(self._complete(result))
             state = result.to_state()
@@ -484,7 +485,7 @@ class LiveRun:
 
     async def _pause(self, state: RunState, undecided: list[ToolApprovalItem]) -> RunPaused:
         waiting = await self.pauses.ask(undecided)
-        await self._log.close()
+        await self.log.close()
         text = state.to_string(context_serializer=lambda _: {})
         replay = self._graph.replay
         snapshot = {
@@ -512,7 +513,7 @@ class LiveRun:
 
     async def _complete(self, result: sdk.RunResultStreaming | None) -> RunCompleted | RunStopped:
         """Completes the run. The output of a turn that ended with a client tool call is the text before it, if any."""
-        await self._log.close()
+        await self.log.close()
         final = None if result is None or self.pending_client_calls() else result.final_output
         output = self._said() if final is None else output_text(final)
         if passed := self._watch.passed(at_all=True):
@@ -521,9 +522,8 @@ class LiveRun:
         return RunCompleted(run=self.run)
 
     async def _stop(self, error: BudgetError, output: str | None) -> RunStopped:
-        plain = error_json(error)
-        await self._log.add_done("error", {"type": plain["type"], "message": str(error)})
-        metadata = {**self.run.metadata, STOPPED_BY: error.code}
+        plain, metadata = error_json(error), {**self.run.metadata, STOPPED_BY: error.code}
+        await self.log.add_done("error", {"type": plain["type"], "message": str(error)})
         ended = self._ended_run(
             status="stopped", output=output, error_type=plain["type"], error=str(error), metadata=metadata
         )
@@ -534,7 +534,7 @@ class LiveRun:
         self, status: str, message: str, error: LabError | None
     ) -> RunCancelled | RunFailed | RunStopped:
         """Ends the run early, and keeps its output: incomplete in the thread, and in the session so that the model sees it."""
-        await self._log.close()
+        await self.log.close()
         await self._session.write()
         await in_thread(complete_session, self._store, self.run)
         self._shop.processor.release(self._sdk_trace, message)
@@ -544,7 +544,7 @@ class LiveRun:
         if isinstance(error, BudgetError):
             return await self._stop(error, self._said())
         plain = error_json(error)
-        await self._log.add_done("error", {"type": plain["type"], "message": message})
+        await self.log.add_done("error", {"type": plain["type"], "message": message})
         run = self._ended_run(status=status, output=self._said(), error_type=plain["type"], error=message)
         await self._store_end(run, None)
         return RunFailed(run=self.run, error=plain)
@@ -596,5 +596,5 @@ class LiveRun:
             self.emit(Progress(text=f"The trace of this run is not readable yet. {error}"))
 
     def _said(self) -> str | None:
-        texts = [i.data["text"] for i in self._log.mine("assistant_message") if i.data["text"]]
+        texts = [i.data["text"] for i in self.log.mine("assistant_message") if i.data["text"]]
         return str(texts[-1]) if texts else None

@@ -3,10 +3,12 @@ ends."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Token
+from types import FunctionType
 from typing import TYPE_CHECKING, Unpack
 
 from agents import (
@@ -97,6 +99,14 @@ def _counted(options: RunOptions) -> RunOptions:
     if WATCH.get() is None or isinstance(hooks, RecordingHooks | TracingHooks | CountingHooks):
         return options
     return {**options, "hooks": CountingHooks(hooks)}
+
+
+def untie(result: RunResultStreaming) -> None:
+    """Removes what refers back to a streamed result that was read to its end: its finished tasks, whose exceptions hold frames, and its cleanup.
+    Otherwise only a full garbage collection would free it, with all its payloads; on a busy server hours later."""
+    for name, value in list(vars(result).items()):
+        if isinstance(value, asyncio.Task | FunctionType):
+            setattr(result, name, None)
 
 
 def identify_by_name() -> None:

@@ -88,6 +88,13 @@ class TraceContext:
         """Returns the row id of a tool call, which is that of the row already open for its approval, if any."""
         return new_span_id() if call_id in self.closed_calls else call_span_id(self.trace_id, call_id)
 
+    def for_late_spans(self) -> TraceContext:
+        """Returns what is needed of a trace that is over: where its late spans belong, without payloads, tools, agents and callbacks."""
+        return TraceContext(
+            self.writer, self.user_id, self.trace_id, self.thread_id, self.run_id, self.root, agents=self.agents, ids=self.ids,
+            turns=self.turns, closed_calls=self.closed_calls, only_ended=self.only_ended,
+        )  # fmt: skip
+
     only_ended: bool = False
     """Write only the root of a trace while it runs, and other spans when they have ended. Halves the writes of many concurrent runs that
     nobody watches live."""
@@ -143,11 +150,10 @@ class StoreProcessor(TracingProcessor):
             return
         with self._lock:
             left, route.open = list(route.open.values()), {}
+            if sdk_trace_id in self._routes:
+                self._routes[sdk_trace_id] = route.for_late_spans()
         for record in left:
             route.writer.span_ended(replace(record, status="error", error=reason, ended_at=utc_now()))
-
-    def route(self, sdk_trace_id: str) -> TraceContext | None:
-        return self._routes.get(sdk_trace_id)
 
     def watch(self, watcher: Callable[[TraceContext], None]) -> Callable[[], None]:
         """Registers a callback for every starting trace, called on the thread and in the context that starts it. Call the result to
@@ -444,8 +450,10 @@ def traced_call(
         begun = trace(workflow, metadata=dict(metadata or {}) or None)
         route = TraceContext(writer, user_id, otel_trace_id(begun.trace_id), on_span=on_span)
         processor.bind(begun.trace_id, route)
-        with begun:
-            yield route.trace_id
-        processor.release(begun.trace_id, "The call ended before its answer was complete.")
+        try:
+            with begun:
+                yield route.trace_id
+        finally:
+            processor.release(begun.trace_id, "The call ended before its answer was complete.")
     finally:
         uninstall(writer)
