@@ -320,7 +320,7 @@ class _Part:
                 new[span_id] = (*row[:_AGENT], agent, *row[_AGENT + 1 :])
             else:
                 self._agents.setdefault((trace.trace_id, trace.started_at, agent), []).append(span_id)
-        opened = [row for row in new.values() if is_open(row)]
+        opened = [row for row in new.values() if row[_ENDED] is None and is_open(row)]
         ended = [row for row in new.values() if not is_open(row)] if opened else list(new.values())
         self.n_new += len(new)
         self._opened += opened
@@ -386,9 +386,12 @@ class _Part:
     def has_something(self) -> bool:
         return bool(self.deltas or self._to_wait)
 
-    def _new(self, trace: ImportedTrace, rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, Row]]:
+    def _new(self, trace: ImportedTrace, rows: Sequence[Row]) -> tuple[dict[str, Row], dict[str, Row]]:
         """Returns by id: new or previously open spans; and finished spans that arrive again."""
-        new: dict[str, Row] = {}
+        new = {row[_SPAN]: row for row in rows}
+        if not trace.spans and len(new) == len(rows):
+            return new, {}
+        new.clear()
         again: dict[str, Row] = {}
         for row in rows:
             span_id, opened = row[_SPAN], is_open(row)

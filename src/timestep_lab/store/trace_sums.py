@@ -339,18 +339,22 @@ class SpanFacts(NamedTuple):
 
 
 def facts_of(row: Row) -> SpanFacts:
-    status, kind, started_at = row[_STATUS], row[_KIND], row[_STARTED]
-    pending = status == "pending" and row[_ENDED] is None
+    status, kind, started_at, ended_at = row[_STATUS], row[_KIND], row[_STARTED], row[_ENDED]
     text_in, text_out = row[_TEXT_IN], row[_TEXT_OUT]
-    says = text_in is not None and text_in not in _EMPTY, text_out is not None and text_out not in _EMPTY
-    who = row[_PARENT], kind, row[_NAME], row[_AGENT], pending, status == "error", row[_MODEL], row[_PROVIDER]
-    if pending:
-        return SpanFacts(*who, started_at, started_at, has_input=says[0])
+    has_input = text_in is not None and text_in not in _EMPTY
+    if status == "pending" and ended_at is None:
+        return SpanFacts(
+            row[_PARENT], kind, row[_NAME], row[_AGENT], True, False, row[_MODEL], row[_PROVIDER], started_at, started_at,
+            has_input=has_input,
+        )  # fmt: skip
     answer, is_request = None, False
     if kind == "generation" and (attributes := row[_ATTRIBUTES]):
         answer, is_request = response_id(attributes), REQUEST_OF_CLIENT in attributes
-    numbers = row[_IN_TOKENS], row[_OUT_TOKENS], row[_PRICE]
-    return SpanFacts(*who, started_at, row[_ENDED] or started_at, *numbers, answer, *says, is_request)
+    return SpanFacts(
+        row[_PARENT], kind, row[_NAME], row[_AGENT], False, status == "error", row[_MODEL], row[_PROVIDER], started_at,
+        ended_at or started_at, row[_IN_TOKENS], row[_OUT_TOKENS], row[_PRICE], answer, has_input,
+        text_out is not None and text_out not in _EMPTY, is_request,
+    )  # fmt: skip
 
 
 class Used(NamedTuple):
@@ -394,8 +398,6 @@ def used(spans: Mapping[str, SpanFacts]) -> tuple[Used, dict[str, Repeated]]:
     _join_answers(spans, parents)
     _join_requests(spans, parents)
     known: dict[str, int] = {}
-    tells: set[str] = set()
-    """Spans below which usage was reported."""
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost: float | None = None
@@ -435,13 +437,20 @@ def used(spans: Mapping[str, SpanFacts]) -> tuple[Used, dict[str, Repeated]]:
             elif not above & _COST and (span.input_tokens or span.output_tokens):
                 unpriced.append(span_id)
             known[span_id] = flags
-            if span.used:
-                up = span.parent_id
-                while up is not None and up in spans and up not in tells:
-                    tells.add(up)
-                    up = spans[up].parent_id
-    n_unpriced = sum(span_id not in tells for span_id in unpriced)
+    n_unpriced = len(set(unpriced) - _above_usage(spans)) if unpriced else 0
     return Used(tokens_in, tokens_out, cost, n_generations, n_unpriced), repeated
+
+
+def _above_usage(spans: Mapping[str, SpanFacts]) -> set[str]:
+    """Returns the spans below which usage was reported."""
+    tells: set[str] = set()
+    for span in spans.values():
+        if span.used:
+            up = span.parent_id
+            while up is not None and up in spans and up not in tells:
+                tells.add(up)
+                up = spans[up].parent_id
+    return tells
 
 
 def _repeated(span: SpanFacts, above: int) -> Repeated:
