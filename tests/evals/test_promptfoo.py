@@ -494,8 +494,8 @@ def test_tests_bring_their_prompts_variables_and_assertions(tmp_path: Path) -> N
     assert dataset.prompts == ("Translate to {{language}}: {{word}}",)
     assert [case.vars["language"] for case in dataset] == ["French", "German"]
     assert dataset.cases[0].assertions == (
-        {"type": "refusal", "negate": True},
-        {"type": "contains", "value": "red", "weight": 2},
+        {"type": "refusal", "promptfoo": True, "negate": True},
+        {"type": "contains", "value": "red", "verbatim": True, "weight": 2},
         {"type": "latency", "at_most_ms": 2000},
     )
     assert filled(dataset.prompts[0], dataset.cases[1]) == "Translate to German: red"
@@ -551,6 +551,9 @@ async def test_an_edit_distance_in_a_table_without_a_number_allows_none(tmp_path
         ("tests: [{vars: {a: 1, a: 2}}]", "'a' is given twice"),
         ("tests: [{vars: {a: 1}, assert: [{type: javascript, value: context.prompt.length}]}]", "context other than context.vars"),
         ("tests: [{vars: {a: 1}, assert: [{type: word-count, value: many}]}]", "'word-count' has the value 'many'"),
+        ("tests: [{vars: {a: 1}, assert: [{type: javascript, value: return output.length}]}]", "has a return, which promptfoo adds itself"),
+        ("tests: [{vars: {a: 1}, assert: [{type: javascript, value: \"let n = 1;\\nn > 0\"}]}]", "needs a return in its last statement"),
+        ("tests: [{vars: {a: 1}, assert: [{type: regex, value: '(?i)paris'}]}]", r"'regex': .* has '\(\?i', which JavaScript does not have"),
         ("tests: file://make.py", "code"),
         ("tests: https://docs.google.com/x", "docs.google.com"),
         ("tests: [{vars: {a: 1}}]\nprompts: ['{% macro x() %}{% endmacro %}']", "macro"),

@@ -70,6 +70,8 @@ class Script:
     """A parsed script."""
 
     text: str
+    returns: bool
+    """Whether it ends with a `return`, not with an expression."""
     _statements: tuple[tuple[str | None, Run], ...] = field(repr=False)
 
     def run(self, output: object, vars: Mapping[str, object]) -> object:
@@ -147,10 +149,12 @@ class _Parser:
 
     def script(self) -> Script:
         statements: list[tuple[str | None, Run]] = []
+        returns = False
         while self._kind != "end":
             if self._take(";"):
                 continue
             if self._take("return"):
+                returns = True
                 statements.append((None, self._expression()))
                 self._take(";")
                 break
@@ -175,7 +179,7 @@ class _Parser:
             raise self._unknown(self._token)
         if not statements:
             raise DataError("The script is empty.", "Write an expression over output.")
-        return Script(self._text, tuple(statements))
+        return Script(self._text, returns, tuple(statements))
 
     def _name(self) -> str:
         if self._kind != "name":

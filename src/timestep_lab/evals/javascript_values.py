@@ -141,7 +141,9 @@ def get(value: object, key: object, *, optional: bool = False) -> object:
         if optional:
             return UNDEFINED
         raise ScriptError(f"there is no {as_text(key)} of {as_text(value)}")
-    if key == "length" and isinstance(value, str | list):
+    if key == "length" and isinstance(value, str):
+        return len(value.encode("utf-16-le", "surrogatepass")) // 2  # JavaScript counts code units.
+    if key == "length" and isinstance(value, list):
         return len(value)
     if isinstance(value, str) and isinstance(key, str):
         # The answer is a text here; if it contains a JSON object, promptfoo passes that object to the script.
@@ -175,14 +177,20 @@ def unescaped(match: re.Match[str]) -> str:
 
 
 _IN_PATTERN = re.compile(
-    r"\\k<(?P<back>\w+)>|\\(?P<kind>[dDwW])|\\.|\(\?<(?P<named>\w+)>|(?P<any>\[\^\])|(?P<none>\[\])|(?P<end>\$)|(?P<open>\[)|(?P<close>\])",
+    r"\\k<(?P<back>\w+)>|\\(?P<kind>[dDwW])|\\(?P<edge>[bB])|\\.|\(\?<(?P<named>\w+)>|(?P<strange>\(\?(?![:=!]|<[=!])[^)]?)|(?P<any>\[\^\])|(?P<none>\[\])|(?P<end>\$)|(?P<open>\[)|(?P<close>\])",
     re.DOTALL,
 )
+_WORD = "[A-Za-z0-9_]"
+_EDGES = {
+    "b": f"(?:(?<!{_WORD})(?={_WORD})|(?<={_WORD})(?!{_WORD}))",
+    "B": f"(?:(?<!{_WORD})(?!{_WORD})|(?<={_WORD})(?={_WORD}))",
+}
 _KINDS = {"d": "0-9", "D": "^0-9", "w": "A-Za-z0-9_", "W": "^A-Za-z0-9_"}
 
 
 def python_pattern(source: str, *, many_lines: bool = False) -> str:
-    """A JavaScript pattern in Python's syntax: `$` is the very end, `\\d` and `\\w` are ASCII, groups are `(?<name>…)`."""
+    """A JavaScript pattern in Python's syntax: `$` is the very end, `\\d`, `\\w` and `\\b` are ASCII, groups are
+    `(?<name>…)`. Raises `DataError` for groups that JavaScript does not have, such as `(?i)`."""
     in_class = False
 
     def part(found: re.Match[str]) -> str:
@@ -193,6 +201,12 @@ def python_pattern(source: str, *, many_lines: bool = False) -> str:
             in_class = found["close"] is None
             return rf"\{found[0]}" if found["open"] else found[0]
         in_class = found["open"] is not None
+        if found["strange"]:
+            raise DataError(
+                f"The pattern {source!r} has {found['strange']!r}, which JavaScript does not have.", "Correct it."
+            )
+        if found["edge"]:
+            return _EDGES[found["edge"]]
         if found["back"] or found["named"]:
             return f"(?P={found['back']})" if found["back"] else f"(?P<{found['named']}>"
         if found["any"] or found["none"]:

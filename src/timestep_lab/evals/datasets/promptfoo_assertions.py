@@ -11,9 +11,9 @@ from pathlib import Path
 from timestep_lab.evals.datasets.files import ending, load_yaml, parsed_yaml, read_text
 from timestep_lab.evals.datasets.template import check_template, render, render_all
 from timestep_lab.evals.javascript import read_script
-from timestep_lab.evals.javascript_values import as_text, python_pattern
+from timestep_lab.evals.javascript_values import as_text, python_pattern, shortened
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.errors import DataError
 
 Spec = dict[str, Json]
@@ -26,17 +26,33 @@ KINDS: Mapping[str, Callable[[Mapping[str, Json]], Spec]] = {
         if isinstance(a["value"], dict | list)
         else {"type": "exact", "value": a["value"], "case_sensitive": True, "verbatim": True}
     ),
-    "contains": lambda a: {"type": "contains", "value": a["value"], "case_sensitive": True},
-    "icontains": lambda a: {"type": "contains", "value": a["value"]},
-    "contains-any": lambda a: {"type": "contains", "value": a["value"], "case_sensitive": True},
-    "icontains-any": lambda a: {"type": "contains", "value": a["value"]},
-    "contains-all": lambda a: {"type": "contains", "value": a["value"], "all": True, "case_sensitive": True},
-    "icontains-all": lambda a: {"type": "contains", "value": a["value"], "all": True},
-    "starts-with": lambda a: {"type": "starts_with", "value": a["value"]},
+    "contains": lambda a: {"type": "contains", "value": a["value"], "case_sensitive": True, "verbatim": True},
+    "icontains": lambda a: {"type": "contains", "value": a["value"], "verbatim": True},
+    "contains-any": lambda a: {"type": "contains", "value": a["value"], "case_sensitive": True, "verbatim": True},
+    "icontains-any": lambda a: {"type": "contains", "value": a["value"], "verbatim": True},
+    "contains-all": lambda a: {
+        "type": "contains",
+        "value": a["value"],
+        "all": True,
+        "case_sensitive": True,
+        "verbatim": True,
+    },
+    "icontains-all": lambda a: {"type": "contains", "value": a["value"], "all": True, "verbatim": True},
+    "starts-with": lambda a: {"type": "starts_with", "value": a["value"], "verbatim": True},
     "regex": lambda a: {"type": "regex", "pattern": python_pattern(as_text(a["value"]))},
-    "is-json": lambda a: {"type": "json_schema", "schema": a.get("value") or {}, "fenced": False},
-    "contains-json": lambda a: {"type": "json_schema", "schema": a.get("value") or {}, "anywhere": True},
-    "levenshtein": lambda a: {"type": "edit_distance", "value": a["value"], "at_most": a.get("threshold", 5)},
+    "is-json": lambda a: {"type": "json_schema", "schema": _schema(a.get("value")), "formats": True, "fenced": False},
+    "contains-json": lambda a: {
+        "type": "json_schema",
+        "schema": _schema(a.get("value")),
+        "formats": True,
+        "objects": True,
+    },
+    "levenshtein": lambda a: {
+        "type": "edit_distance",
+        "value": a["value"],
+        "at_most": a.get("threshold", 5),
+        "verbatim": True,
+    },
     "similar": lambda a: {"type": "similarity", "value": a["value"], "pass_at": a.get("threshold", 0.75)},
     "javascript": lambda a: {"type": "javascript", "script": a["value"], **_threshold(a)},
     "word-count": lambda a: {"type": "word_count", **_bounds(a["value"], exact=True)},
@@ -45,7 +61,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Json]], Spec]] = {
     "factuality": lambda a: {"type": "judge", "rubric": FACTUALITY.format(value=a["value"]), **_judge(a)},
     "latency": lambda a: {"type": "latency", "at_most_ms": a["threshold"]},
     "cost": lambda a: {"type": "cost", "at_most_usd": a["threshold"]},
-    "is-refusal": lambda a: {"type": "refusal"},
+    "is-refusal": lambda a: {"type": "refusal", "promptfoo": True},
     "trajectory:tool-used": lambda a: {"type": "tool_used", "tool": a["value"]},
     "trajectory:step-count": lambda a: {"type": "steps", **_bounds(a["value"])},
 }
@@ -105,6 +121,8 @@ def read_assertion(
         given["rubricPrompt"] = _rubric_prompt(given["rubricPrompt"], path, what)
     try:
         spec = KINDS[name](given)
+    except DataError as error:
+        raise DataError(f"{what}: {error.message}", error.next_step) from error
     except KeyError as error:
         raise DataError(f"{what} needs {error.args[0]!r}.", "Add it.") from error
     except (TypeError, ValueError) as error:
@@ -149,9 +167,13 @@ def read_transform(script: object, where: str) -> str:
             f"{where} takes its transform from {script}, which is not supported here.", "Write the expression inline."
         )
     try:
-        read_script(script)
+        returns = read_script(script).returns
     except DataError as error:
         raise DataError(f"{where}: {error.message}", error.next_step) from error
+    several_lines = "\n" in script.strip()
+    if returns != several_lines:
+        what = "needs a return in its last statement" if several_lines else "has a return, which promptfoo adds itself"
+        raise DataError(f"{where}: the script {shortened(script)!r} {what}.", "Correct it.")
     return script
 
 
@@ -249,7 +271,7 @@ def _value(name: str, value: object, variables: Mapping[str, object], path: Path
     if read is value:
         read = render_all(value, variables)
     if isinstance(read, list) and name in _LISTS:
-        return [str(loaded(one, path, where)) for one in read]
+        return [as_text(loaded(one, path, where)) for one in read]
     if isinstance(read, str) and name in _LISTS:
         return [part.strip() for part in next(csv.reader([read], skipinitialspace=True), [])]
     if isinstance(read, str) and name in ("is-json", "contains-json"):
@@ -284,6 +306,31 @@ def _judge(assertion: Mapping[str, Json]) -> Spec:
 def _threshold(assertion: Mapping[str, Json]) -> Spec:
     threshold = assertion.get("threshold")
     return {} if threshold is None else {"pass_at": threshold}
+
+
+def _schema(value: Json) -> Json:
+    """A schema as ajv reads it: of draft 7 unless it says otherwise, with OpenAPI's `nullable` and JavaScript's patterns."""
+    if isinstance(value, Mapping):
+        return {"$schema": "http://json-schema.org/draft-07/schema#", **object_of(_usual_schema(value))}
+    return value or {}
+
+
+def _usual_schema(schema: Json) -> Json:
+    if isinstance(schema, list | tuple):
+        return [_usual_schema(one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    made: dict[str, Json] = {}
+    for name, value in schema.items():
+        if name == "pattern" and isinstance(value, str):
+            made[name] = python_pattern(value)
+        elif name == "patternProperties":
+            made[name] = {python_pattern(key): _usual_schema(one) for key, one in object_of(value).items()}
+        else:
+            made[name] = value if name in ("const", "enum", "default", "examples") else _usual_schema(value)
+    if made.get("nullable") is True and isinstance(kind := made.get("type"), str):
+        made["type"] = [kind, "null"]
+    return made
 
 
 def _bounds(value: object, *, exact: bool = False) -> Spec:

@@ -49,6 +49,8 @@ class Answer:
     """A candidate's answer with its metrics. Times in ms, costs in US dollars; None if unknown."""
 
     output: str = ""
+    value: Json = None
+    """What a transform made of the output, where that is not a text."""
     steps: tuple[Mapping[str, Json], ...] = ()
     """See `CellRecord.steps`."""
     latency_ms: float | None = None
@@ -86,6 +88,8 @@ class Score:
     """The judge's reply came from the cache."""
     passes: bool | None = None
     """Whether it passes, if that is not determined by `value`; None otherwise."""
+    broken: bool = False
+    """The check itself failed on this answer: it does not pass, negated or not."""
     parts: tuple[ScoreValue, ...] = ()
     """The scores it was computed from, if they have names of their own."""
 
@@ -207,6 +211,15 @@ def _text(value: object) -> str:
     import json
 
     return json.dumps(value, ensure_ascii=False)
+
+
+def same_json(found: object, wanted: object) -> bool:
+    """Whether two JSON values are equal: 1 equals 1.0, but not true."""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        return found.keys() == wanted.keys() and all(same_json(found[name], wanted[name]) for name in found)
+    if isinstance(found, list | tuple) and isinstance(wanted, list | tuple):
+        return len(found) == len(wanted) and all(map(same_json, found, wanted))
+    return isinstance(found, bool) == isinstance(wanted, bool) and found == wanted
 
 
 @dataclass(frozen=True, kw_only=True)

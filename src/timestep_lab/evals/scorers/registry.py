@@ -29,7 +29,6 @@ from timestep_lab.evals.scorers.base import (
     Scorers,
     Tools,
     in_scorer_thread,
-    passed,
     unknown,
 )
 from timestep_lab.model.arguments import did_you_mean
@@ -368,7 +367,7 @@ def score_value(scorer: Scorer, score: Score) -> ScoreValue:
     """Apply negation. Scores outside 0 to 1 cannot be negated and become unknown, as do scores that are not finite."""
     if score.value is not None and not math.isfinite(score.value):
         score = unknown(f"it gave {score.value}, which is not a score")
-    if scorer.negate and score.value is not None:
+    if scorer.negate and score.value is not None and not score.broken:
         if 0.0 <= score.value <= 1.0:
             score = replace(score, value=1.0 - score.value)
         else:
@@ -394,7 +393,7 @@ async def score_with_parts(
             answer = await in_scorer_thread(transformed, scorer.transform, answer, case)
         score = await scorer.score(answer, case, tools)
     except ScriptError as error:
-        score = passed(False, f"the answer cannot be transformed: {error}")
+        score = Score(0.0, f"the answer cannot be transformed: {error}", broken=True)
     except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answer is paid for and other scorers still run
         score = unknown(why_not(error))
     return score_value(scorer, score), _passes(scorer, score), score.parts
@@ -407,7 +406,7 @@ def transformed(scripts: Sequence[str], answer: Answer, case: Case) -> Answer:
         value = read_script(script).run(value, case.template_vars())
         if isinstance(value, Undefined) or value is None:
             raise ScriptError(f"{script} gives {as_text(value)}")
-    return replace(answer, output=as_text(value))
+    return replace(answer, output=as_text(value), value=None if isinstance(value, str) else cast("Json", value))
 
 
 def _passes(scorer: Scorer, score: Score) -> bool | None:
@@ -415,6 +414,8 @@ def _passes(scorer: Scorer, score: Score) -> bool | None:
         return True
     if score.value is None:
         return None
+    if score.broken:
+        return False
     least = 1.0 if scorer.pass_at is None else scorer.pass_at
     passes = score.value >= least if score.passes is None else score.passes
     return passes != scorer.negate

@@ -6,34 +6,32 @@ import json
 import math
 import re
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from timestep_lab.evals.datasets.case import Case
+from timestep_lab.evals.datasets.case import Case, plain
+from timestep_lab.evals.datasets.files import parsed_yaml
 from timestep_lab.evals.javascript import read_script
 from timestep_lab.evals.javascript_values import ScriptError, as_text
+from timestep_lab.evals.json_schemas import FORMATS, best_error, check_patterns, formats_of
 from timestep_lab.evals.scorers.base import (
     Answer,
-    Deadline,
     Score,
     Scorer,
     TooSlowError,
     ValueScorer,
     acceptable,
     passed,
+    same_json,
     scorer,
     unknown,
 )
-from timestep_lab.model.codec import Json, object_of
-from timestep_lab.model.errors import UsageError
-
-if TYPE_CHECKING:
-    import jsonschema  # type: ignore[import-untyped]
+from timestep_lab.model.codec import Json
+from timestep_lab.model.errors import DataError, UsageError
 
 # --- SQL written by a model, compared with the expected query by running both
 
@@ -133,110 +131,13 @@ def _difference(found: list[Row], expected: list[Row]) -> str:
     return f"missing row: {missing[0]}" if missing else "the rows are in another order"
 
 
-# -- JSON Schema keywords with regular expressions, with a time limit. `jsonschema` itself uses `re`
+# -- JSON and numbers in answers
 
-_deadline: ContextVar[Deadline] = ContextVar("deadline of the patterns of this answer")
-
-
-def check_patterns(schema: object) -> None:
-    """Raises `UsageError` for a schema whose patterns cannot be limited: `unevaluatedProperties` uses `re` on other
-    schemas' patterns.
-    """
-    if {"patternProperties", "unevaluatedProperties"} <= set(_keywords(schema)):
-        raise UsageError(
-            "A schema with both patternProperties and unevaluatedProperties cannot be checked in bounded time.",
-            "Use additionalProperties instead.",
-        )
-
-
-def best_error(schema: object, value: object) -> jsonschema.ValidationError | None:
-    """The most relevant validation error, or None. Remote references are not fetched.
-
-    Raises `TooSlowError` when the time limit of the patterns is exceeded.
-    """
-    import jsonschema
-
-    validator = _bounded(jsonschema.validators.validator_for(schema))(
-        schema, registry=jsonschema.validators.SPECIFICATIONS
-    )
-    _deadline.set(Deadline())
-    return jsonschema.exceptions.best_match(validator.iter_errors(value))
-
-
-@cache
-def _bounded(plain: type[jsonschema.protocols.Validator]) -> type[jsonschema.protocols.Validator]:
-    """A validator class with time-limited keywords. Cached, since creating one takes longer than most validations."""
-    import jsonschema
-
-    theirs = plain.VALIDATORS["additionalProperties"]
-
-    def additional_properties(
-        validator: jsonschema.protocols.Validator, wanted: Json, instance: Json, schema: Mapping[str, Any]
-    ) -> Iterator[jsonschema.ValidationError]:
-        patterns = schema.get("patternProperties") or {}
-        if patterns and validator.is_type(instance, "object"):
-            # Properties that match a pattern are listed literally, so `jsonschema` needs no pattern.
-            matched = {key: True for key in object_of(instance) if any(_find(name, key) for name in patterns)}
-            schema = {**schema, "properties": {**matched, **schema.get("properties", {})}}
-            del schema["patternProperties"]
-        yield from theirs(validator, wanted, instance, schema) or ()
-
-    ours = {
-        "pattern": _pattern,
-        "patternProperties": _pattern_properties,
-        "additionalProperties": additional_properties,
-    }
-    made: type[jsonschema.protocols.Validator] = jsonschema.validators.extend(
-        plain, {name: ours[name] for name in ours if name in plain.VALIDATORS}
-    )
-    made.evolve = _evolve
-    return made
-
-
-def _pattern(
-    validator: jsonschema.protocols.Validator, wanted: str, instance: Json, schema: Mapping[str, Json]
-) -> Iterator[jsonschema.ValidationError]:
-    import jsonschema
-
-    if isinstance(instance, str) and not _find(wanted, instance):
-        yield jsonschema.ValidationError(f"{instance!r} does not match {wanted!r}")
-
-
-def _pattern_properties(
-    validator: jsonschema.protocols.Validator, wanted: Mapping[str, Json], instance: Json, schema: Mapping[str, Json]
-) -> Iterator[jsonschema.ValidationError]:
-    if validator.is_type(instance, "object"):
-        for name, subschema in wanted.items():
-            for key, value in object_of(instance).items():
-                if _find(name, key):
-                    yield from validator.descend(value, subschema, path=key, schema_path=name)
-
-
-def _find(pattern: str, text: str) -> bool:
-    return _deadline.get().find(pattern, text)
-
-
-def _evolve(self: jsonschema.protocols.Validator, **changes: object) -> jsonschema.protocols.Validator:
-    """Like the original, but a nested `$schema` (or a reference to the root with one) does not bring back the unlimited
-    class.
-    """
-    return type(self)(**{f.alias: getattr(self, f.name) for f in type(self).__attrs_attrs__ if f.init} | changes)
-
-
-def _keywords(value: object) -> Iterator[str]:
-    """Every key in the schema, at any depth: the targets of references are not known in advance."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield str(name)
-            yield from _keywords(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _keywords(inner)
-
-
-# --
-
-_FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```|```json\b[^\S\n]*([^\n]*?)```", re.DOTALL | re.IGNORECASE)
+_COMMENT = re.compile(r"""("(?:\\.|[^"\\])*"|'[^']*')|(?<!:)//[^\n]*""")
+_NOT_JSON = object()
+OBJECTS_S = 2.0
+"""Time limit in seconds for looking for objects in one answer."""
 _OPENING = re.compile(r"[\[{]")
 _SPACE = "[ \u00a0\u2009\u202f]"
 _NUMBER = re.compile(
@@ -263,15 +164,18 @@ _CURRENCY = re.compile(r"\A[A-Z]{3}\s+(?=[-−+\d])|(?<=\d)\s*(?:[A-Z]{3}|[$€�
 @dataclass(frozen=True, kw_only=True)
 class JsonSchema(Scorer):
     """The answer is JSON and satisfies the schema (any JSON without one). `fenced`: a surrounding code block is
-    allowed; `anywhere`: any surrounding text is."""
+    allowed; `anywhere`: any surrounding text is; `objects`: the same, but only objects count, also with unquoted names,
+    single quotes, comments or a missing end. `formats`: `format` is checked, as ajv-formats does."""
 
     main: ClassVar[str | None] = "schema"
     schema: Json = field(default_factory=dict)
     fenced: bool = True
     anywhere: bool = False
+    objects: bool = False
+    formats: bool = False
 
     def __post_init__(self) -> None:
-        import jsonschema
+        import jsonschema  # type: ignore[import-untyped]
 
         if isinstance(self.schema, str):
             try:
@@ -285,21 +189,30 @@ class JsonSchema(Scorer):
         except jsonschema.SchemaError as error:
             raise UsageError(f"The schema is not a valid JSON Schema: {error.message}.", "Fix the schema.") from error
         check_patterns(self.schema)
+        if self.formats and (strange := sorted(formats_of(self.schema) - {*FORMATS})):
+            raise UsageError(
+                f"The schema has the format {strange[0]!r}, which is not supported here.",
+                f"Supported: {', '.join(sorted(FORMATS))}.",
+            )
 
     def check(self, answer: Answer, case: Case) -> Score:
+        problem = None
         try:
-            values = json_in(answer.output) if self.anywhere else [parse_json(answer.output, fenced=self.fenced)]
+            for value in self._values(answer.output):
+                wrong = best_error(self.schema, value, formats=self.formats)
+                if wrong is None:
+                    return passed(True)
+                problem = f"{wrong.json_path}: {wrong.message}"
         except ValueError as error:
             return passed(False, f"not JSON: {error}")
-        wrong: jsonschema.ValidationError | None = None
-        for value in values:
-            try:
-                wrong = best_error(self.schema, value)
-            except TooSlowError as error:
-                return unknown(str(error))
-            if wrong is None:
-                return passed(True)
-        return passed(False, "no JSON in it" if wrong is None else f"{wrong.json_path}: {wrong.message}")
+        except TooSlowError as error:
+            return unknown(str(error))
+        return passed(False, problem or "no JSON in it")
+
+    def _values(self, text: str) -> Sequence[Json]:
+        if self.objects:
+            return objects_in(text)
+        return json_in(text) if self.anywhere else [parse_json(text, fenced=self.fenced)]
 
 
 @scorer("json_equals")
@@ -315,9 +228,10 @@ class JsonEquals(ValueScorer):
         if wanted is None:
             return unknown("the case has no expected answer")
         try:
-            return passed(parse_json(answer.output, fenced=self.fenced) == wanted)
+            found = parse_json(answer.output, fenced=self.fenced)
         except ValueError as error:
             return passed(False, f"not JSON: {error}")
+        return passed(same_json(found, wanted) or (isinstance(wanted, str) and same_json(found, _read(wanted))))
 
 
 @scorer("json_diff")
@@ -338,15 +252,14 @@ class JsonDiff(ValueScorer):
         wanted = case.expected if self.value is None else self.value
         if wanted is None:
             return unknown("the case has no expected answer")
-        try:
-            wanted = json.loads(wanted) if isinstance(wanted, str) else wanted
-        except ValueError:
+        value: object = _read(wanted) if isinstance(wanted, str) else wanted
+        if value is _NOT_JSON:
             return unknown(f"the expected answer {str(wanted)[:40]!r} is not JSON")
         try:
             parsed = parse_json(answer.output, fenced=self.fenced)
         except ValueError as error:
             return passed(False, f"not JSON: {error}")
-        right, left = self._leaves(wanted), self._leaves(parsed)
+        right, left = self._leaves(value), self._leaves(parsed)
         places = [*right, *(path for path in left if path not in right)]
         wrong = [path for path in places if path not in left or path not in right or not _same(left[path], right[path])]
         if not places:
@@ -386,9 +299,10 @@ class JavaScript(Scorer):
 
     def check(self, answer: Answer, case: Case) -> Score:
         try:
-            result = read_script(self.script).run(answer.output, case.template_vars())
+            given = answer.output if answer.value is None else answer.value
+            result = read_script(self.script).run(given, case.template_vars())
         except ScriptError as error:
-            return passed(False, f"the script failed: {error}")
+            return Score(0.0, f"the script failed: {error}", broken=True)
         if isinstance(result, dict) and isinstance(result.get("pass", True), bool):
             yes = result.get("pass", True)
             value = float(result["score"]) if isinstance(result.get("score"), int | float) else float(yes)
@@ -397,7 +311,7 @@ class JavaScript(Scorer):
             return passed(result)
         if isinstance(result, int | float):
             return Score(float(result), passes=None if self.pass_at is not None else result > 0)
-        return unknown(f"the script gave {as_text(result)[:80]}, which is not a score")
+        return Score(0.0, f"the script gave {as_text(result)[:80]}, which is not a score", broken=True)
 
 
 @scorer("json_field")
@@ -492,18 +406,38 @@ class Number(ValueScorer):
 def parse_json(text: str, *, fenced: bool = True) -> Json:
     """The JSON value of a text, or of its only code block. Raises `ValueError`."""
     try:
-        value: Json = json.loads(text)
+        return _parsed(text)
     except ValueError:
         blocks = _FENCE.findall(text) if fenced else []
         if len(blocks) != 1:
             raise
-        value = json.loads(blocks[0])
+        return _parsed("".join(blocks[0]))
+
+
+def _parsed(text: str) -> Json:
+    """A JSON value by the standard, which has no NaN and no Infinity. Raises `ValueError`."""
+    try:
+        value: Json = json.loads(text.removeprefix("\ufeff"), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     return value
+
+
+def _refuse_constant(name: str) -> Json:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _read(text: str) -> object:
+    """The JSON value of an expected text, as a table has it; `_NOT_JSON` if it is none."""
+    try:
+        return _parsed(text)
+    except ValueError:
+        return _NOT_JSON
 
 
 def json_in(text: str) -> list[Json]:
     """Every JSON object and list in a text, regardless of surrounding text."""
-    decoder, values, place = json.JSONDecoder(), [], 0
+    decoder, values, place = json.JSONDecoder(parse_constant=_refuse_constant), [], 0
     while match := _OPENING.search(text, place):
         try:
             value, place = decoder.raw_decode(text, match.start())
@@ -511,6 +445,41 @@ def json_in(text: str) -> list[Json]:
         except (ValueError, RecursionError):
             place = match.end()
     return values
+
+
+def objects_in(text: str) -> list[Json]:
+    """Every object in a text, regardless of surrounding text, by the rules of promptfoo: an object may be written as in
+    YAML, have comments, or lack its end. Raises `TooSlowError`."""
+    found: list[Json] = []
+    place, until = text.find("{"), time.monotonic() + OBJECTS_S
+    while place >= 0:
+        depth = 0
+        end = len(text)
+        for brace in re.compile("[{}]").finditer(text, place):
+            depth += 1 if brace[0] == "{" else -1
+            if depth == 0:
+                end = brace.end()
+                break
+        value = _object(text[place:end] + "}" * depth)
+        if value is not None:
+            found.append(value)
+        if time.monotonic() > until:
+            raise TooSlowError(f"looking for JSON was given up after {OBJECTS_S:g} s on {len(text):,} characters")
+        place = text.find("{", place + 1 if value is None else end)
+    return found
+
+
+def _object(text: str) -> Json:
+    """The object that a text holds as JSON or YAML; None if it holds none."""
+    try:
+        return _parsed(text)
+    except ValueError:
+        pass
+    try:
+        value = plain(parsed_yaml(_COMMENT.sub(lambda found: found[1] or "", text), "the answer"), "the answer")
+    except DataError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def quantities_in(text: str) -> list[Quantity]:
@@ -548,4 +517,4 @@ def _same(found: object, wanted: object) -> bool:
     """Equal, or equal as text: values from CSV files are always text."""
     if isinstance(wanted, str) and not isinstance(found, str):
         return json.dumps(found, ensure_ascii=False) == wanted or str(found) == wanted
-    return bool(found == wanted)
+    return same_json(found, wanted)

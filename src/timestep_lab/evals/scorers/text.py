@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -32,10 +32,17 @@ from timestep_lab.model.errors import MissingExtraError, UsageError
 
 EMPTY = "the expected text is empty; every answer would pass"
 _ALIKE = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2007": " ", "\u202f": " "})
+_AROUND = "[\\s:：*_`(\\[\"'$>]*"
 _SAID = re.compile(
-    r"(?i:\b(?:answer|choice|option|choose)\b(?:\s+is)?)[\s:*_`(\[]*([A-Z])\b(?!['’])|\\boxed\{\s*(?:\\text\{)?([A-Z])\b"
+    rf"(?i:\b(?:answer|ans|choice|option|choose|letter)\b(?:\s+is)?){_AROUND}([A-Z])\b(?!['’])"
+    r"|\\boxed\{\s*(?:\\text\{)?([A-Z])\b"
+    r"|\b([A-Z])[*_`)\]\"']*\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+    rf"|(?i:\bit(?:\s+is|['’]s)){_AROUND}([A-Z])(?=[*_`)\]\"'.\s]*(?:\n|\Z))"
 )
+_SAID_IN_WORDS = re.compile(rf"\banswer\b(?:\s+is)?{_AROUND}([^\n]+)", re.IGNORECASE)
 _BEGINS = re.compile(r"[\s*_`(\[]*([A-Z])[*_`]*[.):\]]")
+_LISTING = re.compile(r"(?:[-*•]|\d+[.)])\s+")
+_MARKS = " \t*_`\"'$#>-()[].:"
 
 
 @scorer("exact")
@@ -66,6 +73,8 @@ class Contains(ValueScorer):
     is_quick: ClassVar[bool] = True
     case_sensitive: bool = False
     all: bool = False
+    verbatim: bool = False
+    """Compare character by character, apart from case."""
 
     def check(self, answer: Answer, case: Case) -> Score:
         wanted = acceptable(self.value, case)
@@ -73,8 +82,8 @@ class Contains(ValueScorer):
             return wanted
         if "" in wanted:
             return unknown(EMPTY)
-        text = fold(answer.output, self.case_sensitive)
-        hits = [fold(w, self.case_sensitive) in text for w in wanted]
+        text = fold(answer.output, self.case_sensitive, verbatim=self.verbatim)
+        hits = [fold(w, self.case_sensitive, verbatim=self.verbatim) in text for w in wanted]
         return passed(all(hits) if self.all else any(hits))
 
 
@@ -85,6 +94,8 @@ class StartsWith(ValueScorer):
 
     is_quick: ClassVar[bool] = True
     case_sensitive: bool = True
+    verbatim: bool = False
+    """Compare character by character, including leading white space."""
 
     def check(self, answer: Answer, case: Case) -> Score:
         wanted = acceptable(self.value, case)
@@ -92,8 +103,9 @@ class StartsWith(ValueScorer):
             return wanted
         if "" in wanted:
             return unknown(EMPTY)
-        text = fold(answer.output.lstrip(), self.case_sensitive)
-        return passed(any(text.startswith(fold(w, self.case_sensitive)) for w in wanted))
+        text = answer.output if self.verbatim else answer.output.lstrip()
+        text = fold(text, self.case_sensitive, verbatim=self.verbatim)
+        return passed(any(text.startswith(fold(w, self.case_sensitive, verbatim=self.verbatim)) for w in wanted))
 
 
 @scorer("word_count")
@@ -166,6 +178,8 @@ class EditDistance(ValueScorer):
     """
 
     at_most: int = 5
+    verbatim: bool = False
+    """Count every difference, also surrounding white space, in UTF-16 code units (as JavaScript does)."""
 
     def check(self, answer: Answer, case: Case) -> Score:
         from rapidfuzz.distance import Levenshtein
@@ -173,15 +187,23 @@ class EditDistance(ValueScorer):
         wanted = acceptable(self.value, case)
         if isinstance(wanted, Score):
             return wanted
-        nearest = min(Levenshtein.distance(fold(answer.output.strip(), True), fold(w.strip(), True)) for w in wanted)
+        text = self._units(answer.output)
+        nearest = min(Levenshtein.distance(text, self._units(w)) for w in wanted)
         return passed(nearest <= self.at_most, f"{nearest} edits")
+
+    def _units(self, text: str) -> Sequence[Hashable]:
+        return (
+            memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")
+            if self.verbatim
+            else fold(text.strip(), True)
+        )
 
 
 @scorer("choice")
 @dataclass(frozen=True, kw_only=True)
 class Choice(ValueScorer):
-    """Multiple choice: the answer gives the expected letter (`B`, `(b)`, `B. Rome`, `The answer is B`, `\\boxed{B}`) or
-    only the text of that choice.
+    """Multiple choice: the answer gives the expected letter (`B`, `(b)`, `B. Rome`, `The answer is B`, `B is correct`,
+    `\\boxed{B}`, `{"answer": "B"}`, or a line with nothing else) or the text of that choice (alone, or `The answer is …`).
 
     If there are several, the last one counts. The letters are those of the case's `choices`, or A to Z.
     """
@@ -207,15 +229,27 @@ def _chosen(text: str, letters: str, choices: list[str]) -> str | None:
         return bare.upper()
     if (folded := fold(text.strip().strip("*_`\"'."), False)) in choices:
         return letters[choices.index(folded)]
-    mentioned = [m[1] or m[2] for m in _SAID.finditer(text) if (m[1] or m[2]) in letters]
-    if mentioned:
-        return str(mentioned[-1])
+    in_words: str | None = None
+    for match in _SAID_IN_WORDS.finditer(text):
+        for said in (match[1].strip(), match[1].strip(_MARKS)):
+            if (folded := fold(said, False)) in choices:
+                in_words = letters[choices.index(folded)]
+    if in_words is not None:
+        return in_words
+    mentioned = [letter for match in _SAID.finditer(text) if (letter := match[match.lastindex or 0]) in letters]
+    alone = [bare for line in text.splitlines() if (bare := line.strip(_MARKS)) and bare in [*letters]]
+    if mentioned or alone:
+        return [*alone, *mentioned][-1]
     begins = _BEGINS.match(text)
     return begins[1] if begins and begins[1] in letters else None
 
 
-def fold(text: str, case_sensitive: bool) -> str:
-    """Normalise a text for comparison: Unicode NFC, quotation marks and spaces; lower case unless `case_sensitive`."""
+def fold(text: str, case_sensitive: bool, *, verbatim: bool = False) -> str:
+    """Normalise a text for comparison: Unicode NFC, quotation marks, spaces and line ends; lower case unless
+    `case_sensitive`. With `verbatim`, only the case."""
+    if verbatim:
+        return text if case_sensitive else text.lower()
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = unicodedata.normalize("NFC", text).translate(_ALIKE)
     return text if case_sensitive else unicodedata.normalize("NFC", text.casefold())
 
@@ -388,7 +422,7 @@ def _listed(text: str) -> object:
     try:
         value = parse_json(text)
     except ValueError:
-        return [part.strip().lstrip("-*• ") for part in re.split(r"[,;\n]", text)]
+        return [_LISTING.sub("", part.strip()).strip("\"'`*_ ") for part in re.split(r"[,;\n]", text)]
     return value if isinstance(value, list) else [value]
 
 

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from timestep_lab.evals.datasets.case import Case
-from timestep_lab.evals.scorers.base import Answer, Score, Scorer, passed, scorer
+from timestep_lab.evals.scorers.base import Answer, Score, Scorer, passed, same_json, scorer
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 
@@ -153,7 +153,7 @@ def _holds(wanted: object, found: object) -> bool:
         )
     if isinstance(wanted, str) and isinstance(found, str):
         return fnmatchcase(found.casefold(), wanted.casefold())
-    return bool(wanted == found)
+    return same_json(found, wanted)
 
 
 def _names(value: Sequence[str] | str) -> tuple[str, ...]:
