@@ -370,8 +370,13 @@ def test_columns_of_a_dataframe_that_cannot_be_told_apart_are_refused_by_name() 
         load_dataset(pd.DataFrame([["a"]], columns=pd.MultiIndex.from_tuples([("asked", "input")])))
 
 
+def test_a_column_of_binary_data_is_refused_by_its_name() -> None:
+    with pytest.raises(DataError, match="case 1: the column 'image' holds binary data"):
+        load_dataset([{"question": "?", "image": {"bytes": b"PNG", "path": None}}])
+
+
 def test_a_number_without_end_is_refused_with_its_row() -> None:
-    with pytest.raises(DataError, match="row 2 holds inf"):
+    with pytest.raises(DataError, match="row 2: the column 'expected' holds inf"):
         load_dataset(pd.DataFrame({"input": ["a", "b"], "expected": [1.5, np.inf]}))
 
 
@@ -429,6 +434,7 @@ def test_the_datasets_that_come_with_the_package_can_be_read(name: str, cases: i
         ("spaces.csv", "input, expected\n2 + 2?, 4\n"),
         ("blank_lines.csv", "input,expected\n,\n2 + 2?,4\n,\n"),
         ("trailing.csv", "input,expected,,\n2 + 2?,4,,\n"),
+        ("trailing_header.csv", "input,expected,,\n2 + 2?,4\n"),
         ("pandas_index.csv", ",input,expected\n0,2 + 2?,4\n"),
         ("capitals.csv", "Question,Expected Answer,Answer\n2 + 2?,four,4\n"),
         ("blank_above.csv", "\n\ninput,expected\n2 + 2?,4\n"),
@@ -585,12 +591,19 @@ _AB = "Q?\n\nA. a\nB. b\n\nAnswer with the letter of one choice."
         ({"input": '{"question": "Q?"}', "expected": '"A"', "metadata": '{"m": 1}', "tags": '["t"]'}, "Q?", "A"),
         ({"input": '{"a": 1}', "expected": "one", "n": 1, "metadata": {"m": 1}}, '{"a": 1}', "one"),
         ({"question": "Q?", "Expected answer": "A"}, "Q?", "A"),
+        ({"question": "Q?", "options": {"A": "a", "B": "b"}, "answer": "b", "answer_idx": "B"}, _AB, "B"),
+        ({"question": "Q?", "options": [{"key": "A", "value": "a"}, {"key": "B", "value": "b"}], "answer": "b", "answer_idx": "B"}, _AB, "B"),
+        ({"question": {"stem": "Q?", "choices": [{"text": "a", "label": "1"}, {"text": "b", "label": "2"}]}, "answerKey": "2"}, _AB, "B"),
+        ({"question": "Q?", "answer": "Step by step: the answer is 12.", "answer_number": 12}, "Q?", 12),
+        ({"question": "Q?", "golden_answers": ["A", "B"]}, "Q?", ["A", "B"]),
+        ({"question": {"text": "Q?", "sure": True}, "answer": "A"}, '{"text": "Q?", "sure": true}', "A"),
     ],
     ids=[
         "Alpaca", "HellaSwag", "MMLU, table", "MMLU, columns", "MedMCQA", "SVAMP", "Ragas, early", "completion", "PIQA", "WinoGrande", "MMLU-Pro", "OpenBookQA", "SQuAD", "TriviaQA", "MATH", "GSM8K", "LangSmith", "MLflow",
         "Langfuse", "fine-tuning", "ShareGPT", "Gemini", "Ragas, several turns", "LangSmith, LangChain messages", "LangSmith, messages",
         "MLflow, facts", "Bedrock", "Bedrock, turns", "BIG-bench", "lm-evaluation-harness", "lm-evaluation-harness, choices", "Inspect",
         "Arize", "Langfuse, table", "LangSmith, table", "Braintrust, table", "JSON that is asked about", "a usual header",
+        "MedQA", "MedQA of BigBIO", "ARC as published", "MGSM", "FlashRAG", "an object as the question",
     ],
 )  # fmt: skip
 def test_rows_of_well_known_data_sets_and_programs_mean_what_they_mean_there(

@@ -177,7 +177,7 @@ def unescaped(match: re.Match[str]) -> str:
 
 
 _IN_PATTERN = re.compile(
-    r"\\k<(?P<back>\w+)>|\\(?P<kind>[dDwW])|\\(?P<edge>[bB])|\\.|\(\?<(?P<named>\w+)>|(?P<strange>\(\?(?![:=!]|<[=!])[^)]?)|(?P<any>\[\^\])|(?P<none>\[\])|(?P<end>\$)|(?P<open>\[)|(?P<close>\])",
+    r"\\k<(?P<back>\w+)>|\\(?P<kind>[dDwW])|\\(?P<edge>[bB])|\\.|\(\?<(?P<named>\w+)>|(?P<strange>\(\?(?![:=!]|<[=!]|[ims-]+:)[^)]?)|(?P<any>\[\^\])|(?P<none>\[\])|(?P<end>\$)|(?P<open>\[)|(?P<close>\])",
     re.DOTALL,
 )
 _WORD = "[A-Za-z0-9_]"

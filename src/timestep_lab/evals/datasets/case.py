@@ -236,10 +236,15 @@ def plain(value: object, where: str) -> Json:
         return None
     if type(value).__name__ in ("Decimal", "UUID"):
         return str(value)
-    raise DataError(f"{where} holds {kind_of(value)}.", "Use text, numbers, lists and objects.")
+    raise DataError(f"{where} holds {kind_of(value)}.", "Use text, numbers, lists and objects; or leave it out.")
 
 
 def kind_of(value: object) -> str:
-    return {"NoneType": "nothing", "list": "a list", "dict": "an object", "int": "a number", "float": "a number"}.get(
-        type(value).__name__, f"a {type(value).__name__}"
-    )
+    return {
+        "NoneType": "nothing",
+        "list": "a list",
+        "dict": "an object",
+        "int": "a number",
+        "float": "a number",
+        "bytes": "binary data",
+    }.get(type(value).__name__, f"a {type(value).__name__}")

@@ -154,10 +154,14 @@ def csv_rows(text: str, name: str, kind: str = ".csv") -> TextRows:
             where = f"{name} line {reader.line_num + (1 if match else 0)}"
             while len(values) > len(header) and not values[-1].strip():
                 values.pop()
+            if not any(header[len(values) :]):
+                values += [""] * (len(header) - len(values))
             if len(values) != len(header):
                 raise DataError(
                     f"{where} has {len(values)} values for {len(header)} columns.",
-                    f"Quote values that contain a {_SEPARATORS.get(separator, separator)}.",
+                    f"Quote values that contain a {_SEPARATORS.get(separator, separator)}."
+                    if len(values) > len(header)
+                    else f"Write a {_SEPARATORS.get(separator, separator)} for each empty value at the end too.",
                 )
             yield _of_header(header, values, count, where), where
             count += 1

@@ -22,7 +22,16 @@ EXPECTED_NAMES = (
     "best_answer", "correct_answer",
 )  # fmt: skip
 """Names of the column with the expected answer, in any spelling: `Expected output`, `expectedOutput`."""
-_EXPECTED_ELSE = ("expected_answer", "reference_response", "reference_output", "gold_answer", "golden_answer", "gold")
+_EXPECTED_ELSE = (
+    "expected_answer",
+    "reference_response",
+    "reference_output",
+    "gold_answer",
+    "golden_answer",
+    "golden_answers",
+    "gold",
+    "final_answer",
+)
 """Fallback names if none of these exist."""
 EXPORTED = {"comparison_id", "case_id", "candidate", "epoch"}
 """Columns that identify a saved comparison."""
@@ -38,14 +47,7 @@ _JSON_CELLS = ("metadata", "vars", "messages", "assertions", "inputs", "outputs"
 _JSON_CELLS_TOO = ("input", "output", "expected", "expectedOutput", "expected_output", "tags")
 """Additional JSON columns in tables whose metadata is JSON, or that Langfuse wrote."""
 _CONVERSATIONS = ("messages", "conversations", "contents")
-_ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "ai": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "chatbot": "assistant",
-}
+_ROLES = {"human": "user", **dict.fromkeys(("gpt", "ai", "model", "bot", "chatbot"), "assistant")}
 _OF_CHOICES = ("answerKey", "answer_index", "mc1_targets", "mc2_targets")
 _WRITTEN_LIST = re.compile(r"""\s*(?:\[\s*['"]|\{\s*['"](?:text|label)['"])""")
 _DOTTED = re.compile(r"(inputs|outputs|reference_outputs|reference)\.([^.]+)")
@@ -86,7 +88,12 @@ def to_case(row: object, where: str, columns: Columns) -> Case:
     )
     if held is not None and set(row) <= _OF_OPENAI:
         row = held
-    values = _usual(_decoded({str(key): plain(value, where) for key, value in row.items() if key is not None}), where)
+    values = _usual(
+        _decoded(
+            {str(key): plain(value, f"{where}: the column {key!r}") for key, value in row.items() if key is not None}
+        ),
+        where,
+    )
     asked = _column(values, columns.input, INPUT_NAMES, where, "input")
     expected = _column(values, columns.expected, EXPECTED_NAMES, where, "expected")
     expected = expected or _column(values, None, _EXPECTED_ELSE, where, "expected")
@@ -140,11 +147,8 @@ def told_before(row: object) -> str | None:
     epoch, a filtered view of a document); else None."""
     if not isinstance(row, Mapping):
         return None
-    for about, name in (
-        (EXPORTED, "case_id"),
-        ({"id", "epoch", "input", "target"}, "id"),
-        ({"doc_id", "doc", "filter"}, "doc_id"),
-    ):
+    samples = ({"id", "epoch", "input", "target"}, "id"), ({"doc_id", "doc", "filter"}, "doc_id")
+    for about, name in ((EXPORTED, "case_id"), *samples):
         if row.keys() >= about:
             return str(row[name])
     return None
@@ -188,10 +192,13 @@ def _turns(history: Json, where: str) -> list[Sequence[Json]]:
 
 def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
     """Normalise a row in the format of a well-known data set or tool: Alpaca's instructions, HellaSwag, PIQA,
-    WinoGrande, GPQA, MMLU-Pro and BIG-bench with their choices, the answers of SQuAD and TriviaQA, MATH's boxed
-    results, examples of LangSmith, MLflow, Langfuse, Phoenix and Bedrock, logs of lm-evaluation-harness and Inspect,
+    WinoGrande, GPQA, MMLU-Pro and BIG-bench with their choices, the answers of SQuAD, TriviaQA and MGSM, MATH's
+    boxed results, examples of LangSmith, MLflow, Langfuse, Phoenix and Bedrock, logs of lm-evaluation-harness and Inspect,
     and conversations that end with the answer (OpenAI fine-tuning, ShareGPT)."""
-    values = _listed_choices(_nested(values), where)
+    values = _nested(values)
+    if isinstance(stem := values.get("question"), Mapping) and stem.keys() >= {"stem", "choices"}:
+        values = {**values, "question": stem["stem"], "choices": stem["choices"]}
+    values = _listed_choices(values, where)
     has = values.keys().__ge__
     if has({"instruction", "output"}):
         asked = "\n\n".join(str(values[name]) for name in ("instruction", "input") if values.get(name))
@@ -204,11 +211,8 @@ def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
         return row
     if has({"ctx", "endings", "label"}):
         label = str(values["label"]).strip()
-        return {
-            "question": values["ctx"],
-            "choices": values["endings"],
-            "answer": int(label) if label.isdigit() else None,
-        }
+        place = int(label) if label.isdigit() else None
+        return {"question": values["ctx"], "choices": values["endings"], "answer": place}
     if has({"goal", "sol1", "sol2"}):
         return {"question": values["goal"], "choices": [values["sol1"], values["sol2"]], "answer": values.get("label")}
     if has({"sentence", "option1", "option2"}):
@@ -222,6 +226,8 @@ def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
     if has({"question", "opa", "opb"}):
         parts = [values[name] for name in ("opa", "opb", "opc", "opd") if values.get(name)]
         return {**values, "choices": parts, "answer": values.get("cop")}
+    if has({"question", "answer", "answer_number"}):
+        values = {**values, "answer": values["answer_number"], "worked_answer": values["answer"]}
     if has({"Body", "Question"}):
         values = {**values, "Question": f"{values['Body']} {values['Question']}"}
     right = values.get("ground_truth", values.get("ground_truths"))
@@ -283,7 +289,8 @@ def _nested(values: dict[str, Json]) -> dict[str, Json]:
 
 
 def _listed_choices(values: dict[str, Json], where: str) -> dict[str, Json]:
-    """Choices that a table holds as the text of a list, or in columns A, B, …, as a list."""
+    """Choices that stand as the text of a list, in columns A, B, …, as an object by letter (MedQA) or as objects with
+    label and text (ARC as published), as a list."""
     for name in ("choices", "options"):
         text = values.get(name)
         if isinstance(text, str) and _WRITTEN_LIST.match(text):
@@ -295,6 +302,22 @@ def _listed_choices(values: dict[str, Json], where: str) -> dict[str, Json]:
             if not isinstance(held, Mapping) and (not isinstance(held, list) or len(held) < 2):
                 raise DataError(f"{where} has {name} that are not a list: {text[:40]!r}.", 'Write JSON: ["…", "…"].')
             values = {**values, name: held}
+        held = values.get(name)
+        if isinstance(held, Mapping):
+            by_letter = {letter: held[letter] for letter in LETTERS if held.get(letter) is not None}
+            if len(by_letter) > 1 and [*by_letter] == [*LETTERS[: len(by_letter)]] and held.keys() <= {*LETTERS}:
+                values = {**values, name: [*by_letter.values()]}
+        elif isinstance(held, list) and held and all(isinstance(one, Mapping) for one in held):
+            pairs = [(one.get("label", one.get("key")), one.get("text", one.get("value"))) for one in objects_of(held)]
+            if all(isinstance(part, str) for pair in pairs for part in pair):
+                rest = {n: v for n, v in values.items() if n != name}
+                values = {
+                    **rest,
+                    "choices": {"label": [label for label, _ in pairs], "text": [text for _, text in pairs]},
+                }
+    if (letter := values.get("answer_idx")) in [*LETTERS]:
+        rest = {n: v for n, v in values.items() if n != "answer_idx"}
+        values = {**rest, "answer_index": LETTERS.index(str(letter))}
     letters = [letter for letter in LETTERS[:10] if isinstance(values.get(letter), str)]
     answer = next((name for name in values if _canonical(name) in ("answer", "target", "expected")), "")
     right = values.get(answer)
@@ -317,12 +340,8 @@ def _of_harness(values: Mapping[str, Json], where: str) -> dict[str, Json]:
         or not all(isinstance(pair, list) and pair and isinstance(pair[0], str) for pair in pairs)
     ):
         raise DataError(f"{where} has arguments without a prompt.", "Log samples with --log_samples.")
-    row = {
-        "input": pairs[0][0],
-        "expected": values["target"],
-        "doc": values["doc"],
-        "metadata": {"doc_id": values["doc_id"]},
-    }
+    about = {"doc": values["doc"], "metadata": {"doc_id": values["doc_id"]}}
+    row = {"input": pairs[0][0], "expected": values["target"], **about}
     if len(pairs) == 1:
         return row
     if len({pair[0] for pair in pairs}) > 1 or not all(len(pair) > 1 and isinstance(pair[1], str) for pair in pairs):
@@ -487,11 +506,7 @@ def _choices(values: Mapping[str, Json], expected: str | None, where: str) -> tu
     first_is_right: object = values.get("mc1_targets")
     right: object = values.get(expected) if expected else values.get("answerKey")
     labels = list(LETTERS)
-    if (
-        isinstance(choices, Mapping)
-        and isinstance(choices.get("text"), list)
-        and isinstance(choices.get("label"), list)
-    ):
+    if isinstance(choices, Mapping) and all(isinstance(choices.get(name), list) for name in ("text", "label")):
         labels = [str(label) for label in choices["label"]]
         choices = choices["text"]
     elif choices is None and isinstance(first_is_right, Mapping) and 1 in (first_is_right.get("labels") or []):
@@ -579,4 +594,4 @@ def _question(asked: Any, messages: Json, where: str) -> tuple[str, tuple[Json, 
         return (asked or (contents[-1] if contents and isinstance(contents[-1], str) else "")), tuple(messages)
     if asked is None:
         return "", ()
-    return (asked if isinstance(asked, str) else str(asked)), ()
+    return (asked if isinstance(asked, str) else json.dumps(asked, ensure_ascii=False)), ()
