@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import zipfile
+from collections.abc import Iterator
 from datetime import date, time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -370,6 +372,17 @@ def test_columns_of_a_dataframe_that_cannot_be_told_apart_are_refused_by_name() 
         load_dataset(pd.DataFrame([["a"]], columns=pd.MultiIndex.from_tuples([("asked", "input")])))
 
 
+def test_texts_of_numpy_are_texts() -> None:
+    cases = [*load_dataset(np.array(["a"])), *load_dataset([{"input": np.str_("a"), "topic": np.str_("t")}])]
+    assert {type(case.input) for case in cases} == {str}
+    assert type(cases[1].vars["topic"]) is str
+
+
+def test_a_folder_is_told_from_a_file_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder"):
+        load_dataset(tmp_path)
+
+
 def test_a_column_of_binary_data_is_refused_by_its_name() -> None:
     with pytest.raises(DataError, match="case 1: the column 'image' holds binary data"):
         load_dataset([{"question": "?", "image": {"bytes": b"PNG", "path": None}}])
@@ -391,19 +404,41 @@ def test_a_dataset_with_splits_says_which_there_are() -> None:
 
 
 def test_a_frame_of_polars_and_a_table_of_arrow_are_read_by_rows() -> None:
-    class Polars:
-        columns = ("input",)
+    short = float(np.float32(3.8))
 
-        def to_dicts(self) -> list[dict[str, str]]:
-            return [{"input": "a"}]
+    class Polars:
+        columns = ("input", "expected")
+        schema = {"input": "String", "expected": "Float32"}
+
+        def to_dicts(self) -> list[dict[str, object]]:
+            return [{"input": "a", "expected": short}]
 
     class Arrow:
         columns = (object(),)
+        schema = (SimpleNamespace(name="input", type="string"), SimpleNamespace(name="expected", type="float"))
 
-        def to_pylist(self) -> list[dict[str, str]]:
-            return [{"input": "b"}]
+        def to_pylist(self) -> list[dict[str, object]]:
+            return [{"input": "b", "expected": short}]
 
-    assert [load_dataset(table).cases[0].input for table in (Polars(), Arrow())] == ["a", "b"]
+    assert [asked(load_dataset(table)) for table in (Polars(), Arrow())] == [[("a", 3.8)], [("b", 3.8)]]
+
+
+def test_a_data_set_of_hugging_face_is_read_whatever_its_format() -> None:
+    class HuggingFace:
+        column_names = ("input", "expected", "choices")
+        features = {"input": SimpleNamespace(dtype="string"), "expected": SimpleNamespace(dtype="float32")}
+
+        def __init__(self, format: str | None = "pandas") -> None:
+            self.format = format
+
+        def with_format(self, format: str | None) -> HuggingFace:
+            return HuggingFace(format)
+
+        def __iter__(self) -> Iterator[object]:
+            row = {"input": "a", "expected": float(np.float32(3.8))}
+            return iter([row if self.format is None else pd.DataFrame([row])])
+
+    assert asked(load_dataset(HuggingFace())) == [("a", 3.8)]
 
 
 @pytest.mark.parametrize("name", ["samples.jsonl", "train.csv", "test.parquet", "cases.xlsx", "promptfoo.yaml"])

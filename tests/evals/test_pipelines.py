@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -157,6 +158,21 @@ async def test_a_function_that_fails_is_a_cell_with_its_error(tmp_path: Path) ->
         "broken returned no answer. Return a text, or an object with output.",
         "broken returned an object without output. Use the key output for the answer.",
     ]
+
+
+async def test_a_function_or_a_scorer_that_exits_ends_only_its_own_call(tmp_path: Path) -> None:
+    def leaves(question: str) -> str:
+        sys.exit(2)
+
+    def gives_up(output: str) -> float:
+        raise SystemExit("no")
+
+    lab = Lab(tmp_path / "lab.duckdb")
+    grid = await lab.compare(["a"], models=["demo/echo"], agents=[leaves], scorers=[gives_up])
+    answered = {cell.candidate: cell for cell in grid.cells}
+    assert answered["leaves"].error == "leaves called sys.exit(2). Raise an exception instead."
+    assert [(score.value, score.note) for score in answered["demo/echo"].scores] == [(None, "SystemExit: no")]
+    await lab.aclose()
 
 
 async def test_a_function_is_asked_for_again_when_a_comparison_goes_on(tmp_path: Path) -> None:

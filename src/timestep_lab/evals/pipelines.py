@@ -168,14 +168,19 @@ async def answer_of(pipeline: Pipeline, asked: Asked, traceparent: str, on_delta
     if isinstance(pipeline, Endpoint):
         return await pipeline(asked, traceparent)
     given: object
-    if inspect.iscoroutinefunction(pipeline) or inspect.isasyncgenfunction(pipeline):
-        given = pipeline(asked)
-    else:
-        given = await asyncio.to_thread(pipeline, asked)
-    if isinstance(given, Awaitable):
-        given = await given
-    if isinstance(given, AsyncIterator):
-        return await _in_pieces(given, name_of(pipeline), on_delta)
+    try:
+        if inspect.iscoroutinefunction(pipeline) or inspect.isasyncgenfunction(pipeline):
+            given = pipeline(asked)
+        else:
+            given = await asyncio.to_thread(pipeline, asked)
+        if isinstance(given, Awaitable):
+            given = await given
+        if isinstance(given, AsyncIterator):
+            return await _in_pieces(given, name_of(pipeline), on_delta)
+    except SystemExit as error:  # It would end the whole program, a notebook's kernel too.
+        raise RunError(
+            f"{name_of(pipeline)} called sys.exit({error.code!r}).", "Raise an exception instead."
+        ) from error
     return told(given, name_of(pipeline))
 
 

@@ -215,7 +215,9 @@ def plain(value: Mapping[str, object], where: str) -> dict[str, Json]: ...
 def plain(value: object, where: str) -> Json: ...
 def plain(value: object, where: str) -> Json:
     """Convert numpy scalars and arrays, dates and NaN from a DataFrame or a database to a JSON value."""
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return str.__str__(value)  # Without the class of numpy.str_, which shows in messages.
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         if math.isinf(value):

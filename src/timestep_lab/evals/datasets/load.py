@@ -147,9 +147,14 @@ def load_dataset(
         dataset = _of_rows(_query(str(data), store), name or "query", columns)
     elif isinstance(data, str | Path):
         dataset = _of_file(Path(data).expanduser(), name, columns)
+    elif hasattr(data, "with_format") and hasattr(data, "column_names"):  # A data set of Hugging Face
+        features = getattr(data, "features", None) or {}
+        kinds = {name: getattr(kind, "dtype", "") for name, kind in features.items()}
+        written = _with_short_numbers(data.with_format(None), kinds)
+        dataset = _of_rows(((row, f"row {n}") for n, row in enumerate(written, 1)), name or "list", columns)
     elif hasattr(data, "columns") and (rows := _rows_of_frame(data)) is not None:
         dataset = _of_rows(((row, f"row {n}") for n, row in enumerate(rows, 1)), name or "DataFrame", columns)
-    elif isinstance(data, Iterable):
+    elif isinstance(data, Iterable) and not isinstance(data, bytes | bytearray):
         dataset = _of_rows(((row, f"case {n}") for n, row in enumerate(data, 1)), name or "list", columns)
     else:
         raise DataError(
@@ -228,9 +233,10 @@ def _of_rows(rows: Iterable[tuple[object, str]], name: str, columns: Columns, pa
 
 def _rows_of_frame(frame: Any) -> list[dict[str, object]] | None:
     """The rows of a DataFrame of pandas or polars, or of an Arrow table; None for anything else."""
-    for rows in ("to_dicts", "to_pylist"):  # polars, Arrow
-        if hasattr(frame, rows):
-            return list(getattr(frame, rows)())
+    if hasattr(frame, "to_dicts"):  # polars
+        return _with_short_numbers(frame.to_dicts(), dict(frame.schema))
+    if hasattr(frame, "to_pylist"):  # Arrow
+        return _with_short_numbers(frame.to_pylist(), {column.name: column.type for column in frame.schema})
     if not (hasattr(frame, "to_dict") and hasattr(frame, "index")):
         return None
     if frame.columns.nlevels > 1:
@@ -244,6 +250,24 @@ def _rows_of_frame(frame: Any) -> list[dict[str, object]] | None:
     for name, column in list(frame.items()):
         frame[name] = _as_written(column)
     return list(frame.to_dict("records"))
+
+
+def _with_short_numbers(rows: Iterable[dict[str, object]], kinds: Mapping[str, object]) -> list[dict[str, object]]:
+    """Rows in which a number of 32 or 16 bits has the digits that were written: 3.8, not 3.799999952316284."""
+    names = {"float32": "float32", "float": "float32", "float16": "float16", "halffloat": "float16"}
+    short = {name: names[known] for name, kind in kinds.items() if (known := str(kind).lower()) in names}
+    if not short:
+        return list(rows)
+    import numpy as np
+
+    makes = {name: getattr(np, kind) for name, kind in short.items()}
+    return [
+        {
+            name: float(str(makes[name](value))) if name in makes and value is not None else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 def _as_written(column: Any) -> object:
@@ -262,6 +286,8 @@ def _as_written(column: Any) -> object:
 
 
 def _of_file(path: Path, name: str | None, columns: Columns) -> Dataset:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder.", "Pass a file in it, or what datasets.load_from_disk makes of it.")
     if not path.is_file():
         raise DataError(f"The file {path} does not exist.", 'Check the path; put a single question in a list: ["…"].')
     kind = ending(path)

@@ -75,7 +75,7 @@ def to_case(row: object, where: str, columns: Columns) -> Case:
     if isinstance(row, str):
         if not row.strip():
             raise DataError(f"{where} is empty.", "Remove it, or write a question.")
-        return Case(input=row)
+        return Case(input=str.__str__(row))
     if isinstance(row, Case):
         return row
     if not isinstance(row, Mapping):

@@ -394,7 +394,7 @@ async def score_with_parts(
         score = await scorer.score(answer, case, tools)
     except ScriptError as error:
         score = Score(0.0, f"the answer cannot be transformed: {error}", broken=True)
-    except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answer is paid for and other scorers still run
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a scorer raises, the answer is paid for and other scorers still run
         score = unknown(why_not(error))
     return score_value(scorer, score), _passes(scorer, score), score.parts
 
@@ -421,7 +421,7 @@ def _passes(scorer: Scorer, score: Score) -> bool | None:
     return passes != scorer.negate
 
 
-def why_not(error: Exception) -> str:
+def why_not(error: BaseException) -> str:
     """The reason in the note when a scorer raised."""
     return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
 
