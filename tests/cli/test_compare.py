@@ -42,6 +42,7 @@ def asked(cli: Cli) -> int:
         (("--out", "nowhere/x.csv"), "there is no folder nowhere"),
         (("--out", "x.docx"), "Supported suffixes"),
         (("--group", "document"), "has no 'document'"),
+        (("--by", "topic"), "no column 'topic' to slice by"),
     ],
 )
 def test_what_could_never_be_done_is_refused_before_the_first_call(cli: Cli, more: tuple[str, ...], says: str) -> None:
@@ -165,6 +166,18 @@ def test_failures_are_kept_as_a_data_set_and_compared_by_name(cli: Cli) -> None:
     again = cli("compare", "failures", "--models", "demo/echo", "--scorers", "contains", "--by", "topic")
     assert "0.00" in again.out
     assert "Removed" in cli("datasets", "remove", "failures").out
+
+
+def test_comparisons_are_listed_newest_first(cli: Cli) -> None:
+    assert cli("compare", "list").out.splitlines() == ["comparison\tname\tstatus\tcandidates\tcases\tstarted"]
+    for model in ("demo/echo", "demo/echo?bare=1"):
+        assert cli("compare", "q.csv", "--models", model, "--limit", "2").code == 0
+    listed = cli("compare", "list", "--json").json
+    assert [(one["name"], one["status"], one["candidates"][0]["name"], one["n_cases"]) for one in listed] == [
+        ("q", "completed", "demo/echo?bare=1", 2), ("q", "completed", "demo/echo", 2),
+    ]  # fmt: skip
+    assert listed[1]["id"] in cli("compare", "list").out.splitlines()[2]
+    assert "compare list" in cli("compare", "--resume", "cmp_none").err
 
 
 def test_ctrl_c_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

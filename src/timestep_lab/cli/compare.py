@@ -18,6 +18,7 @@ from rich.table import Table
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.render import print_rows, progress_bar
 from timestep_lab.lab import Lab
+from timestep_lab.model.codec import object_of
 from timestep_lab.model.comparison import (
     SHOWN_MEASURES,
     ComparisonProgress,
@@ -105,7 +106,11 @@ async def command(
 ) -> int:  # fmt: skip
     """Run every candidate on every case of DATASET, and report which is better and whether the difference is
     significant.
+
+    DATASET is a file, or the name of a stored data set; with `list`, the stored comparisons are listed.
     """
+    if dataset == Path("list") and models is None and agents is None:
+        return _list(lab, as_json)
     if sum(one is not None for one in (dataset, resume, rescore)) != 1:
         raise UsageError(
             "Give exactly one of: a dataset, --resume, --rescore.",
@@ -123,7 +128,7 @@ async def command(
     if rescore is not None:
         grid = await lab.rescore(rescore, scorers=options.pop("scorers", ()), **options)
     else:
-        grid = await _compared(lab, dataset, resume, options, rules, quiet=as_json)
+        grid = await _compared(lab, dataset, resume, options, rules, by, quiet=as_json)
     if as_json:
         print_json(grid.to_json(by=by))
     else:
@@ -147,6 +152,20 @@ async def command(
     return 0 if grid.status == "completed" else 1
 
 
+def _list(lab: Lab, as_json: bool) -> int:
+    """The newest stored comparisons."""
+    records = lab.comparisons()
+    if as_json:
+        print_json([asdict(record) for record in records])
+    else:
+        print_rows(
+            console(), ["comparison", "name", "status", "candidates", "cases", "started"],
+            [[r.id, r.name, r.status, ", ".join(str(object_of(c).get("name")) for c in r.candidates), r.n_cases, r.created_at] for r in records],
+            empty="No comparisons. Run one with: timestep-lab compare DATASET --models demo/echo",
+        )  # fmt: skip
+    return 0
+
+
 def _refuse_early(rules: Sequence[str], out: Path | None, scorers: Sequence[str] | None) -> None:
     """Check rules and output paths before anything is spent. `scorers`: None if they are not known yet. Raises
     `UsageError`.
@@ -164,16 +183,20 @@ def _refuse_early(rules: Sequence[str], out: Path | None, scorers: Sequence[str]
 
 
 async def _compared(
-    lab: Lab, dataset: Path | None, resume: str | None, options: dict[str, Any], rules: Sequence[str], *, quiet: bool
-) -> Grid:
+    lab: Lab, dataset: Path | None, resume: str | None, options: dict[str, Any], rules: Sequence[str], by: str | None,
+    *, quiet: bool,
+) -> Grid:  # fmt: skip
     """Run the comparison to the end. If stopped by Ctrl-C, print how to resume it."""
     from timestep_lab.evals.engine import Comparison
+    from timestep_lab.evals.results import slices_of
     from timestep_lab.evals.rules import refuse_unknown
 
     prepared = await lab.prepare_comparison(dataset, resume=resume, **options)
     comparison = cast("Comparison | RemoteComparison", prepared)
     try:
         refuse_unknown(comparison.grid(), rules)
+        if by is not None:
+            slices_of(comparison.grid().cases, by)
     except UsageError:
         if not isinstance(comparison, Comparison):  # In a served lab it is already running.
             comparison.cancel()

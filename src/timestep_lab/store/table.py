@@ -187,7 +187,7 @@ _LISTED_BY = {
     "thread": ("lab.threads.list()", "threads list"), "agent": ("lab.agents.list()", "agents list"),
     "MCP server": ("lab.mcp.list()", "mcp list"), "file": ("lab.files.list()", "files list"),
     "paused run": ("lab.approvals.list()", "approve"),
-    "comparison": ("lab.comparisons()", "sql \"select distinct comparison_id from comparisons\""),
+    "comparison": ("lab.comparisons()", "compare list"),
 }  # fmt: skip
 """Maps a noun to what lists such rows: in Python, and on the command line."""
 
