@@ -528,6 +528,16 @@ async def test_a_judge_asks_through_the_lab_and_a_pairwise_judge_sees_both_order
             assert (await in_thread(load_grid, bench, grid.id)).to_json() == grid.to_json()
 
 
+@pytest.mark.parametrize("nothing", ["", None])
+async def test_a_case_whose_group_is_empty_is_a_group_of_its_own(tmp_path: Path, nothing: str | None) -> None:
+    cases = [{"input": f"Say {n}.", "expected": f"{n}", "document": "one" if n < 5 else nothing} for n in range(10)]
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        models = ["demo/echo", "demo/slow"]
+        grid = await (await new_comparison(bench, cases, models=models, scorers="contains", group="document")).run()
+    assert grid.groups is not None
+    assert len(set(grid.groups)) == 6
+
+
 async def test_cases_of_one_group_are_counted_as_a_group(tmp_path: Path) -> None:
     cases = [{"input": f"Say word{n}.", "expected": f"word{n % 60}", "document": f"doc {n % 12}"} for n in range(72)]
     async with opened(tmp_path / "lab.duckdb") as bench:

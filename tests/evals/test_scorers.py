@@ -633,6 +633,7 @@ async def test_a_label_is_the_last_that_the_answer_names(output: str, value: flo
     [
         ("label_set", '["a", "b", "x"]', 2 * (2 / 3) * 0.5 / (2 / 3 + 0.5)), ("label_set:precision", "A, b, x", 2 / 3),
         ("label_set:recall", "- a\n- b", 0.5), ("label_set", "nothing", 0.0),
+        ("label_set:recall", "1. a\n2) **b**", 0.5), ("label_set:recall", '"a", "b"', 0.5),
     ],
 )  # fmt: skip
 async def test_a_set_of_labels_has_precision_recall_and_f1(spec: str, output: str, value: float) -> None:

@@ -29,7 +29,7 @@ from timestep_lab.evals.plan import (
     prepare,
     refuse_alike,
 )
-from timestep_lab.evals.results import ComparisonRows, EvalContext, deciding_scorer, group_of, seed_of
+from timestep_lab.evals.results import ComparisonRows, EvalContext, deciding_scorer, seed_of
 from timestep_lab.evals.scorers.base import Scorer, Scorers
 from timestep_lab.evals.scorers.registry import (
     ASSERTIONS,
@@ -242,9 +242,9 @@ def _check(
             asked_of(candidate.record, case)
         for problem in assertion_problems(case).values():
             raise DataError(f"Case {case.id}: {problem}")
-    if options.group is not None and any(group_of(case, options.group) is None for case in dataset):
+    lacking = next((case for case in dataset if options.group not in {**case.vars, **case.metadata}), None)
+    if options.group is not None and lacking is not None:
         known = sorted({*dataset.cases[0].own_vars(), *dataset.cases[0].metadata})
-        lacking = next(case for case in dataset if group_of(case, options.group) is None)
         raise DataError(
             f"Case {lacking.id} has no {options.group!r}, which is the column to group cases by.{did_you_mean(options.group, known)}",
             f"Columns of the first case: {', '.join(known) or 'none'}.",

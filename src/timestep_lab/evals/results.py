@@ -443,7 +443,7 @@ def _outcome(
 
 
 def group_of(case: CaseRecord | Case, column: str) -> str | None:
-    """The value of a case in a column of its data: a variable, or metadata; None if missing."""
+    """The value of a case in a column of its data: a variable, or metadata; None if missing. A case without one is a group of its own."""
     value = case.vars.get(column, case.metadata.get(column))
     return None if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
