@@ -232,6 +232,63 @@ async def test_a_search_that_was_cut_off_does_not_go_back(server: WireServer, ro
     assert server.requests[1].body["messages"][0]["content"] == [{"type": "text", "text": "Let me look."}]
 
 
+async def test_a_turn_that_the_api_pauses_is_continued_until_its_answer_as_one(
+    server: WireServer, router: Router
+) -> None:
+    server.will(
+        Reply(Thought("Rome it is"), Words("Let me look. "), Block(SEARCH, '{"query": "fog"}'), stop="pause_turn", counted=Counted(20, 5)),
+        Reply(Block(FOUND), Block({**SEARCH, "id": "srvtoolu_2"}, '{"query": "sun"}'), stop="pause_turn", counted=Counted(30, 6)),
+        Reply(Block({**FOUND, "tool_use_id": "srvtoolu_2"}), Cited("There is fog."), Call("get_weather", {"location": "Rome"}), counted=Counted(40, 7)),
+        Reply(Words("Fog."), counted=Counted(50, 8)),
+    )  # fmt: skip
+    result = await run(router, ANTHROPIC.model, "Rome?", tools=[get_weather])
+    assert result.final_output == "Fog."
+    first, second, third, last = ([*request.body["messages"]] for request in server.requests)
+    assert (second[:-1], third[:-1]) == (first, first)
+    search, again = {**SEARCH, "input": {"query": "fog"}}, {**SEARCH, "id": "srvtoolu_2", "input": {"query": "sun"}}
+    begun = [
+        {"type": "thinking", "thinking": "Rome it is", "signature": "c2lnbmF0dXJl"},
+        {"type": "text", "text": "Let me look. "},
+    ]
+    assert second[-1] == {"role": "assistant", "content": [*begun, search]}
+    assert third[-1] == {"role": "assistant", "content": [*begun, search, FOUND, again]}
+    said, answered = last[1:]
+    assert said["content"][:6] == [*begun, search, FOUND, again, {**FOUND, "tool_use_id": "srvtoolu_2"}]
+    assert [block["type"] for block in said["content"][6:]] == ["text", "tool_use"]
+    assert answered["content"][0]["type"] == "tool_result"
+    used = result.context_wrapper.usage
+    assert (used.input_tokens, used.output_tokens) == (140, 26)
+
+
+async def test_a_turn_that_is_paused_in_its_text_goes_on_in_the_same_message(
+    server: WireServer, router: Router
+) -> None:
+    server.will(Reply(Words("There "), stop="pause_turn"), Reply(Words("is fog.")))
+    answer = await ask(router.get_model(ANTHROPIC.model))
+    assert (answer.text, len(answer.response.output)) == ("There is fog.", 1)
+    assert server.requests[1].body["messages"][-1] == {
+        "role": "assistant",
+        "content": [{"type": "text", "text": "There"}],
+    }
+
+
+async def test_a_paused_turn_whose_code_runs_in_a_container_goes_on_in_it(server: WireServer, router: Router) -> None:
+    pieces = ANTHROPIC.protocol.pieces(Reply(Words("Running."), stop="pause_turn"), {"model": "m"})
+    box = b'"delta": {"container": {"id": "box_1", "expires_at": "2026-12-01T00:00:00Z"}, "stop_reason"'
+    server.will(Raw(tuple(piece.replace(b'"delta": {"stop_reason"', box) for piece in pieces)), Reply(Words(" Done.")))
+    assert (await ask(router.get_model(ANTHROPIC.model))).text == "Running. Done."
+    assert "container" not in server.requests[0].body
+    assert server.requests[1].body["container"] == "box_1"
+
+
+async def test_a_turn_that_is_paused_without_end_is_an_unfinished_answer(server: WireServer, router: Router) -> None:
+    server.will(Reply(Words("."), stop="pause_turn"))
+    answer = await ask(router.get_model(ANTHROPIC.model))
+    assert answer.response.output[0].status == "incomplete"
+    assert answer.response.metadata["stop_reason"] == "pause_turn"
+    assert len(server.requests) == answer.response.usage.output_tokens / 5 == 20
+
+
 async def test_what_one_models_tools_did_is_not_sent_to_another_provider(
     server: WireServer,
     router: Router,

@@ -12,7 +12,13 @@ PATH = "/v1/messages"
 MODELS_PATH = "/v1/models"
 MEDIA_TYPE = "text/event-stream"
 
-_STOP = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "refusal": "refusal"}
+_STOP = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "refusal": "refusal",
+    "pause_turn": "pause_turn",
+}
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
           429: "rate_limit_error", 500: "api_error", 529: "overloaded_error"}  # fmt: skip
 

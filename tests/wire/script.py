@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Stop = Literal["stop", "length", "tool_calls", "refusal", "error", "abort", "unsaid"]
-"""`error`, `abort` and `unsaid` (the stream closes without a reason) are for Chat Completions, `unsaid` for Anthropic Messages too."""
+Stop = Literal["stop", "length", "tool_calls", "refusal", "error", "abort", "unsaid", "pause_turn"]
+"""`error`, `abort` and `unsaid` (the stream closes without a reason) are for Chat Completions, `unsaid` for Anthropic Messages too, which alone
+has `pause_turn`."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Deltas:
 
 @dataclass(frozen=True)
 class Block:
-    """Anthropic Messages only: a content block exactly as it is sent, `input` in pieces of JSON."""
+    """Exactly as it is sent: of Anthropic Messages a content block, with `input` in pieces of JSON; of OpenAI Responses an output item."""
 
     block: Mapping[str, Any]
     input: str = ""

@@ -388,6 +388,10 @@ class Emitter:
             sequence_number=self._next(),
         )
 
+    def output(self) -> list[dict[str, object]]:
+        """Returns the items so far as they are sent back, for an answer that is continued by another request."""
+        return [item.model_dump(exclude_none=True) for item in self._items]
+
     def finish(self, usage: Usage | None, stop_reason: str, metadata: Mapping[str, str] | None = None) -> Events:
         """Ends the answer. `usage` is None when the provider reported none."""
         yield from self._close("incomplete" if stop_reason in CUT_SHORT else "completed")
@@ -532,7 +536,9 @@ class Emitter:
                 type="response.function_call_arguments.done", item_id=item.id, output_index=self._index_of(item),
                 arguments=item.arguments, sequence_number=self._next(),
             )  # fmt: skip
-        elif item.type == "reasoning" and item.summary:
+        elif item.type == "reasoning" and status == "incomplete":
+            item.status = status
+        if item.type == "reasoning" and item.summary:
             where = {"item_id": item.id, "output_index": self._index_of(item), "summary_index": 0}
             yield self._say(ResponseReasoningSummaryTextDoneEvent, 
                 type="response.reasoning_summary_text.done", text=item.summary[0].text, **where,

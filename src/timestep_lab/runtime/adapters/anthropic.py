@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypedDict, cast
 
 from agents.items import TResponseStreamEvent
 
@@ -17,6 +18,7 @@ from timestep_lab.runtime.adapters.base import (
     AdapterModel,
     CallIds,
     Content,
+    InputItem,
     ModelRequest,
     items_of,
     parts_of,
@@ -180,7 +182,9 @@ _THOUGHT = ("thinking", "redacted_thinking")
 
 
 def _without_unfinished_steps(messages: list[_Message]) -> list[_Message]:
-    """Removes calls of Anthropic's own tools that were cut off before their result, because the API would reject the whole thread."""
+    """Removes calls of Anthropic's own tools that were cut off before their result, because the API would reject the whole thread. An answer
+    at the end, which is to be continued, keeps them."""
+    paused = messages.pop() if messages and messages[-1]["role"] == "assistant" else None
     finished = {block.get("tool_use_id") for message in messages for block in message["content"]}
 
     def whole(block: Mapping[str, object]) -> bool:
@@ -190,7 +194,10 @@ def _without_unfinished_steps(messages: list[_Message]) -> list[_Message]:
         {**message, "content": [block for block in message["content"] if whole(block)]} for message in messages
     ]
     # The API rejects a thread with an answer that is only reasoning, as of a model that reached its limit while it reasoned.
-    return [message for message in trimmed if any(block["type"] not in _THOUGHT for block in message["content"])]
+    kept = [message for message in trimmed if any(block["type"] not in _THOUGHT for block in message["content"])]
+    if paused and (last := paused["content"][-1])["type"] == "text":
+        last["text"] = str(last["text"]).rstrip()  # The API rejects white space at the end.
+    return [*kept, paused] if paused else kept
 
 
 def _block(part: Mapping[str, Json]) -> dict[str, Json] | None:
@@ -284,6 +291,8 @@ _STOP_REASONS = {
     "tool_use": "tool_calls", "refusal": "refusal",
 }  # fmt: skip
 DECLINED = "The model declined to answer."
+_CONTINUED_AT_MOST = 20
+"""Requests for one answer that the API pauses again and again."""
 _LOST = "lost"
 """Id of a block whose start event was missing."""
 
@@ -308,46 +317,58 @@ class AnthropicModel(AdapterModel):
         await self._client.prepare()
 
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[TResponseStreamEvent]:
-        answer = _Answer(emitter, self.model, set_aside_note(set_aside(self.model, request)))
-        stream = await self._client.get().messages.create(**message_request(self.model, request), stream=True)
-        async with stream:
-            try:
-                async for event in stream:
-                    with self.reading():
-                        for ours in answer.read(event):
-                            yield ours
-            except Exception as error:
-                if not (answer.stop_reason and is_lost_connection(error)):
-                    raise
-        for ours in answer.end():
+        usage, so_far, blocks, container = Usage(), request, list[dict[str, Any]](), dict[str, str]()
+        for _ in range(_CONTINUED_AT_MOST):
+            answer = _Answer(emitter, self.model, blocks)
+            asked = {**container, **message_request(self.model, so_far)}
+            stream = await self._client.get().messages.create(**asked, stream=True)
+            async with stream:
+                try:
+                    async for event in stream:
+                        with self.reading():
+                            for ours in answer.read(event):
+                                yield ours
+                        if answer.is_over:
+                            break
+                except Exception as error:
+                    if not (answer.stop_reason and is_lost_connection(error)):
+                        raise
+            usage += answer.usage
+            if not answer.is_paused:
+                break
+            blocks, container = answer.blocks, answer.container
+            so_far = replace(request, input=[*request.input, *cast("list[InputItem]", emitter.output())])
+        for ours in answer.end(usage, set_aside_note(set_aside(self.model, request))):
             yield ours
 
 
 class _Answer:
     """Converts the API's events. Completes only after `message_stop`."""
 
-    def __init__(self, emitter: Emitter, model: str, metadata: Mapping[str, str]) -> None:
+    def __init__(self, emitter: Emitter, model: str, blocks: list[dict[str, Any]]) -> None:
+        """`blocks` are those of the open reasoning item, if the answer continues an earlier one."""
         self._emit = emitter
         self._model = model
-        self._metadata = metadata
         self._usage: dict[str, Any] = {}
         self.stop_reason = ""
         self._declined_because = ""
-        self._said_anything = False
         self._kind = ""
         """Type of the open block."""
         self._index: int | None = -1
         """Index of the open block in the message."""
         self._started: dict[int, tuple[str, str | None]] = {}
         """Types and call ids of blocks that have not ended, by index; some servers give every block the same one."""
-        self._kept: list[dict[str, Any]] = []
+        self.blocks = blocks
         """Blocks of the open reasoning item."""
         self._input = ""
         self._calls: dict[int, ResponseFunctionToolCall] = {}
         """Tool calls by block index; deltas of several calls may be interleaved."""
         self._given_inputs: dict[int, object] = {}
         """Input of these calls as given in their start events."""
-        self._ended = False
+        self.container: dict[str, str] = {}
+        """The container in which the API runs code, by its parameter: required where its calls are pending."""
+        self.is_over = False
+        """Whether `message_stop` was sent."""
         self._block_start = 0
         self._citations: list[Any] = []
 
@@ -356,10 +377,21 @@ class _Answer:
         if handler is not None:
             yield from handler(event)
 
-    def end(self) -> Events:
-        """Completes an answer whose stop reason was sent but whose `message_stop` was not."""
-        if self.stop_reason and not self._ended:
-            yield from self._message_stop(None)
+    @property
+    def is_paused(self) -> bool:
+        """Whether the API paused a long turn in which it calls its own tools: it continues when the answer so far is sent back."""
+        return self.stop_reason == "pause_turn" and not self._calls
+
+    def end(self, usage: Usage, metadata: Mapping[str, str]) -> Events:
+        """Completes an answer whose `message_stop` was sent, or at least its stop reason."""
+        if not (self.is_over or self.stop_reason):
+            return
+        for index in self._calls:
+            yield from self._whole_input(index)
+        reason = _STOP_REASONS.get(self.stop_reason, self.stop_reason or "incomplete")
+        if reason == "refusal":
+            yield from self._emit.refusal(self._declined_because or DECLINED, after_text=True)
+        yield from self._emit.finish(usage, reason, metadata)
 
     def _message_start(self, event: RawMessageStartEvent) -> Events:
         self._usage.update(_counted(event.message.usage))
@@ -378,8 +410,7 @@ class _Answer:
         if block.type not in ("text", "tool_use"):
             yield from self._keep(block)
             return
-        self._kept = []
-        self._said_anything = True
+        self.blocks = []
         if block.type == "tool_use":
             call = yield from self._emit.tool_call(block.name or NAMELESS, block.id, stays_open=True)
             self._calls[event.index] = call
@@ -393,10 +424,9 @@ class _Answer:
         """Keeps thinking, calls and results of Anthropic's own tools, and unknown blocks, to be sent back unchanged."""
         thought, signature = getattr(block, "thinking", "") or "", getattr(block, "signature", "") or ""
         plain = {"type": "thinking", "thinking": thought, "signature": signature}
-        self._kept.append(plain if block.type == "thinking" else block.to_dict(mode="json"))
-        self._said_anything = self._said_anything or "thinking" not in block.type
+        self.blocks.append(plain if block.type == "thinking" else block.to_dict(mode="json"))
         self._input = ""
-        yield from self._emit.reasoning(thought, {"model": self._model, BLOCKS: self._kept})
+        yield from self._emit.reasoning(thought, {"model": self._model, BLOCKS: self.blocks})
 
     def _whole_input(self, index: int) -> Events:
         """Emits the input of a call that was complete in its start event, as sent by some servers of this API."""
@@ -408,14 +438,13 @@ class _Answer:
         self._index = event.index
         self._kind = {"input_json_delta": "tool_use", "thinking_delta": "thinking"}.get(event.delta.type, "text")
         self._started[event.index] = (self._kind, _LOST)
-        self._said_anything = self._said_anything or self._kind != "thinking"
         if self._kind == "tool_use":
             self._calls[event.index] = yield from self._emit.tool_call(NAMELESS, stays_open=True)
         elif self._kind == "text":
             self._block_start, self._citations = len(self._emit.text_so_far), []
         else:
-            self._kept.append({"type": "thinking", "thinking": "", "signature": ""})
-            yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self._kept})
+            self.blocks.append({"type": "thinking", "thinking": "", "signature": ""})
+            yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self.blocks})
 
     def _content_block_delta(self, event: RawContentBlockDeltaEvent) -> Events:
         delta: Any = event.delta
@@ -433,10 +462,10 @@ class _Answer:
         elif delta.type == "input_json_delta":
             self._input += _json_text(delta.partial_json)
         elif delta.type == "thinking_delta":
-            self._kept[-1]["thinking"] += delta.thinking or ""
+            self.blocks[-1]["thinking"] += delta.thinking or ""
             yield from self._emit.reasoning(delta.thinking or "")
         elif delta.type == "signature_delta":
-            self._kept[-1]["signature"] += delta.signature or ""
+            self.blocks[-1]["signature"] += delta.signature or ""
         elif delta.type == "citations_delta" and self._kind == "text":
             self._citations.append(delta.citation)
 
@@ -447,7 +476,7 @@ class _Answer:
         if event.index != self._index:
             return
         if self._kind not in ("text", "tool_use", "thinking"):
-            block = self._kept[-1]
+            block = self.blocks[-1]
             if self._input:
                 block["input"] = arguments_object(self._input)
             if step := _step(block):
@@ -466,20 +495,18 @@ class _Answer:
         self._usage.update(_counted(event.usage))
         if event.delta is not None:
             self.stop_reason = event.delta.stop_reason or self.stop_reason
+            if event.delta.container:
+                self.container = {"container": event.delta.container.id}
             self._declined_because = getattr(event.delta.stop_details, "explanation", None) or self._declined_because
         yield from ()
 
     def _message_stop(self, event: object) -> Events:
-        self._ended = True
-        for index in self._calls:
-            yield from self._whole_input(index)
-        reason = _STOP_REASONS.get(self.stop_reason, self.stop_reason or "incomplete")
-        if reason == "refusal":
-            yield from self._emit.refusal(self._declined_because or DECLINED, after_text=True)
-        yield from self._emit.finish(self._total(), reason, self._metadata)
+        self.is_over = True
+        yield from ()
 
-    def _total(self) -> Usage:
-        """Returns total usage. The API's `input_tokens` exclude tokens read from or written to the cache; ours include them."""
+    @property
+    def usage(self) -> Usage:
+        """Total usage. The API's `input_tokens` exclude tokens read from or written to the cache; ours include them."""
         used = self._usage
         cached, written = used.get("cache_read_input_tokens", 0), used.get("cache_creation_input_tokens", 0)
         thought = used.get("output_tokens_details") or {}
