@@ -473,7 +473,7 @@ class CallIds:
         """Returns the id of the first call with this id that has no result yet."""
         if waiting := self._open.get(call_id):
             self._answered[call_id] = waiting.pop(0)
-        return self._answered.get(call_id, call_id)
+        return self._answered.get(call_id, provider_call_id(call_id))
 
 
 TEXT_PARTS = ("input_text", "output_text", "text", "refusal")

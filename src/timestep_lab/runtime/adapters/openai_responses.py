@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,20 @@ from pydantic import BaseModel
 
 from timestep_lab.model.errors import UNSUPPORTED_PARAMETER, SettingsError
 from timestep_lab.model.records import Usage
-from timestep_lab.runtime.adapters.base import AnswerSchema, images_as_parts, reading, set_aside_note, whole_response
-from timestep_lab.runtime.emitter import decoded_arguments, response_usage
+from timestep_lab.runtime.adapters.base import (
+    AnswerSchema,
+    CallIds,
+    images_as_parts,
+    reading,
+    set_aside_note,
+    whole_response,
+)
+from timestep_lab.runtime.emitter import decoded_arguments, own_call_id, response_usage
 from timestep_lab.runtime.router import PerLoop
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-_LONGEST_CALL_ID = 64
 _WITH_RESPONSE = (
     "response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed", "response.queued",
 )  # fmt: skip
@@ -90,21 +96,42 @@ class ResponsesModel(Model):
             previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
         )  # fmt: skip
         done: list[ResponseOutputItem] = []
+        own: dict[tuple[str, int], str] = {}
+        begun, ended = _CallIds(own), _CallIds(own)
         try:
             with reading("openai", self.model):
                 async for event in stream:
                     if not _is_of_this_api(event):
                         continue  # inserted by a gateway between the events
-                    if event.type == "response.output_item.done":
-                        done.append(_as_specified(event.item))
+                    if event.type == "response.output_item.added":
+                        begun.name(event.item)
+                    elif event.type == "response.output_item.done":
+                        done.append(ended.name(_as_specified(event.item)))
                     elif event.type in ("response.completed", "response.incomplete"):
-                        response = event.response
-                        response.output = [_as_specified(item) for item in response.output] or done
+                        response, whole = event.response, _CallIds(own)
+                        response.output = [whole.name(_as_specified(item)) for item in response.output] or done
                         response.usage = _usage(response.usage)
                         response.metadata = {**(response.metadata or {}), **set_aside_note(left_out)}
                     yield event
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
+
+
+class _CallIds:
+    """Gives each function call an id of our own, because some servers use the same ones again in the next answer, or in the same one."""
+
+    def __init__(self, own: dict[tuple[str, int], str]) -> None:
+        """`own`: the ids of an answer, whose calls are sent three times: when they begin, when they end, and with the whole answer. Each
+        time, the nth call with an id is the same one."""
+        self._own = own
+        self._times: Counter[str] = Counter()
+
+    def name(self, item: ResponseOutputItem) -> ResponseOutputItem:
+        if isinstance(item, ResponseFunctionToolCall):
+            given = item.call_id or item.id or ""
+            self._times[given] += 1
+            item.call_id = self._own.setdefault((given, self._times[given]), own_call_id(given))
+        return item
 
 
 # --- Servers of this API other than OpenAI's leave out what they have said before, or do not count
@@ -164,10 +191,11 @@ def _set_aside(model: str, settings: ModelSettings) -> list[str]:
 
 def _as_ours(items: Sequence[object]) -> list[Any]:
     """Returns the items as OpenAI accepts them, wherever they were generated."""
+    ids = CallIds(".{1,64}", lambda digits: f"call_{digits[:24]}")
     kept = _without_lone_reasoning([item for item in items if not _thought_elsewhere(item)])
     if any(isinstance(item, dict) and item.get("type") == "image_generation_call" for item in kept):
         kept = images_as_parts(kept, only_of_adapters=True)
-    return [_ours_out(item) for item in kept]
+    return [_ours_out(item, ids) for item in kept]
 
 
 def _without_lone_reasoning(items: Sequence[object]) -> list[Any]:
@@ -189,12 +217,14 @@ def _thought_elsewhere(item: object) -> bool:
     return isinstance(item, dict) and item.get("type") == "reasoning" and "provider_data" in item
 
 
-def _ours_out(item: object) -> object:
-    """Removes what OpenAI would reject: data that other providers' adapters attached for replay, and names of participants."""
+def _ours_out(item: object, ids: CallIds) -> object:
+    """Restores the server's own call ids, and removes what OpenAI would reject: data that other providers' adapters attached for replay, and
+    names of participants."""
     if not isinstance(item, dict):
         return item
     left_out = ("provider_data", "name") if "role" in item else ("provider_data",)
     sent = {key: value for key, value in item.items() if key not in left_out}
-    if len(call_id := str(item.get("call_id") or "")) > _LONGEST_CALL_ID:
-        sent["call_id"] = f"call_{hashlib.sha256(call_id.encode()).hexdigest()[:24]}"
+    if call_id := item.get("call_id"):
+        is_answer = str(item.get("type", "")).endswith("_output")
+        sent["call_id"] = ids.of_answer(call_id) if is_answer else ids.of_call(call_id)
     return sent
