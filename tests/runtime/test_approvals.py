@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import Agent, function_tool
+from agents import Agent, HostedMCPTool, function_tool
 
 from tests.postgres.server import shared_server
 from tests.runtime.bench import SETTINGS, Bench, calls, last, open_bench, says, scripted
+from tests.wire import Block, Reply, WireServer, Words, openai_responses
 from timestep_lab import Lab
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import ConflictError, NotFoundError, RunError, UsageError
@@ -287,6 +289,78 @@ async def test_a_run_of_an_sdk_agent_is_decided_after_a_restart_with_the_agent_m
     run = await after.resume(to_resume.id, decisions, agent=my_agent).result()
     assert (run.status, run.output, done) == ("completed", "Looked again.", ["A", "A"])
     await after.aclose()
+
+
+# -- calls of MCP servers that the provider itself makes
+
+
+LISTED = Block({"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "docs", "tools": []})
+ASKED = Block(
+    {
+        "type": "mcp_approval_request",
+        "id": "mcpr_1",
+        "server_label": "docs",
+        "name": "search",
+        "arguments": '{"q": "fog"}',
+    }
+)
+MADE: dict[str, Any] = {
+    "type": "mcp_call", "id": "mcp_1", "server_label": "docs", "name": "search", "arguments": '{"q": "fog"}', "output": "found it",
+    "error": None, "status": "completed", "approval_request_id": None,
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def hosted(*steps: Reply) -> AsyncIterator[tuple[Bench, Agent]]:
+    """An agent with a hosted MCP server, whose provider answers with `steps`."""
+    docs: Any = {
+        "type": "mcp",
+        "server_label": "docs",
+        "server_url": "https://example.org/mcp",
+        "require_approval": "always",
+    }
+    with WireServer(openai_responses) as server:
+        server.will(*steps)
+        settings = {"openai_api_key": "k", "openai_base_url": f"{server.url}/v1", "openai_responses": True}
+        async with open_bench(**settings) as bench:
+            yield bench, Agent(name="Reader", model="openai/gpt-4.1", tools=[HostedMCPTool(tool_config=docs)])
+
+
+async def test_a_call_that_the_provider_makes_is_shown_with_its_tool_and_server() -> None:
+    failed = {
+        **MADE,
+        "id": "mcp_2",
+        "output": None,
+        "error": {"type": "http_error", "code": 404, "message": "no such page"},
+        "status": "failed",
+    }
+    unreached = {**LISTED.block, "server_label": "mail", "error": "no route"}
+    async with hosted(Reply(LISTED, Block(unreached), Block(MADE), Block(failed), Words("Fog."))) as (bench, agent):
+        run = last(await bench.run("Read.", agent)).run
+        shown = [item.data for item in bench.items(run.thread_id, "tool_call")]
+    assert [(call["server"], call["name"], call["status"], call["output"], call["error"]) for call in shown] == [
+        ("mail", "mcp_list_tools", "failed", None, "no route"), ("docs", "search", "completed", "found it", None),
+        ("docs", "search", "failed", None, "no such page"),
+    ]  # fmt: skip
+    assert shown[1]["arguments"] == '{"q": "fog"}'
+
+
+@pytest.mark.parametrize("approved", [True, False])
+async def test_a_call_that_the_provider_asks_for_is_approved_or_rejected_like_any_other(approved: bool) -> None:
+    made = [Block({**MADE, "approval_request_id": "mcpr_1"})] if approved else []
+    async with hosted(Reply(LISTED, ASKED), Reply(*made, Words("Done."))) as (bench, agent):
+        end = await paused(bench, "Read.", agent)
+        [call] = end.interruptions
+        assert (call.server, call.name, call.arguments) == ("docs", "search", '{"q": "fog"}')
+        decided = await bench.resume(end.run.id, {"mcpr_1": "approved" if approved else "rejected"})
+        assert (last(decided).run.status, last(decided).run.output) == ("completed", "Done.")
+        [item] = bench.items(end.run.thread_id, "tool_call")
+        [span] = bench.spans("tool")
+    status, output, error = ("completed", "found it", None) if approved else ("rejected", approvals.REJECTED, None)
+    assert (item.data["status"], item.data["output"], item.data["error"]) == (status, output, error)
+    assert (item.data["server"], item.data["name"]) == ("docs", "search")
+    assert (span["name"], span["status"]) == ("search", "ok" if approved else "rejected")
+    assert span["ended_at"] is not None
 
 
 async def test_a_damaged_state_is_an_error_and_the_run_goes_on_waiting(bench: Bench) -> None:

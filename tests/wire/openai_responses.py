@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
 
-from tests.wire.script import Call, Cited, Fault, FaultInStream, Reply, Thought, Words
+from tests.wire.script import Block, Call, Cited, Fault, FaultInStream, Reply, Thought, Words
 from tests.wire.server import sse
 
 PATH = "/v1/responses"
@@ -55,6 +55,9 @@ def pieces(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
             yield event("response.reasoning_summary_text.done", **at, text=part.text)
             yield event("response.reasoning_summary_part.done", **at, part=whole)
             done = {**item, "summary": [whole]}
+        elif isinstance(part, Block):
+            done = dict(part.block)
+            yield event("response.output_item.added", output_index=index, item=done)
         else:
             assert isinstance(part, Words)
             refused = reply.stop == "refusal"

@@ -66,6 +66,7 @@ class ApprovalGate:
         self._log = items.log
         self._kit_of = kit_of
         self._approved: set[str] = set()
+        items.on_permitted = self._made_by_the_provider
         self.recorded: Mapping[str, tuple[str, str]] = {}
         """For a fork: maps a call id to the decision in the replayed run and the message sent to the model on rejection."""
 
@@ -146,12 +147,23 @@ class ApprovalGate:
         """Returns the id of the approval item of a call."""
         return next((i.id for i in self._log.mine("approval") if i.data["call_id"] == call.call_id), None)
 
+    def _made_by_the_provider(self, item: ThreadItem) -> None:
+        """Ends the span of an approved call of a hosted MCP server, which the provider has made."""
+        data, agent = call_data(item), item.agent or self._run.agent
+        call = Interruption(
+            call_id=data["call_id"], name=data["name"], server=data["server"], arguments=data["arguments"], agent=agent,
+        )  # fmt: skip
+        span = finished_span(self._run, call, item, self._route.turn_of(agent))
+        self._route.writer.span_ended(replace(span, span_id=self._route.row_of(call.call_id)))
+
     def _interruption(self, item: ToolApprovalItem) -> Interruption:
         name, arguments, agent = item.name or "", item.arguments or "{}", item.agent.name
         kit = self._kit_of(agent)
         origin = item.tool_origin.mcp_server_name if item.tool_origin else None
+        raw = item.raw_item
+        hosted = raw.get("server_label") if isinstance(raw, Mapping) else getattr(raw, "server_label", None)
         return Interruption(
-            call_id=item.call_id or "", name=name, server=(kit.server_of(name) if kit else None) or origin,
+            call_id=item.call_id or "", name=name, server=(kit.server_of(name) if kit else None) or origin or hosted,
             arguments=arguments, agent=agent, reason=kit.reason_to_ask(name, arguments) if kit else "",
         )  # fmt: skip
 

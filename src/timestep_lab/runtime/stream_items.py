@@ -46,6 +46,7 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import RunRecord, ThreadItem
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.attachments import generated_image
+from timestep_lab.runtime.provider_errors import words_of
 from timestep_lab.runtime.span_records import jsonable
 from timestep_lab.store.base import in_thread
 
@@ -171,8 +172,7 @@ class ItemLog:
 
     async def _change(self, item_id: str, data: dict[str, Json]) -> ThreadItem:
         async with self._one_at_a_time:
-            known = self.get(item_id)
-            self._items[item_id] = replace(known, data={**known.data, **data})
+            self._items[item_id] = replace(known := self.get(item_id), data={**known.data, **data})
             self._dirty[item_id] = None
             await self._write()
         return self._items[item_id]
@@ -254,11 +254,10 @@ def message_annotations(item: ResponseOutputMessage) -> list[Json]:
 
 
 def reasoning_text(item: ResponseReasoningItem) -> str:
-    parts = item.summary or item.content or []
-    return "\n\n".join(part.text for part in parts)
+    return "\n\n".join(part.text for part in item.summary or item.content or [])
 
 
-CUT_SHORT = frozenset({"length", "content_filter", "incomplete"})
+CUT_SHORT = frozenset({"length", "content_filter", "incomplete", "pause_turn"})
 """Reasons for which an answer ended early. `incomplete`: the server closed the stream without a reason."""
 ANY_MODEL = "*"  # Key of provider data that any model may receive.
 CALL_EXTRAS, MESSAGE_EXTRAS = ("extra_content", "provider_specific_fields"), ("reasoning_details", "thinking_blocks")
@@ -284,8 +283,7 @@ def _no_json(constant: str) -> NoReturn:
 
 def _part_text(part: Json) -> str | None:
     if isinstance(part, Mapping) and part.get("type") in ("text", "input_text", "output_text"):
-        text = part.get("text")
-        return text if isinstance(text, str) else None
+        return text if isinstance(text := part.get("text"), str) else None
     return None
 
 
@@ -348,15 +346,14 @@ def _max_turns(speakers: Sequence[str], max_turns: int | None) -> RunError:
             "Remove one of these handoffs, or instruct one of the agents when to answer.",
             code="max_turns",
         )
-    where = f" {speakers[-1]} kept calling tools." if speakers else ""
-    return RunError(message + where, "Increase max_turns=…, or instruct the agent when to stop.", code="max_turns")
+    message += f" {speakers[-1]} kept calling tools." if speakers else ""
+    return RunError(message, "Increase max_turns=…, or instruct the agent when to stop.", code="max_turns")
 
 
 def _guardrail(error: BaseException) -> str | None:
-    if isinstance(error, InputGuardrailTripwireTriggered):
-        return f"The input guardrail {error.guardrail_result.guardrail.get_name()!r} stopped the run."
-    if isinstance(error, OutputGuardrailTripwireTriggered):
-        return f"The output guardrail {error.guardrail_result.guardrail.get_name()!r} stopped the answer."
+    if isinstance(error, InputGuardrailTripwireTriggered | OutputGuardrailTripwireTriggered):
+        side, what = ("input", "run") if isinstance(error, InputGuardrailTripwireTriggered) else ("output", "answer")
+        return f"The {side} guardrail {error.guardrail_result.guardrail.get_name()!r} stopped the {what}."
     if isinstance(error, ToolInputGuardrailTripwireTriggered | ToolOutputGuardrailTripwireTriggered):
         side = "input" if isinstance(error, ToolInputGuardrailTripwireTriggered) else "output"
         return f"The tool {side} guardrail {error.guardrail.get_name()!r} stopped the run."
@@ -389,6 +386,8 @@ class StreamItems:
         self._is_client_tool = is_client_tool
         self._server_of = server_of
         self._on_text = on_text
+        self.on_permitted: Callable[[ThreadItem], None] = lambda item: None
+        """Called for a call that the provider made after a person had approved it."""
         self._open: dict[int, str | None] = {}
         """Maps an output index of the model's response to an item id; None for items that are not shown."""
         self._done: set[int] = set()
@@ -512,17 +511,16 @@ class StreamItems:
             return
         await self._item_added(index, item)
         self._done.add(index)
-        item_id = self._open[index]
-        if item_id is None:
-            if item.type not in ("message", "reasoning", "function_call", *NOT_SHOWN):
+        status = "incomplete" if getattr(item, "status", None) == "incomplete" else "completed"
+        if (item_id := self._open[index]) is None:
+            if item.type not in ("message", "reasoning", "function_call", *NOT_SHOWN) or getattr(item, "error", None):
                 await self._hosted_call(item)
         elif item.type == "message":
-            status = "incomplete" if item.status == "incomplete" else "completed"
             notes = message_annotations(item)
             await self.log.finish(item_id, text=message_text(item), status=status, annotations=notes)
         elif item.type == "reasoning":
             text = reasoning_text(item) or self.log.get(item_id).data["text"]
-            await self.log.finish(item_id, text=text, status="completed")
+            await self.log.finish(item_id, text=text, status=status)
         elif item.type == "function_call":
             await self._finish_call(item_id, item.call_id, item.arguments)
             self._opening.pop(item.call_id, None)
@@ -553,25 +551,28 @@ class StreamItems:
     async def _hosted_call(self, item: TResponseOutputItem) -> None:
         """Adds a tool call that the provider executed itself, such as web search, which is reported only when it has ended."""
         plain = item.model_dump(mode="json", exclude_none=True)
-        image = generated_image(plain)
+        image, error = generated_image(plain), plain.get("error")
         asked = {key: plain[key] for key in ("size", "quality", "revised_prompt") if key in plain} if image else plain
-        await self.log.add_done(
-            "tool_call",
-            {
-                "call_id": plain.get("call_id") or plain.get("id"), "name": item.type.removesuffix("_call"),
-                "server": None, "arguments": output_text(asked), "output": output_text([image]) if image else None,
-                "status": "failed" if plain.get("status") == "failed" else "completed", "duration_ms": None,
-                "error": output_text(plain["error"]) if plain.get("error") else None,
-            },
-        )  # fmt: skip
+        of_mcp = item.type == "mcp_call"
+        data: dict[str, Json] = {
+            "call_id": plain.get("approval_request_id") or plain.get("call_id") or plain.get("id"),
+            "name": plain["name"] if of_mcp else item.type.removesuffix("_call"), "server": plain.get("server_label"),
+            "arguments": plain["arguments"] if of_mcp else output_text(asked),
+            "output": output_text([image]) if image else plain.get("output") if of_mcp else None, "duration_ms": None,
+            "status": "failed" if error or plain.get("status") == "failed" else "completed",
+            "error": (words_of(error) or output_text(error)) if error else None,
+        }  # fmt: skip
+        if permitted := self.calls.get(str(data["call_id"])):
+            self.on_permitted(await self.log.change(permitted, **data))
+        else:
+            await self.log.add_done("tool_call", data)
 
     # -- the SDK's own events
 
     async def _run_item(self, item: RunItem) -> None:
         if isinstance(item, HandoffOutputItem):
-            await self.log.add_done(
-                "handoff", {"from_agent": item.source_agent.name, "to_agent": item.target_agent.name}
-            )
+            agents: dict[str, Json] = {"from_agent": item.source_agent.name, "to_agent": item.target_agent.name}
+            await self.log.add_done("handoff", agents)
         elif isinstance(item, ToolCallItem):
             await self._learn_server(item)
         elif isinstance(item, ToolCallOutputItem):
@@ -586,11 +587,10 @@ class StreamItems:
     async def _late_output(self, item: ToolCallOutputItem) -> None:
         """Handles the output of a call that no hook reported: it was rejected, or the tool does not exist."""
         item_id = self.calls.get(item.call_id or "")
-        if item_id is None or self.log.get(item_id).type != "tool_call":
-            return
-        if self.log.get(item_id).data["status"] in ("in_progress", "needs_approval"):
+        call = self.log.get(item_id) if item_id else None
+        if call and call.type == "tool_call" and call.data["status"] in ("in_progress", "needs_approval"):
             text = output_text(item.output)
-            await self.log.change(item_id, status="failed", output=text, error=text)
+            await self.log.change(call.id, status="failed", output=text, error=text)
 
     def _is_handoff(self, name: str) -> bool:
         return self.speaker is not None and name in handoff_targets(self.speaker)
