@@ -293,7 +293,8 @@ class ToolError(LabError):
 
 
 class RunError(LabError):
-    """A run could not continue. `code` is one of max_turns, refusal, guardrail, model_behavior, damaged_state."""
+    """A run could not continue. `code` is one of max_turns, refusal, guardrail, model_behavior, damaged_state; length or incomplete: an answer was cut
+    off before it began."""
 
     type = "run_error"
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from timestep_lab.model.errors import BudgetError
+from timestep_lab.model.errors import BudgetError, RunError
 from timestep_lab.model.records import RunRecord, Usage
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class LimitWatch:
         self._cost_before = run.cost_usd if run and run.usage.requests else 0.0
         self._seconds, self._began = seconds, time.perf_counter()
         self._refused: BudgetError | None = None
+        self._cut_off: dict[str, RunError] = {}
         self.tool_calls = 0
 
     @property
@@ -117,6 +118,15 @@ class LimitWatch:
             self._refused = _stopped(f"it tried to make more than {most} tool calls", "max_tool_calls")
             raise self._refused
         self.tool_calls += 1
+
+    def cut_off(self, response_id: str, error: RunError) -> None:
+        """Called for an answer that ended before anything was said. The SDK would take it for an empty answer, or ask again."""
+        self._cut_off[response_id] = error
+
+    def answered(self, response_id: str | None) -> None:
+        """Called by the hooks after every answer, when its usage is counted. Raises the error of one that was cut off."""
+        if error := self._cut_off.pop(response_id or "", None):
+            raise error
 
     def time_is_up(self) -> BudgetError:
         return _stopped(f"it ran for {self._limits.timeout_s:g} s", "timeout_s")

@@ -259,6 +259,7 @@ _MESSAGES = (
     "error", "message", "detail", "msg", "errors", "error_description", "error_msg", "base_resp", "status_msg", "reason",
 )  # fmt: skip
 """Fields in which servers say what went wrong."""
+WITHHELD = "The answer was withheld by the provider's content filter."
 _HTML = re.compile(r"\s*(<!doctype|<html|<head|<body|<\?xml)", re.IGNORECASE)
 
 

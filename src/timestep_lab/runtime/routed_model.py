@@ -17,12 +17,14 @@ from agents.items import TResponseInputItem, TResponseStreamEvent
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
 from agents.tool import Tool
 from agents.tracing import GenerationSpanData, Span, SpanError, generation_span
+from agents.usage import _mark_request_completed_without_usage
 
 from timestep_lab.model.errors import (
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitError,
+    RunError,
     StreamCutError,
 )
 from timestep_lab.model.records import Usage
@@ -33,6 +35,7 @@ from timestep_lab.runtime.pricing import WATCH
 from timestep_lab.runtime.provider_errors import (
     NO_RETRY,
     PAUSABLE_TIMEOUT,
+    WITHHELD,
     AdaptiveLimiter,
     ErrorContext,
     RetryPolicy,
@@ -42,6 +45,7 @@ from timestep_lab.runtime.provider_errors import (
     from_code,
 )
 from timestep_lab.runtime.span_records import GenerationTiming, Stopwatch, offer, publish
+from timestep_lab.runtime.stream_items import CUT_SHORT, message_text
 from timestep_lab.runtime.tracing import note
 
 if TYPE_CHECKING:
@@ -158,7 +162,9 @@ class RoutedModel(Model):
                 async with aclosing(self._attempts(call, policy, watch)) as events:
                     async for event in events:
                         if event.type == "response.completed":
-                            self._record(span, watch, event.response, with_data)
+                            reason = self._record(span, watch, event.response, with_data)
+                            if watch_of_run and (cut := _cut_off(self.full, reason, event.response)):
+                                watch_of_run.cut_off(event.response.id, cut)
                         elif event.type == _PARTIAL_TEXT:
                             partial.append(event.delta)
                         yield event
@@ -265,7 +271,7 @@ class RoutedModel(Model):
                     return
         raise cut_stream(self._context)
 
-    def _record(self, span: Span[GenerationSpanData], watch: Stopwatch, response: Response, with_data: bool) -> None:
+    def _record(self, span: Span[GenerationSpanData], watch: Stopwatch, response: Response, with_data: bool) -> str:
         metadata = dict(response.metadata or {})
         usage = _usage_of(response)
         reason = metadata.get("stop_reason") or _stop_reason(response)
@@ -277,8 +283,11 @@ class RoutedModel(Model):
         self._publish(span, timing)
         data = span.span_data
         data.usage = {"requests": 1} if usage is None else _usage_dict(usage)
+        if usage is None:
+            _mark_request_completed_without_usage(response)
         if with_data:
-            data.output = [item.model_dump(exclude_none=True) for item in response.output]
+            data.output = [item.model_dump(exclude_none=True, warnings=False) for item in response.output]
+        return reason
 
     def _publish(self, span: object, timing: GenerationTiming) -> None:
         publish(span, timing)
@@ -314,6 +323,28 @@ def _completed_although_cut(event: ResponseIncompleteEvent) -> ResponseCompleted
 
 def _stop_reason(response: Response) -> str:
     return "tool_calls" if any(item.type == "function_call" for item in response.output) else "stop"
+
+
+def _cut_off(model: str, reason: str, response: Response) -> RunError | None:
+    """Returns the error of an answer that ended before it said or called anything, usually because its model was still reasoning."""
+    if reason not in CUT_SHORT or any(
+        item.type != "reasoning" and (item.type != "message" or message_text(item).strip()) for item in response.output
+    ):
+        return None
+    if reason == "content_filter":
+        return RunError(f"{model}: {WITHHELD}", "Rephrase the input, or try another model.", code="refusal")
+    if reason == "incomplete":
+        return RunError(
+            f"{model} ended its answer without a reason, before it said anything.", "Run it again.", code=reason
+        )
+    used = response.usage
+    after = f" ({used.output_tokens:,} tokens)" if used and used.output_tokens else ""
+    reasoned = response.output or (used and used.output_tokens_details.reasoning_tokens)
+    return RunError(
+        f"{model} reached its output limit{after} {'while it was still reasoning, ' if reasoned else ''}before it began its answer.",
+        "Increase max_tokens (or the server's context length), or lower the reasoning effort, in model_settings.",
+        code=reason,
+    )
 
 
 def _usage_of(response: Response) -> Usage | None:

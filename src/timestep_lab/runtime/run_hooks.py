@@ -78,6 +78,11 @@ class CountingHooks(PassingOn):
             watch.tool_call()
         await super().on_tool_start(context, agent, tool)
 
+    async def on_llm_end(self, context: RunContextWrapper, agent: Agent, response: ModelResponse) -> None:
+        if watch := WATCH.get():
+            watch.answered(response.response_id)
+        await super().on_llm_end(context, agent, response)
+
 
 class WatchedRunner(AgentRunner):
     """The SDK's runner, extended for limits: tool calls of agents used as tools, and of runs started by a tool, count towards the limits of
@@ -157,6 +162,9 @@ class TracingHooks(RunHooks):
     async def on_llm_start(self, context: RunContextWrapper, agent: Agent, *asked: object) -> None:
         self._watch.check()
 
+    async def on_llm_end(self, context: RunContextWrapper, agent: Agent, response: ModelResponse) -> None:
+        self._watch.answered(response.response_id)
+
 
 class RecordingHooks(PassingOn):
     """Hooks for a run in a thread. `inner` are the user's hooks, called after an event is stored."""
@@ -204,6 +212,10 @@ class RecordingHooks(PassingOn):
     ) -> None:
         self._watch.check()
         await self._inner.on_llm_start(context, agent, system_prompt, input_items)
+
+    async def on_llm_end(self, context: RunContextWrapper, agent: Agent, response: ModelResponse) -> None:
+        self._watch.answered(response.response_id)
+        await self._inner.on_llm_end(context, agent, response)
 
 
 def _record_heard(processor: StoreProcessor, context: RunContextWrapper, tool: Tool, result: object) -> None:

@@ -48,6 +48,7 @@ from timestep_lab.runtime.adapters.clients import (
     json_values,
 )
 from timestep_lab.runtime.emitter import Emitter, Events, provider_call_id
+from timestep_lab.runtime.provider_errors import WITHHELD
 from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.stream_items import (
     ANY_MODEL,
@@ -80,7 +81,6 @@ _CALL_PARTS = ("tool_use", "tool_call", "function_call")
 AS_PARTS = "thinking"
 """A form of reasoning, besides field names and opening tags."""
 _AROUND = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
-WITHHELD = "The answer was withheld by the provider's content filter."
 
 
 class ChatCompletionsModel(AdapterModel):
