@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from timestep_lab.model.errors import ProviderRequestError, ProviderUnavailableError, RateLimitError
-from timestep_lab.runtime.provider_errors import NO_RETRY, RetryPolicy, retry_after_seconds
+from timestep_lab.runtime.provider_errors import NO_RETRY, ErrorContext, RetryPolicy, from_status, retry_after_seconds
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
@@ -46,6 +46,22 @@ def test_what_the_provider_says_is_waited_exactly_unless_it_is_too_long() -> Non
     policy = RetryPolicy(max_retry_after_s=10.0)
     assert policy.delay_after(RateLimitError("slow down", retry_after=9.5), 0) == 9.5
     assert policy.delay_after(RateLimitError("slow down", retry_after=10.5), 0) is None
+
+
+@pytest.mark.parametrize(("wait", "delay"), [("0.5", 0.5), ("90", None)])
+def test_an_overloaded_server_that_says_when_to_come_back_is_asked_then(wait: str, delay: float | None) -> None:
+    context = ErrorContext(provider="mine", model="m")
+    for status in (503, 529):
+        error = from_status(status, "overloaded", context, headers={"retry-after": wait})
+        assert RetryPolicy().delay_after(error, 0) == delay
+        assert f"in {wait} s" in error.next_step
+
+
+def test_the_wait_that_google_tells_in_the_body_is_kept() -> None:
+    said = {"error": {"code": 429, "message": "x", "details": [{"@type": "x/QuotaFailure"}, {"retryDelay": "32.5s"}]}}
+    for body in (said, said["error"], [said]):
+        error = from_status(429, "x", ErrorContext(provider="mine", model="m"), body=body)
+        assert RetryPolicy().delay_after(error, 0) == 32.5
 
 
 def test_each_kind_has_its_own_budget_and_a_refusal_none() -> None:

@@ -219,7 +219,7 @@ class MissingKeyError(ProviderError):
 
 
 class ProviderAuthError(ProviderError):
-    """The provider rejected the key."""
+    """The provider rejected the key, or denied it the request."""
 
 
 class ModelNotFoundError(ProviderError):
@@ -229,7 +229,7 @@ class ModelNotFoundError(ProviderError):
 
 
 class ProviderRequestError(ProviderError):
-    """The provider rejected the request; retrying it unchanged would fail again."""
+    """The provider rejected the request; retrying it unchanged would fail again. `code` is `content_filter` if for its content policy."""
 
     http_status = 400
 
@@ -261,10 +261,11 @@ class RateLimitError(ProviderError):
 
 
 class ProviderUnavailableError(ProviderError):
-    """The provider could not be reached, or reported that it is unavailable."""
+    """The provider could not be reached, or reported that it is unavailable. `retry_after`: as in `RateLimitError`."""
 
     http_status = 503
     retryable = True
+    retry_after: float | None = None
 
 
 class ProviderTimeoutError(ProviderError):

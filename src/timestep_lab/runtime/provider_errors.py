@@ -69,7 +69,7 @@ class RetryPolicy:
         limited = isinstance(error, RateLimitError)
         if repeats >= (self.rate_limited if limited else self.unavailable):
             return None
-        if isinstance(error, RateLimitError) and error.retry_after is not None:
+        if isinstance(error, RateLimitError | ProviderUnavailableError) and error.retry_after is not None:
             return error.retry_after if error.retry_after <= self.max_retry_after_s else None
         delay = min(self.first_delay_s * 2.0**repeats, self.max_delay_s)
         return delay * (0.75 + 0.25 * self.jitter())
@@ -239,22 +239,49 @@ _STATUS_OF_CODE = {
     "invalid_api_key": 401, "authentication_error": 401, "permission_error": 403, "billing_error": 402,
     "model_not_found": 404, "not_found_error": 404, "invalid_request_error": 400, "invalid_prompt": 400,
     "context_length_exceeded": 400, "exceed_context_size_error": 400, "request_too_large": 413, "timeout_error": 504,
-    "vector_store_timeout": 504, "unavailable_error": 503,
+    "vector_store_timeout": 504, "unavailable_error": 503, "exceeded_current_quota_error": 429, "insufficient_balance": 402,
+    "billing_hard_limit_reached": 400, "billing_not_active": 429, "content_filter": 400, "content_policy_violation": 400,
+    "moderation_blocked": 400, "data_inspection_failed": 400, "model_max_prompt_tokens_exceeded": 400,
 }  # fmt: skip
 """Status of error types and codes that come without one: in a stream, or inside a `response.failed`.
 
 <https://platform.openai.com/docs/guides/error-codes>, <https://docs.claude.com/en/api/errors>
 """
 
-_TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-"""Codes of OpenAI and llama.cpp."""
+_TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "model_max_prompt_tokens_exceeded"})
+"""Codes of OpenAI, llama.cpp and Copilot."""
 _TOO_LONG_IN_WORDS = re.compile(
-    r"prompt is too long: \d+ tokens"  # Anthropic
-    r"|maximum context length (is|of) \d+ tokens"  # vLLM, SGLang, DeepSeek
+    r"prompt is too long: \d+"  # Anthropic, Fireworks
+    r"|exceeds? (the )?context (limit|window)|context window exceeds limit"  # Anthropic with max_tokens, OpenAI, MiniMax
+    r"|input is too long for requested model"  # Bedrock
+    r"|context length (is|of)( only)? \d+ tokens"  # vLLM, SGLang, DeepSeek, OpenRouter, LM Studio
+    r"|longer than the (model's context|maximum model) length|too long to fit into the model"  # SGLang, vLLM
+    r"|too large for model with \d+ maximum context length"  # Mistral
     r"|input length exceeds (the|maximum) context length"  # Ollama
-    r"|input token count.{0,40} exceeds the maximum number of tokens",  # Gemini
+    r"|greater than the context length|exceeds the available context size"  # LM Studio, llama.cpp
+    r"|maximum prompt length is \d+ but"  # xAI
+    r"|exceeded model token limit"  # Moonshot
+    r"|input token count.{0,60} (exceeds the maximum number of tokens|model only supports)"  # Gemini, Vertex
+    r"|`inputs` (tokens \+|must have less than \d+ tokens)"  # TGI
+    r"|reduce the length of the (messages|prompt)"  # Groq, Cerebras
+    r"|range of input length should be \["  # DashScope
+    r"|number of tokens in the prompt cannot exceed",  # Cohere
     re.IGNORECASE,
 )
+_NO_CREDIT = frozenset(
+    {
+        "insufficient_quota",
+        "exceeded_current_quota_error",
+        "insufficient_balance",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+    }
+)
+"""Codes for which a retry would not help, of OpenAI, Moonshot and others."""
+_AGAINST_POLICY = frozenset(
+    {"content_filter", "content_policy_violation", "moderation_blocked", "data_inspection_failed"}
+)
+"""Codes of Azure, OpenAI and DashScope."""
 _MESSAGES = (
     "error", "message", "detail", "msg", "errors", "error_description", "error_msg", "base_resp", "status_msg", "reason",
 )  # fmt: skip
@@ -289,15 +316,10 @@ def as_provider_error(error: BaseException, context: ErrorContext, *, started: b
     if isinstance(error, LabError) or not isinstance(error, Exception):
         return None
     status = status_of(error)
-    if status == 429 and _code(error) == "insufficient_quota":
-        return ProviderRequestError(  # a retry would not help
-            f"{context.name} has no credit left (429){_clean(_said(error), context)}",
-            "Check the plan and billing of the account.",
-            provider=context.provider,
-            status=status,
-        )
     if status is not None:
-        return from_status(status, _said(error), context, headers=_headers(error), code=_code(error))
+        return from_status(
+            status, _said(error), context, headers=_headers(error), code=_code(error), body=getattr(error, "body", None)
+        )
     family = _family(error)
     if "timeout" in family or isinstance(error, TimeoutError):
         return ProviderTimeoutError(
@@ -310,7 +332,9 @@ def as_provider_error(error: BaseException, context: ErrorContext, *, started: b
     if "api" in family:
         code = _code(error)
         status = _status_in_body(error) or _STATUS_OF_CODE.get(code or "", 500)
-        return from_status(status, _said(error), context, headers=_headers(error), code=code)
+        return from_status(
+            status, _said(error), context, headers=_headers(error), code=code, body=getattr(error, "body", None)
+        )
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return cut_stream(context)  # truncated or corrupted in the middle of a line
     return None
@@ -353,19 +377,32 @@ def from_status(
     *,
     headers: Mapping[str, str] | None = None,
     code: str | None = None,
+    body: object = None,
 ) -> ProviderError:
     """Returns the error for an HTTP status, with the provider's own message."""
     words = _clean(said, context)
     where: _Origin = {"provider": context.provider, "status": status}
+    if code in _NO_CREDIT or status == 402:
+        message = f"{context.name} has no credit left ({status}){words}"
+        return ProviderRequestError(message, "Check the plan and billing of the account.", **where)
+    if code in _AGAINST_POLICY or _was_flagged(body):
+        message = f"{context.name} rejected the input for its content policy ({status}){words}"
+        return ProviderRequestError(
+            message, "Rephrase the input, or try another model.", code="content_filter", **where
+        )
     if status in (401, 403):
-        step = f"Check {context.key_variable}." if context.key_variable else "Check the key."
-        return ProviderAuthError(f"{context.name} rejected the key ({status}){words}", step, **where)
+        key = context.key_variable or "the key"
+        if status == 403:
+            message = f"{context.name} denied the request (403){words}"
+            return ProviderAuthError(message, f"Check what {key} permits.", **where)
+        return ProviderAuthError(f"{context.name} rejected the key ({status}){words}", f"Check {key}.", **where)
     if status == 404:
         step = context.missing_model_step or f"`timestep-lab models list {context.provider}` lists its models."
         return ModelNotFoundError(f"{context.name} was not found (404){words}", step, **where)
+    seconds = retry_after_seconds(headers or {})
+    seconds = _retry_delay(body) if seconds is None else seconds
+    wait = "a while" if seconds is None else f"{seconds:g} s"
     if status == 429:
-        seconds = retry_after_seconds(headers or {})
-        wait = "a while" if seconds is None else f"{seconds:g} s"
         return RateLimitError(
             f"{context.name} rejected the request for its rate limit (429){words}",
             f"Wait {wait}, or use another model.",
@@ -374,10 +411,6 @@ def from_status(
         )
     if status in (408, 504):
         return ProviderTimeoutError(f"{context.name} timed out ({status}){words}", "Try again.", **where)
-    if status >= 500:
-        return ProviderUnavailableError(
-            f"{context.name} had a server error ({status}){words}", "Try again later, or use another model.", **where
-        )
     if code in _TOO_LONG or _TOO_LONG_IN_WORDS.search(said):
         return ContextLengthError(
             f"The conversation exceeds the context window of {context.name} ({status}){words}",
@@ -385,9 +418,34 @@ def from_status(
             code="context_length_exceeded",
             **where,
         )
+    if status >= 500:
+        later = "later" if seconds is None else f"in {wait}"
+        message = f"{context.name} had a server error ({status}){words}"
+        unavailable = ProviderUnavailableError(message, f"Try again {later}, or use another model.", **where)
+        unavailable.retry_after = seconds
+        return unavailable
     return ProviderRequestError(
         f"{context.name} rejected the request ({status}){words}", "Fix what the message names.", **where
     )
+
+
+def _was_flagged(body: object) -> bool:
+    """Returns whether OpenRouter's moderation rejected the input, which it reports like a rejected key."""
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    metadata = inner.get("metadata") if isinstance(inner, Mapping) else None
+    return isinstance(metadata, Mapping) and "flagged_input" in metadata
+
+
+def _retry_delay(body: object) -> float | None:
+    """Returns the seconds in an error of Google's, such as `"details": [{"retryDelay": "32s"}]`."""
+    if isinstance(body, list):
+        return _retry_delay(body[0]) if body else None
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    details = inner.get("details") if isinstance(inner, Mapping) else None
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, Mapping) and isinstance(delay := detail.get("retryDelay"), str):
+            return _number(delay.removesuffix("s"))
+    return None
 
 
 def status_of(error: BaseException) -> int | None:

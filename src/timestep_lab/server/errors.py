@@ -18,6 +18,7 @@ from timestep_lab.model.codec import error_json
 from timestep_lab.model.errors import (
     BusyError,
     LabError,
+    ProviderUnavailableError,
     RateLimitError,
     StoreUnavailableError,
     TooLargeError,
@@ -181,7 +182,9 @@ def install(app: FastAPI) -> None:
 
     async def on_lab_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, LabError)
-        retry_after = error.retry_after if isinstance(error, BusyError | RateLimitError) else None
+        retry_after = (
+            error.retry_after if isinstance(error, BusyError | RateLimitError | ProviderUnavailableError) else None
+        )
         return error_response(error, retry_after=retry_after)
 
     def is_lost_browser(request: Request) -> bool:
