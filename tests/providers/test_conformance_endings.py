@@ -14,7 +14,21 @@ from agents.exceptions import ModelRefusalError
 from tests.providers.calling import Answer, ask, get_weather, run
 from tests.providers.cases import ANTHROPIC, CHAT, OLLAMA, OPENAI, Case
 from tests.providers.test_conformance_answers import replayed
-from tests.wire import AtOnce, Call, Deltas, Instead, Raw, Reply, Thought, WireServer, Words
+from tests.wire import (
+    AtOnce,
+    Call,
+    Counted,
+    Deltas,
+    FaultInStream,
+    Instead,
+    Raw,
+    Reply,
+    Thought,
+    WireServer,
+    Words,
+    openai_responses,
+)
+from tests.wire.server import sse
 from timestep_lab.model.errors import (
     ContextLengthError,
     ProviderError,
@@ -154,6 +168,79 @@ async def test_a_conversation_that_is_too_long_has_a_code_of_its_own_and_says_wh
     assert "Start a new thread" in error.next_step
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "input length and `max_tokens` exceed context limit: 199000 + 8192 > 200000"),
+        (400, "The prompt is too long: 140000, model maximum context length: 131071"),
+        (400, "Input is too long for requested model."),
+        (400, "Your input exceeds the context window of this model."),
+        (400, "You passed 5000 input tokens and requested 1 output tokens. However, the model's context length is only 4096 tokens"),
+        (400, "The decoder prompt (length 5000) is longer than the maximum model length of 4096."),
+        (400, "The prompt (total length 25938) is too long to fit into the model (context length 4096)."),
+        (400, "The input (5000 tokens) is longer than the model's context length (4096 tokens)."),
+        (400, "Requested token count exceeds the model's maximum context length of 4096 tokens."),
+        (500, "Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens"),
+        (400, "The number of tokens to keep from the initial prompt is greater than the context length."),
+        (400, "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length"),
+        (400, "This model's maximum prompt length is 131072 but the request contains 200000 tokens."),
+        (400, "Invalid request: Your request exceeded model token limit: 8192"),
+        (400, "Unable to submit request because the input token count is 40000 but model only supports up to 32768."),
+        (422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000"),
+        (422, "Input validation error: `inputs` must have less than 4095 tokens. Given: 5000"),
+        (400, "Please reduce the length of the messages or completion."),
+        (400, "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]"),
+        (400, "too many tokens: total number of tokens in the prompt cannot exceed 4081 - received 5000."),
+        (400, "invalid params, context window exceeds limit (2013)"),
+    ],
+)  # fmt: skip
+async def test_the_sentence_by_which_a_server_says_that_a_conversation_is_too_long_is_known(
+    server_for: ServerFor, router_for: RouterFor, status: int, words: str
+) -> None:
+    error = await failure_of(
+        CHAT, router_for, server_for(CHAT.protocol), Instead(json.dumps({"error": {"message": words}}), status)
+    )
+    assert isinstance(error, ContextLengthError)
+    assert words.rstrip(".") in str(error)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Rate limit reached: too many tokens per minute",
+        "max_tokens is too large: 9000",
+        "Invalid 'user': string too long",
+    ],
+)
+async def test_other_limits_are_not_taken_for_the_length_of_the_conversation(
+    server_for: ServerFor, router_for: RouterFor, words: str
+) -> None:
+    error = await failure_of(
+        CHAT, router_for, server_for(CHAT.protocol), Instead(json.dumps({"error": {"message": words}}), 400)
+    )
+    assert not isinstance(error, ContextLengthError)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "message", "step"),
+    [
+        (402, {"message": "Insufficient Balance"}, "has no credit left (402)", "billing"),
+        (429, {"message": "x", "type": "exceeded_current_quota_error"}, "has no credit left (429)", "billing"),
+        (400, {"message": "x", "code": "content_filter"}, "content policy (400)", "Rephrase"),
+        (403, {"message": "x", "code": 403, "metadata": {"flagged_input": "y", "reasons": ["violence"]}}, "content policy (403)", "Rephrase"),
+        (403, {"message": "x"}, "denied the request (403)", "permits"),
+        (401, {"message": "x"}, "rejected the key (401)", "Check"),
+    ],
+)  # fmt: skip
+async def test_why_a_request_was_refused_decides_what_to_do(
+    server_for: ServerFor, router_for: RouterFor, status: int, said: dict[str, Any], message: str, step: str
+) -> None:
+    error = await failure_of(CHAT, router_for, server_for(CHAT.protocol), Instead(json.dumps({"error": said}), status))
+    assert message in error.message
+    assert step in error.next_step
+    assert not error.retryable
+
+
 # -- reasons
 
 
@@ -252,6 +339,91 @@ async def test_thinking_that_is_a_part_of_the_content_goes_back_as_one(
     assert (await run(router, CHAT.model, "Rome?", session=session)).final_output == "Looking."
     await run(router, CHAT.model, "And?", session=session)
     assert server.requests[1].body["messages"][2]["content"] == [thinking, text]
+
+
+async def test_reasoning_that_is_a_signed_part_of_the_content_goes_back_with_its_signature(
+    server_for: ServerFor, router_for: RouterFor
+) -> None:
+    """As Databricks sends Claude's."""
+
+    def reasoned(text: str, signature: str = "") -> dict[str, Any]:
+        summary = [{"type": "summary_text", "text": text, "signature": signature}]
+        return {"content": [{"type": "reasoning", "summary": summary}]}
+
+    call = {"index": 0, "id": "c", "function": {"name": "get_weather", "arguments": '{"location": "Rome"}'}}
+    text = {"type": "text", "text": "Looking."}
+    deltas = (reasoned("H"), reasoned("m"), reasoned("", "c2ln"), {"content": [text]}, {"tool_calls": [call]})
+    server = server_for(CHAT.protocol).will(
+        Reply(Deltas(*deltas)), Reply(Deltas(reasoned("Ah", "bmV3"), {"content": [text]}), stop="stop")
+    )
+    router, session = router_for(CHAT.configure(server.url)), SQLiteSession("a-thread")
+    for _ in range(2):
+        result = await run(router, CHAT.model, "Rome?", session=session, tools=[get_weather])
+        assert result.final_output == "Looking."
+    said = [one["content"] for one in server.requests[-1].body["messages"] if one["role"] == "assistant"]
+    assert said == [[*reasoned("Hm", "c2ln")["content"], text], [*reasoned("Ah", "bmV3")["content"], text]]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"citations": ["https://a.b", "https://c.d"], "search_results": [{"title": "A", "url": "https://a.b", "date": None}, {"title": "C", "url": "https://c.d"}]},
+        {"citations": [{"title": "A", "url": "https://a.b"}, {"title": "C", "url": "https://c.d"}]},
+    ],
+    ids=["perplexity", "objects"],
+)  # fmt: skip
+async def test_sources_that_a_server_tells_beside_its_answer_are_citations_of_it_each_once(
+    server_for: ServerFor, router_for: RouterFor, told: dict[str, Any]
+) -> None:
+    pieces = []
+    for piece in CHAT.protocol.pieces(Reply(Words("Fog [1] and sun [2].")), {"model": "m"}):
+        data = piece.decode().removeprefix("data: ").strip()
+        pieces.append(piece if data == "[DONE]" else sse({**json.loads(data), **told}))
+    server = server_for(CHAT.protocol).will(Raw(tuple(pieces)))
+    answer = await ask(router_for(CHAT.configure(server.url)).get_model(CHAT.model))
+    [message] = answer.response.output
+    assert [(note.url, note.title) for note in message.content[0].annotations] == [
+        ("https://a.b", "A"),
+        ("https://c.d", "C"),
+    ]
+    assert answer.types.count("response.output_text.annotation.added") == 2
+
+
+async def test_tokens_that_a_server_did_not_count_are_unknown_and_not_zero(
+    server_for: ServerFor, router_for: RouterFor
+) -> None:
+    for case in (CHAT, ANTHROPIC, OPENAI, OLLAMA):
+        reply = Reply(Words("Hello."), counted=Counted(0, 0))
+        pieces = case.protocol.pieces(reply, {"model": "m", "stream_options": {"include_usage": True}})
+        server = server_for(case.protocol).will(Raw(tuple(one.replace(b'"output_tokens": 1,', b"") for one in pieces)))
+        answer = await ask(router_for(case.configure(server.url)).get_model(case.model))
+        assert (answer.text, answer.response.usage) == ("Hello.", None), case
+
+
+async def test_zeros_behind_a_count_do_not_replace_it(server_for: ServerFor, router_for: RouterFor) -> None:
+    pieces = ANTHROPIC.protocol.pieces(Reply(Words("Hello."), counted=Counted(20, 5, cached=3)), {"model": "m"})
+    zeros = b'"usage": {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 5}'
+    server = server_for(ANTHROPIC.protocol).will(
+        Raw(tuple(one.replace(b'"usage": {"output_tokens": 5}', zeros) for one in pieces))
+    )
+    usage = (await ask(router_for(ANTHROPIC.configure(server.url)).get_model(ANTHROPIC.model))).response.usage
+    assert (usage.input_tokens, usage.input_tokens_details.cached_tokens, usage.output_tokens) == (20, 3, 5)
+
+
+async def test_a_responses_server_ends_an_answer_by_its_status_whatever_the_event_is_called(
+    server_for: ServerFor, router_for: RouterFor
+) -> None:
+    """vLLM sends `response.completed` for every answer."""
+    server = server_for(OPENAI.protocol)
+    model = router_for(OPENAI.configure(server.url), NO_RETRY).get_model(OPENAI.model)
+    cut = openai_responses.pieces(Reply(Words("Half of it"), stop="length"), {"model": "m"})
+    server.will(Raw(tuple(piece.replace(b"response.incomplete", b"response.completed") for piece in cut)))
+    answer = await ask(model)
+    assert (answer.text, answer.response.metadata["stop_reason"]) == ("Half of it", "length")
+    failed = openai_responses.fault_piece(FaultInStream(Reply(), 0)).replace(b"response.failed", b"response.completed")
+    server.forget().will(Raw((failed,)))
+    with pytest.raises(ProviderUnavailableError, match="This came in the middle"):
+        await ask(model)
 
 
 async def test_what_another_model_thought_is_not_sent_to_openai(

@@ -268,6 +268,9 @@ COUNTED = {"prompt_tokens": 7, "completion_tokens": 3}
         pytest.param([HELLO, OVER, {"choices": [], "usage": {"prompt_tokens": "7", "completion_tokens": 3.0}}], "", (7, 3, 0), id="counts_as_text_and_fractions"),
         pytest.param([HELLO, OVER, {"choices": [], "usage": {"input_tokens": 7, "output_tokens": 3}}], "", (7, 3, 0), id="counts_by_the_other_apis_names"),
         pytest.param([chunk({"content": "Hello"}, usage=COUNTED), chunk({}, "stop", usage={"prompt_tokens": 0, "completion_tokens": 0})], "", (7, 3, 0), id="zeros_behind_the_count"),
+        pytest.param([chunk({"content": "Hello"}, usage={"prompt_tokens": 7, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 5}}), chunk({}, "stop", usage={"prompt_tokens": 0, "completion_tokens": 3, "total_tokens": 10})], "", (7, 3, 5), id="the_input_first_and_the_output_last"),
+        pytest.param([*(chunk({"content": part}, usage={"prompt_tokens": 7, "completion_tokens": n}) for n, part in enumerate(("He", "l", "lo"), 1)), OVER], "", (7, 3, 0), id="vllms_usage_so_far_in_every_chunk"),
+        pytest.param([HELLO, OVER, {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}], "", None, id="nothing_but_zeros"),
         pytest.param([HELLO, OVER, {"choices": [], "usage": {"seconds": 1}}], "", None, id="a_usage_that_counts_no_tokens"),
         pytest.param([chunk({"content": "Hel"}, message={"content": "Hel"}), chunk({"content": "lo"}, message={"content": "Hello"}), chunk({}, "stop", message={"content": "Hello"})], "", None, id="perplexitys_whole_message_beside_each_delta"),
         pytest.param([chunk(text="Hel"), chunk({"content": "lo"}), OVER], "", None, id="a_text_in_place_of_a_delta"),
@@ -275,6 +278,9 @@ COUNTED = {"prompt_tokens": 7, "completion_tokens": 3}
         pytest.param([HELLO, chunk({}, {"type": "stop", "matched": 2})], "", None, id="sglangs_reason_that_is_an_object"),
         pytest.param([chunk({"reasoning": "Hm", "reasoning_content": "Hm"}), HELLO, OVER], "Hm", None, id="vllms_reasoning_under_two_names"),
         pytest.param([chunk({"reasoning": "Hm", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]}), HELLO, OVER], "Hm", None, id="openrouters_reasoning_told_twice"),
+        pytest.param([chunk({"thinking": "Hm"}), HELLO, OVER], "Hm", None, id="reasoning_as_thinking"),
+        pytest.param([chunk({"content": "He"}, "null"), chunk({"content": "llo"}, "stop")], "", None, id="dashscopes_reason_that_is_the_word_null"),
+        pytest.param([chunk({"audio": {"id": "a", "transcript": "Hel"}}), chunk({"audio": {"transcript": "lo", "data": "AAAA"}}), OVER], "", None, id="the_words_of_an_answer_that_is_audio"),
         pytest.param([chunk({"reasoning_details": [{"type": "reasoning.summary", "summary": "Hm"}]}), HELLO, OVER], "Hm", None, id="openrouters_details_alone"),
     ],
 )  # fmt: skip
@@ -310,6 +316,20 @@ async def test_a_stream_is_read_in_the_odd_forms_in_which_gateways_send_it(
     chat.will(Raw(pieces))
     answer = await ask(router_for(CHAT.configure(chat.url)).get_model(CHAT.model))
     assert answer.text == "Hello"
+
+
+async def test_usage_that_comes_behind_the_end_is_counted_and_not_waited_for_long(
+    chat: WireServer, router_for: Callable[..., Router]
+) -> None:
+    model = router_for(CHAT.configure(chat.url)).get_model(CHAT.model)
+    usage = sse({"choices": [], "usage": COUNTED})
+    for behind, silent_s, counted in (((usage, sse({"error": "x"})), 0, 7), ((), 5, None)):
+        chat.forget().will(Raw((sse(HELLO), sse(OVER), sse("[DONE]"), *behind), silent_s=silent_s))
+        answer = await ask(model)
+        assert answer.text == "Hello"
+        assert (answer.response.usage and answer.response.usage.input_tokens) == counted
+        assert answer.timing is not None
+        assert answer.timing.duration_ms < 4000
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,11 @@ class AtOnce:
 
 @dataclass(frozen=True)
 class Raw:
-    """Pieces of a stream exactly as they are; then its end, or, `abrupt`, the loss of the connection."""
+    """Pieces of a stream exactly as they are; then its end, perhaps after a silence, or, `abrupt`, the loss of the connection."""
 
     pieces: tuple[bytes, ...]
     abrupt: bool = False
+    silent_s: float = 0.0
 
 
 @dataclass(frozen=True)

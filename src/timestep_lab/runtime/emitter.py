@@ -393,13 +393,13 @@ class Emitter:
         return [item.model_dump(exclude_none=True) for item in self._items]
 
     def finish(self, usage: Usage | None, stop_reason: str, metadata: Mapping[str, str] | None = None) -> Events:
-        """Ends the answer. `usage` is None when the provider reported none."""
+        """Ends the answer. `usage` is None when the provider reported none; zeros are none, because no answer costs nothing."""
         yield from self._close("incomplete" if stop_reason in CUT_SHORT else "completed")
         for call, first in self._again:
             yield from self._told_again(call, first)
         for call in self._open_calls:
             yield from self._close_item(call)
-        usage_block = None if usage is None else response_usage(usage)
+        usage_block = response_usage(usage) if usage and (usage.input_tokens or usage.output_tokens) else None
         done = self._response.model_copy(
             update={
                 "output": list(self._items), "status": "completed", "usage": usage_block,

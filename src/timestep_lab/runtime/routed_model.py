@@ -258,10 +258,14 @@ class RoutedModel(Model):
                 elif kind in _OPENING:
                     held.append(event)
                     continue
-                elif event.type == "response.incomplete":
-                    event = _completed_although_cut(event)
-                    kind = event.type
-                elif kind in ("response.failed", "error", "response.error"):
+                elif event.type in ("response.incomplete", "response.completed", "response.failed"):
+                    # The status counts: vLLM sends `response.completed` for every answer.
+                    if event.type == "response.failed" or event.response.status == "failed":
+                        raise _failure(event, self._context)
+                    if event.type == "response.incomplete" or event.response.status == "incomplete":
+                        event = _completed_although_cut(event)
+                        kind = event.type
+                elif kind in ("error", "response.error"):
                     raise _failure(event, self._context)
                 for early in held:
                     yield early
@@ -309,7 +313,7 @@ def _failure(event: object, context: ErrorContext) -> ProviderError:
     return from_code(getattr(error, "code", None), str(getattr(error, "message", "") or ""), context)
 
 
-def _completed_although_cut(event: ResponseIncompleteEvent) -> ResponseCompletedEvent:
+def _completed_although_cut(event: ResponseIncompleteEvent | ResponseCompletedEvent) -> ResponseCompletedEvent:
     """Converts a truncated answer to a completed one, because the SDK would discard it."""
     from openai.types.responses import ResponseCompletedEvent
 

@@ -26,6 +26,7 @@ from timestep_lab.runtime.adapters.base import (
     set_aside_note,
     text_of,
 )
+from timestep_lab.runtime.adapters.chat_calls import as_object
 from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.provider_errors import is_lost_connection
 from timestep_lab.runtime.router import PerLoop
@@ -288,7 +289,7 @@ def _usual_limit(model: str) -> int:
 
 _STOP_REASONS = {
     "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls", "refusal": "refusal",
+    "tool_use": "tool_calls", "refusal": "refusal", "sensitive": "content_filter",
 }  # fmt: skip
 DECLINED = "The model declined to answer."
 _CONTINUED_AT_MOST = 20
@@ -349,7 +350,7 @@ class _Answer:
         """`blocks` are those of the open reasoning item, if the answer continues an earlier one."""
         self._emit = emitter
         self._model = model
-        self._usage: dict[str, Any] = {}
+        self._usage: dict[str, int] = {}
         self.stop_reason = ""
         self._declined_because = ""
         self._kind = ""
@@ -394,7 +395,7 @@ class _Answer:
         yield from self._emit.finish(usage, reason, metadata)
 
     def _message_start(self, event: RawMessageStartEvent) -> Events:
-        self._usage.update(_counted(event.message.usage))
+        self._count(event.message.usage)
         yield from ()
 
     def _content_block_start(self, event: RawContentBlockStartEvent) -> Events:
@@ -492,7 +493,7 @@ class _Answer:
         self._citations = []
 
     def _message_delta(self, event: RawMessageDeltaEvent) -> Events:
-        self._usage.update(_counted(event.usage))
+        self._count(event.usage)
         if event.delta is not None:
             self.stop_reason = event.delta.stop_reason or self.stop_reason
             if event.delta.container:
@@ -504,19 +505,26 @@ class _Answer:
         self.is_over = True
         yield from ()
 
+    def _count(self, usage: MessageUsage | MessageDeltaUsage | None) -> None:
+        """Records counts. Later ones replace earlier ones, except zeros, which some servers send for what they counted before."""
+        counts = usage.model_dump(warnings=False) if usage else {}
+        self._usage |= {name: count for name, count in counts.items() if count and isinstance(count, int)}
+        thought = as_object(counts.get("output_tokens_details")).get("thinking_tokens")
+        if thought and isinstance(thought, int):
+            self._usage["thinking_tokens"] = thought
+
     @property
     def usage(self) -> Usage:
         """Total usage. The API's `input_tokens` exclude tokens read from or written to the cache; ours include them."""
         used = self._usage
         cached, written = used.get("cache_read_input_tokens", 0), used.get("cache_creation_input_tokens", 0)
-        thought = used.get("output_tokens_details") or {}
         return Usage(
             requests=1,
             input_tokens=used.get("input_tokens", 0) + cached + written,
             output_tokens=used.get("output_tokens", 0),
             cached_tokens=cached,
             cache_write_tokens=written,
-            reasoning_tokens=thought.get("thinking_tokens", 0),
+            reasoning_tokens=used.get("thinking_tokens", 0),
         )
 
 
@@ -537,9 +545,3 @@ def _step(block: Mapping[str, object]) -> str:
         if isinstance(one, dict)
     ]
     return "".join(f"{line}\n" for line in lines if line)
-
-
-def _counted(usage: MessageUsage | MessageDeltaUsage | None) -> dict[str, Any]:
-    """Returns the counts that are present; later ones replace earlier ones."""
-    counts = usage.model_dump(warnings=False) if usage else {}
-    return {name: value for name, value in counts.items() if value is not None}

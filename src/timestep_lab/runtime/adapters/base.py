@@ -44,6 +44,7 @@ class ProviderData(TypedDict, total=False):
 
     model: str
     field: str
+    signature: str
     think_tags: str | bool
     anthropic_blocks: list[dict[str, Json]]
 

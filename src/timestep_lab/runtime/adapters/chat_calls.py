@@ -1,4 +1,4 @@
-"""The calls of a Chat Completions answer, assembled from deltas in the forms in which servers send them."""
+"""The calls of a Chat Completions answer, assembled from deltas in the forms in which servers send them; and its usage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from timestep_lab.model.codec import Json
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import NAMELESS
 from timestep_lab.runtime.emitter import Arguments, Emitter, Events, is_json_object
 from timestep_lab.runtime.stream_items import CALL_EXTRAS
@@ -234,3 +235,34 @@ def _arguments(given: object) -> str:
     if given is None or isinstance(given, str):
         return given or ""
     return json.dumps(given, ensure_ascii=False)
+
+
+def _count(counted: Mapping[str, object], *names: str) -> int | None:
+    """Returns the first of the named counts that is a number, which some servers send as text."""
+    for name in names:
+        given = counted.get(name)
+        if isinstance(given, int | float | str) and (not isinstance(given, str) or given.isdecimal()):
+            return int(given)
+    return None
+
+
+def chat_usage(counted: Mapping[str, object]) -> Usage | None:
+    """Returns the usage; None when neither input nor output was counted."""
+    read, written = (
+        _count(counted, "prompt_tokens", "input_tokens"),
+        _count(counted, "completion_tokens", "output_tokens"),
+    )
+    if read is None and written is None:
+        return None
+    into, out = as_object(counted.get("prompt_tokens_details")), as_object(counted.get("completion_tokens_details"))
+    cached = _count(into, "cached_tokens") or _count(counted, "cached_tokens", "prompt_cache_hit_tokens") or 0
+    kept = _count(into, "cache_write_tokens", "cache_creation_tokens") or _count(counted, "cache_creation_input_tokens")
+    reasoned = _count(out, "reasoning_tokens") or _count(counted, "reasoning_tokens") or 0
+    # xAI and Gemini bill reasoning as output, and count it in the total only.
+    beside = (_count(counted, "total_tokens") or 0) - (read or 0) - (written or 0)
+    if read and beside > 0 and (beside == reasoned or not (reasoned or cached or kept)):
+        written = (written or 0) + beside
+    return Usage(
+        requests=1, input_tokens=read or 0, output_tokens=written or 0, cached_tokens=cached, cache_write_tokens=kept or 0,
+        reasoning_tokens=reasoned,
+    )  # fmt: skip

@@ -9,8 +9,11 @@ Reasoning is not in OpenAI's specification: it is sent as `reasoning_content` or
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,7 +38,7 @@ from timestep_lab.runtime.adapters.base import (
     between_tags,
     results_as_text,
 )
-from timestep_lab.runtime.adapters.chat_calls import ChatCalls, as_index, as_object, as_objects
+from timestep_lab.runtime.adapters.chat_calls import ChatCalls, as_index, as_object, as_objects, chat_usage
 from timestep_lab.runtime.adapters.clients import (
     IDS,
     REASONING,
@@ -67,19 +70,22 @@ _STOP_REASONS = {
     "end_turn": "stop", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "complete": "stop",
     "max_tokens": "length", "max_output_tokens": "length", "model_length": "length", "model_context_window_exceeded": "length",
     "function_call": "tool_calls", "tool_use": "tool_calls", "tool_call": "tool_calls",
-    "content-filter": "content_filter", "safety": "content_filter", "sensitive": "content_filter", "recitation": "content_filter",
+    "error_toxic": "content_filter", "content-filter": "content_filter", "safety": "content_filter", "sensitive": "content_filter", "recitation": "content_filter",
 }  # fmt: skip
-"""Finish reasons in other words than OpenAI's: of the models behind a gateway, of TGI, Mistral, Gemini and GLM."""
+"""Finish reasons in other words than OpenAI's: of the models behind a gateway, of TGI, Mistral, Gemini, GLM and Cohere."""
 _FAILED = (
     "error", "abort", "network_error", "insufficient_system_resource", "malformed_function_call", "function_call_filter",
 )  # fmt: skip
 """Finish reasons of servers that failed: OpenRouter's, those of the servers behind it, SGLang's, DeepSeek's and Gemini's."""
 _KEEP_ALIVE = ("ping", "heartbeat", "keepalive", "keep-alive")
+_SOURCES = ("search_results", "citations")
+_BEHIND_THE_END_S = 0.25
+"""How long usage is waited for that a server sends after its end marker, if it does not close the stream."""
 _PLAIN = frozenset({"role", "content"})
 _CALL_PARTS = ("tool_use", "tool_call", "function_call")
 """Content parts that are calls, from gateways to other APIs."""
-AS_PARTS = "thinking"
-"""A form of reasoning, besides field names and opening tags."""
+AS_PARTS, AS_SUMMARY, AS_THINKING = "thinking", "summary", "thinking_text"
+"""Forms of reasoning, besides field names and opening tags: parts of the content, of Mistral and of Databricks; and a field `thinking`."""
 _AROUND = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
 
 
@@ -155,14 +161,26 @@ class _Chunks(AsyncStream[object]):
         self._decoder = _Decoder()
 
     async def _iter_events(self) -> AsyncIterator[ServerSentEvent]:
-        async for event in super()._iter_events():
+        events = super()._iter_events()
+        async for event in events:
             if event.event is None and event.data.startswith("{") and is_one_value(event.data):
                 yield event
                 continue
             for data in json_values(event.data):
-                if event.event not in _KEEP_ALIVE and data.lower() not in _KEEP_ALIVE:
-                    self.done = self.done or data[:6].upper() == "[DONE]"
-                    yield ServerSentEvent(event=event.event, data="[DONE]" if self.done else json_or_error(data))
+                if data[:6].upper() == "[DONE]":
+                    self.done = True
+                elif event.event not in _KEEP_ALIVE and data.lower() not in _KEEP_ALIVE:
+                    yield ServerSentEvent(event=event.event, data=json_or_error(data))
+            if self.done:
+                break
+        with suppress(TimeoutError, StopAsyncIteration):
+            while self.done:
+                async with asyncio.timeout(_BEHIND_THE_END_S):
+                    event = await anext(events)
+                if event.data.startswith("{") and '"usage"' in event.data:
+                    yield event
+        if self.done:
+            yield ServerSentEvent(data="[DONE]")
 
 
 class _Decoder(SSEDecoder):
@@ -237,8 +255,10 @@ def _messages(request: ModelRequest, model: str, prefix: str, without: Collectio
     except UserError as error:
         raise UsageError(f"{prefix}/{model} does not support this conversation: {error}") from error
     _restore_names(messages, items)
-    field = _reasoning_field(request, model)
-    messages = [_with_thought(message, field) if "reasoning_content" in message else message for message in messages]
+    field, signatures = _reasoning_form(request, model)
+    messages = [
+        _with_thought(message, field, signatures) if "reasoning_content" in message else message for message in messages
+    ]
     _restore_extras(messages, items, model)
     if REASONING in without:
         left_out = (*REASONING_FIELDS, *MESSAGE_EXTRAS)
@@ -278,16 +298,20 @@ def _parts(content: Content) -> list[Mapping[str, Json]]:
     return [{"type": "output_text", "text": content, "annotations": []}] if isinstance(content, str) else [*content]
 
 
-def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Json]:
+def _with_thought(message: Mapping[str, Any], field: str, signatures: Mapping[str, str]) -> dict[str, Json]:
     """Returns a message with its reasoning in the form in which the server sent it."""
     sent = {key: value for key, value in message.items() if key != "reasoning_content"}
     thought, text = message["reasoning_content"], message.get("content")
     if field in THINK_TAGS:
         return {**sent, "content": f"{between_tags(field, thought)}{text or ''}"}
-    if field == AS_PARTS:
+    if field in (AS_PARTS, AS_SUMMARY):
         parts = [{"type": "text", "text": text}] if isinstance(text, str) and text else text or []
-        return {**sent, "content": [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}, *parts]}
-    return {**sent, field: thought}
+        part: dict[str, Json] = {"type": "thinking", "thinking": [{"type": "text", "text": thought}]}
+        if field == AS_SUMMARY:
+            signed = {"signature": signatures[thought]} if thought in signatures else {}
+            part = {"type": "reasoning", "summary": [{"type": "summary_text", "text": thought, **signed}]}
+        return {**sent, "content": [part, *parts]}
+    return {**sent, "thinking" if field == AS_THINKING else field: thought}
 
 
 def _nameless(item: InputItem) -> Mapping[str, object]:
@@ -345,6 +369,10 @@ class ChatAnswer:
         self._finish_reason: str | None = None
         self._calls = ChatCalls(emitter, names)
         self._said_anything = False
+        self._sources: dict[str, str] = {}
+        """Addresses that the answer is based on, with their titles."""
+        self._signature = ""
+        """Signature of the reasoning, of Databricks."""
         self._tags = ThinkTags()
         self._seen: set[str] = set()
         """Addresses of the images so far."""
@@ -362,6 +390,9 @@ class ChatAnswer:
     def read(self, chunk: Mapping[str, Json]) -> Events:
         """Reads one `chat.completion.chunk` as JSON. Servers may omit any field, or send null."""
         self._count(chunk.get("usage"))
+        for name in _SOURCES:
+            if name in chunk:
+                self._note_sources(chunk[name])
         if "x_groq" in chunk and (groq := as_object(chunk["x_groq"])):
             self._count(groq.get("usage"))
             self.failed = groq.get("error") or self.failed
@@ -395,7 +426,7 @@ class ChatAnswer:
             told = "".join([self._fragment(name, detail) for detail in as_objects(delta.get(name))])
             thought = thought or told
         if thought:
-            yield from self._thought(thought, field)
+            yield from self._thought(thought, AS_THINKING if field == "thinking" else field)
         google = as_object(as_object(delta.get("extra_content")).get("google"))
         yield from self._content(delta.get("content"), is_thought=google.get("thought") is True)
         refusal: Any = delta.get("refusal")
@@ -406,13 +437,23 @@ class ChatAnswer:
         for note in as_objects(delta.get("annotations")):
             cited: Mapping[str, Any] = as_object(note.get("url_citation"))
             if cited:
+                self._sources.pop(cited.get("url") or "", None)
                 yield from self._emit.annotation(
                     cited.get("url") or "", cited.get("title") or "", cited.get("start_index"), cited.get("end_index")
                 )
         calls, call = delta.get("tool_calls"), delta.get("function_call")
+        if audio := as_object(delta.get("audio")):
+            yield from self._content(audio.get("transcript"))
         if calls or call:
             yield from self._called(self._calls.read(calls))
             yield from self._calls.read_deprecated(call)
+
+    def _note_sources(self, given: object) -> None:
+        """Notes sources in the forms of Perplexity and xAI: addresses, or objects with a title, perhaps with every chunk."""
+        for one in given if isinstance(given, list) else ():
+            source = {"url": one} if isinstance(one, str) else as_object(one)
+            if isinstance(address := source.get("url"), str):
+                self._sources[address] = str(source.get("title") or "") or self._sources.get(address, "")
 
     def _images(self, images: object) -> Events:
         """Reads images of models that make some, in the form of OpenRouter and LiteLLM, each once: they may come with every chunk."""
@@ -445,18 +486,19 @@ class ChatAnswer:
         return untold
 
     def _count(self, used_by_server: object) -> None:
-        """Records usage, which may come with every chunk, or as zeros after the real one."""
+        """Records usage, which may come with every chunk, or in parts: the input first, the output last, each beside zeros."""
         if not used_by_server:
             return
-        if (counted := _usage(as_object(used_by_server))) and not (
-            self._usage and counted.input_tokens == counted.output_tokens == 0
-        ):
-            self._usage = counted
+        if counted := chat_usage(as_object(used_by_server)):
+            before = self._usage or counted
+            later = {name: count or getattr(before, name) for name, count in asdict(counted).items()}
+            self._usage = Usage(**later)
 
     def _end_of(self, choice: Mapping[str, Json]) -> None:
         if not (choice.get("finish_reason") or choice.get("native_finish_reason") or choice.get("error")):
             return
         reason = choice.get("finish_reason")
+        reason = None if reason == "null" else reason  # DashScope's
         reason = reason.get("type") if isinstance(reason, Mapping) else reason  # an object, in SGLang's own format
         self._finish_reason = str(reason) if reason else self._finish_reason
         for reason in (self._finish_reason, choice.get("native_finish_reason")):
@@ -496,6 +538,9 @@ class ChatAnswer:
         yield from self._told(self._tags.end())
         if not self.is_whole(done=done):
             return  # cut off: the reader sees that nothing completed
+        if self._emit.text_so_far:
+            for address, title in self._sources.items():
+                yield from self._emit.annotation(address, title)
         yield from self._calls.end({"model": self._model, **self._extras} if self._extras else {}, self._model)
         reason = self._ended_as
         if reason == "content_filter" and not self._said_anything:
@@ -503,7 +548,8 @@ class ChatAnswer:
         yield from self._emit.finish(self._usage, reason)
 
     def _thought(self, text: str, field: str) -> Events:
-        yield from self._emit.reasoning(text, {"model": self._model, "field": field})
+        signed = {"signature": self._signature} if self._signature else {}
+        yield from self._emit.reasoning(text, {"model": self._model, "field": field, **signed})
 
     def _content(self, content: Json, *, is_thought: bool = False) -> Events:
         """Reads content: text or, from Mistral's and Databricks' reasoning models, a list of text and reasoning parts."""
@@ -520,11 +566,15 @@ class ChatAnswer:
                 continue  # null, between parts
             elif part.get("type") in ("thinking", "reasoning"):
                 inner: Any = part.get("thinking") or part.get("summary") or part.get("text") or ""
-                if thought := inner if isinstance(inner, str) else "".join(str(one.get("text") or "") for one in inner):
-                    yield from self._thought(thought, AS_PARTS)
+                inner = [{"text": inner}] if isinstance(inner, str) else as_objects(inner)
+                self._signature += "".join(str(one.get("signature") or "") for one in inner)
+                thought = "".join(str(one.get("text") or "") for one in inner)
+                if thought or self._signature:
+                    yield from self._thought(thought, AS_SUMMARY if part.get("summary") else AS_PARTS)
             elif part.get("type") in _CALL_PARTS:
                 yield from self._called(self._calls.read(part))
             else:
+                self._signature = ""
                 yield from self._images([part])
                 yield from self._content(part.get("text") or part.get("value") or "")
 
@@ -537,40 +587,13 @@ class ChatAnswer:
                 yield from self._emit.text(text)
 
 
-def _count(counted: Mapping[str, object], *names: str) -> int | None:
-    """Returns the first of the named counts that is a number, which some servers send as text."""
-    for name in names:
-        given = counted.get(name)
-        if isinstance(given, int | float | str) and (not isinstance(given, str) or given.isdecimal()):
-            return int(given)
-    return None
-
-
-def _usage(counted: Mapping[str, object]) -> Usage | None:
-    """Returns the usage; None when neither input nor output was counted."""
-    read, written = (
-        _count(counted, "prompt_tokens", "input_tokens"),
-        _count(counted, "completion_tokens", "output_tokens"),
-    )
-    if read is None and written is None:
-        return None
-    into, out = as_object(counted.get("prompt_tokens_details")), as_object(counted.get("completion_tokens_details"))
-    cached = _count(into, "cached_tokens") or _count(counted, "cached_tokens", "prompt_cache_hit_tokens") or 0
-    kept = _count(into, "cache_write_tokens", "cache_creation_tokens") or _count(counted, "cache_creation_input_tokens")
-    reasoned = _count(out, "reasoning_tokens") or 0
-    # xAI and Gemini bill reasoning as output, and count it in the total only.
-    beside = (_count(counted, "total_tokens") or 0) - (read or 0) - (written or 0)
-    if beside > 0 and (beside == reasoned or not (reasoned or cached or kept)):
-        written = (written or 0) + beside
-    return Usage(
-        requests=1, input_tokens=read or 0, output_tokens=written or 0, cached_tokens=cached, cache_write_tokens=kept or 0,
-        reasoning_tokens=reasoned,
-    )  # fmt: skip
-
-
-def _reasoning_field(request: ModelRequest, model: str) -> str:
+def _reasoning_form(request: ModelRequest, model: str) -> tuple[str, dict[str, str]]:
+    """Returns the form in which the model's server sent reasoning, and the signatures by what they sign."""
+    form, signatures = "", dict[str, str]()
     for item in request.input:
         data = item.get("provider_data") or {}
         if item.get("type") == "reasoning" and "field" in data and data.get("model") in (model, ANY_MODEL):
-            return str(data["field"])
-    return "reasoning_content"
+            form = form or data["field"]
+            if signature := data.get("signature"):
+                signatures["\n".join(part["text"] for part in item.get("summary") or ())] = signature
+    return form or "reasoning_content", signatures

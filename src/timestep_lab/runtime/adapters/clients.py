@@ -423,7 +423,7 @@ def _event(data: Mapping[str, object]) -> bytes:
 # --- Optional fields of requests that some Chat Completions servers reject
 
 
-REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text")
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """In which servers send reasoning: DeepSeek and most others, OpenRouter and vLLM, Copilot."""
 SHORT_ID = "[a-zA-Z0-9]{9}"
 """Format of call ids that every server accepts: Mistral requires it, and OpenAI accepts at most 40 characters."""

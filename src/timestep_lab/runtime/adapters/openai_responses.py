@@ -169,7 +169,7 @@ def _as_specified(item: ResponseOutputItem) -> ResponseOutputItem:
 def _usage(counted: Any) -> ResponseUsage | None:
     """Returns complete usage; None without counts."""
     read, written = getattr(counted, "input_tokens", None), getattr(counted, "output_tokens", None)
-    if not isinstance(read, int) or not isinstance(written, int):
+    if not isinstance(read, int) or not isinstance(written, int) or not (read or written):
         return None
     into, out = counted.input_tokens_details, counted.output_tokens_details
     return response_usage(
