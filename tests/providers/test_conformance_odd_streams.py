@@ -6,7 +6,9 @@ Every one holds at most the text "Hello" and calls of one tool, for the places n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from types import ModuleType
 from typing import Any
 
@@ -278,6 +280,12 @@ def with_objects(said: Json) -> Json:
     return json.loads(json.dumps(said).replace(json.dumps(ROME), ROME))
 
 
+def with_other_ids() -> Callable[[dict[str, Json]], Json]:
+    """Another call id in each event."""
+    times = count()
+    return lambda said: json.loads(re.sub(r'"c1"', f'"c{next(times)}"', json.dumps(said)))
+
+
 def without(*names: str) -> Callable[[dict[str, Json]], Json]:
     return lambda said: {name: value for name, value in said.items() if name not in names}
 
@@ -289,6 +297,7 @@ RESPONSES_FORMS = [
     odd("counts_by_the_other_apis_names", *responses(same, usage={"prompt_tokens": 3, "completion_tokens": 4}), text="Hello"),
     odd("counts_without_a_total", *responses(same, usage={"input_tokens": 3, "output_tokens": 4}), text="Hello"),
     odd("arguments_as_an_object", *responses(with_objects), text="Hello"),
+    odd("another_call_id_in_each_event", *responses(with_other_ids()), text="Hello"),
     odd("no_numbers", *responses(without("sequence_number", "output_index", "item_id")), text="Hello"),
     odd("an_event_of_another_api", *responses(same), sse({"type": "response.done", "response": {"id": "x"}}), text="Hello"),
     odd("events_of_no_kind", sse({"type": None, "item": {"id": "x"}}), sse({"type": "x.added", "item": {"id": "x"}}), *responses(same), text="Hello"),

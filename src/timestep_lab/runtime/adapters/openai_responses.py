@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -96,20 +95,22 @@ class ResponsesModel(Model):
             previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
         )  # fmt: skip
         done: list[ResponseOutputItem] = []
-        own: dict[tuple[str, int], str] = {}
-        begun, ended = _CallIds(own), _CallIds(own)
+        ids = _CallIds()
         try:
             with reading("openai", self.model):
                 async for event in stream:
                     if not _is_of_this_api(event):
                         continue  # inserted by a gateway between the events
                     if event.type == "response.output_item.added":
-                        begun.name(event.item)
+                        ids.begun(event.item, event.output_index)
                     elif event.type == "response.output_item.done":
-                        done.append(ended.name(_as_specified(event.item)))
+                        done.append(_as_specified(event.item))
+                        ids.ended(event.item, event.output_index)
                     elif event.type in ("response.completed", "response.incomplete"):
-                        response, whole = event.response, _CallIds(own)
-                        response.output = [whole.name(_as_specified(item)) for item in response.output] or done
+                        response = event.response
+                        response.output = [_as_specified(item) for item in response.output]
+                        ids.whole(response.output)
+                        response.output = response.output or done
                         response.usage = _usage(response.usage)
                         response.metadata = {**(response.metadata or {}), **set_aside_note(left_out)}
                     yield event
@@ -118,20 +119,44 @@ class ResponsesModel(Model):
 
 
 class _CallIds:
-    """Gives each function call an id of our own, because some servers use the same ones again in the next answer, or in the same one."""
+    """Gives each function call an id of our own, because some servers use the same ones again, in the next answer or in the same one. A call
+    is sent when it begins, when it ends, and with the whole answer; vLLM gives it another id each time."""
 
-    def __init__(self, own: dict[tuple[str, int], str]) -> None:
-        """`own`: the ids of an answer, whose calls are sent three times: when they begin, when they end, and with the whole answer. Each
-        time, the nth call with an id is the same one."""
-        self._own = own
-        self._times: Counter[str] = Counter()
+    def __init__(self) -> None:
+        self._open: dict[object, str] = {}
+        """Our ids of calls that have begun, by output index."""
+        self._ended: list[tuple[str, str, str]] = []
+        """(name, the server's id, our id) of calls that have ended."""
+        self._last: object = None
 
-    def name(self, item: ResponseOutputItem) -> ResponseOutputItem:
+    def begun(self, item: ResponseOutputItem, index: object) -> None:
+        if isinstance(item, ResponseFunctionToolCall):
+            item.call_id = self._open.setdefault(index, own_call_id(item.call_id or item.id))
+
+    def ended(self, item: ResponseOutputItem, index: object) -> None:
         if isinstance(item, ResponseFunctionToolCall):
             given = item.call_id or item.id or ""
-            self._times[given] += 1
-            item.call_id = self._own.setdefault((given, self._times[given]), own_call_id(given))
-        return item
+            is_sent_twice, self._last = self._last == (index, given), (index, given)
+            if is_sent_twice and index not in self._open:
+                item.call_id = self._ended[-1][2]
+                return
+            item.call_id = self._open.pop(index, "") or own_call_id(given)
+            self._ended.append((item.name, given, item.call_id))
+
+    def whole(self, output: Sequence[ResponseOutputItem]) -> None:
+        calls = [item for item in output if isinstance(item, ResponseFunctionToolCall)]
+        for with_id in (True, False):
+            for call in [*calls]:
+                given = call.call_id or call.id or ""
+                known = next(
+                    (one for one in self._ended if one[0] == call.name and (not with_id or one[1] == given)), None
+                )
+                if known:
+                    self._ended.remove(known)
+                    calls.remove(call)
+                    call.call_id = known[2]
+        for call in calls:
+            call.call_id = own_call_id(call.call_id or call.id)
 
 
 # --- Servers of this API other than OpenAI's leave out what they have said before, or do not count
