@@ -300,6 +300,7 @@ RESPONSES_FORMS = [
     odd("another_call_id_in_each_event", *responses(with_other_ids()), text="Hello"),
     odd("no_numbers", *responses(without("sequence_number", "output_index", "item_id")), text="Hello"),
     odd("an_event_of_another_api", *responses(same), sse({"type": "response.done", "response": {"id": "x"}}), text="Hello"),
+    odd("a_delta_of_an_event_yet_to_come", sse({"type": "response.new.delta", "delta": {"x": 1}}), sse({"type": "response.new.delta"}), *responses(same), text="Hello"),
     odd("events_of_no_kind", sse({"type": None, "item": {"id": "x"}}), sse({"type": "x.added", "item": {"id": "x"}}), *responses(same), text="Hello"),
     odd("keep_alive_events", sse({"type": "keepalive"}), *responses(same), text="Hello"),
 ]  # fmt: skip

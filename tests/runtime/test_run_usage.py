@@ -71,6 +71,29 @@ def look() -> str:
     return "Fog."
 
 
+@pytest.mark.parametrize(
+    ("told", "cost"),
+    [
+        ({"cost": 0.0125, "cost_details": {"upstream_inference_cost": None}}, 0.0125), ({"cost": {"total_cost": 0.006}}, 0.006),
+        ({"cost": 0.0, "cost_details": {"upstream_inference_cost": 0.01}, "is_byok": True}, None), ({"cost": 3}, None), ({}, None),
+    ],
+    ids=["openrouter", "perplexity", "openrouter_with_a_key_of_ones_own", "of_no_known_meaning", "none"],
+)  # fmt: skip
+async def test_a_server_that_states_what_an_answer_costs_is_believed(told: dict[str, Any], cost: float | None) -> None:
+    pieces = [
+        piece.replace(b'"prompt_tokens":', f'{json.dumps(told)[1:-1]}{"," * bool(told)} "prompt_tokens":'.encode())
+        for piece in chat_completions.pieces(
+            Reply(Words("Fog.")), {"model": "m", "stream_options": {"include_usage": True}}
+        )
+    ]
+    with WireServer(chat_completions) as server:
+        server.will(Raw(tuple(pieces)))
+        async with open_bench(**settings(chat_completions, server.url)) as bench:
+            run = last(await bench.run("Look.", Agent(name="Looker"))).run
+            [generation] = [span for span in bench.store.traces.spans(run.trace_id) if span.kind == "generation"]
+    assert (run.usage.input_tokens, run.cost_usd, generation.cost_usd) == (20, cost, cost)
+
+
 # -- answers that end before they begin
 
 

@@ -242,14 +242,17 @@ _STATUS_OF_CODE = {
     "vector_store_timeout": 504, "unavailable_error": 503, "exceeded_current_quota_error": 429, "insufficient_balance": 402,
     "billing_hard_limit_reached": 400, "billing_not_active": 429, "content_filter": 400, "content_policy_violation": 400,
     "moderation_blocked": 400, "data_inspection_failed": 400, "model_max_prompt_tokens_exceeded": 400,
+    "tokens_limit_reached": 413,
 }  # fmt: skip
 """Status of error types and codes that come without one: in a stream, or inside a `response.failed`.
 
 <https://platform.openai.com/docs/guides/error-codes>, <https://docs.claude.com/en/api/errors>
 """
 
-_TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "model_max_prompt_tokens_exceeded"})
-"""Codes of OpenAI, llama.cpp and Copilot."""
+_TOO_LONG = frozenset(
+    {"context_length_exceeded", "exceed_context_size_error", "model_max_prompt_tokens_exceeded", "tokens_limit_reached"}
+)
+"""Codes of OpenAI, llama.cpp, Copilot and GitHub Models."""
 _TOO_LONG_IN_WORDS = re.compile(
     r"prompt is too long: \d+"  # Anthropic, Fireworks
     r"|exceeds? (the )?context (limit|window)|context window exceeds limit"  # Anthropic with max_tokens, OpenAI, MiniMax

@@ -29,7 +29,7 @@ from timestep_lab.model.errors import (
 )
 from timestep_lab.model.records import Usage
 from timestep_lab.model.spans import GenAI
-from timestep_lab.runtime.adapters.base import SET_ASIDE, AdapterModel, response_format_of, whole_response
+from timestep_lab.runtime.adapters.base import COST, SET_ASIDE, AdapterModel, response_format_of, whole_response
 from timestep_lab.runtime.emitter import with_unique_ids
 from timestep_lab.runtime.pricing import WATCH
 from timestep_lab.runtime.provider_errors import (
@@ -282,6 +282,7 @@ class RoutedModel(Model):
         timing = replace(
             watch.read(reason, usage),
             usage_is_estimate=metadata.get("token_count") == "estimate",
+            cost_usd=float(metadata[COST]) if COST in metadata and isinstance(self.inner, AdapterModel) else None,
             set_aside=tuple(filter(None, metadata.get(SET_ASIDE, "").split(","))),
         )
         self._publish(span, timing)

@@ -76,6 +76,8 @@ class GenerationTiming:
     usage: Usage | None = None
     """None when the provider reported no usage."""
     usage_is_estimate: bool = False
+    cost_usd: float | None = None
+    """As stated by the provider; None where it states none, and the price table is used."""
     set_aside: tuple[str, ...] = ()
     """Settings that were omitted because the model does not support them (temperature 0, for a model without temperature)."""
 
@@ -360,12 +362,16 @@ def _generation(span: SdkSpan, record: SpanRecord) -> SpanRecord:
         output_tokens=usage.output_tokens if usage else None,
         cached_tokens=usage.cached_tokens if usage else None,
         reasoning_tokens=usage.reasoning_tokens if usage else None,
-        cost_usd=price(timing.provider, timing.model, usage) if timing else None,
+        cost_usd=_cost(timing, usage) if timing else None,
         queue_ms=timing.queue_ms if timing else None,
         rate_limit_ms=timing.rate_limit_ms if timing else None,
         ttft_ms=timing.ttft_ms if timing else None,
         stop_reason=timing.stop_reason if timing else None,
     )
+
+
+def _cost(timing: GenerationTiming, usage: Usage | None) -> float | None:
+    return price(timing.provider, timing.model, usage) if timing.cost_usd is None else timing.cost_usd
 
 
 def definition_of(tool: Any) -> dict[str, Json]:

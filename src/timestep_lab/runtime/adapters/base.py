@@ -303,6 +303,9 @@ NAMELESS = "unnamed"
 SET_ASIDE = "settings_set_aside"
 """Metadata key of a response: settings that were omitted because the model does not support them (comma-separated)."""
 
+COST = "cost_usd"
+"""Metadata key of a response: its cost, where the server states it."""
+
 
 def set_aside_note(names: Sequence[str]) -> dict[str, str]:
     return {SET_ASIDE: ",".join(names)} if names else {}

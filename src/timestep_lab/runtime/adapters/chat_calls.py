@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -244,6 +245,19 @@ def _count(counted: Mapping[str, object], *names: str) -> int | None:
         if isinstance(given, int | float | str) and (not isinstance(given, str) or given.isdecimal()):
             return int(given)
     return None
+
+
+def chat_cost(counted: Mapping[str, Json]) -> float | None:
+    """Returns what OpenRouter or Perplexity charges for the answer, in USD. None where it says nothing, or where the user's own key at
+    another provider pays."""
+    cost = counted.get("cost")
+    if isinstance(cost, Mapping):
+        cost = cost.get("total_cost")
+    elif "cost_details" not in counted or counted.get("is_byok"):
+        return None
+    return (
+        float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < math.inf else None
+    )
 
 
 def chat_usage(counted: Mapping[str, object]) -> Usage | None:

@@ -27,6 +27,7 @@ from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
+    COST,
     THINK_TAGS,
     AdapterModel,
     CallIds,
@@ -38,7 +39,7 @@ from timestep_lab.runtime.adapters.base import (
     between_tags,
     results_as_text,
 )
-from timestep_lab.runtime.adapters.chat_calls import ChatCalls, as_index, as_object, as_objects, chat_usage
+from timestep_lab.runtime.adapters.chat_calls import ChatCalls, as_index, as_object, as_objects, chat_cost, chat_usage
 from timestep_lab.runtime.adapters.clients import (
     IDS,
     REASONING,
@@ -78,7 +79,6 @@ _FAILED = (
 )  # fmt: skip
 """Finish reasons of servers that failed: OpenRouter's, those of the servers behind it, SGLang's, DeepSeek's and Gemini's."""
 _KEEP_ALIVE = ("ping", "heartbeat", "keepalive", "keep-alive")
-_SOURCES = ("search_results", "citations")
 _BEHIND_THE_END_S = 0.25
 """How long usage is waited for that a server sends after its end marker, if it does not close the stream."""
 _PLAIN = frozenset({"role", "content"})
@@ -369,6 +369,7 @@ class ChatAnswer:
         self._finish_reason: str | None = None
         self._calls = ChatCalls(emitter, names)
         self._said_anything = False
+        self._charged: dict[str, str] = {}
         self._sources: dict[str, str] = {}
         """Addresses that the answer is based on, with their titles."""
         self._signature = ""
@@ -390,9 +391,8 @@ class ChatAnswer:
     def read(self, chunk: Mapping[str, Json]) -> Events:
         """Reads one `chat.completion.chunk` as JSON. Servers may omit any field, or send null."""
         self._count(chunk.get("usage"))
-        for name in _SOURCES:
-            if name in chunk:
-                self._note_sources(chunk[name])
+        self._note_sources(chunk.get("search_results"))
+        self._note_sources(chunk.get("citations"))
         if "x_groq" in chunk and (groq := as_object(chunk["x_groq"])):
             self._count(groq.get("usage"))
             self.failed = groq.get("error") or self.failed
@@ -489,10 +489,11 @@ class ChatAnswer:
         """Records usage, which may come with every chunk, or in parts: the input first, the output last, each beside zeros."""
         if not used_by_server:
             return
+        if (cost := chat_cost(as_object(used_by_server))) is not None:
+            self._charged = {COST: repr(cost)}
         if counted := chat_usage(as_object(used_by_server)):
             before = self._usage or counted
-            later = {name: count or getattr(before, name) for name, count in asdict(counted).items()}
-            self._usage = Usage(**later)
+            self._usage = Usage(**{name: n or getattr(before, name) for name, n in asdict(counted).items()})
 
     def _end_of(self, choice: Mapping[str, Json]) -> None:
         if not (choice.get("finish_reason") or choice.get("native_finish_reason") or choice.get("error")):
@@ -545,7 +546,7 @@ class ChatAnswer:
         reason = self._ended_as
         if reason == "content_filter" and not self._said_anything:
             yield from self._emit.refusal(WITHHELD)
-        yield from self._emit.finish(self._usage, reason)
+        yield from self._emit.finish(self._usage, reason, self._charged)
 
     def _thought(self, text: str, field: str) -> Events:
         signed = {"signature": self._signature} if self._signature else {}

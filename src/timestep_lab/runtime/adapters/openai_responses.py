@@ -28,6 +28,7 @@ from timestep_lab.runtime.adapters.base import (
 )
 from timestep_lab.runtime.emitter import decoded_arguments, own_call_id, response_usage
 from timestep_lab.runtime.router import PerLoop
+from timestep_lab.runtime.stream_items import REASONING_DELTAS, TEXT_DELTAS
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -36,6 +37,7 @@ _WITH_RESPONSE = (
     "response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed", "response.queued",
 )  # fmt: skip
 _WITH_ITEM = ("response.output_item.added", "response.output_item.done")
+_WITH_TEXT = (*TEXT_DELTAS, *REASONING_DELTAS, "response.function_call_arguments.delta")
 _NOT_IN_THIS_API = ("frequency_penalty", "presence_penalty")
 
 
@@ -170,7 +172,9 @@ def _is_of_this_api(event: Any) -> bool:
     response, item = getattr(event, "response", None), getattr(event, "item", None)
     if kind not in (*_WITH_RESPONSE, *_WITH_ITEM) and (response is not None or item is not None):
         return False
-    if kind.endswith(".delta") and not isinstance(event.delta, str):
+    if kind.endswith(".delta") and not isinstance(getattr(event, "delta", None), str):
+        if kind not in _WITH_TEXT:
+            return False
         raise TypeError(f"the delta of {kind} is no text")
     if kind in _WITH_RESPONSE:
         if not isinstance(response, Response) or not isinstance(response.output, list | None):
