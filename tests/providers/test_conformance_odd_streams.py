@@ -419,6 +419,7 @@ async def test_why_an_answer_ended_is_one_vocabulary_whatever_the_server_calls_i
     [
         (chunk({}, "function_call_filter: MALFORMED_FUNCTION_CALL"), "MALFORMED_FUNCTION_CALL"),
         (chunk({}, "insufficient_system_resource"), "insufficient_system_resource"),
+        (chunk({}, {"type": "abort", "message": "Out of memory.", "status_code": 503}), "Out of memory"),
         ({**chunk({}, "stop"), "x_groq": {"error": "over capacity"}}, "over capacity"),
         ([{"error": {"code": 503, "message": "The model is overloaded."}}], "overloaded"),
     ],

@@ -498,13 +498,13 @@ class ChatAnswer:
     def _end_of(self, choice: Mapping[str, Json]) -> None:
         if not (choice.get("finish_reason") or choice.get("native_finish_reason") or choice.get("error")):
             return
-        reason = choice.get("finish_reason")
-        reason = None if reason == "null" else reason  # DashScope's
-        reason = reason.get("type") if isinstance(reason, Mapping) else reason  # an object, in SGLang's own format
+        told = choice.get("finish_reason")
+        reason = None if told == "null" else as_object(told).get("type", told)  # of DashScope; of SGLang
         self._finish_reason = str(reason) if reason else self._finish_reason
         for reason in (self._finish_reason, choice.get("native_finish_reason")):
             if reason and str(reason).partition(":")[0].lower() in _FAILED:  # Gemini adds a reason of its own
-                self.failed = self.failed or {"message": f"it ended its answer with the finish reason {reason!r}"}
+                words = as_object(told).get("message") or f"it ended its answer with the finish reason {reason!r}"
+                self.failed = self.failed or {**as_object(told), "message": words}
         self.failed = choice.get("error") or self.failed
 
     def _fragment(self, name: str, fragment: Mapping[str, Json]) -> str:
