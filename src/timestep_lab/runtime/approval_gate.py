@@ -66,7 +66,6 @@ class ApprovalGate:
         self._log = items.log
         self._kit_of = kit_of
         self._approved: set[str] = set()
-        items.on_permitted = self._made_by_the_provider
         self.recorded: Mapping[str, tuple[str, str]] = {}
         """For a fork: maps a call id to the decision in the replayed run and the message sent to the model on rejection."""
 
@@ -147,7 +146,7 @@ class ApprovalGate:
         """Returns the id of the approval item of a call."""
         return next((i.id for i in self._log.mine("approval") if i.data["call_id"] == call.call_id), None)
 
-    def _made_by_the_provider(self, item: ThreadItem) -> None:
+    def made_by_the_provider(self, item: ThreadItem) -> None:
         """Ends the span of an approved call of a hosted MCP server, which the provider has made."""
         data, agent = call_data(item), item.agent or self._run.agent
         call = Interruption(

@@ -139,13 +139,13 @@ class LiveRun:
         self.log = ItemLog(self._store, run, self.emit, self._tail)
         self._items = StreamItems(self.log, self._is_client_tool, self._server_of, self._text_came)
         self.pauses = ApprovalGate(self._store, self._items, route, run, self._kit)
+        self._items.on_permitted = lambda item: self.pauses.made_by_the_provider(item)
         self._watch = LimitWatch(options.limits, route, run, seconds)
         self._stopped: BudgetError | None = None
         self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, self._watch, hooks)
         self._session = StoreSession(self._store, run.thread_id, run.id, said, self._tail)
         self._speakers: list[str] = []
-        self._began = time.perf_counter()
-        self._ttft_ms = run.ttft_ms
+        self._began, self._ttft_ms = time.perf_counter(), run.ttft_ms
         self._usage_before = Usage()
         self._wrapper: RunContextWrapper | None = None
         self._task: asyncio.Task[None] | None = None
