@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,3 +150,22 @@ def test_a_cost_of_nought_that_openlit_states_without_a_price_table_is_no_cost()
     said = {**CLAUDE, **usage(input_tokens=2110, output_tokens=33, cache_read_tokens=2000, cache_write_tokens=100)}
     assert one({**said, "gen_ai.usage.cost": 0}) == RIGHT
     assert one({**said, "gen_ai.usage.cost": 0.25})[-1] == 0.25
+
+
+@pytest.mark.parametrize(("system", "seen"), [("strands-agents", (200, 40)), ("another", (400, 80))])
+@pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
+def test_an_agent_of_strands_that_is_asked_again_is_not_counted_with_its_earlier_calls(
+    tmp_path: Path, system: str, seen: tuple[int, int], order: int
+) -> None:
+    """Its span has the usage of all calls since the agent was made."""
+    agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "Weather", "gen_ai.system": system}
+    spans = (
+        span(1, "invoke_agent Weather", {**agent, **usage(input_tokens=400, output_tokens=80)}),
+        span(2, "chat", {"gen_ai.operation.name": "chat", **usage(input_tokens=200, output_tokens=40)}, parent=1),
+    )
+    for one in spans[::order]:  # Each part by another process.
+        store = open_store(tmp_path / "lab.duckdb")
+        send(store, one)
+        counted = store.sql("select input_tokens, output_tokens from traces").rows
+        store.close()
+    assert counted == [seen]

@@ -41,6 +41,7 @@ from timestep_lab.store.trace_sums import (
     DELTA_COLUMNS,
     REQUEST_OF_CLIENT,
     RESPONSE_ID,
+    RUNNING_TOTAL,
     Facts,
     Repeated,
     SpanFacts,
@@ -99,10 +100,15 @@ _ANSWER: dict[Dialect, str] = {
     "duckdb": f"nullif(regexp_extract(attributes, '{RESPONSE_ID}', 1), '')",
     "postgres": f"substring(attributes from '{RESPONSE_ID}')",
 }
+_RUNNING: dict[Dialect, str] = {
+    "duckdb": f"(kind = 'agent' and regexp_matches(attributes, '{RUNNING_TOTAL}'))",
+    "postgres": f"(kind = 'agent' and attributes ~ '{RUNNING_TOTAL}')",
+}
 _SAYS = "{0} is not null and {0} not in ('', '[]', 'null', '\"\"', '{{{{}}}}')"
 _FACTS = (
     "select trace_id, span_id, parent_id, kind, name, agent, false, status = 'error', model, provider, started_at, "
-    "coalesce(ended_at, started_at), input_tokens, output_tokens, cost_usd, case when kind = 'generation' then {1} end, "
+    "coalesce(ended_at, started_at), case when not {2} then input_tokens end, case when not {2} then output_tokens end, "
+    "cost_usd, case when kind = 'generation' then {1} end, "
     f"input_refs is not null or ({_SAYS.format('input')}), {_SAYS.format('output')}, "
     f"kind = 'generation' and strpos(attributes, '{REQUEST_OF_CLIENT}') > 0 "
     "from core.spans_raw where user_id = $1 and started_at >= $3 and trace_id {0} union all "
@@ -251,7 +257,7 @@ class TraceImport:
         if not starts:
             return
         dialect = self._db.dialect
-        sql = _FACTS.format(_AMONG[dialect], _ANSWER[dialect])
+        sql = _FACTS.format(_AMONG[dialect], _ANSWER[dialect], _RUNNING[dialect])
         params = [user_id, " ".join(trace.trace_id for trace in traces), min(starts)]
         stored: dict[str, dict[str, SpanFacts]] = {}
         for trace_id, span_id, *facts in self._db.query(user_id, sql, params).rows:

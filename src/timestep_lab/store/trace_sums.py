@@ -295,9 +295,12 @@ RESPONSE_ID = r'"gen_ai\.response\.id":"([^"\\]+)"'
 """Matches the provider's response id in a span's attributes as JSON."""
 REQUEST_OF_CLIENT = '"agent.trace.public":'
 """In a span's attributes as JSON: marks the HTTP requests of the client `mistralai` 1.x, which state no response id."""
+RUNNING_TOTAL = r'"gen_ai\.(?:system|provider\.name)":"strands-agents"'
+"""Matches the attributes of an agent's span whose usage is that of all calls since the agent was made, those of earlier traces too."""
 _EMPTY = frozenset({"", "[]", "null", '""', "{}"})
 """Inputs and outputs that say nothing."""
 _response_id = re.compile(RESPONSE_ID).search
+_is_running_total = re.compile(RUNNING_TOTAL).search
 
 
 class SpanFacts(NamedTuple):
@@ -348,11 +351,14 @@ def facts_of(row: Row) -> SpanFacts:
             has_input=has_input,
         )  # fmt: skip
     answer, is_request = None, False
+    tokens_in, tokens_out = row[_IN_TOKENS], row[_OUT_TOKENS]
     if kind == "generation" and (attributes := row[_ATTRIBUTES]):
         answer, is_request = response_id(attributes), REQUEST_OF_CLIENT in attributes
+    elif kind == "agent" and tokens_in is not None and _is_running_total(row[_ATTRIBUTES] or ""):
+        tokens_in = tokens_out = None
     return SpanFacts(
         row[_PARENT], kind, row[_NAME], row[_AGENT], False, status == "error", row[_MODEL], row[_PROVIDER], started_at,
-        ended_at or started_at, row[_IN_TOKENS], row[_OUT_TOKENS], row[_PRICE], answer, has_input,
+        ended_at or started_at, tokens_in, tokens_out, row[_PRICE], answer, has_input,
         text_out is not None and text_out not in _EMPTY, is_request,
     )  # fmt: skip
 
