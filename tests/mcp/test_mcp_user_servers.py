@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,17 @@ async def test_a_server_can_be_tried_and_says_what_is_wrong(catalog: McpCatalog,
         await catalog.test("broken")
     assert {tool.server for tool in await catalog.tools()} == {"lab", "notes"}
     assert [problem.server for problem in await catalog.problems()] == ["broken"]
+
+
+async def test_a_tool_is_called_by_the_name_or_id_of_its_server_and_waits_for_no_other_server(notes_url: str) -> None:
+    async with Lab(":memory:") as lab:
+        notes = lab.mcp.add("notes", url=notes_url)
+        lab.mcp.add("silent", command=[sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=60)
+        called = lab.mcp.call("notes.pid"), lab.mcp.call(f"{notes.id}.pid", {})
+        first, second = await asyncio.wait_for(asyncio.gather(*called), 30)
+        assert (first.isdigit(), second) == (True, first)
+        with pytest.raises(NotFoundError, match=r"'notes' has no usable tool 'pit'\. Its tools: pid, "):
+            await lab.mcp.call("notes.pit")
 
 
 async def test_a_program_that_was_removed_later_is_named(catalog: McpCatalog, tmp_path: Path) -> None:

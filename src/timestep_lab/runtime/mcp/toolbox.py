@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -481,11 +481,8 @@ class Toolbox:
         for one in answers:
             if isinstance(one, BaseException) and not isinstance(one, ToolError):
                 raise one
-        return [
-            (connection, one)
-            for connection, one in zip(connections, answers, strict=True)
-            if not isinstance(one, BaseException)
-        ]
+        pairs = zip(connections, answers, strict=True)
+        return [(connection, one) for connection, one in pairs if not isinstance(one, BaseException)]
 
     async def _named(self, server: str) -> Connection:
         await self._refresh()
@@ -494,18 +491,17 @@ class Toolbox:
     async def call(self, tool_id: str, arguments: dict[str, Json]) -> str:
         """Calls a tool directly, without approval, and returns its text (images as JSON).
 
-        Raises `ToolError` when the tool does not exist, the server cannot be reached, or the tool reports an error.
+        Raises `NotFoundError` for an unknown tool, `ToolError` when its server cannot be reached or the tool reports an error.
         """
         await self._refresh()
         server_id, name = self._split(tool_id)
         if not server_id:
-            raise ToolError(f"There is no tool {tool_id!r}.", "Use a tool from the catalogue.", tool=tool_id)
-        missing: list[ToolError] = []
-        uses = await self._pick(self._connections[server_id], [name], missing, retry_now=True)
-        if missing:
-            raise missing[0]
-        [(connection, tool, _)] = uses
-        result = await connection.call(tool, arguments)
+            raise NotFoundError(f"There is no tool {tool_id!r}.", "See the ids of all tools: await lab.mcp.tools()")
+        connection = self._connections[server_id]
+        tools = {tool.name: tool for tool in await connection.tools(retry_now=True)}
+        if name not in tools:
+            raise NotFoundError(*_not_offered(connection.record, name, tools))
+        result = await connection.call(tools[name], arguments)
         text = as_text(result)
         if result.is_error:
             message = redact(f"{name} failed: {text}", connection.record)
@@ -574,15 +570,18 @@ class Toolbox:
         offered = [tool.name for tool in tools]
         for name in names:
             if name != "*" and name not in offered:
-                step = f"Its tools: {', '.join(offered) or 'none'}."
-                message = f"The MCP server {record.name!r} has no usable tool {name!r}."
-                missing.append(ToolError(message, step, server=record.name, tool=name))
+                missing.append(ToolError(*_not_offered(record, name, offered), server=record.name, tool=name))
         return [(connection, tool, ToolInfo.of(record, tool)) for tool in tools if "*" in names or tool.name in names]
 
 
 def _same(some: Sequence[ToolUse], others: Sequence[ToolUse]) -> bool:
     """Returns whether these are the same tools of the same connections."""
     return len(some) == len(others) and all(a[0] is b[0] and a[1] is b[1] for a, b in zip(some, others, strict=True))
+
+
+def _not_offered(server: McpServerRecord, name: str, offered: Iterable[str]) -> tuple[str, str]:
+    """Returns a message and the next step."""
+    return f"The MCP server {server.name!r} has no usable tool {name!r}.", f"Its tools: {', '.join(offered) or 'none'}."
 
 
 def _caller(connection: Connection, tool: Tool) -> Call:
