@@ -94,6 +94,7 @@ ENDS_WITH_US = (
 )
 """In a child whose standard input we hold: it ends when we do, even when we are killed."""
 SERVE_LAB = "import asyncio; from timestep_lab.runtime.mcp.serve import serve_http; asyncio.run(serve_http(port=0))"
+SERVE_MISBEHAVING = f"import runpy; sys.argv[0] = {MISBEHAVING!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
 SERVE_NOTES = f"import runpy; sys.argv[0] = {NOTES!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
@@ -131,6 +132,15 @@ def mortal_notes() -> Iterator[HttpServer]:
     running = HttpServer(SERVE_NOTES, "0")
     yield running
     running.kill()
+
+
+@contextlib.contextmanager
+def misbehaving_over_http(fault: str) -> Iterator[str]:
+    running = HttpServer(SERVE_MISBEHAVING, fault, "0")
+    try:
+        yield running.url
+    finally:
+        running.kill()
 
 
 @pytest.fixture(scope="session")

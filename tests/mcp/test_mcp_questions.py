@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mcp.conftest import misbehaving_over_http
 from tests.server.served import SETTINGS
 from timestep_lab import Lab
 from timestep_lab.model.errors import ToolError, UsageError
@@ -55,6 +56,15 @@ async def test_a_tool_that_asks_in_the_middle_of_its_work_is_answered_by_the_pro
     assert "2 seats for Ada" in (booked.output or "")
     with pytest.raises(ToolError):
         await lab.toolbox.call("asking.greet", {})
+
+
+async def test_a_person_may_take_longer_than_the_servers_time_while_the_stream_is_silent(lab: Lab) -> None:
+    with misbehaving_over_http("asks") as url:
+        lab.mcp.add("silent", url=url, timeout_s=1.5)
+        lab.agents.create(name="Patient", tools=["silent.fine"], model="demo/assistant")
+        asked = await lab.run("call fine {}", agent="Patient")
+        await asyncio.sleep(2)
+        assert (await asked.approve(answer={"name": "Ada"})).output == "fine answered: well"
 
 
 async def test_a_refused_form_is_told_to_the_server(lab: Lab) -> None:

@@ -181,3 +181,7 @@ def test_what_a_tool_gives_that_is_no_text_reaches_the_model_as_what_it_is() -> 
     assert len(kept["see.txt"]) == 5_000_000
     without = output_of(result({"type": "audio", "data": data, "mimeType": "audio/wav"}))
     assert without == "(audio/wav, 5 bytes, not stored)"
+    broken = output_of(result({"type": "image", "data": "no base64", "mimeType": "image/png"}), keep, "see")
+    assert broken == "(image/png, which is not valid base64)"
+    link = {"type": "resource_link", "uri": "file:///a.txt", "name": "a.txt", "mimeType": "text/plain"}
+    assert json.loads(output_of(result(link), keep, "see")) == link

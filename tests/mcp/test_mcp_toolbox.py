@@ -8,14 +8,25 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.mcp.conftest import SERVE_NOTES, HttpServer, MakeToolbox, agent, misbehaving_server, notes_server, server
+from tests.mcp.conftest import (
+    SERVE_NOTES,
+    HttpServer,
+    MakeToolbox,
+    agent,
+    misbehaving_over_http,
+    misbehaving_server,
+    notes_server,
+    server,
+)
 from tests.mcp.weather_service import WeatherService
-from timestep_lab.model.errors import ToolError
+from timestep_lab.model.errors import LabError, NotFoundError, ToolError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER
 from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.mcp.toolbox import Toolbox
@@ -271,7 +282,7 @@ async def test_servers_added_or_changed_later_are_seen_and_the_others_keep_their
         assert await box.call("notes.pid", {}) == pid
         assert await box.call("more.pid", {}) != pid
         servers.pop()
-        with pytest.raises(ToolError, match=r"no tool 'more\.pid'"):
+        with pytest.raises(NotFoundError, match=r"no tool 'more\.pid'"):
             await box.call("more.pid", {})
     finally:
         await box.aclose()
@@ -309,7 +320,7 @@ async def test_the_built_in_server_answers_within_milliseconds_once_it_runs(tool
 async def test_the_built_in_tools_say_what_is_wrong_with_a_call(
     toolbox: MakeToolbox, tool: str, arguments: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(ToolError, match=message):
+    with pytest.raises(LabError, match=message):
         await toolbox().call(f"{BUILTIN_MCP_SERVER}.{tool}", arguments)
 
 
@@ -349,6 +360,68 @@ async def test_a_malformed_result_is_a_failed_call_and_the_connection_stays_good
         with pytest.raises(ToolError, match=r"'bad' sent an invalid response to fine \(.*content") as caught:
             await box.call("bad.fine", {})
         assert caught.value.server == "bad"
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+async def test_an_error_of_a_server_is_told_in_its_words_whatever_its_code_and_ends_no_other_call(
+    toolbox: MakeToolbox, over_http: bool
+) -> None:
+    with misbehaving_over_http("locked") if over_http else nullcontext() as url:
+        box = toolbox(server("bad", url=url) if url else misbehaving_server("locked"))
+        other = asyncio.create_task(box.call("bad.ws.a/b", {}))
+        await asyncio.sleep(0.5)
+        with pytest.raises(ToolError) as caught:
+            await box.call("bad.fine", {})
+        assert str(caught.value) == "The MCP server 'bad' rejected fine: The database is locked."
+        assert await other == "well"
+
+
+async def test_what_a_server_says_beside_an_errors_words_is_told_too(toolbox: MakeToolbox) -> None:
+    with pytest.raises(ToolError, match=r'rejected fine: Invalid params \({"missing": \["day"\]}\)\. Compare the tool'):
+        await toolbox(misbehaving_server("picky")).call("bad.fine", {})
+    with pytest.raises(ToolError, match=r"^fine failed: the tool reported an error without a message$"):
+        await toolbox(misbehaving_server("error without words")).call("bad.fine", {})
+
+
+async def test_a_line_that_is_no_message_fails_its_own_call_at_once_or_is_told_when_the_time_is_over(
+    toolbox: MakeToolbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ToolError, match=r"unreadable response to fine \(It is no JSON-RPC response: .*It is locked"):
+        await toolbox(misbehaving_server("error of text")).call("bad.fine", {})
+    slow = replace(misbehaving_server("not json"), timeout_s=2.0)
+    with pytest.raises(ToolError, match=r"within 2 s; the last line that it wrote is no MCP message: I am at work\."):
+        await toolbox(slow).call("bad.fine", {})
+    [problem] = (await toolbox(misbehaving_server("usage")).survey())[1]
+    assert "exited on start with: usage: misbehaving --key KEY." in str(problem)
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize(("fault", "text"), [("latin-1", "well"), ("half an emoji", "a\ufffd")])
+async def test_output_with_characters_that_do_not_exist_is_read_and_the_connection_stays_good(
+    toolbox: MakeToolbox, fault: str, text: str
+) -> None:
+    box = toolbox(misbehaving_server(fault))
+    assert [await box.call("bad.fine", {}) for _ in range(2)] == [text, text]
+
+
+async def test_a_name_that_is_listed_twice_is_one_tool_and_a_list_without_end_is_told(toolbox: MakeToolbox) -> None:
+    assert await names(toolbox(misbehaving_server("names twice")), "bad.*") == ["fine", "ws_a_b"]
+    [problem] = (await toolbox(misbehaving_server("pages without end")).survey())[1]
+    assert "tools/list (it does not end after 1,000 pages)" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("expired token", r"answered HTTP 401 to fine\. Check its credentials"),
+        ("stream that breaks off", "disconnected during fine; whether the call took effect is unknown"),
+    ],
+)
+async def test_a_token_that_expires_later_and_a_stream_that_breaks_off_are_told_as_such(
+    toolbox: MakeToolbox, fault: str, message: str
+) -> None:
+    with misbehaving_over_http(fault) as url, pytest.raises(ToolError, match=message):
+        await toolbox(server("bad", url=url)).call("bad.fine", {})
 
 
 async def test_a_name_with_dots_is_that_of_the_longest_server_that_fits(toolbox: MakeToolbox) -> None:

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
-import os
-import threading
+import json
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import httpx2
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
-from mcp.client.streamable_http import streamable_http_client
+from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
     CONNECTION_CLOSED,
+    INVALID_PARAMS,
     METHOD_NOT_FOUND,
+    PARSE_ERROR,
     REQUEST_TIMEOUT,
     CallToolResult,
     EmbeddedResource,
@@ -44,228 +40,15 @@ from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, ToolError
 from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.mcp.questions import CallUnderWay, Questions
-from timestep_lab.runtime.mcp.server_records import (
-    command_not_found,
-    find_command,
-    must_be_public,
-    not_public,
-    public_address,
-    redact,
-    where_it_is,
-)
+from timestep_lab.runtime.mcp.server_records import redact, where_it_is
+from timestep_lab.runtime.mcp.transports import EXCHANGE, Exchange, Signs, client_for
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from mcp.client._transport import ReadStream, Transport, TransportStreams
-    from mcp.client.session import MessageHandlerFnT
     from mcp.server import Server
-    from mcp.shared.message import SessionMessage
-
-
-# --- Transports: in this process, a child process, or streamable HTTP, with the official client
-#
-# `Client` objects are entered and exited in one task, as anyio's cancel scopes require.
-
-
-# -- HTTP to public addresses only; see `server_records.py`
-
-
-class PublicTransport(httpx2.AsyncHTTPTransport):
-    """HTTP transport that connects only to public addresses. Ignores proxies from the environment, which would resolve names themselves."""
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        host = request.url.host
-        try:
-            address = await public_address(host)
-        except (OSError, UnicodeError) as error:
-            raise httpx2.ConnectError("its name cannot be resolved", request=request) from error
-        if address is None:
-            raise httpx2.ConnectError("it has no public address", request=request)
-        # The headers already have the host name; only the connection uses the resolved address.
-        by_number = httpx2.Request(
-            request.method,
-            request.url.copy_with(host=address),
-            headers=request.headers,
-            stream=request.stream,
-            extensions={**request.extensions, "sni_hostname": host},
-        )
-        return await super().handle_async_request(by_number)
-
-
-# --
-
-_STDERR_BYTES = 4000
-
-# It would print server responses to the terminal of the serving process; our own errors report what matters.
-_log = logging.getLogger("mcp.client.streamable_http")
-if _log.level == logging.NOTSET:
-    _log.setLevel(logging.CRITICAL)
-
-
-class Signs:
-    """State of one connection, apart from the responses."""
-
-    def __init__(self) -> None:
-        self.gone = asyncio.Event()
-        """Set when the connection has ended, or should end."""
-        self.http_status: int | None = None
-        """Status of the last HTTP response."""
-        self.session_refused = False
-        """The server does not know this session (404), so it has not processed the request.
-        https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management"""
-        self.stderr = Stderr()
-
-    async def on_response(self, response: httpx2.Response) -> None:
-        self.http_status = response.status_code
-        self.session_refused = response.status_code == 404 and "mcp-session-id" in response.request.headers
-
-
-class Stderr:
-    """The last few kilobytes of a child process's standard error, to be quoted when it fails.
-
-    Uses a pipe: a notebook's `sys.stderr` has no file descriptor, and a file would grow without limit.
-    """
-
-    def __init__(self) -> None:
-        self._tail: deque[bytes] = deque()
-        self._thread: threading.Thread | None = None
-        self._file: TextIO | None = None
-
-    def open(self) -> TextIO:
-        """Returns the write end, for the child."""
-        read_end, write_end = os.pipe()
-        self._file = os.fdopen(write_end, "w", encoding="utf-8", errors="replace")
-        self._thread = threading.Thread(target=self._drain, args=(read_end,), name="mcp-stderr", daemon=True)
-        self._thread.start()
-        return self._file
-
-    def close(self) -> None:
-        """Closes this process's copy of the write end; the child's own closes when it ends."""
-        if self._file is not None:
-            self._file.close()
-
-    def text(self) -> str:
-        """Returns the latest output. Blocks until the writers have closed, at most half a second."""
-        self.close()
-        if self._thread is not None:
-            self._thread.join(0.5)
-        return b"".join(self._tail).decode("utf-8", "replace").strip()
-
-    def _drain(self, read_end: int) -> None:
-        size = 0
-        with os.fdopen(read_end, "rb", buffering=0) as pipe:
-            while block := pipe.read(4096):
-                self._tail.append(block)
-                size += len(block)
-                while size - len(self._tail[0]) >= _STDERR_BYTES:
-                    size -= len(self._tail.popleft())
-
-
-def client_for(
-    record: McpServerRecord,
-    signs: Signs,
-    on_message: MessageHandlerFnT,
-    builtin: Server | None = None,
-    questions: Questions | None = None,
-) -> Client:
-    """Returns an unconnected client. `builtin` is an in-process server that is used instead of the record's command or URL."""
-    target: Server | Transport
-    if builtin is not None:
-        target = builtin
-    elif record.url is not None:
-        target = _http(record, signs)
-    else:
-        target = _child(record, signs)
-    # The connection caches tool lists and is notified of changes; a second cache would hide them.
-    return Client(
-        target, read_timeout_seconds=record.timeout_s, message_handler=on_message, cache=None, mode=_mode(record.protocol),
-        elicitation_callback=questions.elicit if questions else None, sampling_callback=questions.sample if questions else None,
-    )  # fmt: skip
-
-
-def _mode(protocol: str | None) -> str:
-    """Returns the client's mode: protocol versions before 2026-07-28 negotiate the version in a handshake."""
-    return "auto" if protocol is None else "legacy" if protocol < "2026-07-28" else protocol
-
-
-@asynccontextmanager
-async def _http(record: McpServerRecord, signs: Signs) -> AsyncIterator[TransportStreams]:
-    assert record.url is not None
-    timeout = httpx2.Timeout(min(10.0, record.timeout_s), read=record.timeout_s)
-    hooks = {"response": [signs.on_response]}
-    transport = await _public_transport(record) if must_be_public(record) else None
-    # Redirects are followed only within the server's own origin, as the official client does.
-    async with (
-        httpx2.AsyncClient(
-            headers=dict(record.headers), timeout=timeout, event_hooks=hooks, transport=transport
-        ) as http,
-        streamable_http_client(record.url, http_client=http) as streams,
-    ):
-        yield streams
-
-
-async def _public_transport(record: McpServerRecord) -> PublicTransport:
-    """Returns the transport. Raises `ForbiddenError`, which is clearer than a failed connection."""
-    host = httpx2.URL(record.url or "").host
-    try:
-        address = await public_address(host)
-    except (OSError, UnicodeError) as error:
-        raise httpx2.ConnectError("its name cannot be resolved") from error
-    if address is None:
-        raise not_public(record)
-    return PublicTransport()
-
-
-@asynccontextmanager
-async def _child(record: McpServerRecord, signs: Signs) -> AsyncIterator[TransportStreams]:
-    program = find_command(record)
-    if program is None:
-        raise command_not_found(record)
-    child = StdioServerParameters(command=program, args=list(record.command[1:]), env=dict(record.env))
-    async with stdio_client(child, errlog=signs.stderr.open()) as (read, write):
-        signs.stderr.close()
-        yield _Watched(read, signs.gone.set), write
-
-
-class _Watched:
-    """A stream of incoming messages that reports its end."""
-
-    def __init__(self, stream: ReadStream[SessionMessage | Exception], on_end: Callable[[], None]) -> None:
-        self._stream, self._on_end = stream, on_end
-
-    async def receive(self) -> SessionMessage | Exception:
-        return await self._stream.receive()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def __aiter__(self) -> _Watched:
-        return self
-
-    async def __anext__(self) -> SessionMessage | Exception:
-        try:
-            return await self._stream.__anext__()
-        except StopAsyncIteration:
-            self._on_end()
-            raise
-
-    async def __aenter__(self) -> _Watched:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return bool(await self._stream.__aexit__(kind, error, trace))
 
 
 # -- Errors of a server: they name it, state the next step, and contain none of its secrets
-
-
-def is_closed(error: BaseException) -> bool:
-    return isinstance(error, MCPError) and error.code == CONNECTION_CLOSED
 
 
 SERVED_HERE = "/mcp?revision="
@@ -273,7 +56,7 @@ SERVED_HERE = "/mcp?revision="
 
 
 def connect_error(record: McpServerRecord, error: BaseException, *, said: str, http_status: int | None) -> ToolError:
-    """Converts an exception during connecting. `said` is the child process's standard error."""
+    """Converts an exception during connecting. `said` is the last line that the child process wrote."""
     cause = error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
@@ -282,8 +65,10 @@ def connect_error(record: McpServerRecord, error: BaseException, *, said: str, h
     if isinstance(cause, TimeoutError) or _timed_out(cause):
         what = f"did not respond within {record.timeout_s:g} s"
         step = "Check that it is an MCP server. A slow first start may need a longer timeout_s."
+        if said:
+            what += f"; it wrote: {said}"
     elif http_status in (401, 403):
-        what, step = f"answered HTTP {http_status}", "Check its credentials and set its headers again."
+        what, step = f"answered HTTP {http_status}", _CREDENTIALS
     elif record.url:
         what = (
             f"answered HTTP {http_status}"
@@ -294,19 +79,30 @@ def connect_error(record: McpServerRecord, error: BaseException, *, said: str, h
         if SERVED_HERE in record.url:
             step = f"It is served by a notebook or script that has ended; add its functions again: lab.mcp.add_function(f, server={record.name!r})."
     else:
-        last_line = said.splitlines()[-1][:300] if said else ""
-        what = f"exited on start with: {last_line}" if last_line else f"did not start ({_short(cause)})"
+        what = f"exited on start with: {said}" if said else f"did not start ({_short(cause)})"
+        if isinstance(cause, MCPError) and cause.code != CONNECTION_CLOSED:
+            what = f"refused to connect: {_short(cause)}"
         step = "Run the command manually to see what it needs."
     message = f"The MCP server {record.name!r} ({where_it_is(record)}) {what}."
     return ToolError(redact(message, record), step, server=record.name)
 
 
-def call_error(record: McpServerRecord, what: str, error: BaseException, *, broken: bool) -> ToolError:
-    """Converts an exception during a request. `what` is the tool's name, or `tools/list`."""
+_CREDENTIALS = "Check its credentials and set its headers again."
+
+
+def call_error(
+    record: McpServerRecord, what: str, error: BaseException, *, lost: bool, http_status: int | None, noise: str
+) -> ToolError:
+    """Converts an exception during a request. `what` is the tool's name, or `tools/list`. `lost`: no answer can come any more. `noise` is
+    what the child process wrote instead of messages."""
+    code = error.code if isinstance(error, MCPError) else None
+    step = "" if what == "tools/list" else "Compare the tool's name and arguments with the catalogue."
     if _timed_out(error):
         happened = f"did not respond to {what} within {record.timeout_s:g} s"
         step = "Try again, or set a longer timeout_s for the server."
-    elif broken:
+        if noise:
+            happened += f"; the last line that it wrote is no MCP message: {noise}"
+    elif lost:
         happened = f"disconnected during {what}; whether the call took effect is unknown"
         step = "Check before calling again; the next call reconnects."
     elif isinstance(error, ValidationError):
@@ -314,12 +110,20 @@ def call_error(record: McpServerRecord, what: str, error: BaseException, *, brok
         step = "The server needs to be fixed; until then its tools are unavailable, and other servers work."
         if what != "tools/list":
             step = "The server needs to be fixed; its other tools work."
-    elif not isinstance(error, MCPError | RuntimeError):
-        happened = f"sent an unreadable response to {what} ({type(error).__name__}: {_short(error)})"
+    elif code == PARSE_ERROR or not isinstance(error, MCPError):
+        # The client raises RuntimeError for a result that does not have the form that the tool declares.
+        kind = "" if isinstance(error, MCPError | RuntimeError) else f"{type(error).__name__}: "
+        happened = f"sent an unreadable response to {what} ({kind}{_short(error)})"
         step = "The server needs to be fixed; other servers work."
+    elif http_status in (401, 403):
+        happened, step = f"answered HTTP {http_status} to {what}", _CREDENTIALS
+    elif http_status is not None and (http_status == 429 or http_status >= 500):
+        happened, step = f"answered HTTP {http_status} to {what}: {_short(error)}", "Try again later."
     else:
-        happened = f"rejected {what}: {_short(error)}"
-        step = "Compare the tool's name and arguments with the catalogue."
+        more = f" ({json.dumps(error.data, ensure_ascii=False)[:300]})" if error.data else ""
+        happened = f"rejected {what}: {_short(error)}{more}"
+        if code not in (INVALID_PARAMS, METHOD_NOT_FOUND):
+            step = ""
     message = f"The MCP server {record.name!r} {happened}."
     return ToolError(redact(message, record), step, server=record.name, tool=what)
 
@@ -349,6 +153,12 @@ TOOL_LIST_S = 60.0
 
 LONGEST_CALL_S = 24 * 3600.0
 """Maximum duration of a call that keeps reporting progress."""
+
+ENDING_S = 0.1
+"""Maximum duration between the failure of a request and the end of its connection."""
+
+MOST_PAGES = 1000
+"""Maximum number of pages of a listing."""
 
 FAILED_S = 10.0
 """A server that could not be reached is not retried for this many seconds, so that it does not slow down every run."""
@@ -461,10 +271,12 @@ class Connection:
             if error.code != METHOD_NOT_FOUND or client.server_capabilities.tools is not None:
                 raise
             tools = []
-        taken = {tool.name for tool in tools}
+        # A name is called, so that of two tools with one name only the first can be.
+        offered = {tool.name: tool for tool in reversed(tools)}
+        named = [tool for tool in tools if offered[tool.name] is tool]
         if await _has_resources(client):
-            tools += [tool for name, tool in self._resource_tools.items() if name not in taken]
-        return tools
+            named += [tool for name, tool in self._resource_tools.items() if name not in offered]
+        return named
 
     async def _call_resource_tool(self, name: str, arguments: dict[str, Json]) -> CallToolResult:
         if name == "read_resource":
@@ -523,22 +335,32 @@ class Connection:
             await asyncio.wait([here.task])
 
     async def _request(self, what: str, send: Callable[[Client], Awaitable[T]], *, repeatable: bool) -> T:
-        for last_try in (False, True):
+        was_refused = was_lost = False
+        while True:
             live = self._live()
             # Shielded: a caller that gives up must not close the connection for others.
             client = await asyncio.shield(live.client)
+            exchange = Exchange()
+            before = EXCHANGE.set(exchange)
             try:
                 return await send(client)
-            # The client raises MCPError for a rejection, RuntimeError when closed and, for an invalid response, whatever its parsing
-            # raises: ValidationError, re.error of a pattern in a schema, RecursionError.
+            # The client raises MCPError for a rejection, RuntimeError for a result without its declared form and, for an invalid response,
+            # whatever its parsing raises: ValidationError, re.error of a pattern in a schema, RecursionError.
             except Exception as error:  # noqa: BLE001 - none is the lab's own fault, and each is raised again as a ToolError
-                unprocessed = live.signs.session_refused
-                broken = is_closed(error) or unprocessed or live.signs.gone.is_set()
-                if broken:
+                if isinstance(error, MCPError) and error.code == CONNECTION_CLOSED and not exchange.is_cut:
+                    # Servers use this code too. Only a connection that has ended says so itself, perhaps a moment later.
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(live.signs.gone.wait(), ENDING_S)
+                lost = live.signs.gone.is_set() or exchange.is_cut
+                refused = exchange.session_refused and not was_refused
+                if refused:
                     live.signs.gone.set()
-                if last_try or not (broken and (repeatable or unprocessed)):
-                    raise call_error(self.record, what, error, broken=broken) from None
-        raise AssertionError("the second try either returns or raises")
+                elif not (lost and repeatable and not was_lost):
+                    status, noise = exchange.http_status, live.signs.noise
+                    raise call_error(self.record, what, error, lost=lost, http_status=status, noise=noise) from None
+                was_refused, was_lost = was_refused or refused, was_lost or not refused
+            finally:
+                EXCHANGE.reset(before)
 
     def _live(self) -> _Live:
         loop = asyncio.get_running_loop()
@@ -550,6 +372,8 @@ class Connection:
 
     async def _hold(self, live: _Live) -> None:
         """Opens and closes the client in a task of its own."""
+        exchange = Exchange()
+        EXCHANGE.set(exchange)
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self.record.timeout_s):
@@ -561,8 +385,8 @@ class Connection:
                 await live.signs.gone.wait()
         except Exception as error:  # noqa: BLE001 - it goes to whoever waits; that a lost connection closes badly is not news
             if not live.client.done():
-                stderr_text = await asyncio.to_thread(live.signs.stderr.text)
-                failure = connect_error(self.record, error, said=stderr_text, http_status=live.signs.http_status)
+                said = await asyncio.to_thread(live.signs.quoted)
+                failure = connect_error(self.record, error, said=said, http_status=exchange.http_status)
                 live.client.set_exception(failure)
         finally:
             live.signs.gone.set()
@@ -585,7 +409,7 @@ async def _has_resources(client: Client) -> bool:
             return True
         return bool((await client.list_resource_templates()).resource_templates)
     except (MCPError, ValidationError) as error:
-        if is_closed(error):
+        if isinstance(error, MCPError) and error.code == CONNECTION_CLOSED:
             raise
         return not (isinstance(error, MCPError) and error.code == METHOD_NOT_FOUND)
 
@@ -595,6 +419,8 @@ async def _pages(ask: Callable[..., Awaitable[PaginatedResult]], what: str) -> l
     entries, seen = list(getattr(page, what)), set[str]()
     while (cursor := page.next_cursor) and cursor not in seen:
         seen.add(cursor)
+        if len(seen) == MOST_PAGES:
+            raise RuntimeError(f"it does not end after {MOST_PAGES:,} pages")
         page = await ask(cursor=cursor)
         entries += getattr(page, what)
     return entries

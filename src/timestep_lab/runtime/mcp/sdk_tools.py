@@ -233,7 +233,7 @@ def function_tool(
             return _failed(info, redact(str(error)))
         output = await in_thread(output_of, result, keep, name)
         if result.is_error:
-            return _failed(info, redact(output if isinstance(output, str) else text_of(result)))
+            return _failed(info, redact(output if isinstance(output, str) and output else text_of(result)))
         return output
 
     schema = {"type": "object", "properties": {}, **info.input_schema}
@@ -269,8 +269,10 @@ def output_of(result: CallToolResult, keep: Keep | None = None, tool: str = "too
 
 
 def text_of(result: CallToolResult) -> str:
+    """Returns the message of a result that is an error."""
     parts = [_part(block, None, "") for block in result.content]
-    return "\n".join(part.text if isinstance(part, ToolOutputText) else "(an image)" for part in parts)
+    text = "\n".join(part.text if isinstance(part, ToolOutputText) else "(an image)" for part in parts)
+    return text or "the tool reported an error without a message"
 
 
 def _part(block: ContentBlock, keep: Keep | None, tool: str) -> ToolOutputText | ToolOutputImage:
@@ -281,15 +283,15 @@ def _part(block: ContentBlock, keep: Keep | None, tool: str) -> ToolOutputText |
         return ToolOutputText(text=resource.text)
     data = resource.blob if isinstance(resource, BlobResourceContents) else getattr(block, "data", None)
     if data is None:
-        return ToolOutputText(text=block.model_dump_json())
+        return ToolOutputText(text=block.model_dump_json(by_alias=True, exclude_none=True))
     kind = getattr(resource or block, "mime_type", None) or "application/octet-stream"
-    if kind in _SEEN:
-        return ToolOutputImage(image_url=f"data:{kind};base64,{data}")
     name = str(resource.uri).rstrip("/").rpartition("/")[2] if resource else ""
     try:
         content = base64.b64decode(data, validate=True)
     except binascii.Error:
         return ToolOutputText(text=f"({kind}, which is not valid base64)")
+    if kind in _SEEN:
+        return ToolOutputImage(image_url=f"data:{kind};base64,{data}")
     return ToolOutputText(text=_kept(name or f"{tool}{_ending(kind)}", content, kind, keep))
 
 
@@ -370,7 +372,8 @@ def rule_of(agent: AgentRecord, server: McpServerRecord, info: ToolInfo) -> Rule
 
 def as_text(result: CallToolResult) -> str:
     output = output_of(result)
-    return output if isinstance(output, str) else "\n".join(part.model_dump_json() for part in output)
+    text = output if isinstance(output, str) else "\n".join(part.model_dump_json() for part in output)
+    return text or (text_of(result) if result.is_error else "")
 
 
 def recorded_tool(definition: Mapping[str, Any]) -> McpTool:
