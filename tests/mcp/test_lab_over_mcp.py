@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
+from tests.server.openapi_walk import served
 from timestep_lab import Lab
 from timestep_lab.model.ids import LOCAL_USER, new_uuid
 from timestep_lab.server.gate import Tokens
@@ -104,10 +106,44 @@ async def test_a_mistake_is_said_by_the_name_of_the_tool(lab: Lab) -> None:
             ("read_trace", {"trace_id": "0" * 32}, "There is no trace"),
             ("sql", {"query": 5}, "The argument 'query' is 5"),
             ("sql", {}, "The argument 'query' is missing"),
+            ("sql", {"query": "select 1", "limit": 1001}, "Invalid limit 1001. Use 1 to 1,000."),
         ):
             result = await client.call_tool(tool, arguments)
             assert result.is_error
             assert words in result.content[0].text
+            assert "help(" not in result.content[0].text
+        assert client.server_info.version == version("timestep-lab")
+    async with Client(lab_server(lambda _: nullcontext(lab), write=True)) as client:
+        result = await client.call_tool("create_agent", {"name": "Poet", "id": "0"})
+        assert result.content[0].text == "create_agent takes no 'id' here. Omit id: the served lab assigns one."
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_client_that_cancels_its_call_cancels_the_run(lab: Lab, mode: str) -> None:
+    async with Client(lab_server(lambda _: nullcontext(lab), write=True), mode=mode) as client:
+        arguments = {"prompt": "word " * 100, "model": "demo/slow?ttft=10&tps=5"}
+        call = asyncio.create_task(client.call_tool("run_agent", arguments))
+        while not (running := lab.runs.list(status="running")):
+            await asyncio.sleep(0.05)
+        call.cancel()
+        async with asyncio.timeout(10):
+            while lab.runs.read(running[0].run.id).run.status != "cancelled":
+                await asyncio.sleep(0.05)
+
+
+async def test_a_served_lab_is_offered_by_another_machine(lab: Lab, tmp_path: Path) -> None:
+    with served(tmp_path / "served.duckdb") as (url, token):
+        async with (
+            Lab(url, token=token) as remote,
+            Client(lab_server(lambda _: nullcontext(remote), write=True)) as client,
+        ):
+            asked = await called(client, "run_agent", prompt="Hello", model="demo/echo")
+            assert [row["trace_id"] for row in (await called(client, "list_traces"))["data"]] == [
+                asked["run"]["trace_id"]
+            ]
+            poet = await called(client, "create_agent", name="Poet")
+            assert (await called(client, "read_agent", agent_id=poet["id"]))["name"] == "Poet"
+            assert (await called(client, "sql", query="select count(*) as n from traces"))["rows"] == [{"n": 1}]
 
 
 async def test_over_http_everybody_reads_the_rows_of_their_own_token(lab: Lab) -> None:
@@ -130,8 +166,10 @@ async def test_over_http_everybody_reads_the_rows_of_their_own_token(lab: Lab) -
         assert seen == {LOCAL_USER: 1, guest: 0}
         async with httpx.AsyncClient() as stranger:
             refused = await stranger.post(url, json={}, headers={"Authorization": "Bearer forged"})
-        assert refused.status_code == 401
-        assert "token" in refused.json()["error"]["message"]
+            nothing = await stranger.post(url, json={})
+        assert (refused.status_code, nothing.status_code) == (401, 401)
+        assert "This token is not valid. Send a token of this lab as the header" in refused.json()["error"]["message"]
+        assert "The request has no token." in nothing.json()["error"]["message"]
     finally:
         server.should_exit = True
         await serving

@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 import mcp.types as wire
@@ -20,7 +21,8 @@ from mcp.shared.exceptions import MCPError
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import Json, encoded, objects_of
-from timestep_lab.model.errors import AuthError, LabError
+from timestep_lab.model.errors import AuthError, LabError, UsageError
+from timestep_lab.model.events import Event, RunStarted
 from timestep_lab.runtime.tools.builtin import check_arguments
 from timestep_lab.server.api.operations import as_json
 from timestep_lab.server.errors import error_response
@@ -30,7 +32,7 @@ from timestep_lab.server.labs import Labs, UserLab
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.comparisons import Comparisons
 from timestep_lab.service.operation import Operation, operations
-from timestep_lab.service.runs import Runs
+from timestep_lab.service.runs import Runs, RunView
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
 from timestep_lab.store.store import secret_of
@@ -74,18 +76,28 @@ def lab_server(whose: WhoseLab, *, write: bool = False) -> Server:
         name, given, known = params.name, params.arguments or {}, [tool.name for tool in tools]
         if name not in known:
             raise MCPError(
-                wire.INVALID_PARAMS, f"There is no tool {name!r}.{did_you_mean(name, known)} There are: {known}."
+                wire.INVALID_PARAMS,
+                f"There is no tool {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}.",
             )
         try:
             with whose(context) as lab:
                 answer = await (_asked(lab, reads, offered[name], given) if name != "sql" else _sql(lab, reads, given))
         except LabError as error:
-            message = str(error).replace(f"lab.{offered[name].name}", name) if name in offered else str(error)
+            message = str(error)
+            if name in offered:
+                python = f"lab.{offered[name].name}"
+                message = message.replace(f"See help({python}).", "See its input schema.").replace(python, name)
             return wire.CallToolResult(content=[wire.TextContent(text=message)], is_error=True)
         text = _marked(json.dumps(_listed(answer, CONTENTS.get(name, set())), ensure_ascii=False))
         return wire.CallToolResult(content=[wire.TextContent(text=text)], _meta={"untrusted": True})
 
-    return Server("timestep-lab", instructions=INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool)
+    return Server(
+        "timestep-lab",
+        version=version("timestep-lab"),
+        instructions=INSTRUCTIONS,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+    )
 
 
 def _tool(name: str, description: str, schema: dict[str, Json]) -> wire.Tool:
@@ -100,14 +112,41 @@ def _tool_of(name: str, operation: Operation) -> wire.Tool:
 
 async def _asked(lab: UserLab, reads: FairReads, operation: Operation, given: Mapping[str, object]) -> object:
     noun = getattr(lab, operation.noun)
-    call = partial(operation.call, noun, operation.checked((), given))
+    for name in given.keys() & operation.local.keys():
+        raise UsageError(f"lab.{operation.name} takes no {name!r} here.", operation.local[name], param=name)
+    request = operation.checked((), given)
+    # The method of a served lab's noun asks the server; the operation's function is that of a lab in this process.
+    call = partial(
+        getattr(noun, operation.name.rpartition(".")[2]),
+        **{name: getattr(request, name) for name in request.model_fields_set},
+    )
     if operation.ended is not None:
-        return encoded(await operation.ended(noun, [event async for event in call()][-1]), operation.answer)
+        return encoded(await operation.ended(noun, await _last(lab.runs, call())), operation.answer)
     return await reads.run(str(id(lab)), lambda: encoded(call(), operation.answer), asyncio.Event().wait)
 
 
+async def _last(runs: Runs, events: AsyncIterator[Event]) -> Event:
+    """The last event of a run. A client that cancels its call cancels the run, which would otherwise continue."""
+    run_id = ""
+    try:
+        async for event in events:
+            if isinstance(event, RunStarted):
+                run_id = event.run.id
+    except asyncio.CancelledError:
+        if run_id:
+            stopping = asyncio.create_task(runs.cancel(run_id))
+            _STOPPING.add(stopping)
+            stopping.add_done_callback(_STOPPING.discard)
+        raise
+    return event
+
+
+_STOPPING: set[asyncio.Task[RunView]] = set()
+"""Keeps these tasks alive: the event loop does not."""
+
+
 async def _sql(lab: UserLab, reads: FairReads, given: Mapping[str, Any]) -> object:
-    work = partial(lab._select, check_arguments(given, SQL)["query"], (), min(max(given.get("limit", 100), 1), 1000))
+    work = partial(lab._select, check_arguments(given, SQL)["query"], (), given.get("limit", 100))
     return json.loads(await reads.run(str(id(lab)), lambda: as_json(work()), asyncio.Event().wait))
 
 
@@ -143,11 +182,14 @@ def http_app(lab: UserLab, host: str, *, write: bool = False) -> ASGIApp:
 
     async def signed_in(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            token = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
+            scheme, _, token = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1").partition(" ")
             try:
-                scope["lab.user"] = tokens.verify(token).user_id
+                if scheme.lower() != "bearer":
+                    raise AuthError("The request has no token.")
+                scope["lab.user"] = tokens.verify(token.strip()).user_id
             except AuthError as error:
-                return await error_response(error)(scope, receive, send)
+                step = "Send a token of this lab as the header Authorization: Bearer …; timestep-lab token prints one."
+                return await error_response(AuthError(error.message, step))(scope, receive, send)
         await app(scope, receive, send)
 
     return signed_in

@@ -256,7 +256,7 @@ def builtin_server(tools: list[BuiltinTool], *, for_others: bool = False) -> Ser
 
 
 def check_arguments(arguments: Mapping[str, T], schema: Mapping[str, Any]) -> Mapping[str, T]:
-    """Checks names and JSON types of arguments; the tools check the rest. Raises `UsageError`."""
+    """Checks names, JSON types and limits of arguments; the tools check the rest. Raises `UsageError`."""
     known = schema["properties"]
     for name, value in arguments.items():
         if name not in known:
@@ -264,6 +264,9 @@ def check_arguments(arguments: Mapping[str, T], schema: Mapping[str, Any]) -> Ma
         kind, expected = (str, "text") if known[name]["type"] == "string" else (int, "a whole number")
         if not isinstance(value, kind) or isinstance(value, bool):
             raise UsageError(f"The argument {name!r} is {value!r}, not {expected}.", f"Give {expected}.", param=name)
+        if isinstance(value, int) and not known[name]["minimum"] <= value <= known[name]["maximum"]:
+            limits = f"{known[name]['minimum']} to {known[name]['maximum']:,}"
+            raise UsageError(f"Invalid {name} {value}.", f"Use {limits}.", param=name)
     for name in schema["required"]:
         if name not in arguments:
             raise UsageError(
