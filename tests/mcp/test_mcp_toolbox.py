@@ -100,6 +100,15 @@ async def test_the_catalogue_lists_every_tool_with_its_schema(toolbox: MakeToolb
     assert found["n.pid"].output_schema is not None
 
 
+async def test_a_tool_that_a_server_gets_while_it_runs_is_there_for_the_next_run(toolbox: MakeToolbox) -> None:
+    box = toolbox(notes_server())
+    assert "learnt" not in await names(box, "notes.*")
+    await box.call("notes.learn", {})
+    async with asyncio.timeout(10):
+        while "learnt" not in await names(box, "notes.*"):
+            await asyncio.sleep(0.05)
+
+
 # -- what is asked first
 
 
@@ -191,6 +200,11 @@ async def test_a_page_that_is_no_mcp_server_is_told_by_its_status(
     box = toolbox(server("docs", url=f"{weather_service.url}/mcp"))
     [error] = (await box.tools_for(agent("docs.*"))).missing
     assert "answered HTTP 501" in str(error)
+    with misbehaving_over_http("older transport") as url:
+        [_, older] = (await toolbox(server("docs", url=f"{weather_service.url}/mcp"), server("sse", url=url)).survey())[
+            1
+        ]
+    assert "answered HTTP 405. Use its streamable HTTP endpoint, often /mcp; the older SSE" in str(older)
 
 
 async def test_a_server_that_never_answers_is_given_up_in_its_time(toolbox: MakeToolbox) -> None:
@@ -256,6 +270,15 @@ async def test_a_call_that_takes_too_long_ends_with_the_servers_name_and_the_ser
     with pytest.raises(ToolError, match="'notes' did not respond to sleep within 1 s"):
         await box.call("notes.sleep", {"seconds": 60})
     assert (await box.call("notes.pid", {})).isdigit()
+
+
+async def test_a_server_that_is_stuck_after_a_call_is_started_again(toolbox: MakeToolbox) -> None:
+    box = toolbox(replace(misbehaving_server("gets stuck"), timeout_s=2.0))
+    with pytest.raises(ToolError, match="did not respond to fine within 2 s"):
+        await box.call("bad.fine", {})
+    with pytest.raises(ToolError, match="did not respond to tools/list within 2 s"):
+        await box.call("bad.ws.a/b", {})
+    assert await box.call("bad.ws.a/b", {}) == "well"
 
 
 async def test_a_caller_that_gives_up_takes_nothing_from_the_others(toolbox: MakeToolbox, notes_url: str) -> None:

@@ -72,6 +72,8 @@ def main(fault: str) -> None:
 
     for line in sys.stdin:
         asked = json.loads(line)
+        if fault == "gets stuck" and asked["method"] == "tools/call" and asked["params"]["name"] == "fine":
+            time.sleep(3600)
         if "id" in asked:
             threading.Thread(target=tell, args=(asked,), daemon=True).start()
 
@@ -87,6 +89,8 @@ class Http(BaseHTTPRequestHandler):
             self.answered.set()
         if "id" not in asked or "method" not in asked:
             return self.tell(202)
+        if FAULT == "older transport":
+            return self.tell(405)
         is_call = asked["method"] == "tools/call"
         if is_call and FAULT == "expired token":
             return self.tell(401)

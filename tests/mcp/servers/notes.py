@@ -83,6 +83,14 @@ def get_weather(location: str) -> str:
     return f"{location}: look out of the window"
 
 
+@server.tool()
+async def learn(ctx: Context) -> str:
+    """Have one more tool from now on, and tell those who listen."""
+    server.add_tool(pid, name="learnt")
+    await ctx.notify_tools_changed()
+    return "learnt"
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         server.run()

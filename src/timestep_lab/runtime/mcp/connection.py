@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from mcp import Client
+from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
     CONNECTION_CLOSED,
@@ -76,6 +77,8 @@ def connect_error(record: McpServerRecord, error: BaseException, *, said: str, h
             else f"did not respond ({_short(cause)})"
         )
         step = "Check that the URL is its MCP endpoint and that the server is running."
+        if http_status == 405:
+            step = "Use its streamable HTTP endpoint, often /mcp; the older SSE transport, often at /sse, is not supported."
         if SERVED_HERE in record.url:
             step = f"It is served by a notebook or script that has ended; add its functions again: lab.mcp.add_function(f, server={record.name!r})."
     else:
@@ -171,7 +174,6 @@ class _Live:
         self.questions = Questions(server)
         self.client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self.signs = Signs()
-        self.task: asyncio.Task[None] | None = None
         self.tools: list[Tool] | None = None
         self.tools_until = 0.0
 
@@ -206,6 +208,8 @@ class Connection:
         self.record = record
         self._builtin = builtin
         self._lives: WeakKeyDictionary[asyncio.AbstractEventLoop, _Live] = WeakKeyDictionary()
+        self._holding: set[asyncio.Task[None]] = set()
+        """Tasks of all connections, including those that are still being closed after a new one has replaced them."""
         self._failure: tuple[float, ToolError] | None = None
         self._resource_tools = resource_tools(record.name)
 
@@ -324,15 +328,16 @@ class Connection:
         return await self._request(name, lambda client: client.get_prompt(name, arguments or None), repeatable=True)
 
     async def aclose(self) -> None:
-        """Closes the connections of all loops, and waits for this loop's."""
-        here = self._lives.pop(asyncio.get_running_loop(), None)
+        """Closes the connections of all loops, and waits until this loop's are closed."""
+        running = asyncio.get_running_loop()
         for loop, live in list(self._lives.items()):
-            if loop.is_running():
+            if loop is running:
+                live.signs.gone.set()
+            elif loop.is_running():
                 loop.call_soon_threadsafe(live.signs.gone.set)
         self._lives.clear()
-        if here is not None and here.task is not None:
-            here.signs.gone.set()
-            await asyncio.wait([here.task])
+        if here := [task for task in list(self._holding) if task.get_loop() is running]:
+            await asyncio.wait(here)
 
     async def _request(self, what: str, send: Callable[[Client], Awaitable[T]], *, repeatable: bool) -> T:
         was_refused = was_lost = False
@@ -353,6 +358,11 @@ class Connection:
                         await asyncio.wait_for(live.signs.gone.wait(), ENDING_S)
                 lost = live.signs.gone.is_set() or exchange.is_cut
                 refused = exchange.session_refused and not was_refused
+                if _timed_out(error):
+                    # Slow, or stuck? The list is requested next, and a server that does not answer that is started again.
+                    live.tools_until = 0.0
+                    if what == "tools/list" and not live.questions.under_way:
+                        live.signs.gone.set()
                 if refused:
                     live.signs.gone.set()
                 elif not (lost and repeatable and not was_lost):
@@ -367,7 +377,9 @@ class Connection:
         live = self._lives.get(loop)
         if live is None or live.signs.gone.is_set():
             self._lives[loop] = live = _Live(self.record.name)
-            live.task = asyncio.create_task(self._hold(live), name=f"mcp {self.record.name}")
+            task = asyncio.create_task(self._hold(live), name=f"mcp {self.record.name}")
+            self._holding.add(task)
+            task.add_done_callback(self._holding.discard)
         return live
 
     async def _hold(self, live: _Live) -> None:
@@ -382,7 +394,12 @@ class Connection:
                     )
                     await stack.enter_async_context(client)
                 live.client.set_result(client)
-                await live.signs.gone.wait()
+                hearing = asyncio.create_task(_hear_changes(client, live))
+                try:
+                    await live.signs.gone.wait()
+                finally:
+                    hearing.cancel()
+                    await asyncio.wait([hearing])
         except Exception as error:  # noqa: BLE001 - it goes to whoever waits; that a lost connection closes badly is not news
             if not live.client.done():
                 said = await asyncio.to_thread(live.signs.quoted)
@@ -397,6 +414,20 @@ class Connection:
                 )
             if not live.client.cancelled():
                 live.client.exception()  # retrieved, because nobody may be waiting any more
+
+
+async def _hear_changes(client: Client, live: _Live) -> None:
+    """Listens for changes of the tools. Servers of earlier protocol versions report them without being asked."""
+    offered = client.server_capabilities
+    tools = bool(offered.tools and offered.tools.list_changed)
+    resources = bool(offered.resources and offered.resources.list_changed)
+    if client.protocol_version < "2026-07-28" or not (tools or resources):
+        return
+    # A server that does not report changes after all, or no longer, is asked again after TOOL_LIST_S, as any other.
+    with suppress(MCPError, SubscriptionLost, TimeoutError):
+        async with client.listen(tools_list_changed=tools, resources_list_changed=resources) as changes:
+            async for _ in changes:
+                live.tools = None
 
 
 async def _has_resources(client: Client) -> bool:

@@ -82,7 +82,7 @@ class Signs:
     def quoted(self) -> str:
         """Returns the last line of what a child process wrote beside its messages. Blocks, at most half a second."""
         lines = self.stderr.text().splitlines() or [self.noise]
-        return lines[-1][:_QUOTED]
+        return lines[-1][:_QUOTED].rstrip(".")
 
 
 class Stderr:
