@@ -330,6 +330,7 @@ async def test_what_is_not_there_is_said_to_be_missing_and_not_to_be_empty(chat:
     elsewhere = second[1]["item"]["id"]
     for kind, params in (
         ("items.list", {"thread_id": "thread_made_up"}),
+        ("items.feedback", {"thread_id": "thread_made_up", "item_ids": [], "kind": "positive"}),
         ("threads.retry_after_item", {"thread_id": thread_of(first), "item_id": "msg_made_up"}),
         ("threads.retry_after_item", {"thread_id": thread_of(first), "item_id": elsewhere}),
         ("threads.retry_after_item", {"thread_id": "thread_made_up", "item_id": elsewhere}),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import pytest_asyncio
@@ -36,6 +37,12 @@ def client_of(server: Server, user_id: str | None = None) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         base_url=f"{server.url}/openai/v1", api_key=server.token(user_id or new_uuid()), max_retries=0
     )
+
+
+async def sent(server: Server, path: str, body: str, content_type: str) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {server.token(new_uuid())}", "Content-Type": content_type}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as http:
+        return await http.post(f"/openai/v1/{path}", content=body)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -97,21 +104,92 @@ async def test_a_completion_answers_and_counts(client: openai.AsyncOpenAI) -> No
         {"role": "user", "content": [{"type": "file", "file": "report.pdf"}]}, {"role": "user", "content": [{"type": "image_url", "image_url": 5}]},
         {"role": "assistant", "content": [5]}, {"role": "assistant", "tool_calls": "call_1"}, {"role": "assistant", "tool_calls": [5]},
         {"role": "assistant", "tool_calls": [{"id": "call_1", "function": "get_weather"}]},
+        {"role": "user", "content": [{"type": "text"}]}, {"role": "user", "content": [{"type": "file", "file": {"filename": "a.pdf"}}]},
+        {"role": "user", "content": "Hello", "name": 5}, {"role": "assistant", "content": [{"type": "text", "text": 5}]},
+        {"role": "system", "content": [{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}]},
+        {"role": "assistant", "content": [{"type": "image_url"}]}, {"role": "tool", "tool_call_id": 5, "content": "18"},
+        {"role": "assistant", "tool_calls": [{"id": 5, "function": {"name": "look", "arguments": "{}"}}]},
     ],
 )  # fmt: skip
 async def test_a_message_of_a_wrong_shape_is_refused_by_both_apis(client: openai.AsyncOpenAI, message: Any) -> None:
     hello: Any = {"role": "user", "content": "Hello"}
     with pytest.raises(openai.BadRequestError):
         await client.chat.completions.create(model="demo/echo", messages=[message, hello])
-    if not isinstance(message.get("content", []), list):
+    if not isinstance(message.get("content", []), list | str):
         with pytest.raises(openai.BadRequestError):
             await client.responses.create(model="demo/echo", input=[message])
 
 
-@pytest.mark.parametrize("given", [{"text": {"format": "x"}}, {"conversation": {"id": 5}}])
+@pytest.mark.parametrize("given", [{"text": {"format": "x"}}, {"conversation": {"id": 5}}, {"conversation": {}}])
 async def test_a_response_of_a_wrong_shape_is_refused(client: openai.AsyncOpenAI, given: Any) -> None:
     with pytest.raises(openai.BadRequestError):
         await client.responses.create(model="demo/echo", input="Hello", **given)
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        ({"type": "function_call"}, "a function_call needs its call_id"),
+        ({"type": "function_call", "call_id": "a", "name": "f", "arguments": {}}, "arguments of a function_call is not a string"),
+        ({"type": "function_call_output", "call_id": "a", "output": 5}, "output of a function_call_output is not a string or a list"),
+        ({"type": "function_call_output", "call_id": "a", "output": [{"type": "input_text"}]}, "text of its input_text is not a string"),
+        ({"role": "user", "content": [{"type": "input_text", "text": 5}]}, "text of its input_text is not a string"),
+        ({"role": "user", "content": [{"type": "input_image"}]}, "its input_image has no image_url or file_id"),
+    ],
+)  # fmt: skip
+async def test_an_item_that_lacks_what_its_type_needs_is_refused_before_any_provider_is_asked(
+    client: openai.AsyncOpenAI, item: Any, why: str
+) -> None:
+    hello: Any = {"role": "user", "content": "Hello"}
+    with pytest.raises(openai.BadRequestError, match=f"Item 1 is invalid: {why}"):
+        await client.responses.create(model="demo/echo", input=[hello, item])
+    with pytest.raises(openai.BadRequestError, match=why):
+        await client.conversations.create(items=[hello, item])
+
+
+async def test_a_tool_choice_that_no_tool_can_meet_is_refused(client: openai.AsyncOpenAI) -> None:
+    look: Any = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+    for tools, choice in (([], "required"), ([look], "find"), ([look], {"name": "find"})):
+        named: Any = choice if isinstance(choice, str) else {"type": "function", "function": choice}
+        in_chat: Any = [{"type": "function", "function": tool} for tool in tools]
+        with pytest.raises(openai.BadRequestError, match="cannot be met: there") as refused:
+            await client.chat.completions.create(
+                model="demo/echo", messages=[{"role": "user", "content": "Hello"}], tools=in_chat, tool_choice=named
+            )
+        assert refused.value.param == "tool_choice"
+    for choice in ("auto", "none"):
+        assert await client.chat.completions.create(
+            model="demo/echo", messages=[{"role": "user", "content": "Hello"}], tools=[], tool_choice=choice
+        )
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "where"),
+    [
+        ("responses", r'{"model": "demo/echo", "input": "half a \ud83d"}', "input"),
+        ("responses", r'{"model": "demo/echo", "input": [{"role": "user", "content": "half a \ud83d"}]}', "input"),
+        ("chat/completions", r'{"model": "demo/echo", "messages": [{"role": "user", "content": "half a \ud83d"}]}', "messages"),
+        ("chat/completions", r'{"model": "demo/echo", "messages": [{"role": "user", "content": "Hi"}], "user": "\ud83d"}', "user"),
+        ("conversations", r'{"metadata": {"a": "half a \ud83d"}}', "metadata"),
+        ("conversations", '{"metadata": {"a": NaN}}', "metadata"),
+        ("conversations", '{"items": [{"role": "user", "content": "Hi", "weight": Infinity}]}', "items"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_half_a_character_and_numbers_that_json_does_not_have_are_refused_by_the_name_of_their_field(
+    server: Server, path: str, body: str, where: str, streamed: bool
+) -> None:
+    if streamed and path != "conversations":
+        body = body.replace("{", '{"stream": true, ', 1)
+    answer = await sent(server, path, body, "application/json")
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"]["param"].startswith(f"body.{where}")
+
+
+async def test_a_body_that_is_not_sent_as_json_is_told_so(server: Server) -> None:
+    answer = await sent(server, "chat/completions", '{"messages": []}', "application/x-www-form-urlencoded")
+    assert answer.status_code == 422
+    assert "was sent as application/x-www-form-urlencoded. Send JSON" in answer.json()["error"]["message"]
 
 
 async def test_a_streamed_completion_is_the_same_text_in_pieces(client: openai.AsyncOpenAI) -> None:
@@ -360,6 +438,47 @@ async def test_a_vector_store_finds_the_passage_by_its_meaning(client: openai.As
     assert (await client.files.retrieve(boats.id)).id == boats.id
 
 
+async def test_a_vector_store_whose_files_cannot_be_cut_as_asked_is_not_made_and_a_file_in_one_stays_as_it_is(
+    client: openai.AsyncOpenAI,
+) -> None:
+    file = await client.files.create(file=("house.txt", b"The house is green."), purpose="assistants")
+    odd: Any = {"type": "static", "static": {"max_chunk_size_tokens": 1, "chunk_overlap_tokens": 10}}
+    known = [store.id async for store in client.vector_stores.list()]
+    with pytest.raises(openai.BadRequestError, match="Invalid chunk size 1"):
+        await client.vector_stores.create(file_ids=[file.id], chunking_strategy=odd)
+    assert [store.id async for store in client.vector_stores.list()] == known
+    store = await client.vector_stores.create(file_ids=[file.id])
+    with pytest.raises(openai.BadRequestError, match="Invalid chunk size 1"):
+        await client.vector_stores.files.create(store.id, file_id=file.id, chunking_strategy=odd)
+    with pytest.raises(openai.BadRequestError, match="Invalid chunk size 1"):
+        await client.vector_stores.file_batches.create(
+            store.id, files=[{"file_id": file.id, "attributes": {"a": 1}}, {"file_id": file.id, "chunking_strategy": odd}]
+        )  # fmt: skip
+    [member] = [member async for member in client.vector_stores.files.list(store.id)]
+    assert (member.status, member.attributes) == ("completed", {})
+
+
+@pytest.mark.parametrize(
+    ("anchor", "seconds", "param"),
+    [
+        ("created_at", "²", "seconds"), ("created_at", "9" * 5000, "seconds"), ("created_at", "0", "seconds"),
+        ("created_at", None, "seconds"), ("last_active_at", "3600", "anchor"),
+    ],
+)  # fmt: skip
+async def test_a_file_expires_after_a_whole_number_of_seconds_from_its_creation(
+    client: openai.AsyncOpenAI, anchor: str, seconds: str | None, param: str
+) -> None:
+    expiry: Any = {"anchor": anchor, **({} if seconds is None else {"seconds": seconds})}
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.files.create(file=("a.txt", b"a"), purpose="user_data", expires_after=expiry)
+    assert refused.value.param == f"expires_after[{param}]"
+    kept = await client.files.create(
+        file=("a.txt", b"a"), purpose="user_data", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert kept.expires_at is not None
+    assert abs(kept.expires_at - kept.created_at - 3600) <= 1
+
+
 async def test_embeddings_come_as_floats_or_packed(client: openai.AsyncOpenAI) -> None:
     packed = await client.embeddings.create(model="local/wordllama", input=["sea", "bread"])
     plain = await client.embeddings.create(model="local/wordllama", input="sea", encoding_format="float")
@@ -379,7 +498,14 @@ HARMLESS: dict[str, Any] = {
 
 async def test_parameters_that_change_no_answer_are_taken(client: openai.AsyncOpenAI) -> None:
     told = await client.chat.completions.create(
-        model="demo/echo", messages=HELLO, **HARMLESS, seed=7, n=1, logprobs=False, logit_bias={}, modalities=["text"]
+        model="demo/echo",
+        messages=[{"role": "user", "content": "Hello"}],
+        **HARMLESS,
+        seed=7,
+        n=1,
+        logprobs=False,
+        logit_bias={},
+        modalities=["text"],
     )
     assert told.choices[0].message.content
     response = await client.responses.create(
@@ -400,7 +526,9 @@ async def test_a_parameter_of_a_completion_that_cannot_be_honoured_is_named(
 ) -> None:
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError, match=name) as refused:
-            await client.chat.completions.create(model="demo/echo", messages=HELLO, stream=stream, **{name: value})  # type: ignore[call-overload]
+            await client.chat.completions.create(
+                model="demo/echo", messages=[{"role": "user", "content": "Hello"}], stream=stream, **{name: value}
+            )  # type: ignore[call-overload]
         assert (refused.value.code, refused.value.param) == ("unsupported_parameter", name)
 
 

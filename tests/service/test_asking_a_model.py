@@ -97,6 +97,8 @@ async def test_an_answer_has_the_form_that_was_asked_for(lab: Lab) -> None:
         (UsageError, "tool calls must be separate items", {"prompt": [{"role": "assistant", "content": "", "tool_calls": []}]}),
         (UsageError, "content is neither a string nor", {"prompt": [{"role": "user", "content": 5}]}),
         (UsageError, "content is neither a string nor", {"prompt": [{"role": "user", "content": ["hi"]}]}),
+        (UsageError, "text of its input_text is not a string", {"prompt": [{"role": "user", "content": [{"type": "input_text", "text": 5}]}]}),
+        (SettingsError, "The tool choice 'find' cannot be met", {"prompt": "Hi", "model_settings": {"tool_choice": "find"}}),
         (UsageError, "a function_call needs its arguments", {"prompt": [{"type": "function_call", "call_id": "a", "name": "f"}]}),
         (UsageError, "nonsense", {"prompt": "x", "model": "nonsense/model"}),
         (SettingsError, "temperature", {"prompt": "x", "model_settings": {"temperature": 9}}),

@@ -95,7 +95,7 @@ class _Utc:
 
 
 class _PlainJson:
-    """Any JSON value, normalized as JSON would return it: tuples become lists. NaN, bytes and objects are rejected."""
+    """Any JSON value, normalized as JSON would return it: tuples become lists. NaN, lone surrogates, bytes and objects are rejected."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
@@ -117,11 +117,15 @@ class Ref:
 
 def _plain(value: object) -> object:
     try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError) as error:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON ({error})") from None
 
 
+MOST_TEXT = 2**30
+"""A length that no text has. pydantic checks that a text can be encoded only where it has a maximum length."""
 Moment = Annotated[datetime, _Utc()]
 JsonObject = Annotated[dict[str, Json], _PlainJson()]
 JsonValue = Annotated[Json, _PlainJson()]

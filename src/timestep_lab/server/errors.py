@@ -212,9 +212,13 @@ def install(app: FastAPI) -> None:
 
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
+        # The error furthest inside: of a value that may have several types, the others are only not of its type.
+        first = max(error.errors(), key=lambda one: len(one["loc"]))
         where = ".".join(str(part) for part in first["loc"])
         message = f"{where}: {first['msg']}. See /api/openapi.json for what is expected."
+        sent_as = request.headers.get("content-type", "")
+        if where == "body" and isinstance(error.body, bytes) and sent_as.partition(";")[0] != "application/json":
+            message = f"The body was sent as {sent_as or 'no type'}. Send JSON, with the header Content-Type: application/json."
         body = {"error": {"type": "invalid_request_error", "message": message, "param": where, "code": first["type"]}}
         return JSONResponse(body, status_code=422)
 

@@ -80,6 +80,7 @@ async def stream(
     input: list[Any] = await with_files(scope.files, call.input)
     model: Model = scope.router.get_model(call.model)
     settings, functions = ModelSettings(**validate_settings(call.settings)), [_function(f) for f in call.functions]
+    _check_choice(settings.tool_choice, [tool.name for tool in functions])
     with traced_call(scope.writer, scope.store.user_id, call.workflow, call.metadata, on_span) as trace_id:
         on_start(str(getattr(model, "full", call.model)), trace_id)
         events: Any = model.stream_response(
@@ -181,11 +182,13 @@ def _answer(began: AnswerStarted, response: Response, recorded: Sequence[SpanRec
 
 
 ROLES = ("system", "developer", "user", "assistant")
-NEEDS = {
-    "function_call": ("call_id", "name", "arguments"),
-    "function_call_output": ("call_id", "output"),
-    "reasoning": ("summary",),
+NEEDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "function_call": {"call_id": (str,), "name": (str,), "arguments": (str,)},
+    "function_call_output": {"call_id": (str,), "output": (str, list)},
+    "reasoning": {"summary": (list,)},
 }
+"""The fields that an item of a type cannot be without, with their types in JSON."""
+IN_WORDS: Mapping[type, str] = {str: "a string", list: "a list"}
 
 
 def read_items(given: str | Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
@@ -208,8 +211,7 @@ def _unreadable(item: Mapping[str, Json]) -> str:
     """Why an item cannot be sent; empty if it is valid."""
     kind = item.get("type", "message")
     if kind in NEEDS:
-        missing = [name for name in NEEDS[kind] if name not in item]
-        return f"a {kind} needs its {' and '.join(missing)}" if missing else ""
+        return why_incomplete(item)
     if kind != "message":
         return f"its type is {kind!r}"
     role, content = item.get("role"), item.get("content")
@@ -218,11 +220,37 @@ def _unreadable(item: Mapping[str, Json]) -> str:
     if "tool_calls" in item:
         return "tool calls must be separate items"
     parts = content if isinstance(content, list) else []
-    if not isinstance(content, str) and not (
-        parts and all(isinstance(part, Mapping) and "type" in part for part in parts)
-    ):
+    if not isinstance(content, str) and not parts:
         return "its content is neither a string nor a list of content parts"
+    return next(filter(None, map(why_unreadable, parts)), "")
+
+
+def why_incomplete(item: Mapping[str, Json]) -> str:
+    """Why a call, a result or reasoning cannot be sent; empty if it has what its type needs, and for other types."""
+    kind = str(item.get("type"))
+    for name, types in NEEDS.get(kind, {}).items():
+        if name not in item:
+            return f"a {kind} needs its {name}"
+        if not isinstance(item[name], types):
+            return f"{name} of a {kind} is not {' or '.join(IN_WORDS[one] for one in types)}"
     return ""
+
+
+def why_unreadable(part: object) -> str:
+    """Why a content part of the Responses API cannot be sent; empty if it can."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(part, Mapping) or not isinstance(kind, str):
+        return "its content is neither a string nor a list of content parts"
+    name = TEXT_OF_PARTS.get(kind)
+    if name and not isinstance(part.get(name), str):
+        return f"{name} of its {kind} is not a string"
+    if (names := SOURCES_OF_PARTS.get(kind)) and not any(isinstance(part.get(name), str) for name in names):
+        return f"its {kind} has no {' or '.join(names)}"
+    return ""
+
+
+TEXT_OF_PARTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
+SOURCES_OF_PARTS = {"input_image": ("image_url", "file_id"), "input_file": ("file_id", "file_data", "file_url")}
 
 
 def read_tools(given: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
@@ -267,6 +295,18 @@ def _function(given: Mapping[str, Json]) -> FunctionTool:
     # Set afterwards: the SDK would rewrite the caller's schema if it were passed in.
     tool.strict_json_schema = bool(given.get("strict"))
     return tool
+
+
+def _check_choice(choice: object, names: Sequence[str]) -> None:
+    """Raises `SettingsError` for a tool choice that these functions cannot meet."""
+    if choice in (None, "auto", "none") or (choice == "required" and names) or choice in names:
+        return
+    missing = "there are no tools" if not names else f"there is no tool {choice!r}"
+    raise SettingsError(
+        f"The tool choice {choice!r} cannot be met: {missing}.",
+        f"The tools are: {', '.join(names)}." if names else "Pass tools, or omit the choice.",
+        param="model_settings.tool_choice",
+    )
 
 
 async def _never(_context: object, _arguments: str) -> str:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypedDict, 
 from annotated_types import Len
 
 from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.codec import MOST_TEXT
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
 
@@ -185,7 +186,8 @@ class Operation:
                 fields[name] = (parameter.annotation, parameter.default)
         name = "".join(part.capitalize() for part in self.name.replace("_", ".").split("."))
         return create_model(
-            name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), __doc__=f"The arguments of `lab.{self.name}`.", **fields
+            name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=MOST_TEXT),
+            __doc__=f"The arguments of `lab.{self.name}`.", **fields,
         )  # fmt: skip
 
     def checked(self, args: tuple[object, ...], keywords: Mapping[str, object]) -> BaseModel:

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Body, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.responses import JSONResponse, Response
 
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import MOST_TEXT, Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.server.api.changes import SSE, event_stream
@@ -42,9 +42,9 @@ from timestep_lab.store.duckdb import loopback as wire
 
 
 class Strict(BaseModel):
-    """Rejects unknown fields."""
+    """Rejects unknown fields, numbers that JSON does not have, and text that cannot be encoded."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=MOST_TEXT)
 
 
 class ErrorObject(BaseModel):

@@ -436,7 +436,7 @@ async def _check(request: ck.ChatKitReq, context: ChatKitContext) -> None:
                 f"Use a limit from 1 to {MOST}.",
                 param="params.limit",
             )
-        case ck.ItemsListReq():
+        case ck.ItemsListReq() | ck.ItemsFeedbackReq():
             await server().lab_store.load_thread(request.params.thread_id, context)
         case ck.ThreadsRetryAfterItemReq():
             await server().lab_store.load_item(request.params.thread_id, request.params.item_id, context)
@@ -466,7 +466,7 @@ def _refused() -> Iterator[None]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"This is not a ChatKit request: {where or 'the body'}: {first['msg']}.", param=where
+            f"This is not a ChatKit request: {where or 'the body'}: {first['msg']}.", param=where or None
         ) from error
     except ValueError as error:  # The SDK's error for a request that does not fit its thread.
         raise UsageError(f"{error}.") from error

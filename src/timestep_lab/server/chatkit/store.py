@@ -102,7 +102,7 @@ class ChatKitStore(ck_store.Store[C]):
     async def load_thread(self, thread_id: str, context: C) -> ck.ThreadMetadata:
         record = await in_thread(self.rows(context).threads.try_get, thread_id)
         if record is None:
-            raise ck_store.NotFoundError(f"Thread {thread_id} not found")
+            raise ck_store.NotFoundError(f"Thread {thread_id} not found.")
         return _thread(record)
 
     async def save_thread(self, thread: ck.ThreadMetadata, context: C) -> None:

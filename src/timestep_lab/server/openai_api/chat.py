@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
-from timestep_lab.model.codec import Json, list_of, object_of
+from timestep_lab.model.codec import Json, JsonObject, list_of, object_of
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.attachments import generated_image, image_call
@@ -64,17 +64,17 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str | None, li
             content_of(message.get("content"), f"Message {place}", f"messages[{place}]"),
         )
         if role in ("system", "developer"):
-            instructions.append(_text(content))
+            instructions.append(_only_text(content, place))
         elif role == "user":
-            items.append({"role": "user", "content": _parts(content, place), **_name_of(message)})
+            items.append({"role": "user", "content": _parts(content, place), **_name_of(message, place)})
         elif role == "assistant":
             items += _assistant({**message, "content": content}, place)
         elif role == "tool":
-            if not message.get("tool_call_id"):
+            if not _is_name(message.get("tool_call_id")):
                 raise _unreadable(place, "a tool message needs the tool_call_id of its call")
             # As a string if possible, which every provider accepts.
             plain = isinstance(content, str) or all(part.get("type") == "text" for part in content or ())
-            output: Json = _text(content) if plain else _parts(content, place)
+            output: Json = _only_text(content, place) if plain else _parts(content, place)
             items.append({"type": "function_call_output", "call_id": message["tool_call_id"], "output": output})
         else:
             raise _unreadable(place, f"the role {role!r} is not known")
@@ -91,9 +91,15 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
         if message.get(name):
             raise _unreadable(place, f"its {name} is not supported (calls are in tool_calls)")
     parts: list[Json] = []
-    if text := _text(message.get("content")):
+    content = message.get("content")
+    if text := _only_text(content, place, "refusal", "thinking"):
         parts.append({"type": "output_text", "text": text, "annotations": []})
-    if refusal := message.get("refusal"):
+    refusals = (
+        [part.get("refusal") for part in content if part["type"] == "refusal"] if isinstance(content, list) else []
+    )
+    for refusal in filter(None, [message.get("refusal"), *refusals]):
+        if not isinstance(refusal, str):
+            raise _unreadable(place, "a refusal of it is not a string")
         parts.append({"type": "refusal", "refusal": refusal})
     items: list[Item] = _thoughts(message)
     if parts:
@@ -104,7 +110,7 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
                 "role": "assistant",
                 "status": "completed",
                 "content": parts,
-                **_name_of(message),
+                **_name_of(message, place),
             }
         )
     images = message.get("images") or []
@@ -116,7 +122,7 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
         items.append(fields)
     for call in map(object_of, list_of(message.get("tool_calls"))):
         function = object_of(call.get("function"))
-        if not call.get("id") or not function.get("name"):
+        if not _is_name(call.get("id")) or not _is_name(function.get("name")):
             raise _unreadable(place, "a tool call has no id or no function")
         arguments = function.get("arguments") or "{}"
         provider_data = {
@@ -153,9 +159,33 @@ def _thoughts(message: Mapping[str, object]) -> list[Item]:
     return []
 
 
-def _name_of(message: Mapping[str, object]) -> Item:
+def _name_of(message: Mapping[str, object], place: int) -> Item:
     """The name of a participant, which Chat Completions servers are told."""
-    return {"name": str(message["name"])} if message.get("name") else {}
+    name = message.get("name") or None
+    if not isinstance(name, str | None):
+        raise _unreadable(place, "its name is not a string")
+    return {"name": name} if name else {}
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _only_text(content: str | list[Mapping[str, Json]] | None, place: int, *others: str) -> str:
+    """The text of content whose parts are texts. Raises `UsageError` for a part of another type that is not in `others`."""
+    for part in content if isinstance(content, list) else ():
+        if part.get("type") not in ("text", *others):
+            raise _unreadable(place, f"a part of type {part.get('type')!r} is not known here")
+        if part["type"] == "text":
+            _checked_text(part, place)
+    return _text(content)
+
+
+def _checked_text(part: Mapping[str, Json], place: int) -> str:
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise _unreadable(place, "the text of a part is not a string")
+    return text
 
 
 def _text(content: Any) -> str:
@@ -171,7 +201,7 @@ def _parts(content: Any, place: int) -> list[Json]:
 def _part(part: Mapping[str, Any], place: int) -> Json:
     kind = part.get("type")
     if kind == "text":
-        return {"type": "input_text", "text": part.get("text", ""), **_breakpoint(part)}
+        return {"type": "input_text", "text": _checked_text(part, place), **_breakpoint(part)}
     if kind == "image_url":
         given = part.get("image_url")
         image: Mapping[str, Json] = {"url": given} if isinstance(given, str) else object_of(given)
@@ -180,7 +210,8 @@ def _part(part: Mapping[str, Any], place: int) -> Json:
         detail = image.get("detail") or "auto"
         return {"type": "input_image", "image_url": image["url"], "detail": detail, **_breakpoint(part)}
     if kind == "file":
-        if not isinstance(file := part.get("file"), Mapping):
+        file = object_of(part.get("file"))
+        if not any(isinstance(file.get(name), str) for name in ("file_id", "file_data")):
             raise _unreadable(place, "a file has no file_id and no file_data")
         return {"type": "input_file", **file}
     raise _unreadable(place, f"a part of type {kind!r} is not known")
@@ -269,7 +300,7 @@ def usage(response: ModelResponse) -> Usage | None:
 class Function(Strict):
     name: str = Field(min_length=1, max_length=200)
     description: str | None = None
-    parameters: dict[str, Json] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -285,11 +316,11 @@ class StreamOptions(Strict):
 
 class ChatBody(Strict):
     model: str | None = Field(None, max_length=500)
-    messages: list[dict[str, Json]] = Field(min_length=1, max_length=10_000)
+    messages: list[JsonObject] = Field(min_length=1, max_length=10_000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    tools: list[Tool] = []
-    tool_choice: str | dict[str, Json] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | JsonObject | None = None
     parallel_tool_calls: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -299,7 +330,7 @@ class ChatBody(Strict):
     presence_penalty: float | None = None
     reasoning_effort: str | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-    response_format: dict[str, Json] | None = None
+    response_format: JsonObject | None = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     seed: int | None = None
     logit_bias: dict[str, float] | None = None
@@ -307,8 +338,8 @@ class ChatBody(Strict):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     modalities: list[str] | None = None
-    audio: dict[str, Json] | None = None
-    web_search_options: dict[str, Json] | None = None
+    audio: JsonObject | None = None
+    web_search_options: JsonObject | None = None
     # None of these changes the answer; see `calling.py` for which are passed on.
     store: bool | None = None
     user: str | None = None
@@ -317,12 +348,12 @@ class ChatBody(Strict):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
-    prompt_cache_options: dict[str, Json] | None = None
-    prediction: dict[str, Json] | None = None
+    prompt_cache_options: JsonObject | None = None
+    prediction: JsonObject | None = None
     # These do; they are rejected.
-    moderation: dict[str, Json] | None = None
-    functions: list[dict[str, Json]] | None = None
-    function_call: str | dict[str, Json] | None = None
+    moderation: JsonObject | None = None
+    functions: list[JsonObject] | None = None
+    function_call: str | JsonObject | None = None
 
 
 UNSUPPORTED = ("logprobs", "top_logprobs", "audio", "moderation", "functions", "function_call")
@@ -358,7 +389,7 @@ def _call(body: ChatBody, model: str, *, openai_elsewhere: bool) -> ModelCall:
         raise UsageError("There is no user message to answer.", "Add one.", param="messages")
     return ModelCall(
         model=model, input=items, instructions=instructions, settings={**_settings(body), **more},
-        functions=[tool.function.model_dump() for tool in body.tools], format=_format(body.response_format),
+        functions=[tool.function.model_dump() for tool in body.tools or ()], format=_format(body.response_format),
         metadata=about_the_call(body.metadata, body.user), workflow="chat.completions",
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, JsonObject, list_of
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.server.api.operations import Strict
@@ -32,6 +32,7 @@ from timestep_lab.server.openai_api.calling import (
     unix,
     window,
 )
+from timestep_lab.service.models import why_incomplete, why_unreadable
 from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.table import Table
 
@@ -222,6 +223,9 @@ def _normal(item: dict[str, Any], place: int) -> Item:
         content = content_of(item.get("content"), f"Item {place}", f"input[{place}]")
         item["content"] = _content(content, item["role"])
         item.setdefault("status", "completed")
+    parts = [part for name in ("content", "output") for part in list_of(item.get(name))]
+    if why := why_incomplete(item) or next(filter(None, map(why_unreadable, parts)), ""):
+        raise UsageError(f"Item {place} is invalid: {why}.", "See the API reference.", param=f"input[{place}]")
     return item
 
 
@@ -244,16 +248,16 @@ router = APIRouter(prefix="/conversations")
 
 
 class ConversationBody(Strict):
-    items: list[dict[str, Json]] | None = Field(None, max_length=1000)
-    metadata: dict[str, Json] | None = None
+    items: list[JsonObject] | None = Field(None, max_length=1000)
+    metadata: JsonObject | None = None
 
 
 class ConversationPatch(Strict):
-    metadata: dict[str, Json] | None
+    metadata: JsonObject | None
 
 
 class ItemsBody(Strict):
-    items: list[dict[str, Json]] = Field(max_length=1000)
+    items: list[JsonObject] = Field(max_length=1000)
 
 
 @router.post("", response_model=Object)

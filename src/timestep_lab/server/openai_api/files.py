@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
 from typing import Annotated
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import JsonObject
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import FileRecord, UploadRecord
 from timestep_lab.runtime.files.files import Uploads
@@ -24,6 +25,7 @@ from timestep_lab.store.base import in_thread
 
 router = APIRouter()
 FIELDS = {"purpose", "expires_after[anchor]", "expires_after[seconds]"}
+MOST_SECONDS = 2**31 - 1
 Purpose = Annotated[str | None, Query(max_length=100)]
 
 
@@ -39,10 +41,7 @@ async def create_file(request: Request, lab: CurrentLab) -> Object:
         raise UsageError(
             f"The form has an unknown field {unknown[0][:100]!r}.", f"Known: {', '.join(sorted(FIELDS))}.", param=unknown[0][:100]
         )  # fmt: skip
-    seconds = form.fields.get("expires_after[seconds]")
-    if seconds is not None and not seconds.isdigit():
-        raise UsageError(f"{seconds!r} is not a number of seconds.", "Use a whole number.", param="expires_after")
-    expires_at = utc_now() + timedelta(seconds=min(int(seconds), 2**31)) if seconds else None
+    expires_at = _expiry(form.fields.get("expires_after[anchor]"), form.fields.get("expires_after[seconds]"))
     purpose = checked_purpose(form.fields["purpose"])
     file = await in_thread(lab.files.add_bytes, form.filename, form.content, purpose=purpose, expires_at=expires_at)
     return shown(file)
@@ -85,6 +84,23 @@ async def get_content(file_id: Id, lab: CurrentLab) -> Response:
     return StreamingResponse(iterate_in_threadpool(parts), media_type=file.content_type, headers=headers)
 
 
+def _expiry(anchor: str | None, seconds: str | None) -> datetime | None:
+    """When a file expires. Raises `UsageError`."""
+    if anchor is None and seconds is None:
+        return None
+    if anchor not in (None, "created_at"):
+        raise UsageError(
+            f"A file cannot expire after {anchor[:100]!r}.", "Use created_at.", param="expires_after[anchor]"
+        )
+    known = seconds is not None and re.fullmatch("[0-9]{1,10}", seconds) is not None
+    if seconds is None or not known or not 1 <= int(seconds) <= MOST_SECONDS:
+        raise UsageError(
+            f"{(seconds or '')[:100]!r} is not a number of seconds.", f"Use a whole number from 1 to {MOST_SECONDS}.",
+            param="expires_after[seconds]",
+        )  # fmt: skip
+    return utc_now() + timedelta(seconds=int(seconds))
+
+
 def shown(file: FileRecord) -> Object:
     return {
         "id": file.id, "object": "file", "bytes": file.bytes, "created_at": unix(file.created_at), "filename": file.filename,
@@ -101,7 +117,7 @@ class UploadBody(Strict):
     bytes: int = Field(ge=0)
     mime_type: str = Field("", max_length=200)
     purpose: str = Field(min_length=1, max_length=100)
-    expires_after: dict[str, Json] | None = None
+    expires_after: JsonObject | None = None
 
 
 class CompleteBody(Strict):

@@ -6,7 +6,7 @@ import base64
 import struct
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from pydantic import Field
 
 from timestep_lab.model.errors import NotFoundError
@@ -60,7 +60,7 @@ async def list_models(lab: CurrentLab) -> Object:
 
 
 @router.get("/models/{name:path}", response_model=Object)
-async def get_model(name: str, lab: CurrentLab) -> Object:
+async def get_model(name: Annotated[str, Path(min_length=1, max_length=500)], lab: CurrentLab) -> Object:
     ref = lab.router.resolve(name)
     if ref.full not in await lab.router.list_models(ref.prefix):
         raise NotFoundError(f"{ref.prefix}/ has no model {ref.model!r}.", "GET /openai/v1/models lists the models.")

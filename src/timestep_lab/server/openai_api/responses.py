@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from timestep_lab.model.codec import Json, object_of, objects_of
+from timestep_lab.model.codec import Json, JsonObject, object_of, objects_of
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.attachments import with_files
@@ -48,7 +48,7 @@ class FunctionTool(Strict):
     type: Literal["function"]
     name: str = Field(min_length=1, max_length=200)
     description: str | None = None
-    parameters: dict[str, Json] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -58,27 +58,27 @@ class ResponseStreamOptions(Strict):
 
 class ResponseBody(Strict):
     model: str | None = Field(None, max_length=500)
-    input: str | list[dict[str, Json]] = Field([], max_length=1_000_000)
+    input: str | list[JsonObject] = Field([], max_length=1_000_000)
     instructions: str | None = Field(None, max_length=200_000)
     previous_response_id: str | None = Field(None, max_length=200)
-    conversation: str | dict[str, Json] | None = None
+    conversation: str | JsonObject | None = None
     stream: bool | None = None
     store: bool | None = None
-    tools: list[FunctionTool] = []
-    tool_choice: str | dict[str, Json] | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: str | JsonObject | None = None
     parallel_tool_calls: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
     max_output_tokens: int | None = None
-    reasoning: dict[str, Json] | None = None
-    text: dict[str, Json] | None = None
+    reasoning: JsonObject | None = None
+    text: JsonObject | None = None
     metadata: dict[str, str] | None = None
     include: list[str] | None = None
     truncation: str | None = None
     stream_options: ResponseStreamOptions | None = None
     background: bool | None = None
     top_logprobs: int | None = None
-    prompt: dict[str, Json] | None = None
+    prompt: JsonObject | None = None
     # None of these changes the answer; see `calling.py` for which are passed on. `max_tool_calls` limits OpenAI's hosted tools, which do not exist here.
     user: str | None = None
     service_tier: str | None = None
@@ -86,13 +86,13 @@ class ResponseBody(Strict):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     max_tool_calls: int | None = None
-    prompt_cache_options: dict[str, Json] | None = None
+    prompt_cache_options: JsonObject | None = None
     # These do; they are rejected.
-    access_programs: dict[str, Json] | None = None
-    background_options: dict[str, Json] | None = None
-    context_management: list[dict[str, Json]] | None = None
-    image: dict[str, Json] | None = None
-    moderation: dict[str, Json] | None = None
+    access_programs: JsonObject | None = None
+    background_options: JsonObject | None = None
+    context_management: list[JsonObject] | None = None
+    image: JsonObject | None = None
+    moderation: JsonObject | None = None
 
 
 UNSUPPORTED = (
@@ -117,7 +117,7 @@ class Turn:
             "id": self.id, "model": self.call.model, "instructions": self.body.instructions, "conversation": conversation,
             "previous_response_id": self.body.previous_response_id, "temperature": self.body.temperature,
             "top_p": self.body.top_p, "max_output_tokens": self.body.max_output_tokens, "metadata": self.body.metadata or {},
-            "tools": [tool.model_dump() for tool in self.body.tools], "tool_choice": self.body.tool_choice or "auto",
+            "tools": [tool.model_dump() for tool in self.body.tools or ()], "tool_choice": self.body.tool_choice or "auto",
             "store": self.body.store is not False, "parallel_tool_calls": self.body.parallel_tool_calls is not False,
             "truncation": self.body.truncation or "disabled", "text": self.body.text or {"format": {"type": "text"}},
             "service_tier": self.body.service_tier, "reasoning": self.body.reasoning, "user": self.body.user,
@@ -194,15 +194,15 @@ async def list_input_items(
 async def _turn(body: ResponseBody, lab: UserLab) -> Turn:
     new = normal_items(body.input) if body.input != "" else []
     named = body.conversation.get("id") if isinstance(body.conversation, dict) else body.conversation
-    if not isinstance(named, str | None):
-        raise UsageError("The id of the conversation is not text.", "Pass its id.", param="conversation")
+    if not isinstance(named, str | None) or (named is None and body.conversation is not None):
+        raise UsageError("The conversation has no id that is a string.", "Pass its id.", param="conversation")
     conversation_id = named
     before: Sequence[Item] = ()
-    if conversation_id and body.previous_response_id:
+    if conversation_id is not None and body.previous_response_id is not None:
         raise UsageError("previous_response_id and conversation cannot be combined.", "Omit one of them.")
-    if conversation_id:
+    if conversation_id is not None:
         before = await in_thread(Conversations(lab.store).items, conversation_id)
-    elif body.previous_response_id:
+    elif body.previous_response_id is not None:
         before = await in_thread(Responses(lab.store).history, body.previous_response_id)
     if not new and not before:
         raise UsageError("The input is empty.", "Pass a non-empty input.", param="input")
@@ -219,7 +219,7 @@ async def _turn(body: ResponseBody, lab: UserLab) -> Turn:
     call = ModelCall(
         model=model, input=items, instructions="\n\n".join([*([body.instructions] if body.instructions else []), *instructions]) or None,
         settings=merged(_settings(body), beside(body.model_dump(), model, openai_elsewhere=elsewhere), _of_responses(body, model, elsewhere)),
-        functions=[tool.model_dump() for tool in body.tools], format=read_format(wanted, "text.format"),
+        functions=[tool.model_dump() for tool in body.tools or ()], format=read_format(wanted, "text.format"),
         metadata=about_the_call(body.metadata, body.user), workflow="responses",
     )  # fmt: skip
     return Turn(new_id("response"), call, new, body, conversation_id)

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, JsonObject
 from timestep_lab.model.errors import LabError, NotFoundError, UsageError
 from timestep_lab.model.records import SearchHit, VectorStoreFileRecord, VectorStoreRecord
 from timestep_lab.runtime.files.embeddings import VECTOR_WEIGHT
-from timestep_lab.runtime.files.vector_stores import VectorStores
+from timestep_lab.runtime.files.vector_stores import Chunking, VectorStores
 from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import After, Id, Limit, Object, Order, deleted, unix, window
@@ -33,23 +33,23 @@ class StoreBody(Strict):
     name: str = Field("", max_length=500)
     description: str | None = Field(None, max_length=2000)
     file_ids: list[str] = Field([], max_length=500)
-    metadata: dict[str, Json] | None = None
+    metadata: JsonObject | None = None
     expires_after: Expiry | None = None
     embedding_model: str | None = Field(None, max_length=500)
     """`prefix/model`; default: the lab's embedding model."""
-    chunking_strategy: dict[str, Json] | None = None
+    chunking_strategy: JsonObject | None = None
 
 
 class StorePatch(Strict):
     name: str | None = Field(None, max_length=500)
-    metadata: dict[str, Json] | None = None
+    metadata: JsonObject | None = None
     expires_after: Expiry | None = None
 
 
 class FileBody(Strict):
     file_id: str = Field(min_length=1, max_length=200)
     attributes: Attributes | None = None
-    chunking_strategy: dict[str, Json] | None = None
+    chunking_strategy: JsonObject | None = None
 
 
 class FilePatch(Strict):
@@ -60,7 +60,7 @@ class BatchBody(Strict):
     file_ids: list[str] = Field([], max_length=2000)
     files: list[FileBody] = Field([], max_length=2000)
     attributes: Attributes | None = None
-    chunking_strategy: dict[str, Json] | None = None
+    chunking_strategy: JsonObject | None = None
 
 
 class Hybrid(Strict):
@@ -78,7 +78,7 @@ class Ranking(Strict):
 class SearchBody(Strict):
     query: str | Annotated[list[str], Field(min_length=1, max_length=20)]
     max_num_results: int = Field(10, ge=1, le=50)
-    filters: dict[str, Json] | None = None
+    filters: JsonObject | None = None
     ranking_options: Ranking | None = None
     rewrite_query: bool = False
 
@@ -89,6 +89,7 @@ async def create_store(body: StoreBody, lab: CurrentLab) -> Object:
     its metadata.
     """
     stores: VectorStores = lab.vector_stores
+    Chunking.from_strategy(body.chunking_strategy)
     for file_id in body.file_ids:
         await in_thread(lab.files.get, file_id)
     days = body.expires_after.days if body.expires_after else None
@@ -250,6 +251,7 @@ async def create_batch(store_id: Id, body: BatchBody, lab: CurrentLab) -> Object
         for id in dict.fromkeys(body.file_ids)
     ]
     for file in wanted:
+        Chunking.from_strategy(file.chunking_strategy)
         await in_thread(lab.files.get, file.file_id)
     added_at = utc_now()
     for file in wanted:
@@ -313,14 +315,15 @@ def _batch(stores: VectorStores, store_id: str, batch_id: str) -> Object:
 async def _add(
     stores: VectorStores, store_id: str, body: FileBody, added_at: datetime | None = None
 ) -> VectorStoreFileRecord:
+    added_at = added_at or utc_now()
     try:
         return await stores.add_file_at(
-            added_at or utc_now(), store_id, body.file_id, attributes=body.attributes, chunking_strategy=body.chunking_strategy,
+            added_at, store_id, body.file_id, attributes=body.attributes, chunking_strategy=body.chunking_strategy,
         )  # fmt: skip
     except LabError:
         failed = await in_thread(stores.members.try_get, f"{store_id}/{body.file_id}")
-        if failed is None:
-            raise
+        if failed is None or failed.status != "failed" or _batch_id(failed.created_at) != _batch_id(added_at):
+            raise  # It was refused before it was added.
         return failed
 
 

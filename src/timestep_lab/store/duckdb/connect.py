@@ -19,6 +19,7 @@ import duckdb
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import (
     ConflictError,
+    DataError,
     LabError,
     StoreCorruptError,
     StoreError,
@@ -196,6 +197,10 @@ def translate(error: BaseException) -> BaseException:
         case duckdb.FatalException() | duckdb.InternalException():
             return StoreUnavailableError(
                 f"DuckDB stopped working on the lab: {_first_line(error)}", "Try again; it will be reopened."
+            )
+        case duckdb.InvalidInputException() if "Python Conversion Failure" in str(error):
+            return DataError(
+                f"The store cannot store this value: {_first_line(error)}", "Text must not contain unpaired surrogates."
             )
         case duckdb.OutOfMemoryException():
             return StoreError(
