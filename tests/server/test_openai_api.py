@@ -263,6 +263,31 @@ async def test_a_response_goes_on_from_another(client: openai.AsyncOpenAI) -> No
         await client.responses.create(model="demo/echo", previous_response_id=second.id, input="And now?")
 
 
+async def test_an_item_that_is_only_referred_to_is_the_one_that_was_stored(
+    server: Server, client: openai.AsyncOpenAI
+) -> None:
+    """As the Vercel AI SDK sends the earlier messages of a chat."""
+    hello: Any = {"role": "user", "content": "Hello"}
+    first = await client.responses.create(model="demo/echo", input=[hello])
+    talk = await client.conversations.create(items=[{"role": "user", "content": "Kept elsewhere", "type": "message"}])
+    [kept] = [item async for item in client.conversations.items.list(talk.id)]
+    given: Any = [hello, {"type": "item_reference", "id": first.output[0].id}, {"id": kept.id}]
+    second = await client.responses.create(model="demo/echo", input=given)
+    assert second.output_text.endswith("Kept elsewhere")
+    stored = [item async for item in client.responses.input_items.list(second.id, order="asc")]
+    assert [item.id for item in stored[1:]] == [first.output[0].id, kept.id]
+    assert stored[1].content[0].text == first.output_text  # type: ignore[union-attr]
+    async with client_of(server) as other:
+        with pytest.raises(openai.NotFoundError, match="no stored item"):
+            await other.responses.create(model="demo/echo", input=given)
+    await client.responses.delete(first.id)
+    await client.responses.delete(second.id)
+    with pytest.raises(
+        openai.NotFoundError, match=f"There is no stored item '{first.output[0].id}'. Send the item itself."
+    ):
+        await client.responses.create(model="demo/echo", input=given)
+
+
 async def test_a_streamed_response_is_kept_when_its_end_is_told(client: openai.AsyncOpenAI) -> None:
     text, kinds = "", []
     last: Any = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
-from timestep_lab.model.codec import Json, JsonObject, list_of
+from timestep_lab.model.codec import Json, JsonObject, list_of, objects_of
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.server.api.operations import Strict
@@ -34,7 +34,7 @@ from timestep_lab.server.openai_api.calling import (
 )
 from timestep_lab.service.models import why_incomplete, why_unreadable
 from timestep_lab.store.base import Statement, in_thread
-from timestep_lab.store.table import Table
+from timestep_lab.store.table import Table, stored_json
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store
@@ -125,6 +125,11 @@ class Conversations:
             )
         return record.item
 
+    def try_item(self, item_id: str) -> Item | None:
+        """The item of any conversation."""
+        record = self._items.try_get(item_id)
+        return record.item if record else None
+
     def append(self, conversation_id: str, items: Sequence[Item]) -> None:
         """Append items, atomically. Raises `NotFoundError`, and `ConflictError` if an item id is taken."""
         self.table.get(conversation_id)
@@ -194,6 +199,30 @@ class Responses:
             next_id = turns[-1].previous_id
         return [item for turn in reversed(turns) for item in (*turn.input, *turn.output)]
 
+    def items(self, ids: Sequence[str]) -> dict[str, Item]:
+        """The items with these ids in stored responses and in conversations; unknown ids are left out."""
+        found: dict[str, Item] = {}
+        for id in dict.fromkeys(ids):
+            if (item := self._item(id)) is not None:
+                found[id] = item
+        return found
+
+    def _item(self, id: str) -> Item | None:
+        if (kept := self._conversations.try_item(id)) is not None:
+            return kept
+        # An item of a response has no row of its own. Outputs first: an item that was sent back is in many inputs.
+        for column in ("output", "input"):
+            rows = self._db.query(
+                self._user_id,
+                f"select {column} from responses where user_id = $1 and position($2 in cast({column} as text)) > 0 "
+                "order by created_at limit 1",
+                [self._user_id, json.dumps(id, ensure_ascii=False)],
+            ).rows
+            for item in objects_of(stored_json(rows[0][0])) if rows else ():
+                if item.get("id") == id:
+                    return item
+        return None
+
 
 def _taken() -> ConflictError:
     return ConflictError(
@@ -201,17 +230,25 @@ def _taken() -> ConflictError:
     )
 
 
-def normal_items(given: str | Sequence[Mapping[str, object]]) -> list[Item]:
+def normal_items(
+    given: str | Sequence[Mapping[str, object]], find: Callable[[Sequence[str]], Mapping[str, Item]] = lambda ids: {}
+) -> list[Item]:
     """Normalised Responses items, with `type` and `id`, and message content as parts. Ids given by the caller are kept.
+    References are replaced by the items that `find` returns.
 
-    Raises `UsageError` for an invalid item.
+    Raises `UsageError` for an invalid item, and `NotFoundError` for a reference to an unknown one.
     """
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    return [_normal(dict(item), n) for n, item in enumerate(items)]
+    normal = [_normal(dict(item), n) for n, item in enumerate(items)]
+    named = [str(item["id"]) for item in normal if item["type"] == REFERENCE]
+    found = find(named) if named else {}
+    if missing := next((id for id in named if id not in found), None):
+        raise NotFoundError(f"There is no stored item {missing!r}.", "Send the item itself.", param="input")
+    return [found[str(item["id"])] if item["type"] == REFERENCE else item for item in normal]
 
 
 def _normal(item: dict[str, Any], place: int) -> Item:
-    kind = item.get("type", "message")
+    kind = item.get("type") or (REFERENCE if set(item) <= {"id", "type"} and item.get("id") else "message")
     if not isinstance(kind, str) or (kind == "message" and item.get("role") not in ROLES):
         raise UsageError(
             f"Item {place} is not a message and has no type.", f"A message has a role: {', '.join(ROLES)}.",
@@ -230,6 +267,7 @@ def _normal(item: dict[str, Any], place: int) -> Item:
 
 
 ROLES = ("user", "assistant", "system", "developer")
+REFERENCE = "item_reference"
 
 
 def _content(content: str | list[Mapping[str, Json]], role: str) -> list[Json]:

@@ -192,7 +192,8 @@ async def list_input_items(
 
 
 async def _turn(body: ResponseBody, lab: UserLab) -> Turn:
-    new = normal_items(body.input) if body.input != "" else []
+    responses = Responses(lab.store)
+    new = await in_thread(normal_items, body.input, responses.items) if body.input != "" else []
     named = body.conversation.get("id") if isinstance(body.conversation, dict) else body.conversation
     if not isinstance(named, str | None) or (named is None and body.conversation is not None):
         raise UsageError("The conversation has no id that is a string.", "Pass its id.", param="conversation")
@@ -203,7 +204,7 @@ async def _turn(body: ResponseBody, lab: UserLab) -> Turn:
     if conversation_id is not None:
         before = await in_thread(Conversations(lab.store).items, conversation_id)
     elif body.previous_response_id is not None:
-        before = await in_thread(Responses(lab.store).history, body.previous_response_id)
+        before = await in_thread(responses.history, body.previous_response_id)
     if not new and not before:
         raise UsageError("The input is empty.", "Pass a non-empty input.", param="input")
     before = await with_files(lab.files, before, deleted_too=True)
@@ -237,8 +238,6 @@ def split_instructions(items: list[Item]) -> tuple[list[str], list[Item]]:
             instructions.append("".join(str(part.get("text", "")) for part in content))
         elif item["type"] == "message" and item["role"] == "user":
             rest.append({"role": "user", "content": item["content"]})
-        elif item["type"] == "item_reference":
-            raise UsageError("Item references are not supported.", "Send the items.", param="input")
         else:
             rest.append(dict(item))
     return instructions, rest
