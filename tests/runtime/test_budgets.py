@@ -184,6 +184,8 @@ async def test_each_replay_has_the_limits_of_its_run_or_those_given(lab: Lab) ->
     assert [one.error.code for one in await lab.replay(stopped, model=model) if one.error] == ["max_tool_calls"]
     with pytest.raises(UsageError, match="is not a valid limit"):
         await lab.replay(run, max_tool_calls=-1)
+    with pytest.raises(UsageError, match=r"no limit or argument 'max_tool_cals'\. Did you mean 'max_tool_calls'\?"):
+        await lab.replay(run, max_tool_cals=1)
 
 
 async def test_each_answer_of_a_comparison_has_the_limits_given_or_those_of_its_agent(lab: Lab) -> None:

@@ -120,7 +120,10 @@ async def test_a_message_of_a_wrong_shape_is_refused_by_both_apis(client: openai
             await client.responses.create(model="demo/echo", input=[message])
 
 
-@pytest.mark.parametrize("given", [{"text": {"format": "x"}}, {"conversation": {"id": 5}}, {"conversation": {}}])
+@pytest.mark.parametrize(
+    "given",
+    [{"text": {"format": "x"}}, {"text": {"format": {"type": []}}}, {"conversation": {"id": 5}}, {"conversation": {}}],
+)
 async def test_a_response_of_a_wrong_shape_is_refused(client: openai.AsyncOpenAI, given: Any) -> None:
     with pytest.raises(openai.BadRequestError):
         await client.responses.create(model="demo/echo", input="Hello", **given)
@@ -157,6 +160,11 @@ async def test_a_tool_choice_that_no_tool_can_meet_is_refused(client: openai.Asy
                 model="demo/echo", messages=[{"role": "user", "content": "Hello"}], tools=in_chat, tool_choice=named
             )
         assert refused.value.param == "tool_choice"
+    nameless: Any = {"type": "function", "function": 5}
+    with pytest.raises(openai.BadRequestError, match="does not name a function"):
+        await client.chat.completions.create(
+            model="demo/echo", messages=[{"role": "user", "content": "Hello"}], tool_choice=nameless
+        )
     for choice in ("auto", "none"):
         assert await client.chat.completions.create(
             model="demo/echo", messages=[{"role": "user", "content": "Hello"}], tools=[], tool_choice=choice

@@ -101,6 +101,10 @@ async def test_messages_and_attachments_reach_the_model_as_from_a_local_lab(both
     run = await both.remote.run("Read this.", model="demo/echo", attachments=[{"id": file.id}])
     [shown] = run.thread.items[0].data["attachments"]
     assert shown == {"id": file.id, "name": "note.txt", "mime_type": "text/plain", "size": 17}
+    here = await both.local.run("Read this.", model="demo/echo", attachments=[{"id": file.id}])
+    assert here.output == run.output
+    assert "4711" in here.output
+    assert here.thread.items[0].data["attachments"] == [shown]
 
 
 async def test_leaving_a_stream_early_stops_the_run_and_keeps_what_was_said(both: Both) -> None:
@@ -363,6 +367,7 @@ async def test_sql_gives_the_frame_that_a_local_lab_gives(both: Both) -> None:
     query = "select trace_id from traces where started_at >= $1 and model = $2"
     since = run.record.started_at.replace(tzinfo=None)
     same(*(lab.sql(query, [since, run.model]) for lab in (both.remote, both.local)))
+    same(*(lab.sql("select $1 as a", [float("nan")]) for lab in (both.remote, both.local)))
 
 
 async def test_the_trace_views_show_what_the_local_ones_show(both: Both) -> None:
@@ -580,6 +585,8 @@ WRONG: dict[str, Callable[[Lab], Any]] = {
     "a trace that is not there": lambda lab: lab.trace("0" * 32),
     "a filter with a mistake": lambda lab: lab.explorer(filter="model == ").df(),
     "SQL with a mistake": lambda lab: lab.sql("selec 1"),
+    "no query": lambda lab: lab.sql(""),
+    "half a character as a parameter of SQL": lambda lab: lab.sql("select $1 as a", ["\ud83d"]),
     "SQL that writes": lambda lab: lab.sql("drop table traces"),
     "a comparison that is not there": lambda lab: lab.comparison("cmp_none"),
     "a file that is not there": lambda lab: lab.files.get("file_none"),
@@ -588,7 +595,18 @@ WRONG: dict[str, Callable[[Lab], Any]] = {
     "an empty prompt": lambda lab: lab.run(" "),
     "a thread that is not there to go on in": lambda lab: lab.run("Hello", thread="thread_none"),
     "metadata that the lab keeps itself": lambda lab: lab.run("Hello", metadata={"options": "mine"}),
-    "a file of traces that is none": lambda lab: lab.import_traces("/nowhere/traces.json"),
+    "a file that is not there, attached": lambda lab: lab.run("Hello", attachments=[{"id": "file_none"}]),
+    "a name instead of an attachment": lambda lab: lab.run("Hello", attachments=["note.txt"]),
+    "an attachment without an id": lambda lab: lab.run("Hello", attachments=[{"name": "note.txt"}]),
+    "a message whose content is none": lambda lab: lab.run([{"role": "user", "content": [5]}]),
+    "a type that is none": lambda lab: lab.ask([{"type": [], "role": "user", "content": "Hi"}], model="demo/echo"),
+    "a format that is none": lambda lab: lab.ask("Hi", model="demo/echo", response_format={"type": []}),
+    "a file of traces that is not there": lambda lab: lab.import_traces("/nowhere/traces.json"),
+    "a file that has no traces": lambda lab: lab.import_traces(__file__),
+    "a folder that is not there": lambda lab: lab.export("/nowhere/traces.json"),
+    "a folder that is not there for a page": lambda lab: lab.export("/nowhere/traces.html"),
+    "a folder instead of a file for my data": lambda lab: lab.my_data.export("/"),
+    "a format of traces that is none": lambda lab: lab.export("traces.txt"),
     "a comparison with an unknown scorer": lambda lab: lab.compare(["a"], models=["demo/echo"], scorers=["exakt"]),
     "a comparison with an unknown option": lambda lab: lab.compare(["a"], models=["demo/echo"], epoch=2),
     "a comparison of no cases": lambda lab: lab.compare([], models=["demo/echo"]),

@@ -378,6 +378,7 @@ class Lab(LabViews):
             start, times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces
         )
 
+    @checks_keywords
     async def outlook(
         self, run: Run | str, scorer: object = None, *, k: int = 8, wrong: object = None, right: object = None, tools: str | Tape = "tape",
         on_miss: str = "fail", concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False, agent: sdk.Agent | None = None,
@@ -458,9 +459,7 @@ class Lab(LabViews):
         await self.runs.cancel(run_id)
 
     async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
-        """Stored files with the content that is sent to the model: images and PDFs unchanged, other files as text of
-        limited length.
-        """
+        """Stored files with the content that is sent to the model: images and PDFs unchanged, others as limited text."""
         from timestep_lab.runtime.attachments import with_content
 
         return await with_content(self.files, described) if described else []

@@ -17,6 +17,7 @@ from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.model.records import RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.runtime.approvals import read_decision
+from timestep_lab.runtime.attachments import file_ids_of
 from timestep_lab.runtime.run import read_turn
 from timestep_lab.runtime.tools.weather import widget_json
 from timestep_lab.service.runs import MOST
@@ -169,7 +170,7 @@ class LabChatSource:
         attachments: Sequence[Mapping[str, Json]],
         draft: Draft | None = None,
     ) -> AsyncIterator[Event]:
-        files = [str(attachment["id"]) for attachment in attachments]
+        files = file_ids_of(attachments)
         who = None if draft is not None and draft.is_new else agent
         return self._lab.runs.start(
             text, agent=who, model=model, thread_id=thread_id, attachments=files, draft=draft.fields if draft else None

@@ -14,6 +14,7 @@ from timestep_lab.lab.run import Run
 from timestep_lab.model.arguments import checks_keywords, checks_options, trace_id_of, trace_ids_of, with_signature_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotFoundError, UsageError
+from timestep_lab.service.my_data import check_place
 from timestep_lab.store.base import in_event_loop
 
 if TYPE_CHECKING:
@@ -54,10 +55,7 @@ def export(lab: Lab, path: Path, trace_ids: Sequence[str] | None, filter: str) -
     """Write the traces to a file and return how many. Raises `NotFoundError` if none match, `UsageError` if the path is
     invalid.
     """
-    if not path.parent.is_dir():
-        raise UsageError(f"The folder {path.parent} does not exist.", f"Create it with: mkdir -p {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder.", f"Give a file name, such as: {path / 'traces.html'}")
+    check_place(path, "traces.html")
     lab.flush()
     if trace_ids is None:
         trace_ids = list(lab.store.traces.frame(filter)["trace_id"])

@@ -56,6 +56,12 @@ def messages_of(given: object) -> list[dict[str, Json]]:
         raise UsageError(
             f"{_shown(given)} is not a valid prompt.", "Pass a string or a list of messages.", param="input"
         )
+    for place, item in enumerate(given, 1):
+        content = item.get("content")
+        if isinstance(content, list | tuple) and not all(isinstance(part, Mapping) for part in content):
+            raise UsageError(
+                f"The content of message {place} is not a list of parts: {_shown(content)}.", "Pass a string or a list of objects.", param="input"
+            )  # fmt: skip
     return [dict(item) for item in given]
 
 

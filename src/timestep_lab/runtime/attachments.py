@@ -33,9 +33,27 @@ Part = Mapping[str, Json]
 
 
 async def with_content(files: Files, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
-    """Returns files given by `id` with their stored name, type and size, and with the key `input`: the content part for the model. Raises
-    `NotFoundError`, and `UsageError` for an image that is too large."""
-    return [await in_thread(_with_content, files, str(one.get("id", ""))) for one in described]
+    """Returns files given by `id` with their stored name, type and size, and with the key `input`: the content part for the model; those
+    that have it are returned as they are. Raises `NotFoundError`, and `UsageError` for what names no file and for an image that is too large.
+    """
+    ids = file_ids_of(described)
+    return [
+        one if one.get("input") else await in_thread(_with_content, files, id)
+        for one, id in zip(described, ids, strict=True)
+    ]
+
+
+def file_ids_of(attachments: Sequence[object]) -> list[str]:
+    """Returns the ids of attached files. Raises `UsageError` for what names no file."""
+    ids = []
+    for one in attachments:
+        id = one.get("id") if isinstance(one, Mapping) else None
+        if not isinstance(id, str) or not id:
+            raise UsageError(
+                f"{str(one)[:100]!r} is not an attachment.", 'Pass files of the lab as {"id": file.id}.', param="attachments"
+            )  # fmt: skip
+        ids.append(id)
+    return ids
 
 
 def _with_content(files: Files, file_id: str) -> dict[str, Json]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import agents as sdk
 from agents import RunState
 
-from timestep_lab.model.arguments import messages_of
+from timestep_lab.model.arguments import did_you_mean, messages_of
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import RunError, UsageError
 from timestep_lab.model.records import LIMITS, AgentRecord, McpServerRecord, RunRecord, RunStateRecord, ThreadItem
@@ -56,6 +56,10 @@ class RunLimits:
     def read(cls, **given: Any) -> RunLimits:
         """Validates the given limits. Raises `UsageError`."""
         for name, value in given.items():
+            if name not in LIMITS:
+                raise UsageError(
+                    f"There is no limit or argument {name!r}.{did_you_mean(name, LIMITS)}", f"The limits are {', '.join(LIMITS)}.", param=name
+                )  # fmt: skip
             whole = name.startswith("max_")
             right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
             if value is not None and not (

@@ -27,7 +27,7 @@ from timestep_lab.runtime import approvals
 from timestep_lab.runtime import session as run_rows
 from timestep_lab.runtime.agent_graph import SAID, SECONDS, BuiltGraph, asked_under, from_sdk
 from timestep_lab.runtime.approval_gate import finished_span, tool_key
-from timestep_lab.runtime.attachments import with_files
+from timestep_lab.runtime.attachments import with_content, with_files
 from timestep_lab.runtime.live_run import First, LiveRun, RunServices, SdkInput
 from timestep_lab.runtime.pricing import has_price
 from timestep_lab.runtime.recorded import Changes
@@ -148,10 +148,11 @@ class Runner:
         Raises before anything is written: `UsageError`, `SettingsError`, `UnknownPrefixError`, `MissingKeyError`,
         `NotFoundError` (thread, handoff target), `ConflictError` (the thread has an active run).
         """
-        if not isinstance(input, str):
-            from timestep_lab.runtime.files.files import Files
+        from timestep_lab.runtime.files.files import Files
 
+        if not isinstance(input, str):
             input = await with_files(Files(self.store), messages_of(input))
+        attachments = await with_content(Files(self.store), attachments)
         if fork is None:  # A fork keeps the limits of its run.
             limits = limits.over(RunLimits.of_agent(agent))
         turn = read_turn(input, attachments)

@@ -210,7 +210,7 @@ def read_items(given: str | Sequence[Mapping[str, Json]]) -> list[Mapping[str, J
 def _unreadable(item: Mapping[str, Json]) -> str:
     """Why an item cannot be sent; empty if it is valid."""
     kind = item.get("type", "message")
-    if kind in NEEDS:
+    if isinstance(kind, str) and kind in NEEDS:
         return why_incomplete(item)
     if kind != "message":
         return f"its type is {kind!r}"
@@ -319,7 +319,11 @@ def read_format(given: Mapping[str, Json] | None, param: str) -> Mapping[str, Js
     if not given or kind == "text":
         return None
     known = {"json_object": {"type"}, "json_schema": {"type", "name", "description", "schema", "strict"}}
-    if kind not in known or (kind == "json_schema" and not isinstance(given.get("schema"), Mapping)):
+    if (
+        not isinstance(kind, str)
+        or kind not in known
+        or (kind == "json_schema" and not isinstance(given.get("schema"), Mapping))
+    ):
         raise SettingsError(
             f"Unknown response format {given!r}.",
             "Use text, json_object, or json_schema with a schema.",

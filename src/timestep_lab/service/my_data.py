@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from timestep_lab.model.errors import ConflictError
+from timestep_lab.model.errors import ConflictError, UsageError
 from timestep_lab.service import operation as op
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.archive import forget_sql, purge
@@ -64,6 +64,14 @@ class MyDataCounts:
     comparisons: int
     datasets: int
     agents: int
+
+
+def check_place(target: Path, example: str) -> None:
+    """Raises `UsageError` if no file can have this path."""
+    if not target.parent.is_dir():
+        raise UsageError(f"The folder {target.parent} does not exist.", f"Create it with: mkdir -p {target.parent}")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder.", f"Give a file name, such as: {target / example}")
 
 
 @contextmanager
@@ -146,6 +154,7 @@ class MyData:
         Credentials of MCP servers are not included. The file is written completely or not at all.
         """
         target = Path(path)
+        check_place(target, "my-data.zip")
         self._scope.flush()
         with written_whole(target) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
             _write_all(self._scope.store, archive, target.parent)

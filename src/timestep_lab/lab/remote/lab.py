@@ -18,12 +18,13 @@ from timestep_lab.model.errors import NotServedError
 from timestep_lab.model.events import CauseFound, CauseProgress, Event
 from timestep_lab.model.records import AgentRecord
 from timestep_lab.runtime.approvals import read_decision
+from timestep_lab.runtime.attachments import file_ids_of
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.client import Connection, remote, unsupported_remotely
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.models import Models
-from timestep_lab.service.my_data import MyData, written_whole
+from timestep_lab.service.my_data import MyData, check_place, written_whole
 from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
@@ -75,6 +76,7 @@ class RemoteMyData(MyData):
 
     def export(self, path: str | Path) -> Path:
         target = Path(path)
+        check_place(target, "my-data.zip")
         content = self._connection.raw("GET", "/api/v1/my-data/export", timeout_s=600.0)
         with written_whole(target) as draft:
             draft.write_bytes(content)
@@ -177,7 +179,7 @@ class RemoteLab(RemoteLooking, Lab):
                 "A model object", "Pass the name of a model that the served lab has: model='prefix/name'."
             )
         # Only the id of an attachment is sent: the file is on the server.
-        files = [str(attachment["id"]) for attachment in attachments]
+        files = file_ids_of(attachments)
         messages = prompt if isinstance(prompt, str) else messages_of(prompt)
         return self._following(lambda: self.runs.start(
             messages, agent=agent, model=model, model_settings=_dict(model_settings), thread_id=thread_id_of(thread),
@@ -346,7 +348,7 @@ class RemoteLab(RemoteLooking, Lab):
                 f"{WITH_THE_SERVER[name]} is not available in a served lab.",
                 "It exists only on the server. Use runs, traces, sql and the other parts, or open the store directly: Lab(path).",
             )
-        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @cached_property
     def runner(self) -> Runner:

@@ -26,7 +26,7 @@ from timestep_lab.service import client as decode
 from timestep_lab.service.client import CONNECT_S, Connection, remote, unsupported_remotely
 from timestep_lab.service.files import Files
 from timestep_lab.service.mcp import Mcp
-from timestep_lab.service.my_data import written_whole
+from timestep_lab.service.my_data import check_place, written_whole
 from timestep_lab.service.traces import Source, Traces, of_traces
 from timestep_lab.store.base import Change, Rows, Topic, in_thread
 from timestep_lab.store.duckdb import loopback as wire
@@ -122,21 +122,29 @@ class RemoteLooking(LabViews):
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}.", f"Check the file: ls -l {path}") from None
         return decode.record(
-            Imported, self.connection.ask("POST", "/api/v1/traces/upload", content=content, timeout_s=LONG_S)
+            Imported,
+            self.connection.ask(
+                "POST", "/api/v1/traces/upload", params={"name": Path(path).name}, content=content, timeout_s=LONG_S
+            ),
         )
 
     def export(self, path: str | Path, *, trace_ids: ManyTraces | None = None, filter: str = "") -> int:
 
         target = Path(path)
+        check_place(target, "traces.html")
+        ids = trace_ids_of(self.trace_source.frame(filter=filter) if trace_ids is None else trace_ids)
+        if not ids:
+            raise NotFoundError(
+                "No trace matches, so no file was written.",
+                "lab.traces shows all traces.",
+                command="List the traces with: timestep-lab traces list",
+            )
         known = target.suffix.lower()
         if known not in (*FORMATS, ".html"):
             raise UsageError(
-                f"Traces cannot be exported as {target.suffix or 'a file without a suffix'!r}.",
-                f"Use one of these suffixes: {', '.join(FORMATS)}, .html.",
+                f"Traces cannot be exported as {target.suffix or 'a file without an extension'!r}.",
+                f"Use one of the extensions {', '.join(FORMATS)}, .html.",
             )
-        ids = trace_ids_of(self.trace_source.frame(filter=filter) if trace_ids is None else trace_ids)
-        if not ids:
-            raise NotFoundError("No trace matches, so no file was written.", "lab.traces shows all traces.")
         if known == ".html":
             from timestep_lab.ui.html_export import export_html
 
@@ -209,7 +217,10 @@ MOST = 1_000_000
 def select(connection: Connection, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
     """At most `limit` rows. Raises `QueryError`, also if there are more than a million rows and no limit is given."""
     body = {"query": query, "params": json.loads(wire.dumps(list(params))), "limit": min(limit or MOST, MOST)}
-    rows = wire.unpack_rows(wire.loads(connection.raw("POST", "/api/v1/sql", json=body, headers={"Accept": EXACT})))
+    # Not as `json=`: a parameter may be NaN, and the server says what the database says of any other.
+    headers = {"Accept": EXACT, "Content-Type": "application/json"}
+    answer = connection.raw("POST", "/api/v1/sql", content=json.dumps(body).encode(), headers=headers)
+    rows = wire.unpack_rows(wire.loads(answer))
     if rows.truncated and limit is None:
         raise QueryError(f"The result has more than {MOST:,} rows.", "Add a limit, or aggregate in the query.")
     return rows

@@ -96,7 +96,7 @@ class TokenBody(BaseModel):
 
 
 class SqlBody(Strict):
-    query: str = Field(min_length=1, max_length=100_000)
+    query: str = Field(max_length=100_000)
     params: list[Json] = []
     limit: int = Field(10_000, ge=1, le=1_000_000)
 

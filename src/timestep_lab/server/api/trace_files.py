@@ -14,6 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from timestep_lab.model.errors import DataError, NotFoundError
+from timestep_lab.runtime.files.files import safe_name
 from timestep_lab.server.api.operations import ERRORS, Strict
 from timestep_lab.server.fair_reads import FairReads, in_turn
 from timestep_lab.server.labs import CurrentLab, Labs, UserLab
@@ -54,9 +55,11 @@ class ImportedView(BaseModel):
     response_model=ImportedView,
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}},
 )
-async def upload_traces(request: Request, lab: CurrentLab) -> ImportedView:
+async def upload_traces(
+    request: Request, lab: CurrentLab, name: Annotated[str, Query(max_length=1000)] = "upload"
+) -> ImportedView:
     """Upload a trace file as the request body, at most 50 MB: OTLP, Agents SDK and Phoenix exports, the lab's own JSONL
-    and Parquet.
+    and Parquet. `name` is what errors call it.
 
     DuckDB files are rejected: their views are queries, which would run on the server.
     """
@@ -69,7 +72,7 @@ async def upload_traces(request: Request, lab: CurrentLab) -> ImportedView:
     if lab.store.quota:
         lab.store.quota.take_sent(len(body))
     imports: FairReads = request.app.state.imports
-    imported = await imports.for_request(request, lab.store.user_id, lambda: _import(body, lab))
+    imported = await imports.for_request(request, lab.store.user_id, lambda: _import(body, safe_name(name), lab))
     return ImportedView(**{name: getattr(imported, name) for name in ImportedView.model_fields})
 
 
@@ -151,11 +154,11 @@ async def shared_trace(token: Annotated[str, PathParameter(max_length=200)], req
     return HTMLResponse(page, headers=SHARED_HEADERS)
 
 
-def _import(body: bytes, lab: UserLab) -> Imported:
+def _import(body: bytes, name: str, lab: UserLab) -> Imported:
     from timestep_lab.runtime.interchange.files import import_file
 
     with tempfile.TemporaryDirectory(prefix="timestep-lab-") as folder:
-        path = Path(folder) / "upload"
+        path = Path(folder) / name
         path.write_bytes(body)
         return import_file(path, lab.store, time_limit_s=IMPORT_S)
 

@@ -397,7 +397,7 @@ def _call(body: ChatBody, model: str, *, openai_elsewhere: bool) -> ModelCall:
 def _settings(body: ChatBody) -> Object:
     choice: Json = body.tool_choice
     if isinstance(choice, dict):
-        choice = (choice.get("function") or {}).get("name")
+        choice = object_of(choice.get("function")).get("name")
         if not isinstance(choice, str):
             raise SettingsError(f"The tool choice {body.tool_choice!r} does not name a function.", param="tool_choice")
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
