@@ -94,6 +94,14 @@ async def test_a_generation_has_messages_tokens_and_times(bench: Bench) -> None:
     assert json.loads(row["output"])[0]["role"] == "assistant"
 
 
+async def test_a_part_whose_type_is_a_list_as_in_json_schema_costs_no_trace(bench: Bench) -> None:
+    schema = {"type": ["string", "null"], "text": "A nullable text."}
+    await bench.run([{"role": "user", "content": [schema]}], model="demo/echo")
+    bench.writer.flush()
+    [row] = bench.store.sql("select input, status from traces").dicts()
+    assert row == {"input": "A nullable text.", "status": "completed"}
+
+
 async def test_a_tool_call_has_its_server_arguments_and_result(bench: Bench) -> None:
     await bench.run("What is the weather in Oakland?")
     bench.writer.flush()

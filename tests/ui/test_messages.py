@@ -79,3 +79,19 @@ def test_reasoning_and_text_of_one_answer_are_one_message() -> None:
 def test_a_picture_is_named_and_not_shown() -> None:
     [message] = read_messages([{"role": "user", "content": [{"type": "input_image", "image_url": "data:…"}]}]) or []
     assert message["parts"] == [{"type": "media", "what": "input_image"}]
+
+
+def test_a_result_that_is_a_list_of_json_schemas_is_shown_as_it_is() -> None:
+    schema = {"type": ["string", "null"]}
+    [message] = read_messages([{"role": "tool", "tool_call_id": "c1", "content": [schema]}]) or []
+    assert message["parts"] == [{"type": "result", "call_id": "c1", "text": '[{"type": ["string", "null"]}]'}]
+
+
+@pytest.mark.parametrize("odd", [True, 5, "text", {"a": 1}, [None], [[]]])
+def test_a_field_of_another_kind_than_its_name_says_hides_no_conversation(odd: Any) -> None:
+    for item in (
+        {"role": "assistant", "content": "Hello", "tool_calls": odd},
+        {"role": "assistant", "content": [{"type": "reasoning", "summary": odd}, {"type": "text", "text": "Hello"}]},
+    ):
+        [message] = read_messages([item]) or []
+        assert {"type": "text", "text": "Hello"} in message["parts"]

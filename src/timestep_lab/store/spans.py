@@ -535,8 +535,9 @@ def _turns(payload: object) -> Iterator[tuple[str, str]]:
                     return
 
 
-_WITHOUT_TEXT = frozenset({"reasoning", "thinking", "blob", "uri", "file", "image", "image_url", "audio", "video"})
-"""Types of parts of a message that are not its text: thoughts and media, some of them base64."""
+_WITHOUT_TEXT = ("reasoning", "thinking", "blob", "uri", "file", "image", "image_url", "audio", "video")
+"""Types of parts of a message that are not its text: thoughts and media, some of them base64. Not a set: a `type` may be a list, as in JSON
+Schema, which has no hash."""
 
 
 def content_text(content: object) -> str:

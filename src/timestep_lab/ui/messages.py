@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NotRequired, Required, TypedDict
 
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of
 
 
 class Part(TypedDict, total=False):
@@ -37,8 +37,9 @@ class Message(TypedDict):
     name: NotRequired[str]
 
 
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "model"})
-_TEXT = frozenset({"text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text"})
+# Not sets: what a message holds may be any JSON, and a `type` that is a list, as in JSON Schema, has no hash.
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function", "model")
+_TEXT = ("text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text")
 _MEDIA = ("image", "audio", "file", "video", "document", "blob")
 
 
@@ -97,10 +98,10 @@ def _chat_message(item: Mapping[str, Any]) -> Message:
         parts += [_part(block) or {"type": "json", "value": block} for block in content]
     elif content is not None:
         parts.append({"type": "json", "value": content})
-    for call in item.get("tool_calls") or ():
-        call = call.get("tool_call", call) if isinstance(call, Mapping) else {"name": str(call)}
-        function = call["function"] if isinstance(call.get("function"), Mapping) else call
-        parts.append(_call(function.get("name"), function.get("arguments"), call.get("id")))
+    for call in _list(item.get("tool_calls") or None):
+        fields = object_of(call.get("tool_call", call)) if isinstance(call, Mapping) else {"name": str(call)}
+        function = object_of(fields.get("function")) or fields
+        parts.append(_call(function.get("name"), function.get("arguments"), fields.get("id")))
     message = _message(role, parts)
     if item.get("name"):
         message["name"] = str(item["name"])
@@ -140,7 +141,7 @@ def _part(block: object) -> Part | None:
 
 
 def _reasoning(block: Mapping[str, Any]) -> str:
-    pieces = [*(block.get("summary") or ()), *(_list(block.get("content")))]
+    pieces = [*_list(block.get("summary") or None), *_list(block.get("content"))]
     texts = [str(piece.get("text", "")) if isinstance(piece, Mapping) else str(piece) for piece in pieces]
     return "\n\n".join(texts) or str(block.get("thinking") or block.get("text") or "")
 
