@@ -242,9 +242,9 @@ class TestASharedLink:
         self, served: LabProcess, shared: tuple[httpx.Client, dict[str, str]]
     ) -> None:
         owner, ids = shared
-        token = ids["path"].removeprefix("/shared/")
+        token = ids["path"].removeprefix("/share/")
         share_id, _, signature = token.partition(".")
-        second = owner.post(f"/api/v1/traces/{ids['other']}/shares", json={}).json()["path"].removeprefix("/shared/")
+        second = owner.post(f"/api/v1/traces/{ids['other']}/shares", json={}).json()["path"].removeprefix("/share/")
         forged = [
             share_id, f"{share_id}.", f"{share_id}.{signature[:-1]}", f"{share_id}.{'0' * 64}", f"{second.partition('.')[0]}.{signature}",
             f"{ids['other']}.{signature}", f"{ids['trace_id']}.{signature}", f".{signature}", "x" * 199, f"{share_id}' or '1'='1.{signature}",
@@ -252,7 +252,7 @@ class TestASharedLink:
         ]  # fmt: skip
         with served.nobody() as nobody:
             for wrong in forged:
-                answer = nobody.get(f"/shared/{wrong}")
+                answer = nobody.get(f"/share/{wrong}")
                 assert answer.status_code in (401, 404), wrong
                 assert "zebra" not in answer.text
                 assert ids["trace_id"] not in answer.text
@@ -263,7 +263,7 @@ class TestASharedLink:
         self, served: LabProcess, shared: tuple[httpx.Client, dict[str, str]]
     ) -> None:
         _, ids = shared
-        token = ids["path"].removeprefix("/shared/")
+        token = ids["path"].removeprefix("/share/")
         with served.nobody() as nobody:
             nobody.get(ids["path"])
             for headers in ({}, {"Authorization": f"Bearer {token}"}, {"Cookie": f"{served.tokens.cookie}={token}"}):

@@ -891,6 +891,8 @@ def test_a_trace_is_shared_in_two_clicks_approved_on_a_phone_in_three_and_all_of
     expect(other.locator(".tl-trace-title")).to_contain_text("What's the weather in Berkeley?")
     assert other.get_by_role("button", name="Share").count() == 0
     assert serious(other) == []
+    of_earlier_versions = link.replace("/share/", "/shared/")
+    expect(pages.open(of_earlier_versions).locator(".tl-trace-title")).to_contain_text("in Berkeley?")
 
     page.keyboard.press("Escape")
     page.keyboard.press("Control+k")
@@ -907,5 +909,5 @@ def test_a_trace_is_shared_in_two_clicks_approved_on_a_phone_in_three_and_all_of
     expect(page.get_by_text("No traces are shared.")).to_be_visible()
     assert delete.count <= 3
     assert page.evaluate("async () => (await (await fetch('/api/v1/traces')).json()).data") == []
-    assert other.evaluate("location.href").startswith(f"{lab.url}/shared/")
+    assert other.evaluate("location.href").startswith(f"{lab.url}/share/")
     assert pages.open(f"{lab.url}/healthz").request.get(link).status == 404

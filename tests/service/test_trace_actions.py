@@ -46,7 +46,7 @@ async def test_a_shared_link_opens_its_trace_until_it_is_revoked_and_no_other_si
     assert lab.trace_source.shares() == lab.trace_source.shares(trace_id=run.trace_id) == [link]
     assert (link.title, (link.expires_at - link.created_at).days) == ("Hello", 3)
     assert lab.for_user("somebody else").trace_source.shares() == []
-    db, secret, token = lab.store.db, secret_of(lab.store.db, lab.settings.secret), link.path.removeprefix("/shared/")
+    db, secret, token = lab.store.db, secret_of(lab.store.db, lab.settings.secret), link.path.removeprefix("/share/")
     opened = sharing.opened(db, secret, token)
     assert opened is not None
     assert opened.trace_id == run.trace_id

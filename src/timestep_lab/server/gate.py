@@ -40,7 +40,7 @@ from timestep_lab.model.errors import (
 from timestep_lab.model.ids import new_uuid
 from timestep_lab.runtime.interchange import otlp_in
 from timestep_lab.server.errors import error_response
-from timestep_lab.service.sharing import PATH as SHARED
+from timestep_lab.service.sharing import PATHS as SHARED
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -225,7 +225,7 @@ def _expired() -> AuthError:
 USER_HEADER = "x-timestep-user"
 """Set here for the pages behind this middleware; a client's own header of this name is dropped."""
 OPEN_PATHS = {"/healthz", "/readyz", "/api/v1/auth/anonymous", "/favicon.ico", "/app.webmanifest", "/sw.js", "/offline"}
-OPEN_PREFIXES = ("/static/", "/assets/", SHARED)
+OPEN_PREFIXES = ("/static/", "/assets/", *SHARED)
 API_PREFIXES = ("/api/", "/v1/", "/openai/", "/metrics")
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 PART_S, BODY_S = 30.0, 600.0

@@ -1,6 +1,6 @@
 """Links that show one trace to people without an account: signed, expiring and revocable.
 
-A link is `/shared/<id>.<signature>`. The signature uses the lab's secret and covers the trace and the expiry, so a row
+A link is `/share/<id>.<signature>`. The signature uses the lab's secret and covers the trace and the expiry, so a row
 inserted into the table by someone else opens nothing. The row holds the owner of the trace, so the link contains
 neither the user nor the trace id.
 """
@@ -24,7 +24,9 @@ from timestep_lab.store.store import secret_of
 if TYPE_CHECKING:
     from timestep_lab.service.operation import Scope
 
-PATH = "/shared/"
+PATH = "/share/"
+PATHS = (PATH, "/shared/")
+"""Links of earlier versions are opened too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

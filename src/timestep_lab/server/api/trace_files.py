@@ -134,7 +134,8 @@ SHARED_HEADERS = {
 }  # fmt: skip
 
 
-@shared.get(sharing.PATH + "{token}")
+@shared.get(sharing.PATHS[0] + "{token}")
+@shared.get(sharing.PATHS[1] + "{token}")
 async def shared_trace(token: Annotated[str, PathParameter(max_length=200)], request: Request) -> Response:
     """The page of a shared trace. For a link that is invalid, revoked or expired, a page that says so without giving
     the reason.
