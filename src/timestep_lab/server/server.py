@@ -201,9 +201,10 @@ NO_MORE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 SAY_AGAIN_S = 60.0
 GRACE_S = 10
 """Time in seconds that requests have to finish on shutdown."""
-COLLECT_AFTER = (20_000, 5, 1)
-"""Thresholds of the garbage collector: new objects, and the generations below before it looks at all that is not frozen. With Python's own
-third one, 10, garbage of hundreds of megabytes could gather."""
+NEW_OBJECTS = 20_000
+"""After so many the garbage collector looks at them."""
+COLLECT_S = 300.0
+"""Interval in seconds of a full garbage collection: with so many new objects, Python's own comes once in hours."""
 SWITCH_S = 0.001
 """Interpreter switch interval in seconds: the event loop waits at most this long for a busy thread."""
 STOPPED_S = 30
@@ -450,7 +451,10 @@ async def _spare_what_is_loaded(served: Served) -> None:
     """
     await served.api.state.prepared.wait()
     gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
+    gc.set_threshold(NEW_OBJECTS)
+    while True:
+        await asyncio.sleep(COLLECT_S)
+        gc.collect()
 
 
 async def _return_free_memory() -> None:
