@@ -323,8 +323,13 @@ async def test_usage_that_comes_behind_the_end_is_counted_and_not_waited_for_lon
 ) -> None:
     model = router_for(CHAT.configure(chat.url)).get_model(CHAT.model)
     usage = sse({"choices": [], "usage": COUNTED})
-    for behind, silent_s, counted in (((usage, sse({"error": "x"})), 0, 7), ((), 5, None)):
-        chat.forget().will(Raw((sse(HELLO), sse(OVER), sse("[DONE]"), *behind), silent_s=silent_s))
+    endless = 60 * (sse({"ping": 1}),)
+    for behind, silent_s, apart_s, counted in (
+        ((usage, sse({"error": "x"})), 0, 0, 7),
+        ((), 5, 0, None),
+        (endless, 0, 0.1, None),
+    ):
+        chat.forget().will(Raw((sse(HELLO), sse(OVER), sse("[DONE]"), *behind), silent_s=silent_s, apart_s=apart_s))
         answer = await ask(model)
         assert answer.text == "Hello"
         assert (answer.response.usage and answer.response.usage.input_tokens) == counted

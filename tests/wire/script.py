@@ -139,6 +139,8 @@ class Raw:
     pieces: tuple[bytes, ...]
     abrupt: bool = False
     silent_s: float = 0.0
+    apart_s: float = 0.0
+    """The time between two pieces."""
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,8 @@ class WireServer:
     async def _raw(self, step: Raw) -> AsyncIterator[bytes]:
         for piece in step.pieces:
             yield piece
+            if step.apart_s:
+                await self._unless_left(asyncio.sleep(step.apart_s))
         if step.silent_s:
             await self._unless_left(asyncio.sleep(step.silent_s))
         if step.abrupt:

@@ -324,7 +324,7 @@ class LiveRun:
             self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
             self._events.end()
             self._over.set()
-            # These refer to the run, and would keep it until a full garbage collection: on a busy server for hours.
+            # These refer to the run, and would keep it, with its payloads, until the next full garbage collection.
             self._task = self._renewing = self._ending = None
             del self.log, self._items, self.pauses, self._hooks, self._session
         logger.debug("run %s: %s", self.run.id, last.type)

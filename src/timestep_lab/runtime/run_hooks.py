@@ -108,7 +108,7 @@ def _counted(options: RunOptions) -> RunOptions:
 
 def untie(result: RunResultStreaming) -> None:
     """Removes what refers back to a streamed result that was read to its end: its finished tasks, whose exceptions hold frames, and its cleanup.
-    Otherwise only a full garbage collection would free it, with all its payloads; on a busy server hours later."""
+    Otherwise only the next full garbage collection would free it, with all its payloads."""
     for name, value in list(vars(result).items()):
         if isinstance(value, asyncio.Task | FunctionType):
             setattr(result, name, None)

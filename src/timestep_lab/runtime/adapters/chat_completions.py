@@ -173,9 +173,10 @@ class _Chunks(AsyncStream[object]):
                     yield ServerSentEvent(event=event.event, data=json_or_error(data))
             if self.done:
                 break
+        until = asyncio.get_running_loop().time() + _BEHIND_THE_END_S
         with suppress(TimeoutError, StopAsyncIteration):
             while self.done:
-                async with asyncio.timeout(_BEHIND_THE_END_S):
+                async with asyncio.timeout_at(until):
                     event = await anext(events)
                 if event.data.startswith("{") and '"usage"' in event.data:
                     yield event
@@ -487,8 +488,6 @@ class ChatAnswer:
 
     def _count(self, used_by_server: object) -> None:
         """Records usage, which may come with every chunk, or in parts: the input first, the output last, each beside zeros."""
-        if not used_by_server:
-            return
         if (cost := chat_cost(as_object(used_by_server))) is not None:
             self._charged = {COST: repr(cost)}
         if counted := chat_usage(as_object(used_by_server)):
