@@ -205,6 +205,8 @@ async def test_objects_are_taken_where_ids_are(both: Both) -> None:
             await lab.run("Hello.", thread=5)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="is not a valid prompt"):
             await lab.run(None)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="metadata"):
+            await lab.run("Hello.", metadata="nightly")  # type: ignore[arg-type]
 
 
 # -- why it went wrong

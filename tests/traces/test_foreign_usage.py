@@ -169,3 +169,22 @@ def test_an_agent_of_strands_that_is_asked_again_is_not_counted_with_its_earlier
         counted = store.sql("select input_tokens, output_tokens from traces").rows
         store.close()
     assert counted == [seen]
+
+
+STEP = {"ai.operationId": "ai.generateText.doGenerate", "ai.usage.inputTokens": 100, "ai.usage.outputTokens": 20}
+WHOLE = {"ai.operationId": "ai.generateText", "ai.usage.inputTokens": 100, "ai.usage.outputTokens": 20}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
+@pytest.mark.parametrize(("steps", "seen"), [(0, (100, 20)), (1, (100, 20)), (2, (200, 40))])
+def test_the_vercel_ai_sdk_states_the_last_step_for_the_whole_and_all_steps_are_counted(
+    tmp_path: Path, steps: int, seen: tuple[int, int], order: int
+) -> None:
+    whole = span(1, "ai.generateText", WHOLE)
+    spans = (whole, *(span(2 + n, "ai.generateText.doGenerate", STEP, parent=1) for n in range(steps)))
+    for one in spans[::order]:  # Each part by another process.
+        store = open_store(tmp_path / "lab.duckdb")
+        send(store, one)
+        counted = store.sql("select input_tokens, output_tokens from traces").rows
+        store.close()
+    assert counted == [seen]

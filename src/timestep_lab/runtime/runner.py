@@ -157,7 +157,7 @@ class Runner:
             limits = limits.over(RunLimits.of_agent(agent))
         turn = read_turn(input, attachments)
         turn = turn if said is None else replace(turn, thread_items=())
-        run_rows.refuse_reserved(metadata or {})
+        run_rows.refuse_reserved({} if metadata is None else metadata)
         if self.store.quota:
             self.store.quota.check_runs(len(self._live))
         if tape is not None:

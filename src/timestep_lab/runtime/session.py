@@ -260,7 +260,9 @@ def versions_of(run: RunRecord) -> Mapping[str, int] | None:
 
 
 def refuse_reserved(metadata: Mapping[str, Json]) -> None:
-    """Raises `UsageError` for metadata keys that the lab uses itself."""
+    """Raises `UsageError` for metadata that is no mapping, and for keys that the lab uses itself."""
+    if not isinstance(metadata, Mapping):
+        raise UsageError(f"{metadata!r:.80} is not metadata.", "Pass a dict of names and values.", param="metadata")
     for name in RESERVED & set(metadata):
         raise UsageError(
             f"The metadata key {name!r} is reserved by the lab.",

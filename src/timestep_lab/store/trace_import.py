@@ -39,9 +39,9 @@ from timestep_lab.store.spans import (
 from timestep_lab.store.table import clean, from_json, to_json
 from timestep_lab.store.trace_sums import (
     DELTA_COLUMNS,
+    INEXACT_TOTAL,
     REQUEST_OF_CLIENT,
     RESPONSE_ID,
-    RUNNING_TOTAL,
     Facts,
     Repeated,
     SpanFacts,
@@ -100,20 +100,20 @@ _ANSWER: dict[Dialect, str] = {
     "duckdb": f"nullif(regexp_extract(attributes, '{RESPONSE_ID}', 1), '')",
     "postgres": f"substring(attributes from '{RESPONSE_ID}')",
 }
-_RUNNING: dict[Dialect, str] = {
-    "duckdb": f"(kind = 'agent' and regexp_matches(attributes, '{RUNNING_TOTAL}'))",
-    "postgres": f"(kind = 'agent' and attributes ~ '{RUNNING_TOTAL}')",
+_INEXACT: dict[Dialect, str] = {
+    "duckdb": f"(kind = 'agent' and regexp_matches(attributes, '{INEXACT_TOTAL}'))",
+    "postgres": f"(kind = 'agent' and attributes ~ '{INEXACT_TOTAL}')",
 }
 _SAYS = "{0} is not null and {0} not in ('', '[]', 'null', '\"\"', '{{{{}}}}')"
 _FACTS = (
     "select trace_id, span_id, parent_id, kind, name, agent, false, status = 'error', model, provider, started_at, "
-    "coalesce(ended_at, started_at), case when not {2} then input_tokens end, case when not {2} then output_tokens end, "
-    "cost_usd, case when kind = 'generation' then {1} end, "
+    "coalesce(ended_at, started_at), input_tokens, output_tokens, cost_usd, "
+    "case when kind = 'generation' then {1} end, "
     f"input_refs is not null or ({_SAYS.format('input')}), {_SAYS.format('output')}, "
-    f"kind = 'generation' and strpos(attributes, '{REQUEST_OF_CLIENT}') > 0 "
+    f"kind = 'generation' and strpos(attributes, '{REQUEST_OF_CLIENT}') > 0, {{2}} "
     "from core.spans_raw where user_id = $1 and started_at >= $3 and trace_id {0} union all "
     "select trace_id, span_id, parent_id, kind, name, agent, true, false, model, provider, started_at, started_at, "
-    f"null, null, null, null, {_SAYS.format('input')}, false, false from core.open_spans where user_id = $1 and trace_id {{0}}"
+    f"null, null, null, null, {_SAYS.format('input')}, false, false, false from core.open_spans where user_id = $1 and trace_id {{0}}"
 )
 
 
@@ -257,7 +257,7 @@ class TraceImport:
         if not starts:
             return
         dialect = self._db.dialect
-        sql = _FACTS.format(_AMONG[dialect], _ANSWER[dialect], _RUNNING[dialect])
+        sql = _FACTS.format(_AMONG[dialect], _ANSWER[dialect], _INEXACT[dialect])
         params = [user_id, " ".join(trace.trace_id for trace in traces), min(starts)]
         stored: dict[str, dict[str, SpanFacts]] = {}
         for trace_id, span_id, *facts in self._db.query(user_id, sql, params).rows:

@@ -295,12 +295,16 @@ RESPONSE_ID = r'"gen_ai\.response\.id":"([^"\\]+)"'
 """Matches the provider's response id in a span's attributes as JSON."""
 REQUEST_OF_CLIENT = '"agent.trace.public":'
 """In a span's attributes as JSON: marks the HTTP requests of the client `mistralai` 1.x, which state no response id."""
-RUNNING_TOTAL = r'"gen_ai\.(?:system|provider\.name)":"strands-agents"'
-"""Matches the attributes of an agent's span whose usage is that of all calls since the agent was made, those of earlier traces too."""
+INEXACT_TOTAL = (
+    r'"gen_ai\.(?:system|provider\.name)":"strands-agents"|"ai\.operationId":"ai\.(?:generate|stream)(?:Text|Object)"'
+)
+"""Matches the attributes of an agent's span whose usage is not the sum of its calls. Strands Agents states that of all calls since the
+agent was made, those of earlier traces too; the Vercel AI SDK 4 and 5 state that of the last step.
+"""
 _EMPTY = frozenset({"", "[]", "null", '""', "{}"})
 """Inputs and outputs that say nothing."""
 _response_id = re.compile(RESPONSE_ID).search
-_is_running_total = re.compile(RUNNING_TOTAL).search
+_is_inexact_total = re.compile(INEXACT_TOTAL).search
 
 
 class SpanFacts(NamedTuple):
@@ -325,6 +329,8 @@ class SpanFacts(NamedTuple):
     has_output: bool = False
     is_request: bool = False
     """Whether it is the HTTP request of a call, reported by the provider's client."""
+    is_inexact: bool = False
+    """Whether its usage counts only where no span below it reports any."""
 
     @property
     def knows(self) -> bool:
@@ -350,16 +356,16 @@ def facts_of(row: Row) -> SpanFacts:
             row[_PARENT], kind, row[_NAME], row[_AGENT], True, False, row[_MODEL], row[_PROVIDER], started_at, started_at,
             has_input=has_input,
         )  # fmt: skip
-    answer, is_request = None, False
+    answer, is_request, is_inexact = None, False, False
     tokens_in, tokens_out = row[_IN_TOKENS], row[_OUT_TOKENS]
     if kind == "generation" and (attributes := row[_ATTRIBUTES]):
         answer, is_request = response_id(attributes), REQUEST_OF_CLIENT in attributes
-    elif kind == "agent" and tokens_in is not None and _is_running_total(row[_ATTRIBUTES] or ""):
-        tokens_in = tokens_out = None
+    elif kind == "agent" and tokens_in is not None:
+        is_inexact = _is_inexact_total(row[_ATTRIBUTES] or "") is not None
     return SpanFacts(
         row[_PARENT], kind, row[_NAME], row[_AGENT], False, status == "error", row[_MODEL], row[_PROVIDER], started_at,
         ended_at or started_at, tokens_in, tokens_out, row[_PRICE], answer, has_input,
-        text_out is not None and text_out not in _EMPTY, is_request,
+        text_out is not None and text_out not in _EMPTY, is_request, is_inexact,
     )  # fmt: skip
 
 
@@ -400,6 +406,12 @@ def response_id(attributes: str | None) -> str | None:
 
 def used(spans: Mapping[str, SpanFacts]) -> tuple[Used, dict[str, Repeated]]:
     """Returns the usage of these spans of one trace, and the generations among them that duplicate others."""
+    if inexact := [span_id for span_id, span in spans.items() if span.is_inexact]:
+        exact = _above_usage(spans)
+        spans = {**spans}
+        for span_id in inexact:
+            if span_id in exact:
+                spans[span_id] = spans[span_id]._replace(input_tokens=None, output_tokens=None, cost_usd=None)
     parents = {span_id: span.parent_id for span_id, span in spans.items()}
     _join_answers(spans, parents)
     _join_requests(spans, parents)
