@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser import chromium
 from tests.browser.page_host import PageHost
@@ -17,6 +17,9 @@ from timestep_lab.ui.view import View
 if TYPE_CHECKING:
     from tests.browser.jupyter import JupyterLab
 
+WAIT_MS = 30_000
+"""How long a page may take on a machine that is busy with other things; what is there at once is waited for no longer."""
+expect.set_options(timeout=WAIT_MS)
 LOCAL = re.compile(r"^(?:https?|wss?)://(?:127\.0\.0\.1|localhost)[:/]|^(?:data|blob|about|file):")
 
 
@@ -60,7 +63,7 @@ class Pages:
         context = self._browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
         self._contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(WAIT_MS)
         page.on("request", lambda r: None if LOCAL.match(r.url) else self.faults.append(f"external request: {r.url}"))
         page.on("console", lambda m: self.faults.append(f"console: {m.text}") if m.type == "error" else None)
         page.on("pageerror", lambda error: self.faults.append(f"page error: {error}"))
