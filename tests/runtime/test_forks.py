@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agents import (
     Agent,
+    AgentHooks,
     FunctionTool,
+    FunctionToolResult,
     GuardrailFunctionOutput,
     InputGuardrail,
     OutputGuardrail,
     RunContextWrapper,
     ToolOutputImage,
     ToolOutputText,
+    ToolsToFinalOutputResult,
     function_tool,
     handoff,
 )
+from agents.testing import function_call
 from pydantic import BaseModel
 
 from tests.runtime.bench import Bench, calls, last, open_bench, says
@@ -29,6 +35,7 @@ from timestep_lab.model.events import RunFailed, RunPaused
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.span_records import read_only
+from timestep_lab.runtime.tape import record
 
 
 class Shop:
@@ -351,6 +358,16 @@ class Point(BaseModel):
     x: int = 1
 
 
+@dataclass
+class Wind:
+    speed: float
+
+
+class Weather(BaseModel):
+    day: date
+    wind: Wind
+
+
 RESULTS: dict[str, Any] = {
     "a model with defaults": Point(), "keys that are numbers": {1: "a"}, "a tuple": (1, 2), "nothing": None, "not a number": float("nan"),
     "an object": {"a": [1, None]}, "an image": ToolOutputImage(image_url="data:image/png;base64,AAAA", detail="low"),
@@ -376,6 +393,43 @@ async def test_the_model_hears_of_a_replayed_call_exactly_what_it_heard(bench: B
     assert shown(bench, again.thread_id)[:2] == shown(bench, run.thread_id)[:2]
     twice = (await fork(bench, again.trace_id)).run
     assert heard(bench, twice.thread_id) == heard(bench, run.thread_id), "also in a fork of the fork"
+
+
+async def test_what_a_tool_returned_has_its_type_again_for_a_function_that_decides_over_the_end(bench: Bench) -> None:
+    asked: list[str] = []
+
+    @function_tool
+    def get_weather(city: str) -> list[Weather]:
+        asked.append(city)
+        return [Weather(day=date(2026, 1, 2), wind=Wind(3.5))]
+
+    def ends(_: Any, results: list[FunctionToolResult]) -> ToolsToFinalOutputResult:
+        [weather] = results[0].output
+        return ToolsToFinalOutputResult(is_final_output=True, final_output=f"{weather.day.year}: {weather.wind.speed}")
+
+    model = bench.script(*[calls(("get_weather", {"city": "Oslo"}))] * 2)
+    agent = Agent(name="Caster", model=model, tools=[get_weather], tool_use_behavior=ends)
+    run = last(await bench.run("go", agent)).run
+    bench.writer.flush()
+    again = (await fork(bench, run.trace_id)).run
+    on_tape = last(await bench.run("go", agent, tape=record(bench.store, [run.trace_id]))).run
+    assert (run.output, again.output, on_tape.output, asked) == ("2026: 3.5", "2026: 3.5", "2026: 3.5", ["Oslo"])
+
+
+async def test_a_call_with_arguments_that_are_no_json_is_replayed_and_on_tape_without_asking(bench: Bench) -> None:
+    @function_tool
+    def look(order: str) -> str:
+        return order
+
+    broken = [function_call("look", '{"order": ', call_id="call_1")]
+    model = bench.script(*[broken, says("Sorry.")] * 3)
+    agent = Agent(name="Desk", model=model, tools=[look])
+    run = last(await bench.run("go", agent)).run
+    bench.writer.flush()
+    again = (await fork(bench, run.trace_id)).run
+    on_tape = last(await bench.run("go", agent, tape=record(bench.store, [run.trace_id]))).run
+    assert [one.output for one in (run, again, on_tape)] == ["Sorry."] * 3
+    assert heard(bench, again.thread_id) == heard(bench, on_tape.thread_id) == heard(bench, run.thread_id)
 
 
 async def test_a_run_that_a_raising_tool_ended_ends_so_again(bench: Bench) -> None:
@@ -487,6 +541,12 @@ async def test_an_unchanged_fork_runs_nothing_of_the_users_code(bench: Bench) ->
     def passes(*_: Any) -> Any:
         return note("guardrail", GuardrailFunctionOutput(output_info=None, tripwire_triggered=False))
 
+    class Told(AgentHooks):
+        async def on_tool_start(self, *_: Any) -> None:
+            note("hook", None)
+
+        on_start = on_end = on_handoff = on_tool_end = on_llm_start = on_llm_end = on_tool_start  # type: ignore[assignment]
+
     @function_tool
     def look() -> str:
         return str(note("tool", "Seen."))
@@ -496,7 +556,7 @@ async def test_an_unchanged_fork_runs_nothing_of_the_users_code(bench: Bench) ->
         name="Desk", model=bench.script(calls(("ask", {"input": "look"})), says("Done.")),
         instructions=lambda context, agent: note("instructions", f"Be number {len(ran)}."),
         tools=[helper.as_tool("ask", "Asks the helper.", is_enabled=lambda context, agent: note("enabled", True))],
-        output_guardrails=[OutputGuardrail(guardrail_function=passes, name="out")],
+        output_guardrails=[OutputGuardrail(guardrail_function=passes, name="out")], hooks=Told(),
     )  # fmt: skip
     front = Agent(
         name="Front", model=bench.script(calls(("transfer_to_desk", {}))),
@@ -505,7 +565,7 @@ async def test_an_unchanged_fork_runs_nothing_of_the_users_code(bench: Bench) ->
     )  # fmt: skip
     run = last(await bench.run("go", front)).run
     assert run.output == "Done."
-    assert set(ran) == {"guardrail", "tool", "instructions", "enabled", "handoff"}
+    assert set(ran) == {"guardrail", "tool", "instructions", "enabled", "handoff", "hook"}
     ran.clear()
     again = (await fork(bench, run.trace_id)).run
     assert (again.output, ran) == ("Done.", [])

@@ -7,9 +7,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict, cast, get_type_hints
 
-from agents import ToolOutputFileContent, ToolOutputImage, ToolOutputText
+from agents import FunctionTool, ToolOutputFileContent, ToolOutputImage, ToolOutputText
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import Json
@@ -133,16 +135,43 @@ class RecordedCall:
     ran: bool = True
     """False for a call that a guardrail answered instead of the tool."""
 
-    def said(self) -> object:
-        """Returns a value that the SDK sends to the model as `heard`, and that is stored and shown as `output`."""
+    def said(self, returns: object = None) -> object:
+        """Returns a value that the SDK sends to the model as `heard`, and that is stored and shown as `output`. It has the type that the tool
+        `returns` if it can be read back, as for `tool_use_behavior`, which gets the value itself."""
         if isinstance(self.heard, list):
             parts = [_part(part) for part in cast("list[Mapping[str, Json]]", self.heard)]
             return parts if isinstance(self.output, list) or len(parts) != 1 else parts[0]
-        return self.heard if self.is_text else _Said(str(self.heard), self.output)
+        if self.is_text:
+            return self.heard
+        heard = str(self.heard)
+        values = (_read_back(self.output, returns), self.output)
+        return next((one for one in values if type(one) is not str and str(one) == heard), _Said(heard, self.output))
+
+
+RETURNS = "_timestep_returns"
+"""Attribute of a tool whose function was replaced: the type of its results."""
+
+
+def type_of_result(tool: FunctionTool) -> object:
+    """Returns the type that the function behind a tool says it returns; None if that is unknown."""
+    if hasattr(tool, RETURNS):
+        return getattr(tool, RETURNS)
+    function = getattr(tool, "__wrapped__", None)
+    try:
+        return get_type_hints(function).get("return") if callable(function) else None
+    except (NameError, TypeError):  # A type that exists only inside another function.
+        return None
+
+
+def _read_back(output: Json, returns: object) -> object:
+    try:
+        return TypeAdapter(cast("type[object]", returns)).validate_python(output)
+    except (PydanticUserError, PydanticSchemaGenerationError, ValidationError, TypeError, NameError):
+        return output
 
 
 class _Said:
-    """A non-text result: the SDK sends `str` of it to the model; `model_dump` is stored and shown."""
+    """A non-text result that cannot be read back: the SDK sends `str` of it to the model; `model_dump` is stored and shown."""
 
     def __init__(self, heard: str, output: Json) -> None:
         self._heard, self._output = heard, output

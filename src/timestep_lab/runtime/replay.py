@@ -19,6 +19,8 @@ import agents as sdk
 from agents import (
     Agent,
     AgentBase,
+    AgentHookContext,
+    AgentHooks,
     FunctionTool,
     GuardrailFunctionOutput,
     Handoff,
@@ -55,7 +57,7 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.mcp.toolbox import Definitions
 from timestep_lab.runtime.pricing import price
-from timestep_lab.runtime.recorded import CUT_SHORT, Changes, Point, Recorded, Span, ToolStub
+from timestep_lab.runtime.recorded import CUT_SHORT, Changes, Point, Recorded, Span, ToolStub, type_of_result
 from timestep_lab.runtime.span_records import is_read_only, usage_of
 
 _ASKED = "system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing"
@@ -92,6 +94,8 @@ class Replay:
         """Recorded answers that the live ones are compared with, until one is asked something else."""
         self.followed = 0
         """Number of live answers that were asked what was recorded."""
+        self.decided_tools = {str(recorded.tools[i]["name"]) for i, call in self.calls.items() if call.decision}
+        """Names of tools with calls that were approved or rejected."""
         self.guardrails = {name: deque(ends) for name, ends in recorded.guardrails.items()}
         self.same_input = changes.prompt is None and bool(past)
 
@@ -163,6 +167,7 @@ def rewire(graph: BuiltGraph, offered: Offered, replay: Replay, model_of: Callab
             handoffs=[],
             input_guardrails=[_as_ended(g, replay, None) for g in agent.input_guardrails],
             output_guardrails=[_as_ended(g, replay, model) for g in agent.output_guardrails],
+            hooks=None if agent.hooks is None else _LiveHooks(agent.hooks, replay, models),
         )
         if agent.name in changes.instructions:
             clone.instructions = changes.instructions[agent.name]
@@ -360,6 +365,7 @@ def _events(model: str, items: list[ResponseOutputItem]) -> list[ResponseStreamE
 def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionTool:
     """Wraps `tool`: a recorded call returns its recorded result; a changed tool or call returns its replacement without approval."""
     live, ask, changes = tool.on_invoke_tool, tool.needs_approval, replay.changes
+    returns = type_of_result(tool)
 
     async def invoke(context: ToolContext, arguments: str) -> object:
         call = replay.calls.get(context.tool_call_id)
@@ -368,7 +374,7 @@ def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionToo
                 _mark_failed(call.error)
             if call.heard is None and call.error:
                 raise replay.end or RunError(CUT_SHORT, "Fork from this call.")
-            return call.said()
+            return call.said(returns)
         if context.tool_call_id in changes.results:
             return await _changed(changes.results[context.tool_call_id], arguments)
         if tool.name in changes.tools:
@@ -387,7 +393,9 @@ def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionToo
 
     stub = copy.copy(tool)
     stub.on_invoke_tool = invoke
-    stub.needs_approval = needs_approval
+    # With a function here, the SDK asks about every call whose arguments it cannot read.
+    is_asked = tool.name in replay.decided_tools or (changes.on_tools == "ask" and not is_read_only(tool)) or bool(ask)
+    stub.needs_approval = needs_approval if is_asked else False
     stub.is_enabled = _as_then(tool.is_enabled, replay, model)
     stub.output_json_schema = None  # Recorded results are not parsed again.
     stub.tool_input_guardrails = _input_checks(tool, replay)
@@ -473,6 +481,50 @@ async def _changed(stub: ToolStub, arguments: str) -> str:
     if isinstance(result, Awaitable):
         result = await result
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+
+
+class _LiveHooks(AgentHooks):
+    """An agent's hooks, which are not called for what is replayed."""
+
+    def __init__(self, hooks: AgentHooks, replay: Replay, models: Mapping[str, ReplayModel]) -> None:
+        self._hooks, self._replay, self._models = hooks, replay, models
+
+    async def on_start(self, context: AgentHookContext, agent: Agent) -> None:
+        if self._is_live(agent):
+            await self._hooks.on_start(context, agent)
+
+    async def on_end(self, context: AgentHookContext, agent: Agent, output: object) -> None:
+        if not self._models[agent.name].repeated:
+            await self._hooks.on_end(context, agent, output)
+
+    async def on_handoff(self, context: RunContextWrapper, agent: Agent, source: Agent) -> None:
+        if not self._models[source.name].repeated:
+            await self._hooks.on_handoff(context, agent, source)
+
+    async def on_tool_start(self, context: RunContextWrapper, agent: Agent, tool: Tool) -> None:
+        if not self._is_replayed(context):
+            await self._hooks.on_tool_start(context, agent, tool)
+
+    async def on_tool_end(self, context: RunContextWrapper, agent: Agent, tool: Tool, result: object) -> None:
+        if not self._is_replayed(context):
+            await self._hooks.on_tool_end(context, agent, tool, result)
+
+    async def on_llm_start(
+        self, context: RunContextWrapper, agent: Agent, system_prompt: str | None, input_items: list[TResponseInputItem]
+    ) -> None:
+        if self._is_live(agent):
+            await self._hooks.on_llm_start(context, agent, system_prompt, input_items)
+
+    async def on_llm_end(self, context: RunContextWrapper, agent: Agent, response: ModelResponse) -> None:
+        if not self._models[agent.name].repeated:
+            await self._hooks.on_llm_end(context, agent, response)
+
+    def _is_live(self, agent: Agent) -> bool:
+        """Returns whether the next answer of the agent is live."""
+        return not self._replay.whole and self._models[agent.name].next is None
+
+    def _is_replayed(self, context: RunContextWrapper) -> bool:
+        return isinstance(context, ToolContext) and context.tool_call_id in self._replay.calls
 
 
 def _mark_failed(message: str) -> None:

@@ -28,9 +28,17 @@ from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.errors import NotFoundError, TapeMissError, ToolError, UsageError
 from timestep_lab.model.spans import GenAI, Lab
 from timestep_lab.runtime.agent_graph import BuiltGraph
-from timestep_lab.runtime.recorded import RecordedCall, Span, TapeSpec, attribute, definitions_of
+from timestep_lab.runtime.recorded import (
+    RETURNS,
+    RecordedCall,
+    Span,
+    TapeSpec,
+    attribute,
+    definitions_of,
+    type_of_result,
+)
 from timestep_lab.runtime.span_records import is_read_only, parsed
-from timestep_lab.runtime.stream_items import output_text
+from timestep_lab.runtime.stream_items import message_text
 from timestep_lab.runtime.tracing import note
 
 if TYPE_CHECKING:
@@ -65,6 +73,8 @@ class TapedCall:
     arguments: Json
     heard: Json
     """Result sent to the model, as text or content parts; None when the tool's error ended the run."""
+    output: Json = None
+    """The tool's return value, as JSON."""
     error: str | None = None
     error_type: str | None = None
     approval: str = "not_needed"
@@ -297,6 +307,7 @@ def _calls(trace_id: str, spans: Sequence[Span]) -> Iterable[TapedCall]:
         yield TapedCall(
             trace_id=trace_id, span_id=span["span_id"], path=path, tool=span["name"], arguments=arguments,
             heard=span["output"] if exact is None else json.loads(exact),
+            output=span["output"] if exact is None else parsed(span["output"]),
             error=str(span["error"]) if span["status"] == "error" else None, error_type=attribute(span, GenAI.ERROR_TYPE),
             approval=attribute(span, Lab.APPROVAL) or "not_needed", ms=span["duration_ms"], server=attribute(span, Lab.SERVER),
             occurrence=before[same],
@@ -439,16 +450,17 @@ class Player:
 
     def taped(self, tool: FunctionTool, path: str) -> FunctionTool:
         """Returns a copy of `tool` that answers from the tape."""
-        live, ask = tool.on_invoke_tool, tool.needs_approval
+        live, ask, returns = tool.on_invoke_tool, tool.needs_approval, type_of_result(tool)
         self._tools[path, tool.name] = tool
         self._reading(tool)  # Raises for arguments that cannot be near, before anything runs.
 
         async def invoke(context: ToolContext, text: str) -> object:
             arguments = parsed(text or "{}")
             match = self.find(path, tool, arguments)
-            self._seen[path, tool.name, self._reading(tool).canonical(arguments)] += 1
+            this = path, tool.name, self._reading(tool).canonical(arguments)
+            self._seen[this] += 1
             if match is not None:
-                return self._say(*match)
+                return self._say(*match, returns)
             if self.on_miss.startswith(_SIMULATE):
                 self._count("simulated")
                 return await self._simulate(tool, path, arguments)
@@ -456,28 +468,27 @@ class Player:
                 self._count("live")
                 return await live(context, text)
             self._count("miss")
-            self.missed = TapeMissError.of(
-                tool.name, text, self._seen[path, tool.name, self._reading(tool).canonical(arguments)]
-            )
+            self.missed = TapeMissError.of(tool.name, text, self._seen[this])
             raise self.missed
 
         async def needs_approval(context: RunContextWrapper, arguments: dict[str, Json], call_id: str) -> bool:
-            if self.find(path, tool, arguments) is not None or self.on_miss.startswith(_SIMULATE):
+            if self.find(path, tool, arguments) is not None:
                 return False
             if self.on_miss == "ask":
                 self._asked.add(call_id)
                 return True
-            if self.on_miss == "fail" or not is_read_only(tool):
-                return False  # It will not be called.
             return bool(await ask(context, arguments, call_id)) if callable(ask) else ask
 
         clone = copy.copy(tool)
         clone.on_invoke_tool = invoke
-        clone.needs_approval = needs_approval
+        is_asked = self.on_miss == "ask" or (self.on_miss == "live-if-readonly" and is_read_only(tool) and bool(ask))
+        # With a function here, the SDK asks about every call whose arguments it cannot read.
+        clone.needs_approval = needs_approval if is_asked else False
+        setattr(clone, RETURNS, returns)
         clone.output_json_schema = None  # Recorded results are not parsed again.
         return clone
 
-    def _say(self, how: str, call: TapedCall) -> object:
+    def _say(self, how: str, call: TapedCall, returns: object) -> object:
         decided = {} if call.approval == "not_needed" else {Lab.APPROVAL: call.approval}
         typed = {GenAI.ERROR_TYPE: call.error_type} if call.error_type else {}
         self._count(how, {Lab.TAPE_SPAN: call.span_id, **decided, **typed})
@@ -486,7 +497,7 @@ class Player:
                 span.set_error(SpanError(message=call.error, data=None))
             if call.heard is None:
                 raise ToolError(call.error, "The tool failed when this was recorded.", tool=call.tool)
-        return RecordedCall(call.heard, call.heard).said()
+        return RecordedCall(call.heard, call.output, is_text=False).said(returns)
 
     def _may_go_live(self, tool: FunctionTool, context: ToolContext) -> bool:
         if self.on_miss == "ask":
@@ -511,14 +522,7 @@ class Player:
             json.dumps(asked, ensure_ascii=False, default=str), ModelSettings(), [], None, [], ModelTracing.ENABLED,
             previous_response_id=None, conversation_id=None, prompt=None,
         )  # fmt: skip
-        texts = [
-            part.text
-            for item in answer.output
-            if item.type == "message"
-            for part in item.content
-            if part.type == "output_text"
-        ]
-        return output_text("".join(texts)) or ""
+        return "".join(message_text(item) for item in answer.output if item.type == "message")
 
 
 def _nearly(asked: Json, recorded: Json, near: Sequence[str]) -> bool:
