@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from agents import ModelSettings, function_tool
 
-from tests.runtime.bench import Policy, says
+from tests.runtime.bench import Policy, calls, says
 from timestep_lab import Lab, UsageError
 from timestep_lab.cli import main
 from timestep_lab.evals.cause import Blame, BlamePlan
@@ -244,3 +244,63 @@ async def test_a_search_that_is_stopped_before_its_first_answer_ends_with_what_i
     found = await find_change(lab, "Desk@1", "Desk", CASES, ["contains"], on_progress=lambda work: work.stop())
     assert found.grids[0].status == "cancelled"
     assert "Not finished: the comparison is cancelled." in found.verdict
+
+
+def desk(
+    *, instructions: str = "Kind.", tool: str = "FOUND", billing: str = "Careful.", fails: bool = False
+) -> sdk.Agent[Any]:
+    """An agent with a tool, another agent to hand off to and a guardrail, all of them defined anew."""
+
+    @function_tool(description_override="Looks it up.")
+    def look(word: str) -> str:
+        return f"{tool} {word}"
+
+    def decide(told: str, items: list[Any], tools: list[Any]) -> list[Any]:
+        if told == "Careful." or told == "Reckless." or "output" in items[-1]:
+            return says(f"{told} {items[-1].get('output', '')}")
+        if items[-1]["content"].startswith("bill"):
+            return calls(("transfer_to_billing", {}))
+        return calls(("look", {"word": "it"}))
+
+    def checks(*_: Any) -> sdk.GuardrailFunctionOutput:
+        return sdk.GuardrailFunctionOutput(output_info=None, tripwire_triggered=fails)
+
+    model = MODELS.setdefault("desk", Policy(decide))
+    return sdk.Agent(
+        name="Desk", instructions=instructions, model=model, tools=[look],
+        handoffs=[sdk.Agent(name="Billing", instructions=billing, model=model)],
+        output_guardrails=[sdk.OutputGuardrail(guardrail_function=checks, name="check")],
+    )  # fmt: skip
+
+
+MODELS: dict[str, Policy] = {}
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit", "wrong"),
+    [
+        ({"tool": "LOST"}, "tool look", "LOST"),
+        ({"billing": "Reckless."}, "handoff Billing", "Reckless."),
+    ],
+)
+async def test_the_code_of_a_tool_and_the_agent_behind_a_handoff_are_parts_of_an_sdk_agent(
+    lab: Lab, change: dict[str, str], culprit: str, wrong: str
+) -> None:
+    cases = [f"{'bill' if n % 2 else 'find'} {n}" for n in range(24)]
+    scorer = f"not:contains:{wrong}"
+    found = await lab.blame(good=desk(), bad=desk(instructions="Brief.", **change), cases=cases, scorers=[scorer])
+    assert isinstance(found, Blame)
+    assert [*found.changes] == ["instructions", culprit], "what is only defined anew is no change"
+    assert found.culprits == ((culprit,),)
+    with pytest.raises(UsageError, match="Nothing differs"):
+        await lab.blame(good=desk(), bad=desk(), cases=cases, scorers=[scorer])
+
+
+async def test_a_change_with_which_calls_fail_is_named_and_cases_without_a_score_are_not_counted(lab: Lab) -> None:
+    cases = [f"{'bill' if n % 2 else 'find'} {n}" for n in range(24)]
+    bad = desk(instructions="Brief.", fails=True)
+    found = await lab.blame(good=desk(), bad=bad, cases=cases, scorers=["contains:FOUND"])
+    assert isinstance(found, Blame)
+    assert found.culprits == (("output_guardrails",),)
+    assert "24 of 96 calls failed; answered calls: output_guardrails: −50 points" in found.verdict
+    assert "over the 12 of 24 cases with all scores" in found.verdict

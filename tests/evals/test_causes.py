@@ -573,3 +573,65 @@ async def test_a_persons_correction_says_what_is_right_and_scorers_see_the_whole
         enough = {"type": "tool_order", "tools": ["look", "look", "look"], "strict": False}
         seen = await cause.outlook(bench.runner, await asked(world, run, wrong=None, right=enough), k=2)
         assert all(share.passed == share.n for share in seen.shares)
+
+
+async def test_a_search_over_a_changed_agent_or_with_another_correction_is_a_new_one() -> None:
+    async with open_bench() as bench:
+
+        @read_only
+        @function_tool
+        def measure(city: str) -> str:
+            return "14"
+
+        def decide(instructions: str, items: list[Any], _: list[Any]) -> list[Any]:
+            if heard := items[-1].get("output"):
+                return says(f"{heard} {instructions}")
+            return calls(("measure", {"city": "Oslo"}))
+
+        agent = Agent(name="Desk", instructions="°F", model=bench.policy(decide), tools=[measure])
+        run = last(await bench.run("How warm is it?", agent)).run
+        bench.writer.flush()
+        given: dict[str, Any] = {"right": None, "tools": "tape", "on_miss": "fail"}
+
+        async def rate(agent: Agent[Any]) -> tuple[float | None, bool]:
+            told: list[int] = []
+            question = await cause.ask(bench.runner, run.trace_id, wrong="contains:°F", agent=agent, **given)
+            seen = await cause.outlook(bench.runner, question, k=2, on_progress=lambda work: told.append(work.run))
+            return seen.shares[0].rate, told[-1] > 0
+
+        assert (await rate(agent)) == (0.0, True)
+        assert (await rate(agent.clone())) == (0.0, False), "an agent that is built again is the same agent"
+        assert (await rate(agent.clone(instructions="°C"))) == (1.0, True)
+        assert (await rate(agent.clone(instructions=lambda context, agent: "°C"))) == (1.0, True)
+
+        [call_id] = (await cause.ask(bench.runner, run.trace_id, wrong="contains:14", **given)).base.recorded.calls
+        for said, verdict in (("14 or so", ""), ("20", "proven")):
+            question = await cause.ask(bench.runner, run.trace_id, wrong="contains:14", **given)
+            found = await cause.why(bench.runner, question, corrections={call_id: said})
+            assert isinstance(found, Why)
+            assert found.found[0].verdict == verdict
+
+
+async def test_of_parallel_calls_of_one_tool_the_one_that_was_wrong_is_named() -> None:
+    async with open_bench() as bench:
+        said = {"Oslo": "3", "Lima": "400", "Rome": "21"}
+
+        @read_only
+        @function_tool
+        def measure(city: str) -> str:
+            return said[city]
+
+        def decide(_: str, items: list[Any], __: list[Any]) -> list[Any]:
+            heard = [item["output"] for item in items if item.get("type") == "function_call_output"]
+            return says(f"Up to {max(map(int, heard))}.") if heard else calls(*(("measure", {"city": c}) for c in said))
+
+        agent = Agent(name="Desk", model=bench.policy(decide), tools=[measure])
+        run = last(await bench.run("How warm is it?", agent)).run
+        bench.writer.flush()
+        question = await cause.ask(
+            bench.runner, run.trace_id, wrong="contains:400", right=None, tools="tape", on_miss="fail"
+        )
+        found = await cause.why(bench.runner, question, corrections=dict.fromkeys(question.base.recorded.calls, "25"))
+        assert isinstance(found, Why)
+        results = {row["repair"]: row["verdict"] for row in found.rows() if row["kind"] == "result"}
+        assert results == {f'measure {{"city":"{city}"}}: as corrected': "proven" * (city == "Lima") for city in said}

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import agents as sdk
 import pytest
+from pydantic import Field, create_model
 
 from tests.evals.benches import MODEL, opened
 from tests.evals.loopback import Trouble, model_server
@@ -627,3 +628,19 @@ async def test_a_class_is_no_agent_and_an_empty_place_in_a_list_of_answers_is_no
             await new_comparison(bench, cases, agents=[Answers], scorers=["contains"])
         grid = await (await new_comparison(bench, cases, agents=[Answers()], scorers=["contains"])).run()
         assert [score.value for cell in grid.cells for score in cell.scores] == [0.0]
+
+
+async def test_an_sdk_agent_that_is_built_again_is_the_same_candidate_and_one_whose_code_changed_is_not(
+    tmp_path: Path,
+) -> None:
+    def agent(limit: int = 3, ask: str = "Be brief.") -> sdk.Agent[Any]:
+        made = create_model("Made", text=(str, Field(max_length=limit)))
+        return sdk.Agent(name="Desk", instructions=lambda context, agent: ask, model=MODEL, output_type=made)
+
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        made = [
+            (await new_comparison(bench, ["a"], agents=[one])).record.candidates[0]["fingerprint"]
+            for one in (agent(), agent(), agent(limit=4), agent(ask="Be kind."))
+        ]
+        assert made[0] == made[1]
+        assert len(set(made)) == 3

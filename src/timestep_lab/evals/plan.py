@@ -24,7 +24,7 @@ from timestep_lab.model.display import cost_text, duration_text
 from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import AgentRecord
-from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk, reachable
+from timestep_lab.runtime.agent_graph import BuiltGraph, build, definition_of, from_sdk, reachable
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.runtime.pricing import has_price, is_free
 from timestep_lab.runtime.router import ModelRef, Router
@@ -269,7 +269,7 @@ async def prepare(
         definition: list[Json] | None = None
     elif isinstance(agent, sdk.Agent):
         graph = from_sdk(agent)
-        definition = [_sdk_definition(a) for a in graph.agents.values()]
+        definition = [definition_of(a, code=False) for a in graph.agents.values()]
     else:
         agent = as_record(agent)
         records = await in_thread(reachable, agent, bench.store.agents.try_get)
@@ -318,15 +318,6 @@ def _definition(agent: AgentRecord) -> dict[str, Json]:
         "name": agent.name, "instructions": agent.instructions, "description": agent.description, "model": agent.model,
         "model_settings": dict(agent.model_settings), "tools": [*agent.tool_ids, *agent.tool_descriptions.items()], "handoffs": list(agent.handoff_ids),
         "approvals": dict(agent.approvals), "id": agent.id, **RunLimits.of_agent(agent).given(),
-    }  # fmt: skip
-
-
-def _sdk_definition(agent: sdk.Agent) -> dict[str, Json]:
-    """What identifies an SDK agent: its instructions and tool names, but not the code of its tools."""
-    return {
-        "name": agent.name, "instructions": agent.instructions if isinstance(agent.instructions, str) else repr(agent.instructions),
-        "model": str(agent.model), "model_settings": agent.model_settings.to_json_dict(),
-        "tools": [getattr(tool, "name", repr(tool)) for tool in agent.tools], "output_type": repr(agent.output_type),
     }  # fmt: skip
 
 

@@ -5,16 +5,23 @@ Cycles are allowed: all agents are created first and connected by handoffs after
 
 from __future__ import annotations
 
+import dis
+import hashlib
+import inspect
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
 from functools import partial
+from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from agents import Agent, Handoff, handoff
+from agents import Agent, FunctionTool, Handoff, Model, Tool, handoff
 from agents.agent import StopAtTools
+from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticUserError
 
 from timestep_lab.model.clock import iso, parse_iso
 from timestep_lab.model.codec import Json
@@ -181,6 +188,110 @@ def handoff_targets(agent: Agent) -> dict[str, str]:
     }
 
 
+# --- What an SDK agent consists of, as JSON: equal for equal code, in every process
+
+
+def definition_of(agent: Agent, *, code: bool = True, inside: frozenset[str] = frozenset()) -> dict[str, Json]:
+    """Returns everything of an SDK agent that can affect an answer, in a form that can be compared. `code`: with the functions of its
+    tools. `inside`: names of the agents that it is a tool of."""
+    made = {one.name: getattr(agent, one.name) for one in fields(agent) if one.name not in ("tools", "handoffs")}
+    return {
+        **{name: identity(value) for name, value in made.items()},
+        "tools": [tool_definition(tool, code=code, inside=inside | {agent.name}) for tool in agent.tools],
+        "handoffs": [handoff_definition(way) for way in agent.handoffs],
+    }  # fmt: skip
+
+
+def tool_definition(tool: Tool, *, code: bool = True, inside: frozenset[str] = frozenset()) -> Json:
+    """Returns what a model is told of a tool and, with `code`, what it does. An agent used as a tool is included."""
+    if not isinstance(tool, FunctionTool):
+        return identity(tool)
+    does = identity(getattr(tool, "__wrapped__", None)) if code else None
+    inner = getattr(tool, "_agent_instance", None)
+    agents = from_sdk(inner).agents.values() if isinstance(inner, Agent) else ()
+    behind = [definition_of(one, code=code, inside=inside) for one in agents if one.name not in inside]
+    return [type(tool).__name__, tool.name, tool.description, identity(tool.params_json_schema), does, behind]
+
+
+def handoff_definition(way: Agent | Handoff) -> Json:
+    """Returns what a model is told of a handoff, and its filter; not the agent that it leads to."""
+    if isinstance(way, Agent):
+        return [Handoff.default_tool_name(way), way.handoff_description]
+    told = [way.tool_name, way.tool_description, identity(way.input_json_schema), way.agent_name]
+    return [*told, identity(way.input_filter), identity(way.nest_handoff_history), identity(way.is_enabled)]
+
+
+def agents_behind(way: Agent | Handoff, root: str) -> list[Agent]:
+    """Returns the agents that a handoff leads to, directly or through others, without the agent named `root`."""
+    target = _target(way)
+    return [one for one in from_sdk(target).agents.values() if one.name != root] if target else []
+
+
+def identity(value: object) -> Json:
+    """Returns a description of a value, which for a function is its code with what it has bound. Objects that are neither data nor code
+    are described by their class."""
+    if value is None or isinstance(value, str | int | float):
+        return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(name): identity(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [identity(inner) for inner in value]
+    if isinstance(value, type):
+        try:
+            return [value.__qualname__, TypeAdapter(value).json_schema()]
+        except (PydanticUserError, TypeError):
+            return value.__qualname__
+    if isinstance(value, FunctionType):
+        return _function(value)
+    if isinstance(value, MethodType):
+        return [_class_of(value.__self__), identity(value.__func__)]
+    if isinstance(value, partial):
+        return [identity(value.func), identity(value.args), identity(value.keywords)]
+    if is_dataclass(value):
+        return [_class_of(value), {one.name: identity(getattr(value, one.name)) for one in fields(value)}]
+    if isinstance(value, BaseModel):
+        return [_class_of(value), value.model_dump(mode="json")]
+    if isinstance(value, Model):
+        name, client = getattr(value, "model", None), getattr(value, "_client", None)
+        return [_class_of(value), name if isinstance(name, str) else id(value), str(getattr(client, "base_url", ""))]
+    called = inspect.getattr_static(value, "__call__", None)
+    named = [str(getattr(value, name)) for name in ("name", "params") if hasattr(value, name)]
+    return [_class_of(value), *named, *([_function(called)] if isinstance(called, FunctionType) else [])]
+
+
+def _class_of(value: object) -> str:
+    return type(value).__qualname__
+
+
+def _function(function: FunctionType) -> Json:
+    bound: dict[str, Json] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            inner = cell.cell_contents
+        except ValueError:  # Not bound yet.
+            continue
+        # What changes from call to call is no part of the code: a counter, or a list that is appended to.
+        if isinstance(inner, FunctionType) and inner is not function:
+            bound[name] = _code(inner.__code__)
+        elif inner is None or (isinstance(inner, str | int | float | type) and name not in _rebound(function.__code__)):
+            bound[name] = identity(inner)
+    defaults = [identity(function.__defaults__), identity(function.__kwdefaults__)]
+    return [function.__qualname__, _code(function.__code__), bound, *defaults]
+
+
+def _rebound(code: CodeType) -> set[str]:
+    return {one.argval for one in dis.get_instructions(code) if one.opname == "STORE_DEREF"}
+
+
+def _code(code: CodeType) -> Json:
+    constants = [_code(one) if isinstance(one, CodeType) else _constant(one) for one in code.co_consts]
+    return [hashlib.sha256(code.co_code).hexdigest(), list(code.co_names), list(code.co_varnames), constants]
+
+
+def _constant(value: object) -> str:
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
+
+
 def declared_graph(root: AgentRecord | Agent, records: Mapping[str, AgentRecord] | None = None) -> AgentGraph:
     """Returns the declared handoffs as a graph. A node's path is the shortest chain of names from the root, joined by `/`."""
     if isinstance(root, AgentRecord):
@@ -282,13 +393,13 @@ def _without_echoes(declared: AgentGraph, observed: Set[str]) -> AgentGraph:
 
 def _targets(agent: Agent) -> Sequence[Agent]:
     """Returns the target agents of an SDK agent's handoffs."""
-    targets = []
-    for handoff_ in agent.handoffs:
-        # A `Handoff` exposes its agent's name publicly, and the agent itself only through this weak reference.
-        target = handoff_ if isinstance(handoff_, Agent) else (handoff_._agent_ref() if handoff_._agent_ref else None)
-        if isinstance(target, Agent):
-            targets.append(target)
-    return targets
+    return [target for way in agent.handoffs if (target := _target(way)) is not None]
+
+
+def _target(way: Agent | Handoff) -> Agent | None:
+    # A `Handoff` exposes its agent's name publicly, and the agent itself only through this weak reference.
+    target = way if isinstance(way, Agent) else (way._agent_ref() if way._agent_ref else None)
+    return target if isinstance(target, Agent) else None
 
 
 # --- Snapshot of a paused run's agents as JSON, from which any process can rebuild them

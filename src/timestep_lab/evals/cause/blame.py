@@ -22,13 +22,21 @@ import agents as sdk
 import numpy as np
 from numpy.typing import NDArray
 
+from timestep_lab.evals.cause.replays import NOT_THE_AGENTS
 from timestep_lab.evals.statistics.intervals import Floats, skewed_interval
 from timestep_lab.evals.statistics.paired import holm, least_p, sign_flips
 from timestep_lab.evals.statistics.sequential import obrien_fleming
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import AgentRecord, differences, mixed
-from timestep_lab.runtime.agent_graph import handoff_targets
+from timestep_lab.runtime.agent_graph import (
+    agents_behind,
+    definition_of,
+    handoff_definition,
+    handoff_targets,
+    identity,
+    tool_definition,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -41,6 +49,8 @@ DOUBTFUL = 0.05
 PAIR_OF_TWO, OTHER_PAIR = 4.0, 0.25
 """Weights in Holm's correction of a pair whose two changes both seem to matter, and of other pairs. A single change has
 weight 1. Main-effect contrasts are independent of interaction contrasts, so weights based on them keep the level."""
+ANSWERED = "answered"
+"""Name under which the share of answered calls is judged, if some failed: a failed call has no other score."""
 MOST_CHANGES = 32
 MOST_KNOWN_ROWS = 2048
 """Number of rows from which additional ones are chosen."""
@@ -291,30 +301,26 @@ class Blame:
 
     @property
     def culprits(self) -> tuple[tuple[str, ...], ...]:
-        """What made the first scorer worse, worst first: single changes, and pairs that do it together."""
-        estimates = next(iter(self.by_scorer.values()), None)
-        return () if estimates is None else tuple(effect.changes for effect in _culprits(estimates))
+        """What made the first scorer worse or calls fail, worst first: single changes, and pairs that do it together."""
+        first = next((self.by_scorer[name] for name in self.by_scorer if name != ANSWERED), None)
+        judged = [estimates for estimates in (first, self.by_scorer.get(ANSWERED)) if estimates is not None]
+        return tuple(dict.fromkeys(effect.changes for estimates in judged for effect in _culprits(estimates)))
 
     @property
     def verdict(self) -> str:
         """The conclusion in one sentence."""
-        scorer, estimates = next(iter(self.by_scorer.items()), ("", None))
+        scorer, estimates = next(((name, e) for name, e in self.by_scorer.items() if name != ANSWERED), ("", None))
         if estimates is None:
             return f"Not judged: nothing was scored. {self.stopped}".strip()
-        names = [*self.changes]
-        parts = [_told(effect, estimates, names) for effect in _culprits(estimates)]
-        parts += [
-            f"{effect.name}: {_points(effect.diff, effect.ci_low, effect.ci_high)}, which is better"
-            for effect in estimates.single if effect.is_settled and effect.diff > 0
-        ]  # fmt: skip
-        named = {
-            name for effect in (*estimates.single, *estimates.pairs) if effect.is_settled for name in effect.changes
-        }
-        rest = [name for name in names if name not in named]
-        if rest:
-            parts.append(f"{', '.join(rest)}: not settled")
-        sentence = "; ".join(parts)
-        tail = [f"By {scorer}, over {self.n_cases} cases; {self.calls} of {self.full_calls} calls.", self.stopped]
+        names, used = [*self.changes], len(next(iter(estimates.per_case.values())))
+        cases = (
+            f"{self.n_cases} cases" if used == self.n_cases else f"the {used} of {self.n_cases} cases with all scores"
+        )
+        tail = [f"By {scorer}, over {cases}; {self.calls} of {self.full_calls} calls.", self.stopped]
+        if failures := self.by_scorer.get(ANSWERED):
+            failed = sum(cell.status == "error" and not cell.left_tape for grid in self.grids for cell in grid.cells)
+            tail.insert(0, f"{failed} of {self.calls} calls failed; answered calls: {_sentence(failures, names)}.")
+        sentence = _sentence(estimates, names)
         return " ".join([f"{sentence[:1].upper()}{sentence[1:]}.", *filter(None, tail)])
 
     def __repr__(self) -> str:
@@ -347,6 +353,18 @@ def _culprits(told: Effects) -> list[Effect]:
     return sorted([*single, *pairs], key=lambda effect: -abs(effect.diff))
 
 
+def _sentence(told: Effects, names: Sequence[str]) -> str:
+    parts = [_told(effect, told, names) for effect in _culprits(told)]
+    parts += [
+        f"{effect.name}: {_points(effect.diff, effect.ci_low, effect.ci_high)}, which is better"
+        for effect in told.single if effect.is_settled and effect.diff > 0
+    ]  # fmt: skip
+    named = {name for effect in (*told.single, *told.pairs) if effect.is_settled for name in effect.changes}
+    if rest := [name for name in names if name not in named]:
+        parts.append(f"{', '.join(rest)}: not settled")
+    return "; ".join(parts)
+
+
 def _told(effect: Effect, told: Effects, names: Sequence[str]) -> str:
     if len(effect.changes) == 1:
         return f"{effect.name}: {_points(effect.diff, effect.ci_low, effect.ci_high)}"
@@ -375,20 +393,15 @@ def _points(diff: float, low: float, high: float) -> str:
 
 AnyAgent = AgentRecord | sdk.Agent
 WHOLE = (
-    "output_type",
-    "tool_use_behavior",
-    "input_guardrails",
-    "output_guardrails",
-    "mcp_servers",
-    "prompt",
-    "reset_tool_choice",
-)
+    "output_type", "tool_use_behavior", "input_guardrails", "output_guardrails", "mcp_servers", "mcp_config", "prompt", "reset_tool_choice",
+    "hooks",
+)  # fmt: skip
 """Fields of an SDK agent that count as one change each."""
 
 
 def changes_of(good: AnyAgent, bad: AnyAgent) -> dict[str, tuple[Json, Json]]:
-    """The parts that differ, each with its good and bad value. The agent's name and description are ignored. Two SDK
-    tools are equal if their name, description and parameters are. Raises `UsageError` if nothing differs, or too much."""
+    """The parts that differ, each with its good and bad value. The agent's name and description are ignored. Functions are equal if their
+    code is, and handoffs if the agents are that they lead to. Raises `UsageError` if nothing differs, or too much."""
     if isinstance(good, sdk.Agent) != isinstance(bad, sdk.Agent):
         raise UsageError(
             "One is a stored agent, the other an Agents SDK Agent.", "Pass two of the same kind.", param="bad"
@@ -435,26 +448,26 @@ def with_changes(good: AnyAgent, bad: AnyAgent, parts: Collection[str]) -> AnyAg
     return good.clone(**made)
 
 
-def _ways(agent: sdk.Agent) -> dict[str, object]:
+def _ways(agent: sdk.Agent) -> dict[str, sdk.Agent | sdk.Handoff]:
     return dict(zip(handoff_targets(agent).values(), agent.handoffs, strict=True))
 
 
-def _sdk_parts(agent: sdk.Agent) -> dict[str, tuple[object, Json]]:
+def _sdk_parts(agent: sdk.Agent) -> dict[str, tuple[Json, Json]]:
     """The parts of an SDK agent: each with the value to compare and the value to show."""
-    parts: dict[str, tuple[object, Json]] = {
-        "instructions": (agent.instructions, str(agent.instructions)),
-        "model": (agent.model, str(agent.model)),
+    settings = {name: value for name, value in vars(agent.model_settings).items() if value is not None}
+    values = {
+        "instructions": agent.instructions,
+        "model": agent.model,
+        **{name: getattr(agent, name) for name in WHOLE},
     }
-    parts |= {
-        f"setting {name}": (value, str(value))
-        for name, value in vars(agent.model_settings).items()
-        if value is not None
-    }
+    values |= {f"setting {name}": value for name, value in settings.items()}
+    parts: dict[str, tuple[Json, Json]] = {name: (identity(value), str(value)) for name, value in values.items()}
     for tool in agent.tools:
-        about = (getattr(tool, "description", None), getattr(tool, "params_json_schema", None))
-        parts[f"tool {tool.name}"] = ((type(tool), *map(str, about)), str(about[0] or tool.name))
-    parts |= {f"handoff {name}": (True, name) for name in _ways(agent)}
-    return parts | {name: (getattr(agent, name), str(getattr(agent, name))) for name in WHOLE}
+        parts[f"tool {tool.name}"] = tool_definition(tool), str(getattr(tool, "description", None) or tool.name)
+    for name, way in _ways(agent).items():
+        there = agents_behind(way, agent.name)
+        parts[f"handoff {name}"] = [handoff_definition(way), [definition_of(one) for one in there]], name
+    return parts
 
 
 # -- running the comparisons
@@ -483,6 +496,8 @@ async def blame(
         grids.append(await ask(*_as_agents(good, bad, parts, more), left))
         extra = _scores(grids[1])
         table = {scorer: np.hstack([scores, extra[scorer]]) for scorer, scores in table.items() if scorer in extra}
+    if not (table[ANSWERED] < 1.0).any():
+        del table[ANSWERED]
     ended = next((grid.status for grid in grids if grid.status != "completed"), None)
     return Blame(
         changes={name: sides for name, (_, sides) in changes.items()},
@@ -562,17 +577,20 @@ def rows_as_agents(good: AnyAgent, bad: AnyAgent, shown: Mapping[str, str]) -> t
 
 
 def _scores(grid: Grid) -> dict[str, Floats]:
-    """Scores by scorer as cases × rows; repeats are averaged."""
-    scores = {}
-    for scorer in grid.scorers:
-        columns = [grid.tables.of(name, scorer) for name in grid.candidates]
-        counts = [np.isfinite(column).sum(axis=1) for column in columns]
-        means = [
-            np.where(n > 0, np.nansum(column, axis=1) / np.maximum(n, 1), np.nan)
-            for column, n in zip(columns, counts, strict=True)
-        ]
-        scores[scorer] = np.column_stack(means)
-    return scores
+    """Scores by scorer as cases × rows, and which calls were answered; repeats are averaged."""
+    by_scorer = {scorer: [grid.tables.of(name, scorer) for name in grid.candidates] for scorer in grid.scorers}
+    place = {case.case_id: n for n, case in enumerate(grid.cases)}
+    ended = by_scorer[ANSWERED] = [np.full((len(place), grid.record.epochs), np.nan) for _ in grid.candidates]
+    outside = {kind.__name__ for kind in NOT_THE_AGENTS}
+    for cell in grid.cells:
+        if not cell.left_tape and cell.error_type not in outside:
+            ended[grid.candidates.index(cell.candidate)][place[cell.case_id], cell.epoch] = cell.status == "done"
+    return {scorer: np.column_stack([_mean(column) for column in columns]) for scorer, columns in by_scorer.items()}
+
+
+def _mean(column: Floats) -> Floats:
+    n = np.isfinite(column).sum(axis=1)
+    return np.where(n > 0, np.nansum(column, axis=1) / np.maximum(n, 1), np.nan)
 
 
 def rows_of(k: int) -> tuple[int, int]:

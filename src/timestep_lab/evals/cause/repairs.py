@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agents import FunctionTool
 from agents.tool_context import ToolContext
@@ -58,10 +58,12 @@ class Repair:
     """Priority: lower ranks are tried first. 0 marks plainly invalid values and corrections given by the user."""
     detail: str = ""
     """The full text that `text` abbreviates."""
+    call_id: str = ""
+    """The call that is repaired, if it is one."""
 
     @property
     def key(self) -> str:
-        return f"{self.kind} {self.turn} {digest([self.text, self.detail])[:16]}"
+        return f"{self.kind} {self.turn} {digest([self.text, self.detail, self.call_id])[:16]}"
 
 
 def repairs(
@@ -89,6 +91,7 @@ def repairs(
         tools = {tool.name: tool for tool in plan.offered.get(agent, ())}
         ways = handoff_targets(plan.graph.agents[agent]) if agent in plan.graph.agents else {}
         read = recorded.input_of(turn)
+        called = [item["name"] for item in items if item.get("type") == "function_call"]
         for place, item in enumerate(items):
             if item.get("type") != "function_call":
                 continue
@@ -111,14 +114,14 @@ def repairs(
             heard = recorded.calls[call_id].heard if call_id in recorded.calls else None
             if call_of(path, name, arguments, heard) in usual and call_id not in corrections:
                 continue
+            shown = name if called.count(name) == 1 else f"{name} {_short(item['arguments'])}"
             if call_id in recorded.calls:
-                candidates += _results(base, known_runs, turn, agent, name, call_id, arguments, again, corrections)
+                candidates += _results(base, known_runs, turn, agent, shown, item, again, corrections)
             if isinstance(arguments, dict) and (tool := tools.get(name)) is not None:
                 for rank, text, other in _arguments(arguments, getattr(tool, "params_json_schema", {}), read):
                     changed = _at(items, place, arguments=json.dumps(other, ensure_ascii=False))
-                    candidates.append(
-                        Repair(turn, "argument", f"{name}: {text}", base.with_answer(turn, changed), rank)
-                    )
+                    start = base.with_answer(turn, changed)
+                    candidates.append(Repair(turn, "argument", f"{shown}: {text}", start, rank, call_id=call_id))
         if turn and (whole := _whole_history(recorded, turn)):
             missing = len(whole) - len(read)
             candidates.append(
@@ -294,22 +297,21 @@ async def asked_again(
 
 
 def _results(
-    base: WarmStart,
-    known_runs: Tape,
-    turn: int,
-    agent: str,
-    name: str,
-    call_id: str,
-    arguments: Json,
-    again: Mapping[str, str | None],
+    base: WarmStart, known_runs: Tape, turn: int, agent: str, shown: str, item: Mapping[str, Any], again: Mapping[str, str | None],
     corrections: Mapping[str, Json],
-) -> list[Repair]:
-    """Replacement results of a call: the user's correction, or the tool's result now and its results for the same call in other runs."""
+) -> list[Repair]:  # fmt: skip
+    """Replacement results of a call: the user's correction, or the tool's result now and its results for the same call in other runs.
+    `shown`: how the call is named in a verdict."""
+    name, call_id = item["name"], item["call_id"]
+
+    def repair(text: str, said: Json) -> Repair:
+        return Repair(turn, "result", f"{shown}{text}", base.with_result(call_id, said), 1, str(said), call_id)
+
     if call_id in corrections:
-        return [Repair(turn, "result", f"{name}: as corrected", base.with_result(call_id, corrections[call_id]), 0)]
+        return [replace(repair(": as corrected", corrections[call_id]), rank=0)]
     heard, now = base.recorded.calls[call_id].heard, again.get(call_id)
     path = named(agent, base.plan.graph.root.name)
-    wanted = json.dumps(arguments, sort_keys=True)
+    wanted = json.dumps(parsed(item["arguments"] or "{}"), sort_keys=True)
     others = Counter(
         call.heard
         for call in known_runs.calls_of(path, name)
@@ -317,15 +319,13 @@ def _results(
         and call.heard not in (heard, now)
         and json.dumps(call.arguments, sort_keys=True) == wanted
     )
-    found = [
-        Repair(turn, "result", f"{name}: {_short(other)}", base.with_result(call_id, other), 1, other)
-        for other, _ in others.most_common(2)
-    ]
+    found = [repair(f": {_short(other)}", other) for other, _ in others.most_common(2)]
     if now is not None:
-        text = f"{name}, asked again: {_short(now)}"
-        found.insert(0, Repair(turn, "result", text, base.with_result(call_id, now), 1, now))
+        found.insert(0, repair(f", asked again: {_short(now)}", now))
     elif call_id in again:
-        found.insert(0, Repair(turn, "result", f"{name}: asked again", base.with_call_again(call_id), 1))
+        found.insert(
+            0, Repair(turn, "result", f"{shown}: asked again", base.with_call_again(call_id), 1, call_id=call_id)
+        )
     return found
 
 

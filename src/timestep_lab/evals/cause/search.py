@@ -42,13 +42,14 @@ from timestep_lab.evals.cause.replays import (
     judge_of,
     share_of,
 )
+from timestep_lab.evals.datasets.case import digest
 from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.evals.scorers.registry import make_scorer
 from timestep_lab.evals.statistics.paired import fisher, holm
 from timestep_lab.model.arguments import check_whole
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, UsageError
-from timestep_lab.runtime.agent_graph import handoff_targets
+from timestep_lab.runtime.agent_graph import definition_of, handoff_targets, identity
 from timestep_lab.runtime.run import RunLimits
 from timestep_lab.runtime.tape import Tape, pool_of, record
 from timestep_lab.runtime.warm_start import Replayed, WarmStart, warm_start
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.store import Store
 
-VERSION = 4
+VERSION = 5
 ALPHA = 0.05
 SCREENED = 4
 """Replays of each repair before the shortlist is made."""
@@ -160,7 +161,9 @@ async def ask(
         output=run.output if run.status == "completed" else None, error=base.recorded.end, items=tuple(calls_before(base, None)),
         agent=run.agent, usage=NO_USAGE, cost_usd=0.0, trace_id=None,
     )  # fmt: skip
-    key = ("why", VERSION, trace_id, base.plan.tape.version, on_miss)
+    agents = [definition_of(one, code=live) for one in base.plan.graph.agents.values()]
+    asked = [base.plan.options.model, dict(base.plan.options.model_settings), agents, identity(base.plan.context)]
+    key = ("why", VERSION, trace_id, base.plan.tape.version, on_miss, digest(asked))
     known_runs = base.plan.tape
     if live:
         known_runs = await in_thread(
