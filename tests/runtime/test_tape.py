@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from agents import Agent, FunctionTool, RunContextWrapper, ToolOutputImage, WebS
 from pydantic import BaseModel
 
 from tests.runtime.bench import SETTINGS, Bench, calls, last, open_bench, says
+from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import NotFoundError, TapeMissError, UsageError
 from timestep_lab.model.events import RunPaused
 from timestep_lab.model.records import RunRecord
+from timestep_lab.model.spans import GenAI, SpanRecord, TraceStart
+from timestep_lab.runtime.run import RunLimits
 from timestep_lab.runtime.runner import Runner
 from timestep_lab.runtime.span_records import read_only
 from timestep_lab.runtime.tape import Player, Tape, read_tape, record
@@ -130,6 +134,7 @@ async def test_arguments_that_mean_the_same_match_and_ids_never_nearly(bench: Be
 
     plain = shop.tape(run)
     assert finds(plain, give, n=4.0) == "hit"
+    assert finds(plain, look, order="C-1042", reason=None) is None, "what a tool makes of null is not its default"
     assert finds(plain, look, reason="The customer asks", order="C-1042") == "hit"
     assert finds(plain, look, order="C-1042", reason="I wonder") is None
     ignoring = shop.tape(run, ignore={"look": "reason"})
@@ -275,12 +280,14 @@ async def test_what_is_no_tape_says_so(bench: Bench) -> None:
     tape = shop.tape(await shop.run(calls(LOOK)))
     with pytest.raises(NotFoundError, match="No trace matches"):
         read_tape(bench.store, 'tape:agent == "Nobody"')
-    with pytest.raises(UsageError, match="is not a tape"):
-        read_tape(bench.store, "tap")
+    for odd in ("tap", 5):
+        with pytest.raises(UsageError, match="is not a tape"):
+            read_tape(bench.store, odd)
     with pytest.raises(UsageError, match="there are none"):
         record(bench.store, ["f" * 32])
-    with pytest.raises(UsageError, match="on_miss='perhaps'"):
-        await shop.run(calls(LOOK), tape=tape, on_miss="perhaps")
+    for odd in ("perhaps", None):
+        with pytest.raises(UsageError, match=f"on_miss={odd!r}"):
+            await shop.run(calls(LOOK), tape=tape, on_miss=odd)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -326,6 +333,26 @@ async def test_a_tool_that_needs_the_run_s_context_is_not_asked(bench: Bench) ->
     again = last(await bench.run("who", agent(), tape=record(bench.store, [run.trace_id]))).run
     heard = [i["output"] for i in bench.store.threads.session_items(again.thread_id) if "output" in i]
     assert (heard, seen) == (["You are ADA."], ["ADA"])
+
+
+async def test_a_call_without_a_result_of_its_tool_is_on_no_tape(bench: Bench) -> None:
+    shop = Shop(bench)
+    stopped = await shop.run(calls(LOOK), limits=RunLimits(max_tool_calls=0))
+    assert (stopped.status, shop.done, shop.tape(stopped).calls) == ("stopped", [], ())
+    # As a program sends it that keeps the contents to itself, with a tool's definition as a text.
+    now, user = utc_now(), bench.store.user_id
+    sent = SpanRecord(
+        trace_id="a" * 32, span_id="b" * 16, parent_id=None, user_id=user, kind="tool", name="look", status="ok", started_at=now,
+        ended_at=now, input={"order": "1"},
+    )  # fmt: skip
+    model = replace(sent, span_id="c" * 16, kind="generation", attributes={GenAI.TOOL_DEFINITIONS: "look(order)"})
+    bench.writer.trace_started(
+        TraceStart(trace_id="a" * 32, user_id=user, workflow="Shop", thread_id=None, started_at=now)
+    )
+    for span in (model, sent):
+        bench.writer.span_ended(span)
+    bench.writer.flush()
+    assert record(bench.store, ["a" * 32]).calls == ()
 
 
 async def test_a_run_on_tape_adds_nothing_to_a_tape_but_what_was_live(bench: Bench) -> None:

@@ -175,6 +175,25 @@ async def test_decisions_are_held_and_new_calls_that_need_approval_are_refused_u
     assert paid == ["1", "2"]
 
 
+@pytest.mark.parametrize("instructions", [None, "Be kind."])
+@pytest.mark.parametrize("before", [[("system", "Be brief.")], [("user", "Hello."), ("assistant", "Hello.")]])
+async def test_an_input_that_is_a_conversation_is_read_again_as_a_whole(
+    bench: Bench, instructions: str | None, before: list[tuple[str, str]]
+) -> None:
+    given = [{"role": role, "content": text} for role, text in [*before, ("user", "Hi.")]]
+    model = bench.script(*[says("Hi.")] * 4)
+    agent = Agent(name="Greeter", model=model, instructions=instructions)
+    run = last(await bench.run(given, agent)).run
+    bench.writer.flush()
+    await replay(bench, run.trace_id)
+    assert last([e async for e in bench.runner.fork(run.trace_id, again=True)]).run.output == "Hi."
+    await replay(bench, run.trace_id, prompt="Bye.")
+    first, again, forked, other = asked(bench, model)
+    assert [call.system_instructions for call in (first, again, forked, other)] == [instructions] * 4
+    told = [[(item["role"], item["content"]) for item in call.input] for call in (first, again, forked, other)]
+    assert told == [[*before, ("user", "Hi.")]] * 3 + [[("user", "Bye.")]]
+
+
 async def test_what_a_replay_raises_is_its_error(bench: Bench) -> None:
     shop = Shop(bench, ProviderError("No power.", provider="demo"))
     run = last(await bench.run("count", shop.agent)).run

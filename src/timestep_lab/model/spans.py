@@ -170,6 +170,8 @@ class Lab:
     APPROVAL = "timestep.approval"
     HEARD = "timestep.tool.heard"
     """On a tool call with a non-text result: what the model received of it (text or content parts), as JSON."""
+    NO_INSTRUCTIONS = "timestep.no_instructions"
+    """On a generation whose input begins with a system message: it is the caller's, because the agent has no instructions."""
     TAPE = "timestep.tape"
     """On a tool call of a run on tape: `hit`, `drifted` (answered by a nearly equal call), `live`, `simulated` or `miss`."""
     TAPE_SPAN = "timestep.tape.span_id"

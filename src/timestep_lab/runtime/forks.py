@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, cast
 
 import agents as sdk
@@ -20,7 +21,7 @@ from timestep_lab.model.records import AgentRecord, RunRecord, ThreadRecord
 from timestep_lab.model.spans import Lab
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.recorded import Changes, Point, Recorded, Span, ToolStub
-from timestep_lab.runtime.replay import Offered, Replay, offered_tools, rewire
+from timestep_lab.runtime.replay import Offered, Replay, is_same_item, offered_tools, rewire
 from timestep_lab.runtime.run import Approve, RunLimits, RunOptions, Snapshot
 from timestep_lab.runtime.session import FORK, OPTIONS, STOPPED_BY, ForkData, is_output, versions_of
 from timestep_lab.runtime.span_records import parsed
@@ -123,7 +124,7 @@ async def fork(
     run, before = plan.run, plan.options
     replay = Replay(plan.recorded, plan.point, plan.changes)
     rewired = rewire(plan.graph, plan.tools(replay), replay, plan.model_of)
-    thread_id, messages = await in_thread(_past, runner.store, run)
+    thread_id, messages = await in_thread(_past, runner.store, run, plan.recorded)
 
     async def blueprint() -> tuple[BuiltGraph, Snapshot]:
         return rewired, plan.snapshot
@@ -397,19 +398,19 @@ def _stored_agent(store: Store, run: RunRecord) -> AgentRecord:
     return agent
 
 
-def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Json]]]:
+def _past(store: Store, run: RunRecord, recorded: Recorded) -> tuple[str, list[dict[str, Json]]]:
     """Returns a new thread with the history before the run, and the user's input as sent to the model."""
     items = [item for item in store.threads.all_items(run.thread_id) if item.run_id == run.id]
     if not items:
         raise NotFoundError(f"The thread of run {run.id} was deleted.", "Run it again with lab.run.")
-    return branch(store, run.thread_id, items[0].id).id, said_to(store, run)
+    return branch(store, run.thread_id, items[0].id).id, said_to(store, run, recorded)
 
 
-def said_to(store: Store, run: RunRecord) -> list[dict[str, Json]]:
-    """Returns the user's input to a run, as sent to the model."""
-    messages = []
-    for entry in store.threads.session_items(run.thread_id, run_id=run.id):
-        if entry.get("role") != "user":
-            break
-        messages.append(entry)
-    return messages
+def said_to(store: Store, run: RunRecord, recorded: Recorded) -> list[dict[str, Json]]:
+    """Returns the user's input to a run, as sent to the model: what its first answer read last. It may be a whole conversation."""
+    entries = [dict(entry) for entry in store.threads.session_items(run.thread_id, run_id=run.id)]
+    read = recorded.input_of(0) if recorded.answers else entries
+    for count in range(min(len(entries), len(read)), 0, -1):
+        if all(map(is_same_item, entries[:count], read[-count:])):
+            return entries[:count]
+    return list(takewhile(lambda entry: entry.get("role") == "user", entries))

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, list_of
 from timestep_lab.model.errors import LabError, NotFoundError, RunError, UsageError
 from timestep_lab.model.spans import GenAI, Lab
 
@@ -190,6 +190,13 @@ def _part(part: Mapping[str, Json]) -> object:
     return kinds[part["type"]](**{name: value for name, value in part.items() if name != "type"})
 
 
+def asked(answer: Mapping[str, Any]) -> tuple[str, list[dict[str, Json]]]:
+    """Returns the instructions and the input that the model of a recorded answer read."""
+    items = [dict(item) for item in list_of(answer["input"]) if isinstance(item, Mapping)]
+    is_told = bool(items) and items[0].get("role") == "system" and not answer["attributes"].get(Lab.NO_INSTRUCTIONS)
+    return str(items[0].get("content") or "") if is_told else "", items[is_told:]
+
+
 def attribute(span: Span, name: str) -> str | None:
     """Returns an attribute that is a text."""
     return cast("str | None", span["attributes"].get(name))
@@ -200,7 +207,7 @@ def definitions_of(spans: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping
     by_server: dict[str, dict[str, Mapping[str, Json]]] = {}
     for span in spans:
         for definition in span["attributes"].get(GenAI.TOOL_DEFINITIONS) or ():
-            if server := definition.get("server"):
+            if isinstance(definition, Mapping) and (server := definition.get("server")):  # Other programs send texts.
                 by_server.setdefault(server, {})[definition["server_tool"]] = definition
     return {server: list(tools.values()) for server, tools in by_server.items()}
 
@@ -269,8 +276,7 @@ class Recorded:
 
     def input_of(self, turn: int) -> list[dict[str, Json]]:
         """Returns the model's input at a turn, without its instructions."""
-        items = [dict(item) for item in self.answers[turn]["input"] or ()]
-        return items[1:] if items and items[0].get("role") == "system" else items
+        return asked(self.answers[turn])[1]
 
     def with_answer(self, turn: int, output: Sequence[Mapping[str, object]]) -> Recorded:
         """Returns the run with a different answer at a turn; changed calls have no recorded result."""

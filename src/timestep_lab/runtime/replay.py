@@ -57,7 +57,8 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.mcp.toolbox import Definitions
 from timestep_lab.runtime.pricing import price
-from timestep_lab.runtime.recorded import CUT_SHORT, Changes, Point, Recorded, Span, ToolStub, type_of_result
+from timestep_lab.runtime.recorded import CUT_SHORT, Changes, Point, Recorded, Span, ToolStub, asked, type_of_result
+from timestep_lab.runtime.routed_model import show_input
 from timestep_lab.runtime.span_records import is_read_only, usage_of
 
 _ASKED = "system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing"
@@ -287,12 +288,9 @@ class ReplayModel(Model):
         self, span: Span, system: str | None, given: str | Sequence[Mapping[str, object]], tracing: ModelTracing
     ) -> list[ResponseOutputItem]:
         """Returns a recorded answer, in a span that refers to the original. A failed answer fails again."""
-        shown: list[Mapping[str, object]] = [{"role": "system", "content": system}] if system else []
-        shown += [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
         config = {"replayed_span": span["span_id"]}
-        with generation_span(
-            model=span["model"], model_config=config, input=shown, disabled=tracing.is_disabled()
-        ) as again:
+        with generation_span(model=span["model"], model_config=config, disabled=tracing.is_disabled()) as again:
+            show_input(again, system, given)
             if span["status"] != "ok":
                 again.set_error(SpanError(message=str(span["error"]), data=None))
                 if self._replay.end:
@@ -321,8 +319,7 @@ def is_same_question(
 ) -> bool:
     """Returns whether an agent's model reads what it read when `recorded` was its answer. Ids do not matter, as long as each result belongs
     to the same call."""
-    before = list(recorded["input"] or ())
-    told = str(before.pop(0)["content"] or "") if before and before[0].get("role") == "system" else ""
+    told, before = asked(recorded)
     now = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if recorded["agent"] != agent or told != (instructions or "") or len(before) != len(now):
         return False
@@ -330,9 +327,14 @@ def is_same_question(
     for then, item in zip(before, now, strict=True):
         if ids.setdefault(item.get("call_id"), then.get("call_id")) != then.get("call_id"):
             return False
-        if then != item and _content(then) != _content(item):
+        if not is_same_item(then, item):
             return False
     return True
+
+
+def is_same_item(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Returns whether two input items say the same. Ids do not matter."""
+    return one == other or _content(one) == _content(other)
 
 
 def _content(item: Mapping[str, object]) -> dict[str, object]:
@@ -453,9 +455,7 @@ def _as_said(agent: Agent, model: ReplayModel) -> Callable[[RunContextWrapper, A
 
     async def run(context: RunContextWrapper, clone: Agent) -> str | None:
         if model.next is not None:
-            first = next(iter(model.next["input"] or ()), None)
-            is_system = isinstance(first, Mapping) and first.get("role") == "system"
-            return str(first["content"]) if is_system and first else None
+            return asked(model.next)[0] or None
         instructions = dynamic(context, clone)
         return await instructions if isinstance(instructions, Awaitable) else instructions
 

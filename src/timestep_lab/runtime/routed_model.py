@@ -28,7 +28,7 @@ from timestep_lab.model.errors import (
     StreamCutError,
 )
 from timestep_lab.model.records import Usage
-from timestep_lab.model.spans import GenAI
+from timestep_lab.model.spans import GenAI, Lab
 from timestep_lab.runtime.adapters.base import COST, SET_ASIDE, AdapterModel, response_format_of, whole_response
 from timestep_lab.runtime.emitter import with_unique_ids
 from timestep_lab.runtime.pricing import WATCH
@@ -156,7 +156,7 @@ class RoutedModel(Model):
                 if output_schema is not None and not output_schema.is_plain_text():
                     config["response_format"] = response_format_of(output_schema)
                 offer(span, tools)
-                span.span_data.input = _shown_input(system_instructions, input)
+                show_input(span, system_instructions, input)
             partial: list[str] = []
             try:
                 async with aclosing(self._attempts(call, policy, watch)) as events:
@@ -374,7 +374,11 @@ def _usage_dict(usage: Usage) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _shown_input(instructions: str | None, given: str | list[TResponseInputItem]) -> list[Mapping[str, object]]:
-    first = [{"role": "system", "content": instructions}] if instructions else []
+def show_input(
+    span: Span[GenerationSpanData], instructions: str | None, given: str | Sequence[Mapping[str, object]]
+) -> None:
+    """Records what a model is asked; `recorded.asked` reads it."""
     items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
-    return [*first, *items]
+    span.span_data.input = [{"role": "system", "content": instructions}, *items] if instructions else items
+    if not instructions and items and items[0].get("role") == "system":
+        note(span, {Lab.NO_INSTRUCTIONS: True})

@@ -25,7 +25,7 @@ from agents.tracing import SpanError
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import Json, object_of
-from timestep_lab.model.errors import NotFoundError, TapeMissError, ToolError, UsageError
+from timestep_lab.model.errors import BudgetError, NotFoundError, TapeMissError, ToolError, UsageError
 from timestep_lab.model.spans import GenAI, Lab
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.recorded import (
@@ -192,9 +192,7 @@ class Reading:
         return {
             name: _canonical(value)
             for name, value in arguments.items()
-            if name not in self.ignored
-            and value is not None
-            and not (name in self.defaults and value == self.defaults[name])
+            if name not in self.ignored and value != self.defaults.get(name)
         }
 
 
@@ -239,10 +237,10 @@ def read_names(given: Mapping[str, Sequence[str] | str] | None, param: str) -> d
     return {tool: (names,) if isinstance(names, str) else tuple(names) for tool, names in (given or {}).items()}
 
 
-def check_on_miss(on_miss: str, *, may_ask: bool, model_of: Callable[[str], Model] | None = None) -> None:
+def check_on_miss(on_miss: object, *, may_ask: bool, model_of: Callable[[str], Model] | None = None) -> None:
     """Validates `on_miss`. Raises `UsageError`, and what `model_of` raises for a model that is to simulate."""
     known = ["fail", "live-if-readonly", *(["ask"] if may_ask else [])]
-    if on_miss in known or (on_miss.startswith(_SIMULATE) and on_miss != _SIMULATE):
+    if isinstance(on_miss, str) and (on_miss in known or (on_miss.startswith(_SIMULATE) and on_miss != _SIMULATE)):
         if model_of and on_miss.startswith(_SIMULATE):
             model_of(on_miss.removeprefix(_SIMULATE))
         return
@@ -298,12 +296,13 @@ def _calls(trace_id: str, spans: Sequence[Span]) -> Iterable[TapedCall]:
     for span in spans:
         if span["kind"] != "tool" or span["ended_at"] is None or _left_open(span):
             continue
-        path = _path(span, by_id, first)
         if attribute(span, Lab.TAPE) not in (None, "live"):
             continue  # Answered from a tape or simulated: not a result of the tool.
-        arguments = parsed(span["input"])
+        path, arguments = _path(span, by_id, first), parsed(span["input"])
         same = json.dumps([path, span["name"], _canonical(arguments)], sort_keys=True, default=str)
         exact = attribute(span, Lab.HEARD)
+        if exact is None and span["output"] is None and span["status"] != "error":
+            continue  # Sent by a program that does not send results.
         yield TapedCall(
             trace_id=trace_id, span_id=span["span_id"], path=path, tool=span["name"], arguments=arguments,
             heard=span["output"] if exact is None else json.loads(exact),
@@ -316,14 +315,10 @@ def _calls(trace_id: str, spans: Sequence[Span]) -> Iterable[TapedCall]:
 
 
 def _left_open(span: Span) -> bool:
-    """Returns whether a call has no result because the run ended during it. A call that raised has an error class."""
+    """Returns whether a call has no result because the run ended during it, or before it by a limit. A call that raised has an error class."""
     attributes = span["attributes"]
-    return (
-        span["status"] == "error"
-        and span["output"] is None
-        and Lab.SDK_ID in attributes
-        and GenAI.ERROR_TYPE not in attributes
-    )
+    is_open = span["status"] == "error" and span["output"] is None and Lab.SDK_ID in attributes
+    return is_open and attributes.get(GenAI.ERROR_TYPE) in (None, BudgetError.__name__)
 
 
 def _path(span: Span, by_id: Mapping[str, Span], first: str | None) -> str:
@@ -359,13 +354,7 @@ def matching(store: Store, expression: str, most: int = MOST_TRACES) -> list[str
     return trace_ids[:most]
 
 
-def read_tape(
-    store: Store,
-    given: str | Mapping[str, Json] | Sequence[str] | Tape,
-    *,
-    agent: str | None = None,
-    own: str | None = None,
-) -> Tape:
+def read_tape(store: Store, given: object, *, agent: str | None = None, own: str | None = None) -> Tape:
     """Reads `tape` (the newest runs of `agent`, with `own` first), `tape:<filter>`, trace ids, or a `Tape.spec`. Blocks.
 
     Raises `UsageError` for anything else, and what `matching` and `record` raise.
@@ -375,9 +364,9 @@ def read_tape(
     if isinstance(given, Mapping):
         spec = cast("TapeSpec", given)
         return record(store, spec["traces"], ignore=spec.get("ignore"), near=spec.get("near"))
-    if not isinstance(given, str):
+    if isinstance(given, Sequence) and not isinstance(given, str):
         return record(store, given)
-    word, colon, expression = given.partition(":")
+    word, colon, expression = given.partition(":") if isinstance(given, str) else ("", "", "")
     if word != "tape" or (colon and not expression.strip()):
         raise UsageError(
             f"{given!r} is not a tape.", "Use 'tape', 'tape:<filter of traces>', or lab.tape(…).", param="tools"

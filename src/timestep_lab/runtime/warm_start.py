@@ -307,7 +307,7 @@ async def warm_start(
         )
     given = plan.recorded.input_of(plan.recorded.warm_start(plan.point))
     if prompt is not None:
-        messages = await in_thread(said_to, runner.store, plan.run)
+        messages = await in_thread(said_to, runner.store, plan.run, plan.recorded)
         given = [*given[: len(given) - len(messages)], {"role": "user", "content": prompt}]
     return WarmStart(runner, plan, plan.point, span_id, given)
 

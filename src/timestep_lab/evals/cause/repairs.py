@@ -22,7 +22,7 @@ from timestep_lab.model.codec import Json, list_of, object_of
 from timestep_lab.model.errors import RunError, UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.agent_graph import handoff_targets
-from timestep_lab.runtime.recorded import Recorded
+from timestep_lab.runtime.recorded import Recorded, asked
 from timestep_lab.runtime.span_records import is_read_only, parsed
 from timestep_lab.runtime.tape import Tape, named
 from timestep_lab.runtime.warm_start import Replayed, WarmStart
@@ -419,7 +419,7 @@ def other_instructions(store: Store, pool: Sequence[str], recorded: Recorded) ->
     """Agent name to different instructions that it had in other runs of the pool. Blocks."""
     own: dict[str, set[str]] = defaultdict(set)
     for recorded_answer in recorded.answers:
-        own[str(recorded_answer["agent"])].add(_system(recorded_answer))
+        own[str(recorded_answer["agent"])].add(asked(recorded_answer)[0])
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for trace_id in pool[:POOL_READ]:
         first: dict[str, str] = {}
@@ -427,7 +427,7 @@ def other_instructions(store: Store, pool: Sequence[str], recorded: Recorded) ->
             if span.kind == "generation" and span.agent in own:
                 first.setdefault(str(span.agent), span.span_id)
         for answer in store.traces.payloads(trace_id, list(first.values())):
-            told_then = _system(answer)
+            told_then = asked(answer)[0]
             if told_then and told_then not in own[str(answer["agent"])]:
                 counts[str(answer["agent"])][told_then] += 1
     return {agent: [text for text, _ in texts.most_common(2)] for agent, texts in counts.items()}
@@ -447,11 +447,6 @@ def other_models(
             if agent in agents and model and (agent, model) not in own and is_known(model):
                 counts[str(agent)][model] += 1
     return {agent: [name for name, _ in names.most_common(2)] for agent, names in counts.items()}
-
-
-def _system(answer: Mapping[str, object]) -> str:
-    first = next(iter(list_of(answer["input"])), None)
-    return str(first.get("content") or "") if isinstance(first, Mapping) and first.get("role") == "system" else ""
 
 
 async def runs_that_tell(
