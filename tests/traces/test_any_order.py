@@ -342,7 +342,7 @@ def test_the_request_of_mistrals_client_is_part_of_the_call_around_it_and_parall
         }
         of_client = {
             **usage,
-            "agent.trace.public": "",
+            "http.request.method": "POST",
             "mistral_ai.operation.id": "chat_completion_v1_chat_completions_post",
         }
         spans.append({**span(10 + number, "chat_completion", of_client, parent=1), **times})
@@ -358,6 +358,33 @@ def test_the_request_of_mistrals_client_is_part_of_the_call_around_it_and_parall
         found = store.sql("select n_spans, turns, input_tokens, output_tokens from traces").rows
         store.close()
         assert found == [(8, 4, 40, 20)], seed
+
+
+@pytest.mark.parametrize(
+    "call",
+    [{}, {"gen_ai.request.model": "made-up"}, {"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 5}],
+    ids=["without a model", "without numbers", "with the same numbers"],
+)
+def test_the_request_of_anthropics_client_is_part_of_the_call_beside_it_whatever_that_states(
+    call: dict[str, Any],
+) -> None:
+    """The client `anthropic` 2 reports its requests; OpenLLMetry before 0.40 and failed or streamed calls state no id of a response."""
+    store = open_store(":memory:")
+    usage = {"gen_ai.request.model": "made-up", "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 5}
+    request = {**CHAT, **usage, "gen_ai.response.id": "msg_1", "http.request.method": "POST"}
+    around = {"startTimeUnixNano": str(BEGAN), "endTimeUnixNano": str(BEGAN + 20 * MS)}
+    inside = {"startTimeUnixNano": str(BEGAN + MS), "endTimeUnixNano": str(BEGAN + 19 * MS)}
+    unstated = {name: value for name, value in CHAT.items() if name != "gen_ai.request.model"}
+    send(
+        store,
+        span(1, "POST /chat", {}),
+        {**span(2, "anthropic.chat", {**unstated, **call}, parent=1), **around},
+        {**span(3, "anthropic.messages.create", request, parent=1), **inside},
+        {**span(4, "anthropic.chat", {**request, "gen_ai.response.id": "msg_2"}, parent=1), **around},
+        {**span(5, "anthropic.messages.create", {**request, "gen_ai.response.id": "msg_2"}, parent=1), **inside},
+    )
+    assert store.sql("select turns, input_tokens, output_tokens from traces").rows == [(2, 20, 10)]
+    store.close()
 
 
 @pytest.mark.parametrize("seed", range(4))

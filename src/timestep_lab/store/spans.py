@@ -527,7 +527,8 @@ def _turns(payload: object) -> Iterator[tuple[str, str]]:
         if isinstance(payload.get("message"), Mapping):
             yield from _turns(payload["message"])
         elif "role" in payload:
-            yield str(payload["role"]), content_text(payload.get("content", payload.get("parts")))
+            text = content_text(payload.get("content", payload.get("parts")))
+            yield str(payload["role"]), text or content_text(payload.get("refusal"))
         else:
             for key in WRAPPERS:
                 if payload.get(key):
@@ -547,7 +548,7 @@ def content_text(content: object) -> str:
     if isinstance(content, list):
         return "\n".join(text for part in content if (text := content_text(part)))
     if isinstance(content, Mapping) and content.get("type") not in _WITHOUT_TEXT:
-        for key in ("text", "content", "value"):
+        for key in ("text", "content", "value", "refusal"):
             if key in content:
                 return content_text(content[key])
     return ""

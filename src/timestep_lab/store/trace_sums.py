@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -293,8 +294,8 @@ def fold(db: Database, *, whole: bool = False) -> None:
 
 RESPONSE_ID = r'"gen_ai\.response\.id":"([^"\\]+)"'
 """Matches the provider's response id in a span's attributes as JSON."""
-REQUEST_OF_CLIENT = '"agent.trace.public":'
-"""In a span's attributes as JSON: marks the HTTP requests of the client `mistralai` 1.x, which state no response id."""
+REQUEST_OF_CLIENT = '"http.request.method":'
+"""In a span's attributes as JSON: marks the HTTP requests that the clients `mistralai` 1.x and `anthropic` 2 report themselves."""
 INEXACT_TOTAL = (
     r'"gen_ai\.(?:system|provider\.name)":"strands-agents"|"ai\.operationId":"ai\.(?:generate|stream)(?:Text|Object)"'
 )
@@ -508,10 +509,13 @@ _NEAR = 100
 
 
 def _join_requests(spans: Mapping[str, SpanFacts], parents: dict[str, str | None]) -> None:
-    """Treats each request of a client as part of the sibling call that encloses it, at most one request per call."""
-    requests = sorted((span.started_at, span_id) for span_id, span in spans.items() if span.is_request)
-    if not requests:
+    """Treats each request of a client, unless its response id tells its call, as part of the sibling call that encloses it, at most one
+    request per call."""
+    found = [(span.started_at, span_id) for span_id, span in spans.items() if span.is_request]
+    if not found:
         return
+    answers = Counter(span.response_id for span in spans.values())
+    requests = sorted(one for one in found if (answer := spans[one[1]].response_id) is None or answers[answer] == 1)
     siblings: dict[str | None, list[tuple[datetime, str]]] = {}
     for span_id, span in spans.items():
         if span.kind == "generation" and not span.is_request:
@@ -533,12 +537,16 @@ def _join_requests(spans: Mapping[str, SpanFacts], parents: dict[str, str | None
 
 
 def _encloses(call: SpanFacts, request: SpanFacts) -> bool:
+    """Whether the times, and the numbers or else the model, are those of one call. A streamed or failed call may state no numbers."""
     tokens = call.input_tokens, call.output_tokens
-    return (
-        request.ended_at <= call.ended_at
-        and tokens == (request.input_tokens, request.output_tokens)
-        and (tokens != (None, None) or call.model == request.model)
+    if call.response_id is not None and request.response_id is not None:
+        return False
+    same = (
+        call.model in (None, request.model)
+        if tokens == (None, None)
+        else tokens == (request.input_tokens, request.output_tokens)
     )
+    return request.ended_at <= call.ended_at and same
 
 
 def overlap(one: SpanFacts, other: SpanFacts) -> bool:

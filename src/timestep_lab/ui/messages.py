@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NotRequired, Required, TypedDict
 
 from timestep_lab.model.codec import Json, object_of
@@ -98,6 +99,8 @@ def _chat_message(item: Mapping[str, Any]) -> Message:
         parts += [_part(block) or {"type": "json", "value": block} for block in content]
     elif content is not None:
         parts.append({"type": "json", "value": content})
+    if isinstance(item.get("refusal"), str):
+        parts.append(_text(item["refusal"]))
     for call in _list(item.get("tool_calls") or None):
         fields = object_of(call.get("tool_call", call)) if isinstance(call, Mapping) else {"name": str(call)}
         function = object_of(fields.get("function")) or fields
@@ -141,7 +144,11 @@ def _part(block: object) -> Part | None:
 
 
 def _reasoning(block: Mapping[str, Any]) -> str:
-    pieces = [*_list(block.get("summary") or None), *_list(block.get("content"))]
+    content = block.get("content")
+    if isinstance(content, str) and content.startswith('[{"') and '"summary_text"' in content:
+        with suppress(ValueError):
+            content = json.loads(content)  # OpenLLMetry: the summary of the Responses API as JSON text.
+    pieces = [*_list(block.get("summary") or None), *_list(content)]
     texts = [str(piece.get("text", "")) if isinstance(piece, Mapping) else str(piece) for piece in pieces]
     return "\n\n".join(texts) or str(block.get("thinking") or block.get("text") or "")
 

@@ -171,6 +171,18 @@ def text_of_answer(value: object) -> object:
     return answer["text"] if isinstance(answer, Mapping) and isinstance(answer.get("text"), str) else value
 
 
+def joined_text(value: object) -> object:
+    """Returns the text of blocks `{"text": …}`, as in Bedrock; other values unchanged."""
+    blocks = json_value(value)
+    if (
+        isinstance(blocks, list)
+        and blocks
+        and all(isinstance(one, Mapping) and one.keys() == {"text"} for one in blocks)
+    ):
+        return "\n".join(str(one["text"]) for one in blocks)
+    return value
+
+
 def with_ending(endings: Mapping[str, str]) -> Reader:
     """Looks up the meaning of a class name by its ending; None if no ending fits."""
 
@@ -201,6 +213,22 @@ def of_model(*path: str) -> Reader:
     def read(value: object) -> object:
         value = json_value(value)
         return inner(value) if isinstance(value, Mapping) and "request" not in value else None
+
+    return read
+
+
+_RESPONSES = ("chat.completion", "text_completion", "response", "list", "message")
+"""What responses of OpenAI's API and Anthropic's say that they are."""
+
+
+def of_response(*path: str | int) -> Reader:
+    """Like `part`, for the response of a provider's API; None for other objects."""
+    inner = part(*path)
+
+    def read(value: object) -> object:
+        value = json_value(value) if isinstance(value, str) and value[:1] == "{" else None
+        is_one = isinstance(value, Mapping) and value.get("object", value.get("type")) in _RESPONSES
+        return inner(value) if is_one else None
 
     return read
 

@@ -19,6 +19,7 @@ from timestep_lab.runtime.interchange.attribute_readers import DOCUMENTS, EMBEDD
 from timestep_lab.runtime.interchange.messages import (
     Message,
     answer_of,
+    are_blocks,
     arguments_of,
     conversation,
     documents_of,
@@ -39,6 +40,7 @@ from timestep_lab.store.table import clean, from_json, to_json
 Attributes = dict[str, object]
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"
 _HANDOFF_NAME = "handoff to "
+_STRANDS_SCOPE = "strands-agents"
 _ADK_SCOPE, _ADK_AGENT = "gcp.vertex.agent", "agent_run ["
 """Google ADK before 1.15 identifies an agent only by its span's name, as every version does for a failed request."""
 _JSON = "application/json"
@@ -120,7 +122,9 @@ def span_row(
         stop = _stop_reason(finish_of(read_json(text_out)))
     if kind == "handoff":
         agent = told(attributes, meaning.from_agent) or agent or text_in
-        to_agent = to_agent or text_out
+        to_agent = (
+            to_agent or text_out or (name.removeprefix(_HANDOFF_NAME) if name.startswith(_HANDOFF_NAME) else None)
+        )
         text_in, json_in, text_out, json_out = None, False, None, False
     elif kind == "agent":
         agent = agent or told(attributes, meaning.agent_named) or _agent_named(name, scope)
@@ -273,18 +277,18 @@ def _kind(meaning: Meaning, name: str, attributes: Mapping[str, object], scope: 
         return _openinference(str(kind or "other"), name, attributes, scope, parent_id)
     if kind == "task" and attributes.get("langsmith.metadata.lc_agent_name") == name:
         return "agent"  # LangChain puts the name of the agent, its outermost step, on each of its steps.
+    if scope == _STRANDS_SCOPE and kind == "generation" and name == attributes.get(GenAI.AGENT_NAME):
+        return "agent"  # Strands before 0.2 names no operation.
     if kind is None and scope == _ADK_SCOPE:
         kind = "agent" if name.startswith(_ADK_AGENT) else "generation" if name == "call_llm" else None
     return str(kind) if kind in SPAN_KINDS else "other"
 
 
 def _openinference(kind: str, name: str, attributes: Mapping[str, object], scope: str, parent_id: str | None) -> str:
-    if (
-        kind == "tool"
-        and name.startswith(_HANDOFF_NAME)
-        and name[len(_HANDOFF_NAME) :] == attributes.get(OpenInference.OUTPUT)
-    ):
-        return "handoff"  # The Agents SDK exporter writes a handoff as a tool, with the two agents as its input and output.
+    if kind == "tool" and name.startswith(_HANDOFF_NAME):
+        to_agent = attributes.get(OpenInference.OUTPUT)
+        if name[len(_HANDOFF_NAME) :] == to_agent or (to_agent is None and scope == _SDK_SCOPE):
+            return "handoff"  # The Agents SDK exporter writes a handoff as a tool; newer ones state its agents as input and output.
     if kind == "task" and scope.endswith("-langchain") and part("lc_agent_name")(attributes.get("metadata")) == name:
         return "agent"
     if scope == _SDK_SCOPE:
@@ -358,6 +362,8 @@ def _taken(attributes: Attributes, sources: tuple[Source, ...], role: str) -> ob
             value = [read_json(each) for each in value]  # An array of texts, each a message.
         if value is None or value == "":
             continue
+        if value and are_blocks(value):
+            value = [{"role": role, "content": value}]
         native = conversation(value, role)
         if read is None and native is None:
             del attributes[name]

@@ -73,7 +73,7 @@ def _gathered_message(entry: Mapping[str, object], role: str) -> Message:
         content = "\n".join(str(content[place]) for place in sorted(content, key=lambda place: (len(place), place)))
     calls = [_gathered_call(call) for call in _in_order(_mapping(fields.get("tool_calls")))]
     if isinstance(fields.get("contents"), Mapping):
-        parts = []
+        blocks: list[object] = []
         for part in _in_order(fields["contents"]):
             if isinstance(part.get("tool_call"), Mapping):
                 # A repetition of the call at its position among the contents.
@@ -82,10 +82,12 @@ def _gathered_message(entry: Mapping[str, object], role: str) -> Message:
                     calls.append(call)
             else:
                 content_part = part.get("message_content", part)
-                parts.append(dict(content_part) if isinstance(content_part, Mapping) else content_part)
-        content = parts or content
-    if isinstance(content, str) and content.startswith('[{"type":'):
-        content = read_json(content)  # Parts, as written by OpenLLMetry.
+                blocks.append(dict(content_part) if isinstance(content_part, Mapping) else content_part)
+        content = blocks or content
+    if isinstance(content, str) and content.startswith('[{"') and '"type":' in content:
+        parts = read_json(content)  # As written by OpenLLMetry.
+        if isinstance(parts, list) and all(isinstance(part, Mapping) and "type" in part for part in parts):
+            content = parts if not calls else [part for part in parts if part["type"] != "tool_use"]
     if content is not None:
         message["content"] = content
     function = fields.get("function_call")
@@ -96,7 +98,9 @@ def _gathered_message(entry: Mapping[str, object], role: str) -> Message:
         calls.append(_call(None, named.get("name"), named.get("arguments")))
     if calls:
         message["tool_calls"] = calls
-    message.update((key, fields[key]) for key in ("tool_call_id", "name", "finish_reason") if key in fields)
+    message.update((key, fields[key]) for key in ("tool_call_id", "name", "finish_reason", "refusal") if key in fields)
+    if message["role"] == "thinking":  # OpenLLMetry before 0.60 states Claude's reasoning as a message of its own.
+        message.update(role="assistant", content=[{"type": "reasoning", "content": message.get("content")}])
     return message
 
 
@@ -235,22 +239,9 @@ _SPEAKERS = {
 }  # fmt: skip
 """LangChain's message types and class names, in lower case."""
 _WRAPPERS = (
-    "messages",
-    "contents",
-    "inputs",
-    "outputs",
-    "update",
-    "generations",
-    "choices",
-    "candidates",
-    "chat_history",
-    "chat_message",
-    "replies",
-    "response",
-    "output",
-    "message",
-    "content",
-)
+    "messages", "contents", "inputs", "outputs", "update", "generations", "choices", "candidates", "chat_history", "chat_message", "replies",
+    "response", "output", "message", "content",
+)  # fmt: skip
 _MOST_WRAPPED = 8
 
 
@@ -277,6 +268,16 @@ def _is_known(message: object) -> bool:
 
 def _is_known_part(block: Mapping[str, object]) -> bool:
     return isinstance(kind := block.get("type"), str) and "-" not in kind
+
+
+_BEDROCK = frozenset({"text", "toolUse", "toolResult", "reasoningContent"})
+
+
+def are_blocks(value: object) -> bool:
+    """Whether these are blocks of Bedrock Converse, without their message."""
+    return isinstance(value, list) and all(
+        isinstance(one, Mapping) and len(one) == 1 and one.keys() <= _BEDROCK for one in value
+    )
 
 
 def _conversation(value: object, role: str, depth: int) -> list[Message] | None:
