@@ -5,16 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.traces.test_interchange import any_value, as_protobuf, request, span
+from tests.traces.test_interchange import GENAI, any_value, as_protobuf, request, span
 from timestep_lab.model.errors import DataError
-from timestep_lab.runtime.interchange import read_otlp
+from timestep_lab.runtime.interchange import import_file, read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF, read_otlp_logs
 from timestep_lab.store.spans import AT, SPAN_COLUMNS
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_store
 from timestep_lab.ui.messages import read_messages
 
 ASKED, ANSWER, ARGUMENTS = "Weather in Paris?", "Sunny in Paris.", {"city": "Paris"}
@@ -191,6 +192,11 @@ case("logfire-embedding","logfire.openai","Embedding Creation with {request_data
 case("openllmetry-refusal","x","openai.chat",{"llm.request.type":"chat","gen_ai.request.model":"gpt-4o-mini","gen_ai.completion.0.role":"assistant","gen_ai.completion.0.finish_reason":"stop","gen_ai.completion.0.refusal":"I cannot do that"},{"answered": [("assistant","I cannot do that")]})
 case("openllmetry-thinking","x","anthropic.chat",{"llm.request.type":"completion","gen_ai.request.model":"claude-sonnet-4-5","gen_ai.completion.0.role":"thinking","gen_ai.completion.0.content":"Hm","gen_ai.completion.1.role":"assistant","gen_ai.completion.1.content":ANSWER},{"answered": [("assistant",ANSWER)]})
 case("openllmetry-blocks-and-calls","x","anthropic.chat",{"llm.request.type":"completion","gen_ai.request.model":"claude-sonnet-4-5","gen_ai.completion.0.role":"assistant","gen_ai.completion.0.content":json.dumps([{"text":ANSWER,"type":"text"},{"id":"c","input":ARGUMENTS,"name":"get_weather","type":"tool_use"}]),"gen_ai.completion.0.tool_calls.0.id":"c","gen_ai.completion.0.tool_calls.0.name":"get_weather","gen_ai.completion.0.tool_calls.0.arguments":json.dumps(ARGUMENTS)},{"answered": [("assistant",ANSWER)],"calls": [("get_weather",ARGUMENTS)]})
+case("oi-langchain-python-arguments","openinference.instrumentation.langchain","get_weather",{"openinference.span.kind":"TOOL","tool.name":"get_weather","input.value":"{'city': 'Paris'}","output.value":ANSWER},{"kind": "tool","input": ARGUMENTS,"output": ANSWER})
+case("oi-langchain-empty-generation","openinference.instrumentation.langchain","ChatOpenAI",{"openinference.span.kind":"LLM","llm.model_name":"gpt-4o-mini","llm.output_messages.0.message.role":"assistant","output.value":json.dumps({"generations":[[{"text":"","message":{"lc":1,"type":"constructor","id":["langchain","schema","messages","AIMessage"],"kwargs":{"content":""}}}]]})},{"output": None})
+case("logfire-failed-generation","logfire.openai_agents","Chat completion with {gen_ai.request.model!r}",{"logfire.msg_template":"Chat completion with {gen_ai.request.model!r}","gen_ai.request.model":"gpt-4o-mini","output":"null"},{"kind": "generation","answered": None})
+case("no-content-captured","opentelemetry.instrumentation.openai_v2","chat gpt-4o-mini",{"gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini"},{"input": None,"output": None,"stop_reason": "length"},
+ [event("gen_ai.system.message",**{"gen_ai.system":"openai"}),event("gen_ai.user.message",**{"gen_ai.system":"openai"}),event("gen_ai.choice",**{"gen_ai.event.content":json.dumps({"index":0,"finish_reason":"length","message":{"role":"assistant"}})})])
 # fmt: on
 
 
@@ -342,3 +348,56 @@ def test_json_gives_the_same_attributes_as_protobuf() -> None:
 def test_a_body_of_another_protocol_is_refused_by_its_name(body: Any, what: str) -> None:
     with pytest.raises(DataError, match=what):
         read_otlp(json.dumps(body).encode(), "application/json", None, "u")
+
+
+JAEGER = {"data": [{
+    "traceID": "abc",
+    "spans": [
+        {"traceID": "abc", "spanID": "1", "operationName": "POST /chat", "references": [], "startTime": 1795000000000000, "duration": 9000, "tags": [], "logs": [], "processID": "p1"},
+        {"traceID": "abc", "spanID": "2", "operationName": "chat gpt-4o-mini", "references": [{"refType": "CHILD_OF", "traceID": "abc", "spanID": "1"}], "startTime": 1795000000001000, "duration": 5000, "processID": "p1",
+         "tags": [{"key": "gen_ai.request.model", "type": "string", "value": "gpt-4o-mini"}, {"key": "gen_ai.usage.input_tokens", "type": "int64", "value": 100}, {"key": "error", "type": "bool", "value": True}, {"key": "otel.status_description", "type": "string", "value": "429"}],
+         "logs": [{"timestamp": 1795000000002000, "fields": [{"key": "event", "type": "string", "value": "exception"}, {"key": "exception.type", "type": "string", "value": "RateLimitError"}]}]},
+    ],
+    "processes": {"p1": {"serviceName": "shop", "tags": []}},
+}], "total": 0}  # fmt: skip
+ZIPKIN = [
+    {"traceId": "abc", "id": "1", "name": "post /chat", "timestamp": 1795000000000000, "duration": 9000, "localEndpoint": {"serviceName": "shop"}},
+    {"traceId": "abc", "id": "2", "parentId": "1", "name": "chat gpt-4o-mini", "timestamp": 1795000000001000, "duration": 5000,
+     "tags": {"gen_ai.request.model": "gpt-4o-mini", "gen_ai.usage.input_tokens": "100", "error": "429", "otel.status_code": "ERROR"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [JAEGER, ZIPKIN], ids=["Jaeger", "Zipkin"])
+def test_a_trace_of_jaeger_or_zipkin_has_its_tree_times_attributes_and_errors(tmp_path: Path, form: Any) -> None:
+    (tmp_path / "traces.json").write_text(json.dumps(form))
+    store = open_store(":memory:")
+    assert import_file(tmp_path / "traces.json", store).added == 2
+    sql = "select trace_id, parent_id, kind, duration_ms, model, input_tokens, error from spans order by started_at"
+    trace_id = "abc".zfill(32)
+    assert store.sql(sql).rows == [
+        (trace_id, None, "other", 9.0, None, None, None),
+        (trace_id, "1".zfill(16), "generation", 5.0, "gpt-4o-mini", 100, "429"),
+    ]
+    store.close()
+
+
+def test_a_trace_of_tempo_and_one_of_otlp_before_its_scopes_are_read(tmp_path: Path) -> None:
+    of_resources = GENAI["resourceSpans"]
+    old = (
+        json.dumps(GENAI)
+        .replace("scopeSpans", "instrumentationLibrarySpans")
+        .replace('"scope"', '"instrumentationLibrary"')
+    )
+    for form in (json.dumps({"batches": of_resources}), json.dumps({"trace": GENAI}), old):
+        (tmp_path / "trace.json").write_text(form)
+        store = open_store(":memory:")
+        assert import_file(tmp_path / "trace.json", store).added == 3
+        store.close()
+
+
+def test_a_file_compressed_with_zstd_is_refused_by_its_compression(tmp_path: Path) -> None:
+    (tmp_path / "traces.json.zst").write_bytes(bytes.fromhex("28b52ffd") + b"\0" * 20)
+    store = open_store(":memory:")
+    with pytest.raises(DataError, match="compressed with zstd"):
+        import_file(tmp_path / "traces.json.zst", store)
+    store.close()

@@ -492,6 +492,15 @@ def test_the_answer_of_an_agent_of_azure_is_its_last_message(store: Store) -> No
     assert store.sql(SAID).rows == [("Weather?", "It is sunny")]
 
 
+def test_the_error_of_logfires_agents_is_what_the_sdk_says_of_it(store: Store) -> None:
+    error = {"message": "Error running tool", "data": {"tool_name": "get_time", "error": "no clock"}}
+    said = {"logfire.msg_template": "Function: {name}", "name": "get_time", "error": json.dumps(error)}
+    send_as("logfire.openai_agents", store, span(1, "Function: {name}", said, status={"code": 2}))
+    assert store.sql("select kind, name, error from spans").rows == [
+        ("tool", "get_time", "Error running tool: no clock")
+    ]
+
+
 def test_the_error_of_a_span_that_states_its_type_alone_is_that_type(store: Store) -> None:
     send(store, span(1, "chat", {**CHAT, "error.type": "RateLimitError"}, status={"code": 2}))
     assert store.sql("select error from spans").rows == [("RateLimitError",)]

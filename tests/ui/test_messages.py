@@ -95,3 +95,14 @@ def test_a_field_of_another_kind_than_its_name_says_hides_no_conversation(odd: A
     ):
         [message] = read_messages([item]) or []
         assert {"type": "text", "text": "Hello"} in message["parts"]
+
+
+def test_a_refusal_is_the_text_of_its_message() -> None:
+    [message] = read_messages([{"role": "assistant", "content": None, "refusal": "I cannot do that."}]) or []
+    assert plain_text([message]) == "I cannot do that."
+
+
+def test_a_summary_that_was_sent_as_json_text_is_shown_as_what_it_says() -> None:
+    summary = '[{"text": "Think.", "type": "summary_text"}]'
+    [message] = read_messages([{"role": "assistant", "parts": [{"type": "reasoning", "content": summary}]}]) or []
+    assert message["parts"] == [{"type": "reasoning", "text": "Think."}]

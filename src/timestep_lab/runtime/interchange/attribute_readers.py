@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from timestep_lab.model.codec import object_of
+
 Reader = Callable[[object], object]
 """Converts an attribute's value to the field's value; None if it has none."""
 
@@ -183,6 +185,38 @@ def joined_text(value: object) -> object:
     return value
 
 
+def said_of_error(value: object) -> object:
+    """Returns the message of an error of the Agents SDK, with what its data says: `{"message": …, "data": {"error": …}}`."""
+    said = [part("message")(value), part("data", "error")(value)]
+    return ": ".join(str(text) for text in said if text) or None
+
+
+_OF_FRAMEWORKS = frozenset({"page_content", "meta", "document_id"})
+
+
+def documents_of(value: object) -> object:
+    """Returns documents of LangChain, MLflow and Haystack as `{id, content, score, metadata}`; other values unchanged."""
+    given = value.get("documents") if isinstance(value, Mapping) and isinstance(value.get("documents"), list) else value
+    if (
+        not isinstance(given, list)
+        or not given
+        or not all(isinstance(each, Mapping) and ("page_content" in each or "content" in each) for each in given)
+        or not any(each.keys() & _OF_FRAMEWORKS for each in given)
+    ):
+        return value
+    documents = []
+    for each in given:
+        metadata = object_of(each.get("metadata", each.get("meta")))
+        document = {
+            "id": each.get("id", each.get("document_id")),
+            "content": each.get("page_content", each.get("content")),
+            "score": each.get("score", metadata.get("score")),
+            "metadata": metadata or None,
+        }
+        documents.append({key: inner for key, inner in document.items() if inner is not None})
+    return documents
+
+
 def with_ending(endings: Mapping[str, str]) -> Reader:
     """Looks up the meaning of a class name by its ending; None if no ending fits."""
 
@@ -238,6 +272,15 @@ def of_pair(place: int) -> Reader:
     return lambda value: value.split("/", 1)[place] if isinstance(value, str) and "/" in value else None
 
 
+def python_object(value: object) -> object:
+    """Returns the arguments of a tool that LangChain writes as a Python literal; None if it is none."""
+    try:
+        given = ast.literal_eval(value) if isinstance(value, str) and value[:2] == "{'" else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return given if isinstance(given, dict) else None
+
+
 def positional(value: object) -> object:
     """Parses the arguments of a call written as a Python tuple; a single argument is returned by itself."""
     try:
@@ -266,6 +309,25 @@ def _scaled(value: Any, factor: float) -> float | None:
         return None if value is None or isinstance(value, bool) else float(value) * factor
     except (TypeError, ValueError):
         return None
+
+
+def whole_number(value: object) -> int | None:
+    """Returns a count, as a number or as text; None if it is none."""
+    if type(value) is int:
+        return value if 0 <= value < 2**62 else None
+    number = number_in(value)
+    return int(number) if number is not None and 0 <= number < 2**62 else None
+
+
+def number_in(value: object) -> float | None:
+    """Returns a finite number, which may be text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if abs(number) < float("inf") else None
 
 
 # -- usage

@@ -12,17 +12,27 @@ from datetime import datetime
 from functools import lru_cache
 
 from timestep_lab.model.clock import parse_iso, to_naive_utc
-from timestep_lab.model.codec import list_of
+from timestep_lab.model.codec import list_of, object_of
 from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES, GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.attribute_map import Meaning, meaning_of
-from timestep_lab.runtime.interchange.attribute_readers import DOCUMENTS, EMBEDDED, FLATTENED, Source, part, told
+from timestep_lab.runtime.interchange.attribute_readers import (
+    DOCUMENTS,
+    EMBEDDED,
+    FLATTENED,
+    Source,
+    documents_of,
+    number_in,
+    part,
+    told,
+    whole_number,
+)
 from timestep_lab.runtime.interchange.messages import (
+    NO_MESSAGE,
     Message,
     answer_of,
     are_blocks,
     arguments_of,
     conversation,
-    documents_of,
     event_message,
     finish_of,
     found_document,
@@ -32,7 +42,8 @@ from timestep_lab.runtime.interchange.messages import (
     read_json,
     result_of,
     said_in,
-)
+    say_nothing,
+)  # fmt: skip
 from timestep_lab.runtime.pricing import linear_price
 from timestep_lab.store.spans import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row, StoredEvent, StoredLink, events_of
 from timestep_lab.store.table import clean, from_json, to_json
@@ -86,14 +97,16 @@ def span_row(
     model = told(attributes, meaning.model) if meaning.model else None
     provider = told(attributes, meaning.provider) if meaning.provider else None
     if error is None and meaning.failed and told(attributes, meaning.failed):
-        error = str(told(attributes, meaning.failure) or "")
+        error = ""
+    if error in ("", NO_MESSAGE) and meaning.failure:
+        error = str(told(attributes, meaning.failure) or error)
     if meaning.name:
         name = str(told(attributes, meaning.name) or name)
     in_tokens = out_tokens = cached = reasoning = cost = ttft = stop = None
     queue = rate_limit = server = approval = to_agent = None
     if meaning.is_ours:
         get = attributes.get
-        queue, rate_limit = _number(get(Lab.QUEUE_MS)), _number(get(Lab.RATE_LIMIT_MS))
+        queue, rate_limit = number_in(get(Lab.QUEUE_MS)), number_in(get(Lab.RATE_LIMIT_MS))
         server, approval = _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL))
     asked = answered = None
     if meaning.has_usage:
@@ -174,11 +187,11 @@ def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, object] | N
         if value is None:
             continue
         if column in _COUNTS:
-            columns[column] = _whole(value)
+            columns[column] = whole_number(value)
         elif column in _MEASURES:
-            columns[column] = _number(value)
+            columns[column] = number_in(value)
         elif column == "io_json":
-            columns[column] = (_whole(value) or 0) & (INPUT_IS_JSON | OUTPUT_IS_JSON)
+            columns[column] = (whole_number(value) or 0) & (INPUT_IS_JSON | OUTPUT_IS_JSON)
         else:
             columns[column] = _text(value)
     empty = exported.get("empty")
@@ -214,7 +227,7 @@ def _usage(
 ) -> tuple[int | None, int | None, int | None, int | None, float | None]:
     """Returns input, output, cached and reasoning tokens, and the cost in USD: the sender's, else from the price table if `priced`."""
     in_tokens, out_tokens, cached, written, reasoning, total = (
-        _whole(told(attributes, sources)) if sources else None
+        whole_number(told(attributes, sources)) if sources else None
         for sources in (
             meaning.input_tokens, meaning.output_tokens, meaning.cached_tokens, meaning.cache_write_tokens, meaning.reasoning_tokens,
             meaning.total_tokens,
@@ -324,8 +337,8 @@ def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payl
     for raw in (OpenInference.OUTPUT, OpenInference.OUTPUT_MIME) if answered else ():
         attributes.pop(raw, None)
     return (
-        (None if asked is None else _as_text(asked)),
-        (None if answered is None else _as_text(answered)),
+        None if asked is None or say_nothing(asked) else _as_text(asked),
+        None if answered is None or say_nothing(answered) else _as_text(answered),
         finish_of(answered),
     )
 
@@ -341,21 +354,16 @@ def _joined(spread: list[Message], whole: object) -> object:
 
 
 def _calls_a_tool(message: object) -> bool:
-    parts = message.get("parts") if isinstance(message, Mapping) else None
-    return isinstance(message, Mapping) and (
-        bool(message.get("tool_calls"))
-        or any(
-            isinstance(part, Mapping) and part.get("type") == "tool_call"
-            for part in (parts if isinstance(parts, list) else ())
-        )
-    )
+    fields = object_of(message)
+    parts = map(object_of, list_of(fields.get("parts")))
+    return bool(fields.get("tool_calls")) or any(part.get("type") == "tool_call" for part in parts)
 
 
 def _taken(attributes: Attributes, sources: tuple[Source, ...], role: str) -> object:
     """Returns the messages of the first of these attributes that has any, and removes the attribute unless they were converted."""
     for name, read in sources:
         value = attributes.get(name)
-        if value is None or value == "":
+        if value is None or value in ("", "null"):
             continue
         value = read_json(value if read is None else read(value))
         if isinstance(value, list) and all(isinstance(each, str) and each[:1] == "{" for each in value):
@@ -393,7 +401,7 @@ def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kin
     mime_type = attributes.pop(mime, None)
     for name, read in sources:
         value = attributes.get(name)
-        if value is None:
+        if value is None or (value == "null" and kind != "tool"):  # A tool may return null.
             continue
         text = clean(value) if isinstance(value, str) else None
         given = value if text is None else _parsed(text, mime_type, name)
@@ -401,6 +409,8 @@ def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kin
         if found is None:
             continue
         changed = text if found is text else _read_payload(found, kind, role)  # Plain text is never converted.
+        if say_nothing(changed):
+            return None, False
         if changed is given or name in _RAW:
             del attributes[name]
         if changed is given and text is not None and not isinstance(given, str) and "\\u" not in text:
@@ -440,15 +450,15 @@ def _as_text(value: object) -> tuple[str, bool]:
 
 def _stated_cost(attributes: Attributes, meaning: Meaning) -> float | None:
     """Returns the cost stated by the sender, or None. Negative values are ignored."""
-    cost = _number(told(attributes, meaning.cost))
+    cost = number_in(told(attributes, meaning.cost))
     if cost is None and meaning.cost_part:
-        parts = [part for name, _ in meaning.cost_part if (part := _number(attributes[name])) is not None]
+        parts = [part for name, _ in meaning.cost_part if (part := number_in(attributes[name])) is not None]
         cost = sum(parts) if parts else None
     return cost if cost is not None and cost >= 0 else None
 
 
 def _time_to_first_token(attributes: Attributes, meaning: Meaning, started_at: datetime) -> float | None:
-    waited = _number(told(attributes, meaning.first_token))
+    waited = number_in(told(attributes, meaning.first_token))
     if waited is not None:
         return waited
     began = told(attributes, meaning.first_token_at)
@@ -466,25 +476,6 @@ def _stop_reason(given: object) -> str | None:
     while isinstance(given, list | tuple):
         given = given[0] if given else None
     return None if given is None or given == "" or isinstance(given, Mapping) else _text(given)
-
-
-def _whole(value: object) -> int | None:
-    if value is None:
-        return None
-    if type(value) is int:
-        return value if 0 <= value < 2**62 else None
-    number = _number(value)
-    return int(number) if number is not None and 0 <= number < 2**62 else None
-
-
-def _number(value: object) -> float | None:
-    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if abs(number) < float("inf") else None
 
 
 def _text(value: object) -> str | None:
@@ -562,7 +553,7 @@ def keep_events(
     into = GenAI.INPUT_MESSAGES if generation else OpenInference.INPUT
     out = GenAI.OUTPUT_MESSAGES if generation else OpenInference.OUTPUT
     for messages, key in ((asked, into), (answered, out)):
-        if messages:
+        if messages and (generation or not say_nothing(messages)):
             attributes.setdefault(key, messages)
 
 

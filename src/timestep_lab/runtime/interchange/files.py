@@ -7,13 +7,13 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.clock import parse_iso, to_naive_utc
-from timestep_lab.model.codec import Json
+from timestep_lab.model.codec import Json, object_of, objects_of
 from timestep_lab.model.errors import DataError, TooLargeError
 from timestep_lab.model.spans import GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.attribute_map import meaning_of
@@ -239,16 +239,110 @@ def _flat(prefix: str, value: object) -> Iterable[tuple[str, object]]:
         yield prefix, value
 
 
+# -- Jaeger and Zipkin, as the OTLP request of the same spans
+
+
+def is_jaeger_trace(value: object) -> bool:
+    return isinstance(value, Mapping) and "traceID" in value and isinstance(value.get("spans"), list)
+
+
+def read_jaeger(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
+    """Decodes traces as Jaeger's API and its page give them. Ids may lack leading zeros."""
+    return _read_as_otlp(objects, user_id, lambda trace: [_of_jaeger(span, trace) for span in trace["spans"]])
+
+
+def _of_jaeger(span: Mapping[str, Any], trace: Mapping[str, Any]) -> dict[str, Json]:
+    tags = {tag["key"]: tag.get("value") for tag in span.get("tags") or ()}
+    process = object_of(object_of(trace.get("processes")).get(span.get("processID") or "") or span.get("process"))
+    about: dict[str, object] = {str(tag["key"]): tag.get("value") for tag in objects_of(process.get("tags"))}
+    about["service.name"] = process.get("serviceName")
+    failed = tags.get("error") in (True, "true") or tags.get("otel.status_code") == "ERROR"
+    parents = [one for one in span.get("references") or () if one["refType"] == "CHILD_OF"]
+    links = [one for one in span.get("references") or () if one not in parents[:1]]
+    events: list[Json] = []
+    for log in span.get("logs") or ():
+        said = {field["key"]: field.get("value") for field in log.get("fields") or ()}
+        events.append(_event(str(said.pop("event", "log")), log["timestamp"], said))
+    fields = {
+        "traceId": str(span["traceID"]).zfill(32), "spanId": str(span["spanID"]).zfill(16), "name": span.get("operationName"),
+        "parentSpanId": str(parents[0]["spanID"]).zfill(16) if parents else str(span.get("parentSpanID") or ""),
+        "status": {"code": 2 if failed else 0, "message": str(tags.get("otel.status_description") or "")},
+        "links": [{"traceId": str(one["traceID"]).zfill(32), "spanId": str(one["spanID"]).zfill(16)} for one in links],
+    }  # fmt: skip
+    scope = str(tags.get("otel.scope.name") or tags.get("otel.library.name") or "")
+    return _resource_spans(
+        fields, span["startTime"], span.get("duration"), tags, events, about, scope
+    )  # fmt: skip
+
+
+def is_zipkin_span(value: object) -> bool:
+    return isinstance(value, Mapping) and {"traceId", "id", "timestamp"} <= value.keys()
+
+
+def read_zipkin(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
+    """Decodes spans of Zipkin's API, version 2, in which all tags are text."""
+    return _read_as_otlp(objects, user_id, lambda span: [_of_zipkin(span)])
+
+
+def _of_zipkin(span: Mapping[str, Any]) -> dict[str, Json]:
+    tags = dict(span.get("tags") or {})
+    failed = tags.get("otel.status_code") == "ERROR" or ("error" in tags and tags["error"] != "false")
+    said = str(tags.get("error") or "")
+    fields = {
+        "traceId": str(span["traceId"]).zfill(32), "spanId": str(span["id"]).zfill(16), "name": span.get("name"),
+        "parentSpanId": str(span["parentId"]).zfill(16) if span.get("parentId") else "",
+        "status": {"code": 2 if failed else 0, "message": "" if said == "true" else said},
+    }  # fmt: skip
+    events: list[Json] = [_event(str(one.get("value")), one["timestamp"], {}) for one in span.get("annotations") or ()]
+    service = {"service.name": object_of(span.get("localEndpoint")).get("serviceName")}
+    scope = str(tags.get("otel.scope.name") or tags.get("otel.library.name") or "")
+    return _resource_spans(fields, span["timestamp"], span.get("duration"), tags, events, service, scope)
+
+
+def _event(name: str, micros: int, said: Mapping[str, object]) -> dict[str, Json]:
+    return {"name": name, "timeUnixNano": str(int(micros) * 1000), "attributes": _pairs(said)}
+
+
+def _resource_spans(
+    fields: dict[str, Json], start: int, duration: int | None, tags: Mapping[str, object], events: list[Json], about: Mapping[str, object],
+    scope: str,
+) -> dict[str, Json]:  # fmt: skip
+    times = {
+        "startTimeUnixNano": str(int(start) * 1000),
+        "endTimeUnixNano": str((int(start) + int(duration or 0)) * 1000),
+    }
+    span: dict[str, Json] = {**fields, **times, "attributes": _pairs(tags), "events": events}
+    known = _pairs({name: value for name, value in about.items() if value is not None})
+    return {"resource": {"attributes": known}, "scopeSpans": [{"scope": {"name": scope}, "spans": [span]}]}
+
+
+def _read_as_otlp(
+    objects: Iterable[Mapping[str, Any]], user_id: str, convert: Callable[[Mapping[str, Any]], list[dict[str, Json]]]
+) -> Decoded:
+    spans: list[Json] = []
+    problems: list[str] = []
+    for one in objects:
+        try:
+            spans += convert(one)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            problems.append(f"A span could not be read: {error!r}")
+    decoded = read_otlp_json({"resourceSpans": spans}, user_id)
+    for problem in problems:
+        decoded.reject(problem)
+    return decoded
+
+
 # --
 
-_GZIP, _PARQUET, _DUCKDB = b"\x1f\x8b", b"PAR1", b"DUCK"
+_GZIP, _PARQUET, _DUCKDB, _ZSTD = b"\x1f\x8b", b"PAR1", b"DUCK", b"\x28\xb5\x2f\xfd"
 MAX_ROWS = 1_000_000
 MAX_UNPACKED = 2**30
 """Limit for the values of a Parquet or DuckDB file, which may take a thousand times the size of the file."""
 ROWS_AT_ONCE = 20_000
 BYTES_AT_ONCE = 128 * 2**20
 KNOWN = (
-    "OTLP (protobuf, JSON, JSONL), Agents SDK exports, Phoenix spans, and the lab's own JSONL, Parquet and DuckDB files"
+    "OTLP (protobuf, JSON, JSONL), also from Tempo, traces of Jaeger and Zipkin as JSON, Agents SDK exports, Phoenix spans, and the lab's own "
+    "JSONL, Parquet and DuckDB files"
 )
 
 
@@ -322,6 +416,8 @@ def read_file(source: Path, user_id: str) -> Iterator[Decoded]:
         data = decompressed(data, "gzip")
     if not data.strip():
         raise DataError(f"{source.name} is empty.", f"Supported formats: {KNOWN}.")
+    if _ZSTD in (head[:4], head[4:8]):
+        raise DataError(f"{source.name} is compressed with zstd.", "Decompress it, or compress it with gzip instead.")
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if start in (b"{", b"["):
         yield from _read_json(source, data, user_id)
@@ -416,16 +512,23 @@ def _length_prefixed(data: bytes) -> Iterator[bytes]:
         at += 4 + length
 
 
+_REQUESTS = frozenset({"resourceSpans", "resource_spans", "batches"})
+"""Names of the list of spans in an OTLP request; the last is Tempo's."""
+
+
 def _read_json(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
     objects = list(_json_objects(source, data))
-    requests = [entry for entry in objects if "resourceSpans" in entry or "resource_spans" in entry]
+    requests = [entry for entry in objects if not entry.keys().isdisjoint(_REQUESTS)]
     for request in requests:
-        yield read_otlp_json(request, user_id)
+        yield read_otlp_json({"resourceSpans": request["batches"]} if "batches" in request else request, user_id)
     logs = [entry for entry in objects if "resourceLogs" in entry]
     for request in logs:
         yield read_logs_json(request, user_id)
     rest = [entry for entry in objects if entry not in requests and entry not in logs]
-    readers = ((is_lab_row, read_lab_rows), (is_sdk_export, read_sdk_export), (is_phoenix_span, read_phoenix))
+    readers = (
+        (is_lab_row, read_lab_rows), (is_sdk_export, read_sdk_export), (is_phoenix_span, read_phoenix), (is_jaeger_trace, read_jaeger),
+        (is_zipkin_span, read_zipkin),
+    )  # fmt: skip
     for is_one, read in readers:
         if mine := [entry for entry in rest if is_one(entry)]:
             yield read(mine, user_id)
@@ -466,8 +569,12 @@ def _unwrapped(value: object) -> Iterator[Mapping[str, object]]:
         for inner in value:
             yield from _unwrapped(inner)
     elif isinstance(value, Mapping):
+        whole = value.get("trace")  # Of Tempo.
+        if isinstance(whole, Mapping) and not whole.keys().isdisjoint(_REQUESTS):
+            yield whole
+            return
         for key in ("data", "spans"):
-            if isinstance(value.get(key), list) and "object" not in value:
+            if isinstance(value.get(key), list) and "object" not in value and not is_jaeger_trace(value):
                 yield from _unwrapped(value[key])
                 return
         yield value

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from timestep_lab.model.codec import list_of
 from timestep_lab.model.spans import GenAI
 from timestep_lab.store.spans import StoredEvent
 
@@ -157,11 +158,15 @@ def _of_azure(content: object) -> object:
     return text["value"] if isinstance(text, Mapping) and isinstance(text.get("value"), str) else content
 
 
+NO_MESSAGE = "error"
+"""The error of a failed span that says nothing about it."""
+
+
 def exception_text(events: Iterable[StoredEvent], attributes: Mapping[str, object]) -> str:
     """Returns the error of a failed span without a message: its exception, or else its `error.type`."""
     thrown: Mapping[str, object] = next((event["attributes"] for event in events if event["name"] == "exception"), {})
     parts = [str(part) for name in ("exception.type", "exception.message") if (part := thrown.get(name))]
-    return ": ".join(parts) or str(attributes.get(GenAI.ERROR_TYPE) or "error")
+    return ": ".join(parts) or str(attributes.get(GenAI.ERROR_TYPE) or NO_MESSAGE)
 
 
 def messages_in(group: object) -> list[Message]:
@@ -202,8 +207,7 @@ def _block(block: object) -> object:
             "arguments": used.get("input"),
         }
     if isinstance(result := block.get("toolResult"), Mapping):
-        content = result.get("content")
-        parts = [_block(part) for part in content] if isinstance(content, list) else []
+        parts = [_block(part) for part in list_of(result.get("content"))]
         return {"type": "tool_call_response", "id": result.get("toolUseId"), "response": plain({"parts": parts})}
     if isinstance(reasoned := block.get("reasoningContent"), Mapping):
         return {"type": "reasoning", "content": str(_mapping(reasoned.get("reasoningText")).get("text") or "")}
@@ -447,8 +451,8 @@ def _vercel(value: Mapping[str, object], role: str, content: Sequence[object]) -
             result = fields.get("output", fields.get("result"))
             if (
                 isinstance(result, Mapping)
-                and set(result) <= {"type", "value", "providerOptions"}
                 and "value" in result
+                and result.keys() <= {"type", "value", "providerOptions"}
             ):
                 result = result["value"]
             parts.append({"type": "tool_call_response", "id": fields.get("toolCallId"), "response": result})
@@ -523,32 +527,6 @@ def result_of(value: object) -> object:
     return value
 
 
-_OF_FRAMEWORKS = frozenset({"page_content", "meta", "document_id"})
-
-
-def documents_of(value: object) -> object:
-    """Returns documents of LangChain, MLflow and Haystack as `{id, content, score, metadata}`; other values unchanged."""
-    given = value.get("documents") if isinstance(value, Mapping) and isinstance(value.get("documents"), list) else value
-    if (
-        not isinstance(given, list)
-        or not given
-        or not all(isinstance(each, Mapping) and ("page_content" in each or "content" in each) for each in given)
-        or not any(each.keys() & _OF_FRAMEWORKS for each in given)
-    ):
-        return value
-    documents = []
-    for each in given:
-        metadata = _mapping(each.get("metadata", each.get("meta")))
-        document = {
-            "id": each.get("id", each.get("document_id")),
-            "content": each.get("page_content", each.get("content")),
-            "score": each.get("score", metadata.get("score")),
-            "metadata": metadata or None,
-        }
-        documents.append({key: inner for key, inner in document.items() if inner is not None})
-    return documents
-
-
 # -- helpers
 
 
@@ -558,6 +536,18 @@ def read_json(given: object) -> object:
         with suppress(ValueError, RecursionError):
             return json.loads(given)
     return given
+
+
+_ABOUT = frozenset({"role", "finish_reason"})
+
+
+def say_nothing(messages: object) -> bool:
+    """Whether these are messages without content, as instrumentations send that are told not to capture it."""
+    return (
+        isinstance(messages, list)
+        and bool(messages)
+        and all(isinstance(one, Mapping) and "role" in one and one.keys() <= _ABOUT for one in messages)
+    )
 
 
 def finish_of(messages: object) -> object:

@@ -398,8 +398,11 @@ def read_otlp_json(request: object, user_id: str) -> Decoded:
     decoded = Decoded(user_id)
     for of_resource in objects_of(field_of(request, "resourceSpans")):
         resource = json_attributes(field_of(object_of(field_of(of_resource, "resource")), "attributes"))
-        for of_scope in objects_of(field_of(of_resource, "scopeSpans")):
-            scope = str(object_of(field_of(of_scope, "scope")).get("name") or "")
+        for of_scope in objects_of(
+            field_of(of_resource, "scopeSpans") or field_of(of_resource, "instrumentationLibrarySpans")
+        ):
+            library = field_of(of_scope, "scope") or field_of(of_scope, "instrumentationLibrary")  # Before OTLP 0.19.
+            scope = str(object_of(library).get("name") or "")
             for span in objects_of(field_of(of_scope, "spans")):
                 try:
                     decoded.spans.append(_json_span(span, decoded, scope, resource))
