@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 import time
 import zipfile
+from datetime import date
 from itertools import pairwise
 
+import openpyxl  # type: ignore[import-untyped]
 import pytest
 
 from timestep_lab.model.errors import DataError, SettingsError
 from timestep_lab.runtime.files.extract import MAX_XML, text_of
-from timestep_lab.runtime.files.files import DOCX
+from timestep_lab.runtime.files.files import DOCX, IPYNB, OLE, content_type_of
 from timestep_lab.runtime.files.vector_stores import Chunking
 from timestep_lab.store.duckdb.sql_guard import own_memory
 
 
-def pdf(text: str) -> bytes:
-    """A one-page PDF, written by hand."""
+def pdf(text: str, form: str = "") -> bytes:
+    """A one-page PDF, written by hand; `form`: the fields of its form."""
     stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
     objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [{form}] >> >>".encode(),
         b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
         b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources << /Font << /F1 5 0 R >> >> >>",
         b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
@@ -41,13 +44,32 @@ def pdf(text: str) -> bytes:
     )
 
 
-def docx(*paragraphs: str) -> bytes:
-    body = "".join(f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>" for text in paragraphs)
-    namespace = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+def zipped(**members: str) -> bytes:
+    """An archive; `/` and `.` of the names are written as `__` and `_`."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("word/document.xml", f'<w:document xmlns:w="{namespace}"><w:body>{body}</w:body></w:document>')
+        for name, text in members.items():
+            archive.writestr(name.replace("__", "/").replace("_", ".").replace("/.", "/_"), text)
     return content.getvalue()
+
+
+def docx(*paragraphs: str) -> bytes:
+    return word("".join(f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>" for text in paragraphs))
+
+
+WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+
+
+def word(body: str, namespace: str = WORD, **more: str) -> bytes:
+    other = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+    parts = {
+        name: f'<w:d xmlns:w="{namespace}" {other}>{text}</w:d>' for name, text in {"document": body, **more}.items()
+    }
+    return zipped(**{f"word__{name}_xml": text for name, text in parts.items()})
+
+
+def paragraph(text: str) -> str:
+    return f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>"
 
 
 @pytest.mark.parametrize(
@@ -77,6 +99,9 @@ def test_the_text_is_what_a_reader_would_see(content: bytes, content_type: str, 
         (pdf(""), "application/pdf", "it has no text; it may be a scan"),
         (b"PK\x03\x04", DOCX, "it cannot be read as a Word document"),
         (b"caf\xe9", "text/plain", "it is not UTF-8 text"),
+        (b"caf\xe9", "application/octet-stream", "neither of a known type nor text in UTF-8"),
+        (b"\xd0\xcf\x11\xe0", OLE, "in the old binary format or with a password"),
+        (docx("secret")[:60], DOCX, "it cannot be read as a Word document"),
     ],
 )
 def test_a_file_without_text_is_refused_with_what_to_do(content: bytes, content_type: str, message: str) -> None:
@@ -84,6 +109,139 @@ def test_a_file_without_text_is_refused_with_what_to_do(content: bytes, content_
         text_of(content, content_type, "it")
     assert message in str(caught.value)
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("<w:p><w:pPr><w:tabs><w:tab/></w:tabs></w:pPr><w:r><w:t>a</w:t><w:tab/><w:t>b</w:t><w:br/><w:t>c</w:t></w:r></w:p>", "a\tb\nc"),
+        (
+            "<w:tbl><w:tr><w:tc>" + paragraph("Lamp") + "</w:tc><w:tc>" + paragraph("24.90") + paragraph("EUR")
+            + "</w:tc></w:tr><w:tr><w:tc>" + paragraph("Desk") + "</w:tc></w:tr></w:tbl>" + paragraph("After"),
+            "Lamp\t24.90 EUR\nDesk\n\nAfter",
+        ),
+        (
+            "<w:p><w:r><mc:AlternateContent><mc:Choice>" + paragraph("box") + "</mc:Choice><mc:Fallback>" + paragraph("box")
+            + "</mc:Fallback></mc:AlternateContent><w:t>beside</w:t></w:r></w:p>",
+            "box\n\nbeside",
+        ),
+        (
+            "<w:p><w:ins><w:r><w:t>new</w:t></w:r></w:ins><w:del><w:r><w:delText>old</w:delText></w:r></w:del>"
+            "<w:moveFrom><w:r><w:t>moved</w:t></w:r></w:moveFrom></w:p>",
+            "new",
+        ),
+    ],
+)  # fmt: skip
+def test_a_word_document_reads_as_it_is_shown_with_its_changes_accepted(body: str, text: str) -> None:
+    assert text_of(word(body), DOCX, "it") == text
+    assert text_of(word(body, "http://purl.oclc.org/ooxml/wordprocessingml/main"), DOCX, "strict") == text
+
+
+def test_notes_of_a_word_document_are_part_of_its_text() -> None:
+    assert text_of(word(paragraph("Text"), footnotes=paragraph("Note")), DOCX, "it") == "Text\n\nNote"
+
+
+DRAWING = "http://schemas.openxmlformats.org/drawingml/2006/main"
+RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+
+
+def slide(text: str) -> str:
+    return f'<s xmlns:a="{DRAWING}"><a:p><a:r><a:t>{text}</a:t></a:r></a:p></s>'
+
+
+def relations(kind: str, *targets: str) -> str:
+    found = (f'<Relationship Id="r{n}" Type="{RELATIONS}/{kind}" Target="{t}"/>' for n, t in enumerate(targets))
+    return f"<Relationships>{''.join(found)}</Relationships>"
+
+
+def test_slides_are_read_in_the_order_in_which_they_are_shown_with_their_notes() -> None:
+    deck = zipped(
+        ppt__presentation_xml=f'<p xmlns:r="{RELATIONS}"><sldId id="1" r:id="r1"/><sldId id="2" r:id="r0"/></p>',
+        ppt___rels__presentation_xml_rels=relations("slide", "slides/slide1.xml", "/ppt/slides/slide2.xml"),
+        ppt__slides__slide1_xml=slide("Second"),
+        ppt__slides__slide2_xml=slide("First"),
+        ppt__slides___rels__slide2_xml_rels=relations("notesSlide", "../notesSlides/notesSlide1.xml"),
+        ppt__notesSlides__notesSlide1_xml=slide("Say hello"),
+    )
+    assert text_of(deck, content_type_of(deck, "a.pptx"), "it") == "First\n\nSay hello\n\nSecond"
+
+
+def test_a_workbook_is_read_sheet_by_sheet_with_a_line_per_row() -> None:
+    book = openpyxl.Workbook()
+    book.active.title = "Prices"
+    for row in (["Item", "Price"], ["Lamp", 24.9], [], ["Sum", "=SUM(B2:B2)"], ["On", date(2026, 1, 2)]):
+        book.active.append(row)
+    content = io.BytesIO()
+    book.save(content)
+    text = text_of(content.getvalue(), content_type_of(content.getvalue(), "a.xlsx"), "it")
+    assert text == "Prices\nItem\tPrice\nLamp\t24.9\nSum\t=SUM(B2:B2)\nOn\t2026-01-02"
+
+
+def test_an_open_document_is_read_without_deleted_text_and_with_its_spaces() -> None:
+    names = " ".join(f'xmlns:{n}="urn:oasis:names:tc:opendocument:xmlns:{n}:1.0"' for n in ("text", "table", "office"))
+    cells = (
+        '<table:table-cell table:number-columns-repeated="2"><text:p>1</text:p></table:table-cell><table:table-cell/>'
+    )
+    document = zipped(
+        mimetype="application/vnd.oasis.opendocument.text",
+        content_xml=f"<d {names}><text:tracked-changes><text:p>gone</text:p></text:tracked-changes><text:h>Title</text:h>"
+        f'<text:p>a<text:s text:c="2"/>b<text:tab/>c</text:p>'
+        f"<table:table><table:table-row>{cells}</table:table-row></table:table></d>",
+    )
+    assert text_of(document, content_type_of(document, "a.odt"), "it") == "Title\n\na  b\tc\n\n1\t1"
+
+
+def test_an_e_book_is_read_in_the_order_of_its_chapters() -> None:
+    book = zipped(
+        mimetype="application/epub+zip",
+        **{"META-INF__container_xml": '<c><rootfile full-path="OPS/book.opf"/></c>'},
+        OPS__book_opf='<p><item id="a" href="on%20e.html"/><item id="b" href="two.html"/><itemref idref="b"/><itemref idref="a"/></p>',
+        **{"OPS__on e_html": "<p>One</p>"},
+        OPS__two_html="<p>Two</p>",
+    )
+    assert text_of(book, content_type_of(book, "a.epub"), "it") == "Two\n\nOne"
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "text"),
+    [
+        (
+            rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}\f0 caf\'e9 {\b bold} \uc1\u8364? \u-10179?\u-8704?{\*\x hidden}\par end}",
+            "a.rtf",
+            "café bold € 😀\nend",
+        ),
+        (
+            b"From: a@x.org\nSubject: =?utf-8?B?R3LDvMOfZQ==?=\nContent-Type: text/plain; charset=iso-8859-1\n"
+            b"Content-Transfer-Encoding: 8bit\n\ncaf\xe9",
+            "a.eml",
+            "From: a@x.org\nSubject: Grüße\n\ncafé",
+        ),
+        (
+            json.dumps({"cells": [
+                {"cell_type": "markdown", "source": ["# Title\n", "text"]},
+                {"cell_type": "code", "source": "plot()", "outputs": [
+                    {"output_type": "display_data", "data": {"image/png": "iVBORw0", "text/plain": "<Figure>"}},
+                    {"output_type": "error", "ename": "KeyError", "evalue": "'x'", "traceback": ["..."]},
+                ]},
+            ]}).encode(),
+            "a.ipynb",
+            "# Title\ntext\n\nplot()\n\n<Figure>\n\nKeyError: 'x'",
+        ),
+        ('<meta charset="iso-8859-1"><p>café</p>'.encode("latin-1"), "a.html", "café"),
+        ('<?xml version="1.0" encoding="iso-8859-1"?><p>café</p>'.encode("latin-1"), "a.xml", '<?xml version="1.0" encoding="iso-8859-1"?><p>café</p>'),
+        ("Grüße".encode("utf-32"), "a.txt", "Grüße"),
+        (b"<p>H<font>ell</font>o w<wbr>orld</p><pre>if x:\n    y\n</pre><table><tr><td>Lamp</td>\n<td>24.90</td></tr></table>", "a.html",
+         "Hello world\nif x:\n    y\nLamp\t24.90"),
+        (pdf("Name:", "<< /FT /Tx /T (person) /Kids [<< /T (name) /V (Ada) >>] >> << /FT /Btn /T (agree) /V /Yes >> << /FT /Btn /T (no) /V /Off >>"),
+         "a.pdf", "Name:\n\nperson.name: Ada\nagree: Yes"),
+    ],
+)  # fmt: skip
+def test_marked_up_files_are_read_without_their_marks(content: bytes, name: str, text: str) -> None:
+    assert text_of(content, content_type_of(content, name), name).replace("\n\n\n", "\n\n") == text
+
+
+def test_what_no_database_keeps_is_replaced_in_the_text() -> None:
+    assert text_of(json.dumps({"cells": [{"source": "a\0b \ud800 c"}]}).encode(), IPYNB, "it") == "a\ufffdb \ufffd c"
 
 
 SENTENCES = " ".join(f"Sentence number {n} says something." for n in range(100))

@@ -95,13 +95,13 @@ async def with_files(
 
 
 def _part_of(files: Files, file: FileRecord) -> Part:
-    from timestep_lab.runtime.files.files import DOCX, TEXT_TYPES
+    from timestep_lab.runtime.files.extract import READABLE
 
     if file.content_type in IMAGE_TYPES and file.bytes > MAX_IMAGE:
         raise UsageError(
             f"{file.filename} exceeds the size limit of models ({MAX_IMAGE // 2**20} MB).", "Attach a smaller image."
         )
-    if file.content_type not in {*IMAGE_TYPES, *TEXT_TYPES, PDF, DOCX}:
+    if file.content_type not in IMAGE_TYPES | READABLE:
         return _unreadable(file.filename, file.content_type, file.bytes)
     return _part(file.filename, file.content_type, files.content(file.id))
 
@@ -146,17 +146,17 @@ def _readable(part: Part, name: str, content: bytes, takes: frozenset[str]) -> P
 
 
 _extracted: dict[tuple[str, str, bytes], str] = {}
-"""Text of the latest PDFs and Word documents, because the whole conversation is sent again in every step of a run."""
+"""Text of the latest PDFs and documents, because the whole conversation is sent again in every step of a run."""
 _MOST_EXTRACTED = 16
 
 
 def _text_part(name: str, content_type: str, content: bytes) -> Part:
-    from timestep_lab.runtime.files.extract import text_of
-    from timestep_lab.runtime.files.files import DOCX, TEXT_TYPES, decode_text
+    from timestep_lab.runtime.files.extract import READABLE, text_of
+    from timestep_lab.runtime.files.files import IPYNB, TEXT_TYPES, decode_text
 
-    if content_type in TEXT_TYPES:
+    if content_type in TEXT_TYPES - {IPYNB}:
         return _in_words(f'<file name="{name}">', decode_text(content) or "")
-    if content_type not in (PDF, DOCX):
+    if content_type not in READABLE:
         return _unreadable(name, content_type, len(content))
     key = (name, content_type, hashlib.sha256(content).digest())
     text = _extracted.get(key)

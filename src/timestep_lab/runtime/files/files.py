@@ -6,9 +6,12 @@ import builtins
 import codecs
 import hashlib
 import io
+import re
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from os import PathLike
@@ -31,6 +34,10 @@ from timestep_lab.store.table import Table
 
 MAX_NAME_BYTES = 200
 """The limit of most file systems is 255."""
+_JOINERS = "\u200c\u200d"
+"""Part of words in Persian and Hindi, and of emoji."""
+_IN_NAMES = ("Zs", "Cn")
+"""Beside printable characters: spaces, and characters of a newer Unicode than Python's."""
 
 
 def safe_name(name: str) -> str:
@@ -38,7 +45,7 @@ def safe_name(name: str) -> str:
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     plain = unicodedata.normalize("NFC", last)
     # C*: control, format (such as right-to-left override, which hides a file's real extension), private use, surrogates.
-    cleaned = "".join(letter for letter in plain if not unicodedata.category(letter).startswith("C"))
+    cleaned = "".join(c for c in plain if unicodedata.category(c) in _IN_NAMES or c in _JOINERS or c.isprintable())
     cleaned = " ".join(cleaned.split()).strip(". ")
     stem, dot, ending = cleaned.rpartition(".")
     if not dot or len(ending) > 16:
@@ -65,7 +72,9 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"BM", "image/bmp"),
     (0, b"II*\x00", "image/tiff"),
     (0, b"MM\x00*", "image/tiff"),
+    (0, b"\0\0\1\0", "image/x-icon"),
     (0, b"%PDF-", "application/pdf"),
+    (0, b"{\\rtf", "application/rtf"),
     (0, b"PK\x03\x04", "application/zip"),
     (0, b"\x1f\x8b", "application/gzip"),
     (0, b"PAR1", "application/vnd.apache.parquet"),
@@ -75,18 +84,26 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"MZ", "application/x-msdownload"),
     (8, b"WAVE", "audio/wav"),
     (0, b"ID3", "audio/mpeg"),
-    (0, b"\xff\xfb", "audio/mpeg"),
+    *((0, bytes((0xFF, second)), "audio/mpeg") for second in (0xFA, 0xFB, 0xF2, 0xF3)),
+    *((0, bytes((0xFF, second)), "audio/aac") for second in (0xF1, 0xF9)),
     (0, b"OggS", "audio/ogg"),
     (0, b"fLaC", "audio/flac"),
     (4, b"ftyp", "video/mp4"),
     (0, b"\x1aE\xdf\xa3", "video/webm"),
 )
+_BRANDS = {
+    b"avif": "image/avif", b"avis": "image/avif", b"heic": "image/heic", b"heix": "image/heic", b"hevc": "image/heic",
+    b"heim": "image/heic", b"heis": "image/heic", b"mif1": "image/heif", b"msf1": "image/heif", b"M4A ": "audio/mp4",
+    b"M4B ": "audio/mp4", b"qt  ": "video/quicktime",
+}  # fmt: skip
+"""Types of files that begin like MP4, by their main brand. Source: the registry of the MP4 Registration Authority, https://mp4ra.org"""
 _IN_RIFF = ("image/webp", "audio/wav")
 _OFFICE = {
     "word/document.xml": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
     "xl/workbook.xml": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     "ppt/presentation.xml": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
 }
+_OPEN = "application/vnd.oasis.opendocument."
 _TEXT_ENDINGS = {
     "md": "text/markdown", "markdown": "text/markdown", "csv": "text/csv", "tsv": "text/tab-separated-values",
     "htm": "text/html", "html": "text/html", "css": "text/css", "xml": "application/xml", "svg": "image/svg+xml",
@@ -96,42 +113,70 @@ _TEXT_ENDINGS = {
     "rst": "text/x-rst", "sh": "text/x-shellscript",
 }  # fmt: skip
 TEXT_TYPES = frozenset({"text/plain", *_TEXT_ENDINGS.values()})
-DOCX = _OFFICE["word/document.xml"]
+DOCX, XLSX, PPTX = _OFFICE.values()
+ODF = frozenset(f"{_OPEN}{kind}" for kind in ("text", "spreadsheet", "presentation", "graphics", "text-template"))
+EPUB, RTF, EML, IPYNB = "application/epub+zip", "application/rtf", "message/rfc822", _TEXT_ENDINGS["ipynb"]
+OLE, UNKNOWN = "application/x-ole-storage", "application/octet-stream"
 
 
 def content_type_of(content: bytes, filename: str) -> str:
     """Returns a media type without parameters; `application/octet-stream` if it is neither known nor text."""
+    ending = filename.rpartition(".")[2].casefold()
     for offset, signature, content_type in _SIGNATURES:
         if content[offset : offset + len(signature)] == signature and (
             content_type not in _IN_RIFF or content.startswith(b"RIFF")
         ):
+            if (
+                signature.isalnum()
+                and content_type not in _IN_RIFF
+                and decode_text(content[:_SAMPLE].rpartition(b" ")[0])
+            ):
+                continue  # A text that begins with these letters.
+            if content_type == "video/mp4":
+                return _BRANDS.get(content[8:12], content_type)
             return _zip_type(content) if content_type == "application/zip" else content_type
+    if ending == "eml" and b"\0" not in content:
+        return EML  # Each of its parts may have an encoding of its own.
     if decode_text(content) is None:
-        return "application/octet-stream"
-    ending = filename.rpartition(".")[2].casefold()
+        return UNKNOWN
     return _TEXT_ENDINGS.get(ending, "text/plain")
 
 
+_SAMPLE = 4096
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+_DECLARED = re.compile(
+    rb"""\s*<\?xml[^>]*\sencoding\s*=\s*["']([\w.:-]+)|<meta\s[^>]*charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE
+)
+
+
 def decode_text(content: bytes) -> str | None:
-    """Returns the text if the bytes are UTF-8, or UTF-16 with a byte order mark; else None."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif b"\0" in content:
-        return None
-    else:
-        encoding = "utf-8-sig"
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError:
-        return None
+    """Returns the text if the bytes are UTF-8, UTF-16 or UTF-32 with a byte order mark, or HTML or XML that declares its encoding; else None."""
+    encodings = [name for mark, name in _BOMS if content.startswith(mark)][:1]
+    if not encodings:
+        if b"\0" in content:
+            return None
+        declared = _DECLARED.search(content, 0, _SAMPLE)
+        encodings = ["utf-8-sig", *((declared[1] or declared[2]).decode() for _ in range(1) if declared)]
+    for encoding in encodings:
+        with suppress(UnicodeDecodeError, LookupError):
+            return content.decode(encoding)
+    return None
 
 
 def _zip_type(content: bytes) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = set(archive.namelist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+            # OpenDocument and EPUB begin with their type.
+            declared = archive.read("mimetype")[:100].decode("ascii", "replace").strip() if "mimetype" in names else ""
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, zlib.error):
         return "application/zip"
+    if declared == EPUB or declared.startswith(_OPEN):
+        return declared
+    if any(re.fullmatch(r"word/document\d+\.xml", name) for name in names):
+        return DOCX
     return next((kind for member, kind in _OFFICE.items() if member in names), "application/zip")
 
 
