@@ -62,6 +62,16 @@ def test_an_expired_file_is_gone_to_every_reader(store: Store) -> None:
     assert files.page().data == (kept,)
 
 
+def test_the_parts_of_an_upload_that_was_never_completed_are_deleted(store: Store) -> None:
+    uploads = Uploads(store)
+    upload = uploads.create("a.txt", 9)
+    uploads.add_part(upload.id, b"part")
+    uploads.table.update(upload.id, expires_at=utc_now())
+    uploads.create("b.txt", 9)
+    assert uploads.get(upload.id).status == "expired"
+    assert store.db.query(store.user_id, "select count(*) from file_parts").rows == [(0,)]
+
+
 def test_nobody_sees_another_users_file(store: Store) -> None:
     record = Files(store).add_bytes("a.txt", b"mine")
     others = Files(store.for_user(new_uuid()))

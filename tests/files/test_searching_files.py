@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import (
     DataError,
     MissingKeyError,
@@ -25,8 +27,8 @@ from timestep_lab.model.errors import (
     UsageError,
 )
 from timestep_lab.model.ids import new_uuid
-from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed
-from timestep_lab.runtime.files.vector_stores import VectorStores
+from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed, terms_of
+from timestep_lab.runtime.files.vector_stores import VectorStores, matches
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.base import Statement
 from timestep_lab.store.store import Store
@@ -166,6 +168,97 @@ async def test_a_file_that_cannot_be_read_is_kept_as_failed_with_the_reason(stor
         "message": "a.png is image/png, which has no searchable text.",
     }
     assert stores.counts(papers.id) == {"in_progress": 0, "completed": 0, "failed": 1, "cancelled": 0, "total": 1}
+
+
+async def test_a_file_without_text_does_not_keep_the_others_out_of_a_store(duckdb_store: Store) -> None:
+    stores = VectorStores(duckdb_store)
+    given = {"a.png": b"\x89PNG\r\n\x1a\n", "b.txt": b"kitten", "c.bin": b"\0"}
+    files = [stores.files.add_bytes(name, content) for name, content in given.items()]
+    with pytest.raises(DataError, match=r"2 of 3 files were not added: a\.png is image/png.*c\.bin is neither"):
+        await stores.create("papers", files)
+    states = [(file.filename, file.status) for file in stores.get("papers").files()]
+    assert states == [("a.png", "failed"), ("b.txt", "completed"), ("c.bin", "failed")]
+    with pytest.raises(DataError, match=r"a\.png is image/png"):
+        await stores.create("notes", files[:2])
+
+
+async def test_a_file_that_is_added_twice_at_once_is_found_once(
+    store: Store, library: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = VectorStores(store)
+    papers = await stores.create("papers")
+    file = stores.files.add(library[0])
+    both = asyncio.Barrier(2)
+
+    async def together(*given: Any) -> Any:
+        await both.wait()
+        return await embed(*given)
+
+    monkeypatch.setattr("timestep_lab.runtime.files.vector_stores.embed", together)
+    await asyncio.gather(papers.add(file), papers.add(file))
+    monkeypatch.undo()
+    assert [file.status for file in papers.files()] == ["completed"]
+    assert len(await papers.search("kitten")) == 1
+
+
+async def test_a_file_that_is_deleted_while_it_is_added_leaves_nothing(
+    store: Store, library: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = VectorStores(store)
+    papers = await stores.create("papers")
+    file = stores.files.add(library[0])
+
+    async def meanwhile(*given: Any) -> Any:
+        stores.files.delete(file.id)
+        return await embed(*given)
+
+    monkeypatch.setattr("timestep_lab.runtime.files.vector_stores.embed", meanwhile)
+    with pytest.raises(NotFoundError, match=r"animals\.md was removed from the vector store while it was being added"):
+        await papers.add(file)
+    assert papers.files() == []
+    assert store.db.query(store.user_id, "select count(*) from chunks").rows == [(0,)]
+
+
+async def test_an_expired_file_is_not_found(duckdb_store: Store) -> None:
+    stores = VectorStores(duckdb_store)
+    note = stores.files.add_bytes("note.txt", b"kitten", expires_at=utc_now() + timedelta(hours=1))
+    papers = await stores.create("papers", files=[note])
+    assert len(await papers.search("kitten")) == 1
+    stores.files.table.update(note.id, expires_at=utc_now())
+    assert await papers.search("kitten") == []
+    assert papers.files() == []
+
+
+def test_a_true_value_of_a_filter_is_not_the_number_one() -> None:
+    for kind, given, expected in [
+        ("eq", 1, False), ("eq", True, True), ("ne", 1, True), ("gte", 0, False), ("in", [1], False), ("nin", [1], True), ("in", [True], True),
+    ]:  # fmt: skip
+        assert matches({"type": kind, "key": "done", "value": given}, {"done": True}) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("我昨天去了东京。天气很好。", "东京"),
+        ("ラーメンを食べました。", "ラーメン屋"),
+        ("ผมกินข้าวผัดที่ร้าน", "ข้าวผัด"),
+        ("मुझे किताबें पसंद हैं", "किताबें"),
+        ("나는 어제 서울에 갔다", "서울"),
+    ],
+)
+async def test_words_are_found_in_every_script(duckdb_store: Store, text: str, query: str) -> None:
+    stores = VectorStores(duckdb_store)
+    others = [
+        stores.files.add_bytes(f"{n}.txt", other.encode()) for n, other in enumerate(("别的话", "ผมไม่ทราบ", "मैं कहाँ"))
+    ]
+    papers = await stores.create("papers", files=[*others, stores.files.add_bytes("it.txt", text.encode())])
+    found = [hit.filename for hit in await papers.search(query) if hit.keyword_score > 0.5]
+    assert found == ["it.txt"]
+
+
+def test_a_name_with_digits_is_searched_for_however_long_the_question_is() -> None:
+    question = " ".join(f"considerably{chr(97 + n)}" for n in range(20)) + " X5?"
+    assert " x5" in terms_of(question)
 
 
 async def test_stores_are_found_by_name_deleted_whole_and_nobody_elses(store: Store, library: list[Path]) -> None:

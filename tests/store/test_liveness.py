@@ -117,6 +117,26 @@ def test_spans_that_a_dead_process_left_open_end_as_errors(database: Database) -
     assert "interrupted" in error
 
 
+def test_a_file_that_a_dead_process_was_adding_to_a_vector_store_has_failed(database: Database) -> None:
+    gone = add_process(database, host=socket.gethostname(), pid=2**22 + 1, pid_started="x")
+    columns = (
+        "id", "user_id", "vector_store_id", "file_id", "filename", "status", "chunking_strategy", "attributes", "n_chunks",
+        "usage_bytes", "created_at", "process_id",
+    )  # fmt: skip
+    rows = [
+        (id, ALICE, "vs", id, "a.txt", state, "{}", "{}", 0, 0, datetime(2026, 1, 1), process)
+        for id, state, process in (
+            ("a", "in_progress", gone), ("b", "completed", gone), ("c", "in_progress", database.process_id)
+        )
+    ]  # fmt: skip
+    database.append(ALICE, {"vector_store_files": (columns, rows)})
+    sweep(database)
+    states = "select id, status, last_error is null from vector_store_files where user_id = $1 order by id"
+    assert database.query(ALICE, states, [ALICE]).rows == [
+        ("a", "failed", False), ("b", "completed", True), ("c", "in_progress", True)
+    ]  # fmt: skip
+
+
 def test_a_process_that_ended_but_was_not_waited_for_counts_as_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin

@@ -149,7 +149,7 @@ def files_command() -> None:
 @store_option
 @with_lab
 async def list_files(lab: Lab, as_json: bool) -> int:
-    """List all files, oldest first."""
+    """List all files, newest first."""
     rows = [[f.id, f.filename, f.content_type, f.bytes, f.created_at] for f in lab.files.list()]
     columns = ["id", "name", "type", "bytes", "created"]
     if as_json:

@@ -425,7 +425,7 @@ class UploadRecord:
     content_type: str = ""
     """As declared. The type of the resulting file is detected from its content."""
     purpose: str = "assistants"
-    status: Literal["pending", "completed", "cancelled"] = "pending"
+    status: Literal["pending", "completed", "cancelled", "expired"] = "pending"
     part_ids: tuple[str, ...] = ()
     """In the order given when the upload was completed."""
     bytes_uploaded: int = 0

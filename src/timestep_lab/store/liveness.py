@@ -2,8 +2,8 @@
 
 Every process that opens a lab has a row in `processes`. A process on the same machine is dead when its pid does not exist or belongs to a
 process with another start time; on another machine, when its lease has expired. Runs of a dead process are marked
-`interrupted`, their partial items `incomplete` (tool calls `failed`), and their open spans end as errors. A run that was being resumed
-after a pause waits for approval again.
+`interrupted`, their partial items `incomplete` (tool calls `failed`), their open spans end as errors, and files that it was adding to a
+vector store `failed`. A run that was being resumed after a pause waits for approval again.
 """
 
 from __future__ import annotations
@@ -358,8 +358,13 @@ def sweep(db: Database) -> int:
     spans_of = db.query(
         SYSTEM_USER, "select distinct process_id from core.open_spans where process_id is not null"
     ).rows
+    adding = db.query(
+        SYSTEM_USER,
+        "select process_id, user_id, vector_store_id from core.vector_store_files "
+        "where status = 'in_progress' and process_id is not null",
+    ).rows
     known = _processes(db)
-    mentioned = {row[0] for row in running} | {row[0] for row in spans_of} | set(known)
+    mentioned = {row[0] for row in (*running, *spans_of, *adding)} | set(known)
     dead = {id for id in mentioned if id != db.process_id and not (id in known and known[id].is_alive())}
     now = to_naive_utc(utc_now())
     claimed = claimed_runs(db)
@@ -383,6 +388,10 @@ def sweep(db: Database) -> int:
             Change("threads", user_id, thread_id),
             Change("traces", user_id, trace_id),
         ]
+    for process_id, user_id, store_id in adding:
+        if process_id in dead:
+            statements.append(_end_adding(process_id, user_id, store_id))
+            changes.append(Change("files", user_id, store_id))
     statements.extend(close_open_spans(sorted(dead), now))
     statements.extend(Statement("delete from core.processes where process_id = $1", [id]) for id in sorted(dead))
     db.write(SYSTEM_USER, statements, changes=changes)
@@ -410,6 +419,14 @@ def _end_run(process_id: str, user_id: str, run_id: str, moment: datetime) -> St
         "where user_id = $1 and id = $2 and process_id = $3 and status = 'running'",
         [user_id, run_id, process_id, moment, ERROR_TYPE, ERROR],
     )
+
+
+def _end_adding(process_id: str, user_id: str, store_id: str) -> Statement:
+    return Statement(
+        "update core.vector_store_files set status = 'failed', last_error = $4 "
+        "where user_id = $1 and vector_store_id = $2 and process_id = $3 and status = 'in_progress'",
+        [user_id, store_id, process_id, json.dumps({"code": "interrupted", "message": "Adding the file was interrupted."})],
+    )  # fmt: skip
 
 
 def _end_items(db: Database, user_id: str, thread_id: str, run_id: str) -> Iterable[Statement]:

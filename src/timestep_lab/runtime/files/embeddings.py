@@ -6,12 +6,11 @@ No data leaves the machine unless such a model is selected, by the caller or in 
 from __future__ import annotations
 
 import math
-import re
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache, partial
 from threading import Lock
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from timestep_lab.model.errors import (
     MissingExtraError,
@@ -37,8 +36,7 @@ T = TypeVar("T")
 # --- Keyword score: which of the query's words a passage has, with rare words weighted higher (inverse document frequency)
 
 
-MAX_TERMS = 12
-_WORD = re.compile(r"[^\W_]+")
+MAX_TERMS = 16
 
 
 def words_column(text: str) -> str:
@@ -47,14 +45,39 @@ def words_column(text: str) -> str:
 
 
 def terms_of(query: str) -> list[str]:
-    """Returns the query's words to search for, longest first, at most `MAX_TERMS`."""
-    terms = dict.fromkeys(words(query))
-    return sorted(terms, key=lambda word: (-len(word), word))[:MAX_TERMS]
+    """Returns what to search for in stored words, at most `MAX_TERMS`: first words with digits, which name things, then the longest.
+
+    A term is a space and a word, or two letters that follow each other in a script without spaces between words.
+    """
+    terms: dict[str, None] = {}
+    for word in words(query):
+        for run, unspaced in ((run[0], run[1]) for run in _runs().finditer(word)):
+            pairs = [run[at : at + 2] for at in range(max(len(run) - 1, 1))]
+            terms |= dict.fromkeys(pairs if unspaced else [f" {run}"])
+    return sorted(terms, key=lambda term: (not any(c.isdigit() for c in term), -len(term), term))[:MAX_TERMS]
 
 
 def words(text: str) -> list[str]:
     plain = unicodedata.normalize("NFKD", text.casefold())
-    return _WORD.findall("".join(letter for letter in plain if not unicodedata.combining(letter)))
+    found: list[str] = _word().findall("".join(letter for letter in plain if not unicodedata.combining(letter)))
+    return found
+
+
+@cache
+def _word() -> Any:
+    """Letters, digits, and signs that are part of letters, such as the vowels of Hindi and Thai, which are no letters to `re`."""
+    import regex  # type: ignore[import-untyped]
+
+    return regex.compile(r"[\p{L}\p{N}\p{M}]+")
+
+
+@cache
+def _runs() -> Any:
+    """The parts of a word in scripts without spaces between words (group 1) and in others."""
+    import regex
+
+    unspaced = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
+    return regex.compile(rf"([{unspaced}]+)|[^{unspaced}]+")
 
 
 def weights(n_passages: int, hits: Sequence[int]) -> list[float]:
@@ -90,7 +113,7 @@ def search(
     where = f"user_id = $1 and vector_store_id = $2 and file_id in ({_places(params, 3)})"
     _check_length(db, user_id, where, params, len(vector))
     weight_of = _weights(db, user_id, where, params, terms_of(query))
-    params += [f" {term}" for term in weight_of]
+    params += weight_of
     by_keyword = " + ".join(
         f"{weight!r} * {_has(len(params) - len(weight_of) + n)}" for n, weight in enumerate(weight_of.values(), 1)
     )
@@ -132,16 +155,14 @@ def _weights(
     if not terms:
         return {}
     counts = ", ".join(f"sum({_has(len(params) + n)})" for n in range(1, len(terms) + 1))
-    result = db.query(
-        user_id, f"select count(*), {counts} from chunks where {where}", [*params, *(f" {term}" for term in terms)]
-    )
+    result = db.query(user_id, f"select count(*), {counts} from chunks where {where}", [*params, *terms])
     n_passages, *hits = (int(number or 0) for number in result.rows[0])
     weighted = zip(terms, weights(n_passages, hits), hits, strict=True)
     return {term: weight for term, weight, n in weighted if n}
 
 
 def _has(place: int) -> str:
-    """SQL that is 1 for a passage with a word that starts with the parameter (a space and a term), so that `cat` matches `cats`; else 0."""
+    """SQL that is 1 for a passage with the term, else 0. A word matches those that it begins, so that `cat` matches `cats`."""
     return f"(case when position(${place} in words) > 0 then 1 else 0 end)"
 
 

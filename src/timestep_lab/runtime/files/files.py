@@ -20,7 +20,7 @@ from typing import Annotated, TypeAlias
 
 from annotated_types import Interval, Len
 
-from timestep_lab.model.clock import utc_now
+from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.codec import Moment
 from timestep_lab.model.errors import ConflictError, DataError, NotFoundError, TooLargeError, UsageError
 from timestep_lab.model.ids import new_id
@@ -240,6 +240,7 @@ class Files:
         if len(content) > MAX_BYTES:
             raise too_large(filename, len(content))
         if self._quota:
+            self.purge()
             self._quota.take_file(len(content))
         record = self.record_for(filename, content, purpose=purpose, expires_at=expires_at)
         record = replace(record, id=file_id) if file_id else record
@@ -293,10 +294,19 @@ class Files:
         self._db.write(self._user_id, self._removal(file_id), changes=[*self.table.changes(file_id)])
 
     def purge(self) -> int:
-        """Deletes expired files and returns their number."""
-        gone = [record.id for record in self.table.find() if _expired(record)]
+        """Deletes expired files and the parts of uploads that were never completed. Returns the number of files."""
+        due = [self._user_id, to_naive_utc(utc_now())]
+        sql = "select id from files where user_id = $1 and expires_at <= $2"
+        gone = [row[0] for row in self._db.query(self._user_id, sql, due).rows]
         for file_id in gone:
             self._db.write(self._user_id, self._removal(file_id), changes=[Change("files", self._user_id, file_id)])
+        sql = "select id from uploads where user_id = $1 and expires_at <= $2 and status = 'pending'"
+        for [upload_id] in self._db.query(self._user_id, sql, due).rows:
+            ended = Statement(
+                "update uploads set status = 'expired' where user_id = $1 and id = $2 and status = 'pending'",
+                [self._user_id, upload_id],
+            )
+            self._db.write(self._user_id, [ended, *parts_removal(self._user_id, upload_id)])
         return len(gone)
 
     def record_for(
@@ -384,6 +394,7 @@ class Uploads:
             raise too_large(filename, size)
         if size < 0:
             raise UsageError(f"Invalid file size: {size} bytes.", "Give the size of the file.", param="bytes")
+        self._files.purge()
         if self._quota:
             self._quota.take_file(0)
         now = utc_now()
@@ -446,7 +457,7 @@ class Uploads:
         self._db.append(
             self._user_id,
             bytes_of(self._user_id, record.id, content),
-            then=[done, self._files.table.insert_statement(record), *self._removal(upload_id)],
+            then=[done, self._files.table.insert_statement(record), *parts_removal(self._user_id, upload_id)],
             changes=self._files.table.changes(record.id),
         )
         return record
@@ -455,7 +466,7 @@ class Uploads:
         """Cancels an upload and deletes its parts. Raises `ConflictError` for an upload that has ended."""
         self._open(upload_id)
         cancelled = self.table.update_statement(upload_id, expect={"status": "pending"}, status="cancelled")
-        self._db.write(self._user_id, [cancelled, *self._removal(upload_id)])
+        self._db.write(self._user_id, [cancelled, *parts_removal(self._user_id, upload_id)])
         return self.table.get(upload_id)
 
     def _open(self, upload_id: str) -> UploadRecord:
@@ -473,10 +484,11 @@ class Uploads:
         rows = self._db.query(self._user_id, sql, [self._user_id, part_id]).rows
         return b"".join(bytes(row[0]) for row in rows)
 
-    def _removal(self, upload_id: str) -> list[Statement]:
-        mine = [self._user_id, upload_id]
-        parts = "select id from upload_parts where user_id = $1 and upload_id = $2"
-        return [
-            Statement(f"delete from file_parts where user_id = $1 and owner_id in ({parts})", mine),
-            Statement("delete from upload_parts where user_id = $1 and upload_id = $2", mine),
-        ]
+
+def parts_removal(user_id: str, upload_id: str) -> list[Statement]:
+    mine = [user_id, upload_id]
+    parts = "select id from upload_parts where user_id = $1 and upload_id = $2"
+    return [
+        Statement(f"delete from file_parts where user_id = $1 and owner_id in ({parts})", mine),
+        Statement("delete from upload_parts where user_id = $1 and upload_id = $2", mine),
+    ]

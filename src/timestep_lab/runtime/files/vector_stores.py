@@ -18,7 +18,15 @@ from annotated_types import Interval, Len
 
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.codec import Json, JsonObject, object_of
-from timestep_lab.model.errors import LabError, NotFoundError, SettingsError, UsageError
+from timestep_lab.model.errors import (
+    ConflictError,
+    DataError,
+    LabError,
+    NotFoundError,
+    SettingsError,
+    TooLargeError,
+    UsageError,
+)
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import FileRecord, SearchHit, VectorStoreFileRecord, VectorStoreRecord
 from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, VECTOR_WEIGHT, embed, embedder, search, words_column
@@ -39,7 +47,7 @@ LONGEST_DAYS = 36_500
 """A hundred years."""
 """For English prose, approximately; OpenAI's API gives sizes in tokens, and passages are split by characters."""
 
-_ENDS = (re.compile(r"\n\s*\n"), re.compile(r"(?<=[.!?…。！？])\s+"), re.compile(r"\n"), re.compile(r"\s+"))
+_ENDS = (re.compile(r"\n\s*\n"), re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*"), re.compile(r"\n"), re.compile(r"\s+"))
 """Where a passage may end, best first: paragraph, sentence, line, word."""
 
 
@@ -139,13 +147,15 @@ def matches(rule: Json, attributes: Mapping[str, Json]) -> bool:
     if kind in ("in", "nin"):
         if not isinstance(value, list):
             raise _refuse(rule, "its value must be a list")
-        return (key in attributes and attributes[key] in value) is (kind == "in")
+        return (key in attributes and any(_compared("eq", attributes[key], one) for one in value)) is (kind == "in")
     if key not in attributes:
         return bool(kind == "ne")
     return _compared(kind, attributes[key], value)
 
 
 def _compared(kind: str, mine: Json, value: Json) -> bool:
+    if isinstance(mine, bool) is not isinstance(value, bool):
+        return kind == "ne"  # In Python, True is 1.
     are_texts = isinstance(mine, str) and isinstance(value, str)
     are_numbers = isinstance(mine, int | float) and isinstance(value, int | float)
     if kind not in ("eq", "ne") and not (are_texts or are_numbers):
@@ -209,14 +219,25 @@ class VectorStores:
         """Creates a store with these files.
 
         `embedding_model`: `local/wordllama` (the default), `openai/…`, `openai_compatible/<name>/…`, `ollama/…`. Raises the errors of
-        `embeddings.embed`, and `DataError` for a file without text (the store then exists, with the files before it).
+        `embeddings.embed`, and `DataError` for files without text (the store then exists, with all other files).
         """
         record = await self.add_store(
             name, embedding_model=embedding_model, metadata=None if metadata is None else dict(metadata),
             expires_after_days=expires_after_days,
         )  # fmt: skip
+        refused: list[LabError] = []
         for file in files:
-            await self.add_file(record.id, file, chunking_strategy=chunking_strategy)
+            try:
+                await self.add_file(record.id, file, chunking_strategy=chunking_strategy)
+            except (DataError, TooLargeError) as error:
+                refused.append(error)
+        if len(refused) == 1:
+            raise refused[0]
+        if refused:
+            raise DataError(
+                f"{len(refused)} of {len(files)} files were not added: {' '.join(error.message for error in refused)}",
+                "The store exists, with the other files.",
+            )
         return VectorStore(self, record)
 
     async def add_store(
@@ -279,13 +300,12 @@ class VectorStores:
     def store_files(self, store_id: StoreId) -> StoreFiles:
         """Returns the files of a store, oldest first. Raises `NotFoundError`."""
         self.table.get(store_id)
+        self.files.purge()
         return self.members.find(vector_store_id=store_id)
 
     def counts(self, store_id: str) -> dict[str, int]:
         """Returns the number of files per status, and `total`."""
-        by_status: Counter[str] = Counter(file.status for file in self.store_files(store_id))
-        known = ("in_progress", "completed", "failed", "cancelled")
-        return {**{status: by_status[status] for status in known}, "total": sum(by_status.values())}
+        return counted(self.store_files(store_id))
 
     async def add_file(
         self,
@@ -343,7 +363,10 @@ class VectorStores:
             code = type(error).__name__ if isinstance(error, LabError) else "server_error"
             message = error.message if isinstance(error, LabError) else "Adding the file was broken off."
             failed = {"code": code, "message": message}
-            await in_thread(self.members.update, member.id, status="failed", last_error=failed)
+            with suppress(ConflictError, NotFoundError):  # It was removed or added again meanwhile.
+                await in_thread(
+                    self.members.update, member.id, expect=_being_added(member), status="failed", last_error=failed
+                )
             raise
         return await in_thread(self._finish, member, passages, vectors)
 
@@ -409,27 +432,43 @@ class VectorStores:
         removal = self._removal(member.vector_store_id, member.file_id)
         self._db.write(
             self._user_id,
-            [*removal, self.members.insert_statement(member)],
+            [
+                *removal,
+                self.members.insert_statement(member),
+                Statement(
+                    "update vector_store_files set process_id = $3 where user_id = $1 and id = $2",
+                    [self._user_id, member.id, self._db.process_id],
+                ),
+            ],
             changes=self.table.changes(member.vector_store_id),
         )
 
     def _finish(
         self, member: VectorStoreFileRecord, passages: Sequence[str], vectors: Sequence[Sequence[float]]
     ) -> VectorStoreFileRecord:
+        """Stores the passages, unless the file was removed (`NotFoundError`) or added again meanwhile: then that addition counts."""
         columns = ("user_id", "vector_store_id", "file_id", "position", "content", "words", "embedding")
         rows = [
             (self._user_id, member.vector_store_id, member.file_id, n, text, words_column(text), list(vector))
             for n, (text, vector) in enumerate(zip(passages, vectors, strict=True))
         ]
         usage = sum(len(text.encode()) + 4 * len(vector) for text, vector in zip(passages, vectors, strict=True))
-        done = self.members.update_statement(member.id, status="completed", n_chunks=len(rows), usage_bytes=usage)
-        self._db.append(
-            self._user_id,
-            {"chunks": (columns, rows)} if rows else {},
-            then=[done],
-            changes=self.table.changes(member.vector_store_id),
+        done = self.members.update_statement(
+            member.id, expect=_being_added(member), status="completed", n_chunks=len(rows), usage_bytes=usage
         )
-        return self.members.get(member.id)
+        with suppress(ConflictError):
+            self._db.append(
+                self._user_id,
+                {"chunks": (columns, rows)} if rows else {},
+                then=[done],
+                changes=self.table.changes(member.vector_store_id),
+            )
+        kept = self.members.try_get(member.id)
+        if kept is None:
+            raise NotFoundError(
+                f"{member.filename} was removed from the vector store while it was being added.", "Add it again."
+            )
+        return kept
 
     def _removal(self, store_id: str, file_id: str) -> Statements:
         where = "where user_id = $1 and vector_store_id = $2 and file_id = $3"
@@ -438,6 +477,17 @@ class VectorStores:
             Statement(f"delete from chunks {where}", mine),
             Statement(f"delete from vector_store_files {where}", mine),
         ]
+
+
+def counted(files: Sequence[VectorStoreFileRecord]) -> dict[str, int]:
+    by_status: Counter[str] = Counter(file.status for file in files)
+    known = ("in_progress", "completed", "failed", "cancelled")
+    return {**{status: by_status[status] for status in known}, "total": len(files)}
+
+
+def _being_added(member: VectorStoreFileRecord) -> dict[str, object]:
+    """What distinguishes this addition of the file from a later one."""
+    return {"status": "in_progress", "created_at": member.created_at}
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,11 +77,12 @@ async def get_content(file_id: Id, lab: CurrentLab) -> Response:
     file = await in_thread(lab.files.get, file_id)
     parts = await in_thread(lab.files.stream, file_id)
     headers = {
+        "Content-Type": file.content_type,  # Without the charset that Starlette would add: the file may be UTF-16.
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.filename)}",
         "Content-Length": str(file.bytes),
         "Content-Security-Policy": "sandbox; default-src 'none'",
     }
-    return StreamingResponse(iterate_in_threadpool(parts), media_type=file.content_type, headers=headers)
+    return StreamingResponse(iterate_in_threadpool(parts), headers=headers)
 
 
 def _expiry(anchor: str | None, seconds: str | None) -> datetime | None:

@@ -13,14 +13,14 @@ from timestep_lab.model.codec import Json, JsonObject
 from timestep_lab.model.errors import LabError, NotFoundError, UsageError
 from timestep_lab.model.records import SearchHit, VectorStoreFileRecord, VectorStoreRecord
 from timestep_lab.runtime.files.embeddings import VECTOR_WEIGHT
-from timestep_lab.runtime.files.vector_stores import Chunking, VectorStores
+from timestep_lab.runtime.files.vector_stores import Chunking, VectorStores, counted
 from timestep_lab.server.api.operations import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import After, Id, Limit, Object, Order, deleted, unix, window
 from timestep_lab.store.base import in_thread
 
 router = APIRouter(prefix="/vector_stores")
-Attributes = dict[str, str | float | bool]
+Attributes = dict[str, str | int | float | bool]
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
 
 
@@ -302,13 +302,10 @@ def _members_of(stores: VectorStores, store_id: str, batch_id: str) -> list[Vect
 
 def _batch(stores: VectorStores, store_id: str, batch_id: str) -> Object:
     members = _members_of(stores, store_id, batch_id)
-    counts = {
-        status: sum(m.status == status for m in members)
-        for status in ("in_progress", "completed", "failed", "cancelled")
-    }
+    counts = counted(members)
     return {
         "id": batch_id, "object": "vector_store.files_batch", "vector_store_id": store_id, "created_at": unix(members[0].created_at),
-        "status": "in_progress" if counts["in_progress"] else "completed", "file_counts": {**counts, "total": len(members)},
+        "status": "in_progress" if counts["in_progress"] else "completed", "file_counts": counts,
     }  # fmt: skip
 
 
@@ -330,11 +327,12 @@ async def _add(
 def _store(stores: VectorStores, store: VectorStoreRecord) -> Object:
     days = store.expires_after_days
     expires_at = unix(store.last_active_at + timedelta(days=days)) if days else None
-    counts = stores.counts(store.id)
+    files = stores.store_files(store.id)
+    counts = counted(files)
     return {
         "id": store.id, "object": "vector_store", "name": store.name, "created_at": unix(store.created_at),
         "last_active_at": unix(store.last_active_at), "metadata": dict(store.metadata), "file_counts": counts,
-        "usage_bytes": sum(file.usage_bytes for file in stores.store_files(store.id)),
+        "usage_bytes": sum(file.usage_bytes for file in files),
         "status": "in_progress" if counts["in_progress"] else "completed", "expires_at": expires_at,
         "expires_after": {"anchor": "last_active_at", "days": days} if days else None, "embedding_model": store.embedding_model,
     }  # fmt: skip

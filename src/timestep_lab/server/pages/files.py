@@ -111,8 +111,10 @@ class FilesPage(PageView):
 
     @handles("create_store")
     async def _create_store(self, name: str, file_ids: list[str]) -> str:
-        store = await self.lab.vector_stores.create(name, file_ids)
-        await self.refresh()
+        try:
+            store = await self.lab.vector_stores.create(name, file_ids)
+        finally:
+            await self.refresh()
         return str(store.id)
 
     @handles("add_to_store")
