@@ -192,8 +192,11 @@ def test_an_upload_that_does_not_add_up_stays_open_and_a_cancelled_one_keeps_not
         uploads.complete(upload.id, [part.id])
     with pytest.raises(NotFoundError, match="has no part"):
         uploads.complete(upload.id, [part.id, "part_other"])
+    with pytest.raises(UsageError, match="A part is given twice"):
+        uploads.complete(upload.id, [part.id, part.id])
+    rest = uploads.add_part(upload.id, b"world")
     with pytest.raises(UsageError, match="MD5"):
-        uploads.complete(upload.id, [part.id, part.id], md5="0" * 32)
+        uploads.complete(upload.id, [part.id, rest.id], md5="0" * 32)
     assert uploads.cancel(upload.id).status == "cancelled"
     assert Files(store).list() == []
     assert store.db.query(store.user_id, "select count(*) from file_parts").rows == [(0,)]

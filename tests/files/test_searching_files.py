@@ -82,6 +82,15 @@ async def test_the_two_scores_are_true_cosine_and_word_share(store: Store, libra
     assert other.keyword_score == 0
 
 
+async def test_a_search_by_words_alone_finds_nothing_where_no_word_is(store: Store, library: list[Path]) -> None:
+    stores = VectorStores(store)
+    papers = await stores.create("papers", files=library[:1])
+    [hit] = await stores.search(papers.id, "pets such as felines", vector_weight=0)
+    assert (hit.score, hit.vector_score > 0.05) == (0, True)
+    [hit] = await stores.search(papers.id, "pets such as felines")
+    assert hit.score == hit.vector_score
+
+
 async def test_a_model_that_changed_its_vectors_is_told_rather_than_compared(store: Store, library: list[Path]) -> None:
     papers = await VectorStores(store).create("papers", files=library[:1])
     store.db.write(store.user_id, [Statement("update chunks set embedding = $1::real[]", [[1.0, 2.0]])])

@@ -444,7 +444,7 @@ class _Counted:
 
 def _too_large(limit: int) -> TooLargeError:
     return TooLargeError(
-        f"The request is larger than {limit // 2**20} MB.", "Send less, or in parts through /openai/v1/uploads."
+        f"The request is larger than {limit // 2**20} MB.", "Send less. A file may have at most 50 MB, also in parts."
     )
 
 

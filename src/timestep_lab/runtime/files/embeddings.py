@@ -118,7 +118,8 @@ def search(
         f"{weight!r} * {_has(len(params) - len(weight_of) + n)}" for n, weight in enumerate(weight_of.values(), 1)
     )
     params.append([float(number) for number in vector])
-    share = vector_weight if weight_of else 1.0
+    # Without a term to find, the vectors alone decide, unless they were to count for nothing.
+    share = 1.0 if vector_weight and not weight_of else vector_weight
     rows = db.query(
         user_id,
         f"""

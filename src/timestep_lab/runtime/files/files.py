@@ -415,7 +415,7 @@ class Uploads:
         return self.table.get(upload_id)
 
     def add_part(self, upload_id: str, content: bytes) -> UploadPart:
-        """Adds a part. Raises `ConflictError` for an upload that has ended, `TooLargeError` if it exceeds the announced size."""
+        """Adds a part. Raises `ConflictError` for an upload that has ended, `TooLargeError` if the parts exceed 50 MB."""
         upload = self._open(upload_id)
         if upload.bytes_uploaded + len(content) > MAX_BYTES:
             raise too_large(upload.filename, upload.bytes_uploaded + len(content))
@@ -438,6 +438,8 @@ class Uploads:
     def complete(self, upload_id: str, part_ids: Sequence[str], *, md5: str | None = None) -> FileRecord:
         """Creates the file from these parts in this order. Raises `UsageError` if they do not match the announced size."""
         upload = self._open(upload_id)
+        if len(set(part_ids)) < len(part_ids):
+            raise UsageError("A part is given twice.", "Give the id of each part once, in order.", param="part_ids")
         content = b"".join(self._content(upload_id, part_id) for part_id in part_ids)
         if len(content) != upload.bytes:
             raise UsageError(
@@ -445,11 +447,8 @@ class Uploads:
                 "Send the missing parts, or start a new upload.",
                 param="bytes",
             )
-        if md5 is not None:
-            import hashlib
-
-            if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.lower():
-                raise UsageError("The parts do not match this MD5 checksum.", "Send them again.", param="md5")
+        if md5 is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.lower():
+            raise UsageError("The parts do not match this MD5 checksum.", "Send them again.", param="md5")
         record = replace(self._files.record_for(upload.filename, content, purpose=upload.purpose), created_at=utc_now())
         done = self.table.update_statement(
             upload_id, expect={"status": "pending"}, status="completed", part_ids=tuple(part_ids), file_id=record.id
