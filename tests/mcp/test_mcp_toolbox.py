@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
+import threading
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -445,6 +448,40 @@ async def test_a_token_that_expires_later_and_a_stream_that_breaks_off_are_told_
 ) -> None:
     with misbehaving_over_http(fault) as url, pytest.raises(ToolError, match=message):
         await toolbox(server("bad", url=url)).call("bad.fine", {})
+
+
+OAUTH = 'Bearer scope="read", resource_metadata="http://x/.well-known/oauth-protected-resource"'
+
+
+@pytest.mark.parametrize(
+    ("challenge", "headers", "step"),
+    [
+        (OAUTH, {}, r"It requires OAuth, and the lab does not sign in for you: get an access token with the scope 'read' and set headers="),
+        (f'{OAUTH}, error="invalid_token"', {"authorization": "Bearer old"}, "Its access token has expired or is not valid: get another one"),
+        ('Bearer error="insufficient_scope", scope="files:write"', {"Authorization": "Bearer weak"}, "does not suffice: get one with the scope 'files:write'"),
+        ("", {}, "Check its credentials"),
+    ],
+)  # fmt: skip
+async def test_a_server_that_refuses_credentials_is_told_with_what_it_wants(
+    toolbox: MakeToolbox, challenge: str, headers: dict[str, str], step: str
+) -> None:
+    class Refuse(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(403 if "insufficient" in challenge else 401)
+            if challenge:
+                self.send_header("WWW-Authenticate", challenge)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as refusing:
+        threading.Thread(target=refusing.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        box = toolbox(server("notion", url=f"http://127.0.0.1:{refusing.server_port}/mcp", headers=headers))
+        with pytest.raises(ToolError) as caught:
+            await box.call("notion.search", {})
+        refusing.shutdown()
+    assert re.search(step, str(caught.value))
 
 
 async def test_a_name_with_dots_is_that_of_the_longest_server_that_fits(toolbox: MakeToolbox) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -56,8 +57,9 @@ SERVED_HERE = "/mcp?revision="
 """In the URL of functions that a process of the lab serves (`lab.mcp.add_function`)."""
 
 
-def connect_error(record: McpServerRecord, error: BaseException, *, said: str, http_status: int | None) -> ToolError:
+def connect_error(record: McpServerRecord, error: BaseException, *, said: str, exchange: Exchange) -> ToolError:
     """Converts an exception during connecting. `said` is the last line that the child process wrote."""
+    http_status = exchange.http_status
     cause = error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
@@ -69,7 +71,7 @@ def connect_error(record: McpServerRecord, error: BaseException, *, said: str, h
         if said:
             what += f"; it wrote: {said}"
     elif http_status in (401, 403):
-        what, step = f"answered HTTP {http_status}", _CREDENTIALS
+        what, step = f"answered HTTP {http_status}", _credentials(record, exchange.challenge)
     elif record.url:
         what = (
             f"answered HTTP {http_status}"
@@ -90,14 +92,29 @@ def connect_error(record: McpServerRecord, error: BaseException, *, said: str, h
     return ToolError(redact(message, record), step, server=record.name)
 
 
-_CREDENTIALS = "Check its credentials and set its headers again."
+def _credentials(record: McpServerRecord, challenge: str) -> str:
+    """The step after a refusal. A server that signs people in (OAuth) says where (RFC 9728), and what is wrong with a token (RFC 6750)."""
+    said = {name.lower(): value for name, value in re.findall(r'([\w-]+)="([^"]*)"', challenge)}
+    scope = f" with the scope {said['scope']!r}" if said.get("scope") else ""
+    if said.get("error") == "insufficient_scope":
+        return f"Its access token does not suffice: get one{scope} and set its headers again."
+    if any(name.lower() == "authorization" for name in record.headers):
+        what = "has expired or is not valid" if said.get("error") == "invalid_token" else "was refused"
+        return f"Its access token {what}: get another one{scope} and set its headers again."
+    if "resource_metadata" in said:
+        return (
+            "It requires OAuth, and the lab does not sign in for you: get an access token"
+            f"{scope} and set headers={{'Authorization': 'Bearer …'}}."
+        )
+    return "Check its credentials and set its headers again."
 
 
 def call_error(
-    record: McpServerRecord, what: str, error: BaseException, *, lost: bool, http_status: int | None, noise: str
+    record: McpServerRecord, what: str, error: BaseException, *, lost: bool, exchange: Exchange, noise: str
 ) -> ToolError:
     """Converts an exception during a request. `what` is the tool's name, or `tools/list`. `lost`: no answer can come any more. `noise` is
     what the child process wrote instead of messages."""
+    http_status = exchange.http_status
     code = error.code if isinstance(error, MCPError) else None
     step = "" if what == "tools/list" else "Compare the tool's name and arguments with the catalogue."
     if _timed_out(error):
@@ -119,7 +136,7 @@ def call_error(
         happened = f"sent an unreadable response to {what} ({kind}{_short(error)})"
         step = "The server needs to be fixed; other servers work."
     elif http_status in (401, 403):
-        happened, step = f"answered HTTP {http_status} to {what}", _CREDENTIALS
+        happened, step = f"answered HTTP {http_status} to {what}", _credentials(record, exchange.challenge)
     elif http_status is not None and (http_status == 429 or http_status >= 500):
         happened, step = f"answered HTTP {http_status} to {what}: {_short(error)}", "Try again later."
     else:
@@ -366,8 +383,8 @@ class Connection:
                 if refused:
                     live.signs.gone.set()
                 elif not (lost and repeatable and not was_lost):
-                    status, noise = exchange.http_status, live.signs.noise
-                    raise call_error(self.record, what, error, lost=lost, http_status=status, noise=noise) from None
+                    noise = live.signs.noise
+                    raise call_error(self.record, what, error, lost=lost, exchange=exchange, noise=noise) from None
                 was_refused, was_lost = was_refused or refused, was_lost or not refused
             finally:
                 EXCHANGE.reset(before)
@@ -403,7 +420,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - it goes to whoever waits; that a lost connection closes badly is not news
             if not live.client.done():
                 said = await asyncio.to_thread(live.signs.quoted)
-                failure = connect_error(self.record, error, said=said, http_status=exchange.http_status)
+                failure = connect_error(self.record, error, said=said, exchange=exchange)
                 live.client.set_exception(failure)
         finally:
             live.signs.gone.set()

@@ -58,6 +58,8 @@ class Exchange:
 
     def __init__(self) -> None:
         self.http_status: int | None = None
+        self.challenge = ""
+        """What the server wants instead of the credentials that it refused: the header WWW-Authenticate."""
         self.session_refused = False
         """The server does not know this session (404), so it has not processed the request.
         https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management"""
@@ -177,6 +179,7 @@ async def _on_response(response: httpx2.Response) -> None:
     if exchange is None:
         return
     exchange.http_status = response.status_code
+    exchange.challenge = response.headers.get("www-authenticate", "")
     exchange.session_refused = response.status_code == 404 and "mcp-session-id" in response.request.headers
     exchange.is_cut = False
     if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
