@@ -17,7 +17,7 @@ from timestep_lab.model.errors import DataError, SettingsError
 from timestep_lab.runtime.files.extract import MAX_XML, text_of
 from timestep_lab.runtime.files.files import DOCX, IPYNB, OLE, content_type_of
 from timestep_lab.runtime.files.vector_stores import Chunking
-from timestep_lab.store.duckdb.sql_guard import own_memory
+from timestep_lab.store.memory import own_memory
 
 
 def pdf(text: str, form: str = "") -> bytes:

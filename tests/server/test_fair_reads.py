@@ -7,7 +7,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -17,13 +17,15 @@ from urllib.parse import quote
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message
 
 from tests.server.lab_process import LabProcess, start, stop
 from tests.server.page_socket import open_page, websocket
 from tests.traces.recorder import Recorder
-from timestep_lab.model.errors import LabError, QueryError
+from timestep_lab.model.errors import BusyError, LabError, QueryError
 from timestep_lab.model.ids import LOCAL_USER
-from timestep_lab.server import errors
+from timestep_lab.server import errors, fair_reads
+from timestep_lab.server.fair_reads import FairReads, Unread
 from timestep_lab.store.liveness import Interrupt
 from timestep_lab.store.store import open_store
 
@@ -228,6 +230,73 @@ def test_a_large_answer_is_the_same_as_a_small_one_many_times(lab: LabProcess) -
     assert told["truncated"] is True
     assert told["rows"] == [{"n": n, "n_1": "x", "f": None} for n in range(1200)]
     assert nothing == {"columns": ["n"], "rows": [], "truncated": False}
+
+
+async def test_a_query_that_nothing_interrupts_takes_no_place_of_others_and_its_user_waits_for_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fair_reads, "STUCK_S", 0.2)
+    monkeypatch.setattr(fair_reads, "LONG_S", 0.2)
+    reads, may_end = FairReads(lambda: False, threads=1, time_limit_s=0.5), threading.Event()
+
+    def query(user: str, work: Callable[[], object]) -> Coroutine[Any, Any, object]:
+        return reads.run(user, work, lambda: asyncio.sleep(60))
+
+    async with asyncio.timeout(20):
+        endless = asyncio.create_task(query("a", may_end.wait))
+        await asyncio.sleep(0.1)
+        assert await query("b", lambda: "beside it") == "beside it"
+        with pytest.raises(QueryError, match="took longer than"):
+            await endless
+        with pytest.raises(BusyError, match="has not ended yet"):
+            await query("a", lambda: "refused")
+        assert await query("b", lambda: "after it") == "after it"
+        may_end.set()
+        await asyncio.sleep(0.5)
+        assert await query("a", lambda: "again") == "again"
+    reads.close()
+
+
+async def test_large_responses_that_nobody_reads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_reads, "UNREAD", 3 * 2**20)
+    monkeypatch.setattr(fair_reads, "READ_S", 1.0)
+    unread, told = Unread(), list[str]()
+
+    def response(caller: str, taken: Callable[[bytes], Awaitable[None]]) -> Coroutine[Any, Any, None]:
+        async def send(message: Message) -> None:
+            await taken(message.get("body", b""))
+
+        async def refuse(error: BusyError) -> None:
+            told.append(error.message)
+
+        limited = unread.limiting(send, caller, refuse)
+        start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(2**21).encode())]}
+
+        async def all_of_it() -> None:
+            await limited(start)
+            await limited({"type": "http.response.body", "body": b"x" * 2**21})
+
+        return all_of_it()
+
+    async def never(piece: bytes) -> None:
+        await asyncio.sleep(60 if piece else 0)
+
+    read = list[int]()
+
+    async def at_once(piece: bytes) -> None:
+        read.append(len(piece))
+
+    waiting = asyncio.create_task(response("a", never))
+    await asyncio.sleep(0.1)
+    await response("a", at_once)
+    assert (told, read) == (["You have not read earlier responses yet."], [])
+    await response("b", at_once)
+    assert sum(read) == 2**21
+    assert max(read) < 2**20
+    async with asyncio.timeout(10):
+        await waiting  # Given up: nothing of it is read.
+    await response("a", at_once)
+    assert sum(read) == 2 * 2**21
 
 
 def governed(wish: Interrupt, call: Callable[[], Any]) -> Any:

@@ -17,7 +17,7 @@ from tests.traces.recorder import Recorder
 from timestep_lab.model.errors import DataError, TooLargeError, UsageError
 from timestep_lab.runtime.interchange import EXPORT_FORMATS, export_file, import_file, read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
-from timestep_lab.store.duckdb.sql_guard import own_memory
+from timestep_lab.store.memory import own_memory
 from timestep_lab.store.spans import AT
 from timestep_lab.store.store import Store, open_store
 

@@ -40,6 +40,7 @@ from timestep_lab.model.errors import (
 from timestep_lab.model.ids import new_uuid
 from timestep_lab.runtime.interchange import otlp_in
 from timestep_lab.server.errors import error_response
+from timestep_lab.server.fair_reads import Unread
 from timestep_lab.service.sharing import PATHS as SHARED
 
 if TYPE_CHECKING:
@@ -273,6 +274,7 @@ class Gate:
         self.app, self.tokens = app, tokens
         self.anonymous_pages, self.limits = anonymous_pages, limits or RateLimits()
         self.upload_paths, self.owner_key, self.answers_to = upload_paths, owner_key, answers_to
+        self._unread = Unread()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -346,7 +348,10 @@ class Gate:
                 return
             await _respond(error, scope, receive, send)
             return
-        await self.app(scope, receive, send)
+        signed_in: Caller | None = scope.get("state", {}).get("caller")
+        reader = signed_in.user_id if signed_in else _address(scope)
+        limited = self._unread.limiting(send, reader, lambda error: _respond(error, scope, receive, send))
+        await self.app(scope, receive, limited)
 
     def _check_host(self, headers: dict[str, str]) -> None:
         host = headers.get("host")

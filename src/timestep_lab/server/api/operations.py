@@ -35,6 +35,7 @@ from timestep_lab.service.operation import Operation, operations
 from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
+from timestep_lab.store import memory
 from timestep_lab.store.base import Rows, in_thread, unique_names
 from timestep_lab.store.duckdb import loopback as wire
 
@@ -234,7 +235,8 @@ async def run_sql(body: SqlBody, lab: CurrentLab, request: Request) -> Response:
 
     def answer() -> bytes:
         rows = lab.store.sql(body.query, params, body.limit)
-        return wire.dumps(wire.pack_rows(rows)) if is_exact else as_json(rows)
+        with memory.limited():
+            return wire.dumps(wire.pack_rows(rows)) if is_exact else as_json(rows)
 
     content = await reads.for_request(request, lab.store.user_id, answer)
     return Response(content, media_type=EXACT if is_exact else "application/json")

@@ -10,15 +10,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import os
 import re
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -26,13 +21,13 @@ import duckdb
 from timestep_lab.model.errors import QueryError
 from timestep_lab.store.base import Row, Rows
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, quoted
-from timestep_lab.store.liveness import interruptible, was_interrupted
+from timestep_lab.store.memory import TOO_BIG, Watch
 
 # --- Size limits: functions whose result size depends on an argument require constant, bounded sizes
 #
 # DuckDB evaluates constants while planning, when its memory limit does not apply and interrupts are ignored, and it does not count
 # single lists at all. `repeat('x', 2000000000)` must therefore be rejected before it starts. What grows with the rows read is limited by
-# DuckDB and by the memory watch below.
+# DuckDB and by `store.memory`.
 
 
 Node = Mapping[str, Any]
@@ -360,13 +355,8 @@ def _not_a_query(sql: str, tree: Node) -> QueryError:
 
 
 MAX_SQL = 100_000
-MAX_GROWTH = 2**30
-"""Maximum growth of this process in bytes while a query runs."""
-LOOK_S = 0.05
-"""Interval of the memory and time check in seconds."""
-ROWS_AT_ONCE = 2048
-STATM = Path("/proc/self/statm")
-PAGE = 4096 if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE")
+MAX_PARAMS = 2**20
+"""Limits of the text of a query, and of all its parameters together, in characters."""
 
 
 class GuardedReads:
@@ -383,7 +373,11 @@ class GuardedReads:
             raise QueryError(
                 f"The query is longer than {MAX_SQL} characters.", "Shorten it; pass long values as $1, $2, …"
             )
-        watch = _Watch(cursor, timeout_s)
+        if sum(len(value) for value in params if isinstance(value, str | bytes)) > MAX_PARAMS:
+            raise QueryError(
+                f"The parameters are together longer than {MAX_PARAMS:,} characters.", "Pass shorter values."
+            )
+        watch = Watch(cursor.interrupt, duckdb.InterruptException, timeout_s)
         with _explained(sql), watch():
             if self._check is None:
                 self._check = SqlGuard.from_catalogue(cursor)
@@ -398,14 +392,11 @@ class GuardedReads:
         return Rows(columns, rows[:limit], limit is not None and len(rows) > limit)
 
 
-def _fetch(cursor: Cursor, limit: int | None, watch: _Watch) -> list[tuple[object, ...]]:
-    """Fetches up to `limit` + 1 rows in chunks, because an interrupt does not reach the conversion to Python objects."""
+def _fetch(cursor: Cursor, limit: int | None, watch: Watch) -> list[tuple[object, ...]]:
+    """Fetches up to `limit` + 1 rows one by one, because an interrupt does not reach the conversion to Python objects."""
     rows: list[Row] = []
-    while limit is None or len(rows) <= limit:
-        some = cursor.fetchmany(ROWS_AT_ONCE if limit is None else min(ROWS_AT_ONCE, limit + 1 - len(rows)))
-        if not some:
-            break
-        rows.extend(some)
+    while (limit is None or len(rows) <= limit) and (row := cursor.fetchone()) is not None:
+        rows.append(row)
         watch.check()
     return rows
 
@@ -426,77 +417,6 @@ def _execute(cursor: Cursor, sql: str, params: Sequence[object]) -> tuple[str, .
     return tuple(name for name, _ in columns)
 
 
-class _Watch:
-    """Interrupts a query on `cursor` that takes too long, or during which this process grows too much.
-
-    DuckDB counts most memory of a query against its `memory_limit`, but not values computed while planning, nor single lists. The
-    process itself is therefore measured: a query ends soon after the process has grown by `MAX_GROWTH`.
-    """
-
-    def __init__(self, cursor: Cursor, timeout_s: float | None) -> None:
-        self._cursor, self._timeout_s = cursor, timeout_s
-        self._began, self._before = time.monotonic(), own_memory()
-        self._done = threading.Event()
-        self._why: QueryError | None = None
-
-    def check(self) -> None:
-        """Raises `QueryError` once a limit is exceeded."""
-        if self._why is not None:
-            raise self._why
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._look, name="timestep-lab sql watch", daemon=True)
-        thread.start()
-        try:
-            with interruptible(self._cursor.interrupt):
-                yield
-        except duckdb.InterruptException as error:
-            if self._why is not None:
-                raise self._why from error
-            if was_interrupted():
-                raise QueryError("The query was interrupted.", "Run it again.") from error
-            raise
-        finally:
-            self._done.set()
-            thread.join()  # It must not interrupt the next use of this cursor.
-
-    def _look(self) -> None:
-        while not self._done.wait(self._pause()):
-            if self._why is None:
-                self._why = self._too_much()
-            if self._why is not None:  # Repeatedly: an interrupt between two steps of the query is lost.
-                self._cursor.interrupt()
-
-    def _pause(self) -> float:
-        if self._timeout_s is None:
-            return LOOK_S
-        return min(LOOK_S, max(self._began + self._timeout_s - time.monotonic(), 0.005))
-
-    def _too_much(self) -> QueryError | None:
-        if self._timeout_s is not None and time.monotonic() - self._began >= self._timeout_s:
-            return QueryError(
-                f"The query exceeded its time limit of {self._timeout_s:g} s.",
-                "Narrow it, for example to the traces of the last day.",
-            )
-        if own_memory() - self._before > MAX_GROWTH:
-            return _too_big()
-        return None
-
-
-def own_memory() -> int:
-    """Returns this process's private memory in bytes, without mapped files; 0 if unknown (then only DuckDB's limit applies)."""
-    try:
-        _, resident, shared, *_ = STATM.read_bytes().split()
-    except OSError:
-        return 0
-    return (int(resident) - int(shared)) * PAGE
-
-
-def _too_big() -> QueryError:
-    return QueryError("The query exceeds the memory limit.", "Request fewer rows or columns.")
-
-
 @contextlib.contextmanager
 def _explained(sql: str) -> Iterator[None]:
     """Converts a DuckDB error about the query to a `QueryError`."""
@@ -504,8 +424,8 @@ def _explained(sql: str) -> Iterator[None]:
         yield
     except (*FATAL, duckdb.InterruptException, duckdb.ConnectionException):
         raise
-    except (duckdb.OutOfMemoryException, MemoryError) as error:
-        raise _too_big() from error
+    except duckdb.OutOfMemoryException as error:
+        raise QueryError(*TOO_BIG) from error
     except duckdb.Error as error:
         details = _details(error)
         message = str(details.get("exception_message", "")).split("\n", 1)[0].rstrip("!. ")
