@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
 import jedi
+import numpy
+import pandas
 import pytest
 
 import timestep_lab
@@ -69,18 +73,94 @@ MISTYPED: dict[str, tuple[str, Callable[[Lab], Any]]] = {
 }
 
 
+async def answered(call: Callable[..., Any], *given: Any, **named: Any) -> None:
+    answer = call(*given, **named)
+    if inspect.isawaitable(answer):
+        await answer
+
+
 @pytest.mark.parametrize("method", MISTYPED)
 async def test_a_mistyped_keyword_is_answered_with_the_nearest_one_and_the_method(lab: Lab, method: str) -> None:
     meant, call = MISTYPED[method]
-
-    async def called() -> None:
-        answer = call(lab)
-        if inspect.isawaitable(answer):
-            await answer
-
     with pytest.raises(UsageError, match=rf"lab\.{method} takes no .*Did you mean '{meant}'\?") as error:
-        await called()
+        await answered(call, lab)
     assert meant in error.value.next_step
+
+
+OF_ANOTHER_TYPE: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "run": (("Hello",), {"model_settings": 5, "attachments": None, "metadata": "x", "on_miss": 1, "max_turns": "3", "prompt": {"role": "user"}}),
+    "stream": (("Hello",), {"metadata": ["x"]}),
+    "fork": (("0" * 32,), {"span_id": ["x"], "tools": "refund", "again": "yes", "results": [1]}),
+    "replay": (("0" * 32,), {"approve_all": "yes", "keep_traces": 1, "times": "2"}),
+    "why": (("0" * 32,), {"on_miss": None, "on_progress": "print", "instructions": {"Front desk": 5}}),
+    "compare": ((["x"],), {"settings": "cold", "prompts": [1], "columns": 5, "group": ["topic"], "name": 5, "seed": "x", "timeout_s": "10", "stop": "soon"}),
+    "sql": (("select 1",), {"query": 5, "params": 5}),
+    "chat": ((), {"agent": 5, "models": 5, "blind": "yes", "height": "tall"}),
+    "explorer": ((), {"filter": 5, "search": None}),
+    "export": (("x.json",), {"path": 5, "filter": None}),
+    "import_traces": ((), {"path": ["x.json"]}),
+    "comparison": ((), {"id": 5}),
+    "watch": ((), {"sample": "all"}),
+    "serve": ((), {"port": "x", "host": 5}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Lab, RemoteLab])
+@pytest.mark.parametrize("method", OF_ANOTHER_TYPE)
+async def test_an_argument_of_another_type_is_refused_by_name_before_anything_is_done(
+    kind: type[Lab], method: str
+) -> None:
+    lab = object.__new__(kind)  # Has no store: whatever it did would fail.
+    first, wrong = OF_ANOTHER_TYPE[method]
+    for name, value in wrong.items():
+        names = [one for one in inspect.signature(getattr(kind, method)).parameters if one != "self"]
+        given = {**dict(zip(names, first, strict=False)), name: value}
+        with pytest.raises(UsageError, match=rf"^lab\.{method} cannot use {name}=.* Pass ") as error:
+            await answered(getattr(lab, method), **given)
+        assert error.value.param == name
+
+
+async def test_numbers_of_numpy_and_columns_of_a_frame_are_arguments_like_any_other(lab: Lab) -> None:
+    frame = pandas.DataFrame({"input": ["a", "b"], "model": ["demo/echo", "demo/assistant"]})
+    grid = await lab.compare(
+        frame[["input"]], models=frame.model, alpha=numpy.float64(0.05), open_ended=numpy.bool_(False)
+    )
+    assert len(grid.df()) == 4
+    assert lab.sql("select $1 + $2 as sum", numpy.array([1, 2]).tolist())["sum"].item() == 3
+
+
+def test_what_cannot_be_a_lab_is_refused_and_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for wrong in (5, b"lab.duckdb", ["lab.duckdb"], True):
+        with pytest.raises(UsageError, match="Lab cannot open"):
+            Lab(wrong)  # type: ignore[arg-type]
+    assert [*tmp_path.iterdir()] == []
+
+
+async def test_what_no_method_would_use_is_refused_instead_of_ignored(lab: Lab) -> None:
+    run = await lab.run("Hello", model="demo/echo")
+    for call, said in {
+        lambda: lab.run("Hello", on_miss="ask"): "on_miss='ask' needs a tape. Add tools='tape'",
+        lambda: lab.fork(run, on_miss="ask"): "on_miss='ask' needs a tape. Add on_tools='tape'",
+        lambda: lab.run("Hello", tools=[print]): "is not a tape",
+        lambda: lab.run("Hello", tools={"get_weather": "sunny"}): "is not a tape",
+        lambda: lab.compare(["x"], models=["demo/echo"], tools=5, scorers=[]): "is not a tape",
+        lambda: lab.compare(["x"], models=["demo/echo"], scorers=None): "A NoneType is not a scorer",
+        lambda: lab.compare(["x"], models=["demo/echo"], columns={"inputs": "x"}): "Did you mean 'input'",
+        lambda: lab.run("Hello", agent=""): "There is no agent ''",
+        lambda: lab.handoffs(traces=["0" * 32]): "There is no trace",
+        lambda: lab.handoffs(traces=[run], filter="turns > 1"): "Both traces and a filter were given",
+        lambda: lab.export("x.json", trace_ids=[run], filter="turns > 1"): "Both traces and a filter were given",
+        lambda: lab.handoffs(5): "5 is not an agent",
+        lambda: lab.explorer(filter="model = "): "filter",
+        lambda: lab.explorer(order="colour"): "cannot be ordered by 'colour'",
+        lambda: lab.explorer(last_s=-1): "last_s=-1 is not a time range",
+        lambda: lab.explorer(theme="pink"): "Unknown theme 'pink'",
+        lambda: lab.chat(height=0): "height=0 is not a height",
+    }.items():
+        with pytest.raises(LabError, match=re.escape(said)):
+            await answered(call)
+    assert len(lab.traces) == 1
 
 
 @pytest.fixture(scope="module", autouse=True)

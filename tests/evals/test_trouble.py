@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from agents import Agent, function_tool
 
 from tests.evals.benches import MODEL, opened
@@ -76,6 +77,23 @@ async def test_the_trace_of_an_answer_that_took_too_long_or_was_stopped_is_a_fai
             assert [error.partition(" gave")[2] or error for (error,) in errors] == [
                 "The comparison was stopped before this answer was complete.", " no answer within 0.2 s.",
             ]  # fmt: skip
+
+
+async def test_a_comparison_that_ends_by_a_mistake_in_a_program_is_failed_and_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with model_server(lambda said, before: "ok") as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            comparison = await new_comparison(bench, ["x"], models=[MODEL])
+
+            async def wrong(*_: object) -> None:
+                raise TypeError("no such thing")
+
+            monkeypatch.setattr(comparison, "_ask_all", wrong)
+            with pytest.raises(TypeError, match="no such thing"):
+                await comparison.run()
+            kept = load_grid(bench, comparison.record.id).record
+            assert (kept.status, kept.error) == ("failed", "TypeError: no such thing")
 
 
 async def test_the_wait_for_a_rate_limit_is_told_apart_from_the_models_own_time(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ async def test_objects_are_taken_where_ids_are(both: Both) -> None:
             lab.trace(5)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="is not a thread"):
             await lab.run("Hello.", thread=5)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="is not a valid prompt"):
+        with pytest.raises(UsageError, match="cannot use prompt=None"):
             await lab.run(None)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="metadata"):
             await lab.run("Hello.", metadata="nightly")  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import agents as sdk
 
 from timestep_lab.evals.datasets.case import Dataset, from_record
-from timestep_lab.evals.datasets.load import load_dataset
+from timestep_lab.evals.datasets.load import checked_columns, load_dataset
 from timestep_lab.evals.engine import Comparison, Executor
 from timestep_lab.evals.grid import DF_COLUMNS, Grid
 from timestep_lab.evals.judging import asked_of
@@ -79,7 +79,7 @@ async def new_comparison(
 
     Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `NotFoundError`.
     """
-    dataset = await in_thread(load_dataset, data, store=bench.store, limit=limit, **(columns or {}))
+    dataset = await in_thread(load_dataset, data, store=bench.store, limit=limit, **checked_columns(columns))
     chosen = Options.read({"epochs": dataset.repeat, **options})
     given, asked = _many(agents), _many(prompts) or list(dataset.prompts) or [None]
     pipelines = [one for one in given if is_pipeline(one)]
@@ -347,7 +347,7 @@ def tape_of(bench: EvalContext, dataset: Dataset, options: Options) -> Tape | No
     """
     if options.tools is None:
         return None
-    from timestep_lab.runtime.tape import matching, record
+    from timestep_lab.runtime.tape import matching, read_ids, record
 
     own = [case.trace_id for case in dataset if case.trace_id]
     if isinstance(options.tools, str):
@@ -366,7 +366,7 @@ def tape_of(bench: EvalContext, dataset: Dataset, options: Options) -> Tape | No
             )
         pool = matching(bench.store, expression) if expression else []
     else:
-        pool = list(options.tools)
+        pool = read_ids(options.tools)
     return record(bench.store, [*own, *pool], ignore=options.ignore, near=options.near)
 
 

@@ -289,8 +289,9 @@ class Comparison:
             self._stop = self._stop or "cancelled"
             with contextlib.suppress(Exception):
                 await asyncio.shield(writer.flush())
-        except LabError as failure:
-            self._stop, error = "failed", str(failure)
+        except Exception as failure:
+            self._stop = "failed"
+            error = str(failure) if isinstance(failure, LabError) else f"{type(failure).__name__}: {failure}"
             raise
         finally:
             await asyncio.shield(self._end(error))

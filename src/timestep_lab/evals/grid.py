@@ -29,7 +29,7 @@ from timestep_lab.evals.statistics.intervals import agreement, mean_interval
 from timestep_lab.evals.statistics.paired import fisher, paired_difference
 from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict
-from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.arguments import checks_arguments, did_you_mean
 from timestep_lab.model.codec import Json
 from timestep_lab.model.comparison import (
     CandidateRow,
@@ -84,6 +84,7 @@ class Shows(Protocol):
         """Anywhere else: the `GridView`."""
 
 
+@checks_arguments("grid")
 class Grid:
     """The result of a comparison. Rows are cases, columns are candidates. Statistics are computed on first access and
     cached.

@@ -7,12 +7,13 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from timestep_lab.lab.run import Approvals, Run, RunStream
 from timestep_lab.lab.views import LabViews
-from timestep_lab.model.arguments import checks_keywords, thread_id_of, trace_id_of, trace_ids_of
+from timestep_lab.model.arguments import checks_arguments, shown, thread_id_of, trace_id_of, trace_ids_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.codec import Json, JsonObject
 from timestep_lab.model.errors import StoreUnavailableError, UsageError
@@ -53,6 +54,7 @@ Approve = Literal["ask", "all", "none"]
 
 
 @says_await("lab")
+@checks_arguments("lab")
 class Lab(LabViews):
     """A lab: build, run and compare agents. Everything that happens is stored as rows in one database.
 
@@ -72,6 +74,16 @@ class Lab(LabViews):
     def __new__(
         cls, store: str | Path | None = None, *, token: str | None = None, settings: Settings | None = None
     ) -> Lab:
+        if not isinstance(store, str | PathLike | None):
+            raise UsageError(
+                f"Lab cannot open {shown(store)}.", "Pass a path or a URL, such as Lab('lab.duckdb').", param="store"
+            )
+        if not isinstance(settings, Settings | None):
+            raise UsageError(
+                f"{shown(settings)} is not settings.",
+                "Pass a Settings, or set the environment's variables.",
+                param="settings",
+            )
         where = str(store or (settings or Settings.load()).store or "")
         if cls is Lab and where.startswith(("http://", "https://")):
             from timestep_lab.lab.remote.lab import RemoteLab
@@ -171,7 +183,6 @@ class Lab(LabViews):
 
     # -- running
 
-    @checks_keywords
     def stream(
         self, prompt: str | Sequence[Mapping[str, Json]], *, agent: str | AgentRecord | sdk.Agent | None = None,
         model: str | sdk.Model | None = None, model_settings: Mapping[str, Json] | None = None,
@@ -204,7 +215,6 @@ class Lab(LabViews):
 
         return RunStream(self, events)
 
-    @checks_keywords
     async def run(
         self, prompt: str | Sequence[Mapping[str, Json]], *, agent: str | AgentRecord | sdk.Agent | None = None,
         model: str | sdk.Model | None = None, model_settings: Mapping[str, Json] | None = None,
@@ -243,7 +253,6 @@ class Lab(LabViews):
         )  # fmt: skip
         return await stream.result()
 
-    @checks_keywords
     async def ask(
         self, prompt: str | Sequence[JsonObject], *, model: str | None = None, instructions: str = "",
         tools: Sequence[JsonObject] = (), response_format: JsonObject | None = None,
@@ -257,7 +266,6 @@ class Lab(LabViews):
             timeout_s=timeout_s, metadata=metadata,
         ))  # fmt: skip
 
-    @checks_keywords
     def resume(
         self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent | None = None
     ) -> RunStream:
@@ -269,7 +277,6 @@ class Lab(LabViews):
         """
         return RunStream(self, lambda: self.runner.resume(run_id, decisions, agent=agent))
 
-    @checks_keywords
     async def fork(
         self, trace: Run | str, span_id: str | None = None, *, prompt: str | None = None,
         model: str | Mapping[str, str] | None = None, instructions: str | Mapping[str, str] | None = None,
@@ -304,34 +311,18 @@ class Lab(LabViews):
         from timestep_lab.runtime.run import RunLimits
 
         trace_id = trace_id_of(trace)
+        limits = RunLimits.read(
+            budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s, max_tool_calls=max_tool_calls
+        )
         forked = RunStream(
             self,
             lambda: fork(
-                self.runner,
-                trace_id,
-                span_id,
-                prompt=prompt,
-                model=model,
-                instructions=instructions,
-                tools=tools,
-                results=results,
-                again=again,
-                on_tools=on_tools,
-                on_miss=on_miss,
-                approve=approve,
-                agent=agent,
-                context=context,
-                limits=RunLimits.read(
-                    budget_usd=budget_usd,
-                    max_tokens_total=max_tokens_total,
-                    timeout_s=timeout_s,
-                    max_tool_calls=max_tool_calls,
-                ).given(),
+                self.runner, trace_id, span_id, prompt=prompt, model=model, instructions=instructions, tools=tools, results=results, again=again,
+                on_tools=on_tools, on_miss=on_miss, approve=approve, agent=agent, context=context, limits=limits.given(),
             ),
-        )
+        )  # fmt: skip
         return await forked.result()
 
-    @checks_keywords
     def tape(
         self, traces: object, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
         near: Mapping[str, Sequence[str] | str] | None = None,
@@ -378,7 +369,6 @@ class Lab(LabViews):
             start, times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces
         )
 
-    @checks_keywords
     async def outlook(
         self, run: Run | str, scorer: object = None, *, k: int = 8, wrong: object = None, right: object = None, tools: str | Tape = "tape",
         on_miss: str = "fail", concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False, agent: sdk.Agent | None = None,
@@ -405,7 +395,6 @@ class Lab(LabViews):
             self.runner, question, k=k, concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=in_numbers(on_progress)
         )  # fmt: skip
 
-    @checks_keywords
     async def why(
         self, run: Run | str, *, wrong: object = None, right: object = None, replays: int = 10, k: int = 8, tools: str | Tape = "tape",
         on_miss: str = "fail", corrections: Mapping[str, Json] | None = None, instructions: Mapping[str, Sequence[str]] | None = None,
@@ -498,7 +487,6 @@ class Lab(LabViews):
 
     # -- reading back
 
-    @checks_keywords
     def sql(self, query: str, params: Sequence[object] = ()) -> pandas.DataFrame:
         """Run a read-only SQL statement over the lab's views (`lab.sql("show tables")` lists them). Raises
         `QueryError`.
@@ -553,7 +541,7 @@ class Lab(LabViews):
 
     def _agent(self, agent: str | AgentRecord | sdk.Agent | None) -> AgentRecord | sdk.Agent:
         if agent is None or isinstance(agent, str):
-            return self.agents.get(agent or "Personal Assistant")
+            return self.agents.get("Personal Assistant" if agent is None else agent)
         import agents as sdk
 
         if not isinstance(agent, sdk.Agent | AgentRecord):

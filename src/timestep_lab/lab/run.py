@@ -7,6 +7,7 @@ import html
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from timestep_lab.model.arguments import checks_arguments
 from timestep_lab.model.awaiting import interrupted_at_once, says_await
 from timestep_lab.model.codec import object_of
 from timestep_lab.model.display import cost_text, duration_text, tokens_text
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # --- `lab.approvals`: all runs that wait for approval, whichever process started them
 
 
+@checks_arguments("lab.approvals")
 class Approvals:
     """The runs that wait for approval: a mapping of run id to `Run`, oldest first.
 
@@ -76,6 +78,7 @@ MOST_SHOWN = 4_000
 
 
 @says_await("run")
+@checks_arguments("run")
 class Run:
     """The result of `lab.run`. It is read from the store, so it can be loaded again later or in another process.
 

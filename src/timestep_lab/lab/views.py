@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from weakref import WeakKeyDictionary
 
 from timestep_lab.lab.run import Run
-from timestep_lab.model.arguments import checks_keywords, checks_options, trace_id_of, trace_ids_of, with_signature_of
+from timestep_lab.model.arguments import (
+    checks_arguments,
+    checks_options,
+    refuse_both,
+    trace_id_of,
+    trace_ids_of,
+    with_signature_of,
+)
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotFoundError, UsageError
+from timestep_lab.model.records import AgentRecord
 from timestep_lab.service.my_data import check_place
 from timestep_lab.store.base import in_event_loop
 
@@ -43,6 +51,7 @@ if TYPE_CHECKING:
     from timestep_lab.ui.handoff_graph import HandoffGraph
     from timestep_lab.ui.trace_view import TraceView
 
+    AnyModel = str | sdk.Model
     ManyTraces = Iterable[Run | TraceView | str] | Run | TraceView | str
 
     from timestep_lab.store.trace_diff import DiffRow
@@ -55,6 +64,7 @@ def export(lab: Lab, path: Path, trace_ids: Sequence[str] | None, filter: str) -
     """Write the traces to a file and return how many. Raises `NotFoundError` if none match, `UsageError` if the path is
     invalid.
     """
+    refuse_both(trace_ids, filter)
     check_place(path, "traces.html")
     lab.flush()
     if trace_ids is None:
@@ -107,7 +117,7 @@ PLUMBING = frozenset({"writer", "toolbox", "runner", "chat_source", "trace_sourc
 
 
 def _compare(
-    self: LabViews, data: object = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    self: LabViews, data: object = None, *, models: Sequence[AnyModel] | AnyModel | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
     scorers: Scorers = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: object = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
@@ -123,7 +133,7 @@ def _compare(
 
 
 def _prepare(
-    self: LabViews, data: object = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    self: LabViews, data: object = None, *, models: Sequence[AnyModel] | AnyModel | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
     scorers: Scorers = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: object = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
@@ -138,7 +148,7 @@ def _prepare(
 
 
 def _plan(
-    self: LabViews, data: object, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    self: LabViews, data: object, *, models: Sequence[AnyModel] | AnyModel | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
     scorers: Scorers = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: object = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
@@ -153,6 +163,7 @@ def _plan(
 
 
 @says_await("lab")
+@checks_arguments("lab")
 class LabViews:
     """The visual part of `Lab`. Each view is created on access and reads from the store."""
 
@@ -174,16 +185,9 @@ class LabViews:
     ) -> Duel: ...  # fmt: skip
     @checks_options("theme", internal=("trace_base", "on_trace", "on_thread", "on_theme", "questions"))
     def chat(
-        self,
-        agent: str | None = None,
-        *,
-        model: str | None = None,
-        models: Sequence[str] | None = None,
-        blind: bool = True,
-        thread: str | None = None,
-        height: int | None = None,
-        **options: Any,
-    ) -> Chat | Duel:
+        self, agent: str | None = None, *, model: str | None = None, models: Sequence[str] | None = None, blind: bool = True,
+        thread: str | None = None, height: int | None = None, **options: Any,
+    ) -> Chat | Duel:  # fmt: skip
         """A chat in the notebook, with the same component as the served app.
 
         Args:
@@ -270,6 +274,8 @@ class LabViews:
 
         lab = self._lab
         explorer = TraceExplorer(lab.trace_source, datasets=lab.datasets, filter=filter, search=search, **options)
+        if (filter or search or options) and "unread" not in options:
+            explorer.check()
         if selection is not None:
             explorer.selection = selection
         return explorer
@@ -280,17 +286,10 @@ class LabViews:
 
         return TraceView(self._lab.trace_source, trace_id_of(run), datasets=self._lab.datasets)
 
-    @checks_keywords
     def score(
-        self,
-        target: Run | TraceView | str,
-        name: str,
-        value: float | None = None,
-        *,
-        label: str | None = None,
-        note: str | None = None,
-        span_id: str | None = None,
-    ) -> ScoreRecord:
+        self, target: Run | TraceView | str, name: str, value: float | None = None, *, label: str | None = None,
+        note: str | None = None, span_id: str | None = None,
+    ) -> ScoreRecord:  # fmt: skip
         """Annotate a trace, or one span of it: `lab.score(run, "helpful", 1, note="…")`. The annotation is a row of the
         view `scores`.
 
@@ -309,7 +308,6 @@ class LabViews:
             )
         return self._lab.trace_source.score("span", span_id, name, value, label=label, note=note)
 
-    @checks_keywords
     def handoffs(
         self, agent: str | sdk.Agent | None = None, *, filter: str = "", traces: ManyTraces | None = None
     ) -> HandoffGraph:
@@ -321,9 +319,11 @@ class LabViews:
         from timestep_lab.ui.handoff_graph import HandoffGraph
 
         ids = None if traces is None else trace_ids_of(traces)
-        if agent is None or isinstance(agent, str):
+        root = agent if agent is None or isinstance(agent, str) else self._lab._agent(agent)
+        if root is None or isinstance(root, str | AgentRecord):
+            name = root.ref if isinstance(root, AgentRecord) else root
             try:
-                graph = self._lab.trace_source.handoffs(agent=agent, filter=filter, trace_id=ids)
+                graph = self._lab.trace_source.handoffs(agent=name, filter=filter, trace_id=ids)
             except NotFoundError as error:
                 step = f"{error.next_step} For an Agents SDK agent, pass the Agent itself: lab.handoffs(my_agent)"
                 raise NotFoundError(error.message, step, command=error.command) from None
@@ -332,7 +332,7 @@ class LabViews:
 
         self._lab.flush()
         observed = self._lab.store.traces.graph(ids, filter)
-        return HandoffGraph(over(declared_graph(agent), observed), title=f"Handoffs of {agent.name}")
+        return HandoffGraph(over(declared_graph(root), observed), title=f"Handoffs of {root.name}")
 
     def diff(self, left: Run | TraceView | str, right: Run | TraceView | str) -> pandas.DataFrame:
         """Align two traces, one row per step. `first_divergence` marks the step where they first differ."""
@@ -528,12 +528,7 @@ class LabViews:
         return await score_traces(context, which, scorers, limit=limit, keep=keep, again=again, budget_usd=budget_usd)
 
     def watch(
-        self,
-        *,
-        scorers: Scorers,
-        sample: float = 1.0,
-        filter: str = "",
-        budget_usd: float | None = None,
+        self, *, scorers: Scorers, sample: float = 1.0, filter: str = "", budget_usd: float | None = None
     ) -> Watch:
         """Score new traces as they end. `sample`: the fraction of traces to score, in (0, 1]. `budget_usd`: limit in US
         dollars for each check. Traces of judges are excluded. Stop it with `await watch.stop()`. Raises `UsageError` if
@@ -572,7 +567,6 @@ class LabViews:
 
         return import_file(path, self._lab.store)
 
-    @checks_keywords
     def export(self, path: str | Path, *, trace_ids: ManyTraces | None = None, filter: str = "") -> int:
         """Write traces in the format of the path's suffix and return how many: `.json` (OTLP), `.jsonl`, `.parquet`,
         `.duckdb`, or `.html`, a self-contained page.

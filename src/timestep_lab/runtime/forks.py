@@ -200,9 +200,10 @@ async def prepare(
     if "" in changes.instructions:
         changes = replace(changes, instructions={run.agent: changes.instructions[""]})
     tape: Tape | None = None
-    if changes.on_tools == "tape":
+    on_tape = changes.on_tools == "tape"
+    check_on_miss(on_miss, may_ask=True, model_of=router.get_model, lacks=None if on_tape else "on_tools='tape'")
+    if on_tape:
         assert on_tools is not None
-        check_on_miss(on_miss, may_ask=True, model_of=router.get_model)
         tape = await in_thread(lambda: read_tape(store, on_tools, agent=run.agent, own=trace_id))
         changes = replace(changes, tape=tape.spec(on_miss))
     earlier = runner.changes_of(run) or Changes()

@@ -160,10 +160,10 @@ class Runner:
         run_rows.refuse_reserved({} if metadata is None else metadata)
         if self.store.quota:
             self.store.quota.check_runs(len(self._live))
-        if tape is not None:
-            check_on_miss(on_miss, may_ask=True, model_of=self.router.get_model)
-            if isinstance(agent, sdk.Agent):
-                check_tools({name: one.tools for name, one in from_sdk(agent).agents.items()})
+        lacks = "tools='tape'" if tape is None else None
+        check_on_miss(on_miss, may_ask=True, model_of=self.router.get_model, lacks=lacks)
+        if tape is not None and isinstance(agent, sdk.Agent):
+            check_tools({name: one.tools for name, one in from_sdk(agent).agents.items()})
         options = read_options(
             model=model, model_settings=model_settings, max_turns=max_turns, approve=approve, limits=limits,
             tape=None if tape is None else tape.spec(on_miss),

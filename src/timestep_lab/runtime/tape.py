@@ -23,7 +23,7 @@ from agents.tool import Tool
 from agents.tool_context import ToolContext
 from agents.tracing import SpanError
 
-from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.arguments import did_you_mean, shown
 from timestep_lab.model.codec import Json, object_of
 from timestep_lab.model.errors import BudgetError, NotFoundError, TapeMissError, ToolError, UsageError
 from timestep_lab.model.spans import GenAI, Lab
@@ -228,28 +228,25 @@ def _lists(by_tool: Mapping[str, Sequence[str]]) -> dict[str, Json]:
     return {tool: list(names) for tool, names in sorted(by_tool.items())}
 
 
-def read_names(given: Mapping[str, Sequence[str] | str] | None, param: str) -> dict[str, tuple[str, ...]]:
-    """Validates a mapping such as `{"think": "*", "search": ["reason"]}`. Raises `UsageError`."""
-    if given is not None and not isinstance(given, Mapping):
-        raise UsageError(
-            f"{param}={given!r} is not a mapping of tools to arguments.", f"{param}={{'think': '*'}}", param=param
-        )
+def read_names(given: Mapping[str, Sequence[str] | str] | None) -> dict[str, tuple[str, ...]]:
+    """Reads a mapping such as `{"think": "*", "search": ["reason"]}`."""
     return {tool: (names,) if isinstance(names, str) else tuple(names) for tool, names in (given or {}).items()}
 
 
-def check_on_miss(on_miss: object, *, may_ask: bool, model_of: Callable[[str], Model] | None = None) -> None:
-    """Validates `on_miss`. Raises `UsageError`, and what `model_of` raises for a model that is to simulate."""
+def check_on_miss(
+    on_miss: object, *, may_ask: bool, model_of: Callable[[str], Model] | None = None, lacks: str | None = None
+) -> None:
+    """Validates `on_miss`; `lacks`: the argument that gives the missing tape. Raises `UsageError`, and what `model_of` raises for a model."""
+    if lacks and on_miss != "fail":
+        raise UsageError(f"on_miss={on_miss!r} needs a tape.", f"Add {lacks}.", param="on_miss")
     known = ["fail", "live-if-readonly", *(["ask"] if may_ask else [])]
     if isinstance(on_miss, str) and (on_miss in known or (on_miss.startswith(_SIMULATE) and on_miss != _SIMULATE)):
         if model_of and on_miss.startswith(_SIMULATE):
             model_of(on_miss.removeprefix(_SIMULATE))
         return
     why = " here, because nobody can be asked" if on_miss == "ask" else ""
-    raise UsageError(
-        f"on_miss={on_miss!r} is not possible{why}.",
-        f"Use {', '.join(map(repr, known))} or 'simulate:<model>'.",
-        param="on_miss",
-    )
+    step = f"Use {', '.join(map(repr, known))} or 'simulate:<model>'."
+    raise UsageError(f"on_miss={on_miss!r} is not possible{why}.", step, param="on_miss")
 
 
 # -- reading traces
@@ -284,9 +281,7 @@ def record(
     pool = tuple(trace_id for trace_id in wanted if trace_id in spans)
     calls = [call for trace_id in pool for call in _calls(trace_id, spans[trace_id])]
     newest_last = [span for trace_id in reversed(pool) for span in spans[trace_id]]
-    return Tape(
-        tuple(calls), pool, read_names(ignore, "ignore"), read_names(near, "near"), definitions_of(newest_last)
-    )  # fmt: skip
+    return Tape(tuple(calls), pool, read_names(ignore), read_names(near), definitions_of(newest_last))
 
 
 def _calls(trace_id: str, spans: Sequence[Span]) -> Iterable[TapedCall]:
@@ -354,23 +349,23 @@ def matching(store: Store, expression: str, most: int = MOST_TRACES) -> list[str
     return trace_ids[:most]
 
 
-def read_tape(store: Store, given: object, *, agent: str | None = None, own: str | None = None) -> Tape:
+def read_tape(
+    store: Store, given: object, *, agent: str | None = None, own: str | None = None
+) -> Tape:  # fmt: skip
     """Reads `tape` (the newest runs of `agent`, with `own` first), `tape:<filter>`, trace ids, or a `Tape.spec`. Blocks.
 
     Raises `UsageError` for anything else, and what `matching` and `record` raise.
     """
     if isinstance(given, Tape):
         return given
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) and "traces" in given:
         spec = cast("TapeSpec", given)
         return record(store, spec["traces"], ignore=spec.get("ignore"), near=spec.get("near"))
-    if isinstance(given, Sequence) and not isinstance(given, str):
-        return record(store, given)
-    word, colon, expression = given.partition(":") if isinstance(given, str) else ("", "", "")
+    if not isinstance(given, str):
+        return record(store, read_ids(given))
+    word, colon, expression = given.partition(":")
     if word != "tape" or (colon and not expression.strip()):
-        raise UsageError(
-            f"{given!r} is not a tape.", "Use 'tape', 'tape:<filter of traces>', or lab.tape(…).", param="tools"
-        )
+        raise _not_a_tape(given)
     if expression:
         return record(store, [*([own] if own else []), *matching(store, expression)])
     if agent is None:
@@ -378,6 +373,18 @@ def read_tape(store: Store, given: object, *, agent: str | None = None, own: str
             "'tape' alone does not specify an agent.", "Add a filter: 'tape:agent == \"Front desk\"'.", param="tools"
         )
     return record(store, pool_of(store, agent, own))
+
+
+def read_ids(given: object) -> list[str]:
+    """The trace ids that a tape is given as. Raises `UsageError` for anything else, such as tools."""
+    if isinstance(given, Mapping) or not isinstance(given, Iterable) or any(not isinstance(one, str) for one in given):
+        raise _not_a_tape(given)
+    return [*given]
+
+
+def _not_a_tape(given: object) -> UsageError:
+    step = "Use 'tape', 'tape:<filter of traces>', or lab.tape(…)."
+    return UsageError(f"tools={shown(given)} is not a tape.", step, param="tools")
 
 
 # -- playing

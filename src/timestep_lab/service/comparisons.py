@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, cast
 
@@ -114,11 +114,11 @@ async def prepare(scope: Scope, data: object, resume: str | None, options: dict[
         refuse_changes(resume, data=data, **options)
     agents = options.pop("agents", None)
     if agents is not None:
-        many = [agents] if isinstance(agents, str) or not isinstance(agents, list | tuple) else agents
+        many = [agents] if isinstance(agents, str) or not isinstance(agents, Iterable) else [*agents]
         options["agents"] = [agent_of(scope, agent) for agent in many]
     models = options.pop("models", None)
     if models is not None:
-        several = list(models) if isinstance(models, list | tuple) else [models]
+        several = [models] if isinstance(models, str) or not isinstance(models, Iterable) else [*models]
         options["models"] = [m if m is None or isinstance(m, str) else scope.router.add_model(m) for m in several]
     if resume is not None:
         return await resume_comparison(eval_context(scope), resume, **options)

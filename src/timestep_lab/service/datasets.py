@@ -261,11 +261,10 @@ class Datasets:
 
     def _loaded(self, data: object, columns: Mapping[str, str] | None, limit: int | None) -> Dataset:
         from timestep_lab.evals.datasets import load_dataset
-        from timestep_lab.evals.datasets.load import is_query
+        from timestep_lab.evals.datasets.load import checked_columns, is_query
 
         given = self._sql(str(data)) if is_query(data) else data
-        named: dict[str, Any] = dict(columns or {})
-        return load_dataset(given, limit=limit, **named)
+        return load_dataset(given, limit=limit, **checked_columns(columns))
 
     @property
     def _sql(self) -> Callable[[str], builtins.list[dict[str, Any]]]:

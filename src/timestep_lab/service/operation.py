@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypedDict, 
 
 from annotated_types import Len
 
-from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.arguments import checks_arguments, did_you_mean
 from timestep_lab.model.codec import MOST_TEXT
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
@@ -290,12 +290,13 @@ def stream(path: str, *, ended: Ended, local: Mapping[str, str] = NONE) -> Calla
 
 
 def noun(name: str) -> Callable[[N], N]:
-    """Marks a class that has operations. `name`: its attribute of a lab, used in messages: `agents` for `lab.agents`."""
+    """Marks a class that has operations. `name`: its attribute of a lab, used in messages: `agents` for `lab.agents`.
+    The arguments of its plain methods are checked as well."""
 
     def named(of: N) -> N:
         for operation in operations(of).values():
             operation.noun = name
-        return of
+        return checks_arguments(f"lab.{name}")(of)
 
     return named
 
@@ -331,4 +332,5 @@ def wrapped(operation: Operation, call: Callable[[object, BaseModel], Any]) -> C
 
     made: Any = method_async if operation.is_async else method
     made.__operation__ = operation
+    made.checks_its_arguments = True
     return cast("Callable[..., object]", made)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
+from timestep_lab.model.arguments import refuse_both
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import ConflictError, NotFoundError
@@ -210,11 +211,16 @@ class Traces:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> AgentGraph:
-        """Returns the observed handoffs in the given traces, or in all that match."""
+        """Returns the observed handoffs in the given traces, or in all that match. Raises `NotFoundError`."""
         if trace_ids is None:
             where = self._where(Selection(filter=filter, source=source, since=since, until=until), search)
         else:
+            refuse_both(trace_ids, filter)
             where = _among(trace_ids)
+            known = {id for (id,) in self._query(f"select t.trace_id from traces t where {where.sql}", where).rows}
+            for trace_id in trace_ids:
+                if trace_id not in known:
+                    raise no_trace(trace_id)
         return agent_graphs.agent_graph(self._db, self._user_id, where)
 
     # -- one trace

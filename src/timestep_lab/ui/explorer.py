@@ -13,11 +13,11 @@ from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from timestep_lab.model.arguments import checks_keywords, trace_id_of, trace_ids_of
+from timestep_lab.model.arguments import checks_arguments, shown, trace_id_of, trace_ids_of
 from timestep_lab.model.clock import parse_iso, utc_now
 from timestep_lab.model.codec import Json
 from timestep_lab.model.display import cost_text, count_text, duration_text
-from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError
+from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError, UsageError
 from timestep_lab.service.traces import Facet, Row, TracePage, TraceQuery, Traces
 from timestep_lab.store.trace_selection import NEWEST_FIRST
 from timestep_lab.store.trace_stats import TimeBucket
@@ -100,6 +100,11 @@ class _Shown:
     """Whether there are no traces at all, for any query."""
 
 
+LONGEST_S = 100 * 366 * 86_400.0
+"""The longest `last_s`."""
+
+
+@checks_arguments("lab.traces")
 class TraceExplorer(TraceReader):
     """The list of traces and the open one.
 
@@ -136,6 +141,10 @@ class TraceExplorer(TraceReader):
     ) -> None:
         """`unread`: invalid parameters of the request; they are reported above the list."""
         super().__init__(source, **options)
+        if last_s is not None and not (type(last_s) in (int, float) and 0 < last_s <= LONGEST_S):
+            raise UsageError(
+                f"last_s={shown(last_s)} is not a time range.", "Pass a number of seconds above 0.", param="last_s"
+            )
         self._unread = [*unread]
         self._query = TraceQuery(filter=filter, search=search, source=of, since=since, until=until)
         self._last_s = last_s
@@ -221,7 +230,6 @@ class TraceExplorer(TraceReader):
     def until(self, moment: datetime | None) -> None:
         self._ask(replace(self._query, until=moment), None)
 
-    @partial(checks_keywords, of="lab.traces")
     def where(self, filter: str) -> TraceExplorer:
         """Returns a new explorer of the traces that match `filter` as well, as in `lab.traces.where('agent == "Front desk"')`.
 
@@ -408,6 +416,10 @@ class TraceExplorer(TraceReader):
         self._changed_shown()
 
     # Queries
+
+    def check(self) -> None:
+        """Raises what an invalid filter, order or time raises."""
+        self.source.page(**self._query.words(), order=self._order, limit=1, with_total=False)
 
     def _answer(self, query: TraceQuery, last_s: float | None, order: str, range: str = "") -> _Shown:
         if last_s is not None:

@@ -45,6 +45,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, ParamSpec, Protocol, TypedDict, TypeVar, cast
 
+from timestep_lab.model.arguments import shown
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import BusyError, LabError, UsageError
 from timestep_lab.store.base import in_event_loop, in_thread
@@ -73,6 +74,7 @@ _ASKED_OF_WIDGETS = frozenset(
 _FOR_HOSTS = frozenset(
     [
         "attach",
+        "check",
         "detach",
         "emit",
         "first",
@@ -138,6 +140,11 @@ def handles(name: str) -> Callable[[F], F]:
     return mark
 
 
+def _check_theme(theme: object) -> None:
+    if theme not in ("auto", "light", "dark"):
+        raise UsageError(f"Unknown theme {shown(theme)}.", 'Use "auto", "light" or "dark".', param="theme")
+
+
 class View:
     """The base class of all views. See the module docstring."""
 
@@ -150,6 +157,11 @@ class View:
         cls._handlers = {**cls._handlers, **own}
 
     def __init__(self, *, theme: Theme = "auto", height: int | None = None) -> None:
+        _check_theme(theme)
+        if height is not None and (type(height) is not int or height <= 0):
+            raise UsageError(
+                f"height={shown(height)} is not a height.", "Pass a whole number of pixels.", param="height"
+            )
         self.id = secrets.token_hex(8)
         self._config: dict[str, Json] = {"theme": theme, "height": height}
         self._connections: dict[int, _Connection] = {}
@@ -231,8 +243,7 @@ class View:
 
     @theme.setter
     def theme(self, theme: Theme) -> None:
-        if theme not in ("auto", "light", "dark"):
-            raise UsageError(f"Unknown theme {theme!r}.", 'Use "auto", "light" or "dark".')
+        _check_theme(theme)
         self._config["theme"] = theme
         self.emit({"kind": "config", "config": dict(self._config)})
 

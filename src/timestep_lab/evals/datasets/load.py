@@ -29,7 +29,7 @@ from timestep_lab.evals.datasets.rows import (
     to_case,
     told_before,
 )
-from timestep_lab.model.arguments import check_whole
+from timestep_lab.model.arguments import check_whole, did_you_mean
 from timestep_lab.model.codec import Json, list_of
 from timestep_lab.model.comparison import JUDGE
 from timestep_lab.model.errors import DataError, UsageError
@@ -119,6 +119,19 @@ def cases_of_rows(
 
 def _json(value: object) -> Any:
     return json.loads(value) if isinstance(value, str | bytes) else value
+
+
+def checked_columns(given: Mapping[str, str] | None) -> dict[str, Any]:
+    """The columns of `load_dataset`, as a caller gave them. Raises `UsageError`."""
+    known = ("input", "expected", "id")
+    for name in given or {}:
+        if name not in known:
+            raise UsageError(
+                f"columns takes no {name!r}.{did_you_mean(name, known)}",
+                f"It takes: {', '.join(known)}.",
+                param="columns",
+            )
+    return dict(given or {})
 
 
 def load_dataset(

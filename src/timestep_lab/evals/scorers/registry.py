@@ -105,9 +105,8 @@ _ENTRY_POINTS = "timestep_lab.scorers"
 
 def make_scorers(specs: Scorers) -> list[Scorer]:
     """Scorers with unique names. Raises `UsageError` for unknown names or options, or a duplicate name."""
-    if isinstance(specs, str | Mapping | Scorer) or callable(specs):
-        specs = [specs]
-    made = [make_scorer(spec) for spec in specs]
+    many = specs if isinstance(specs, Iterable) and not isinstance(specs, str | Mapping | Scorer) else [specs]
+    made = [make_scorer(spec) for spec in many]
     names = [scorer.name for scorer in made]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from timestep_lab.evals.compare import refuse_changes
-from timestep_lab.evals.datasets.load import is_query, load_dataset
+from timestep_lab.evals.datasets.load import checked_columns, is_query, load_dataset
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.pipelines import is_pipeline
@@ -131,7 +131,7 @@ def body_of(connection: Connection, data: object, options: Mapping[str, object])
     rest: dict[str, Any] = dict(options)
     if rest.pop("client", None) is not None:
         raise unsupported_remotely("A Dask client", "Omit client, or open the store directly.")
-    columns, limit = rest.pop("columns", None) or {}, rest.pop("limit", None)
+    columns, limit = checked_columns(rest.pop("columns", None)), rest.pop("limit", None)
     rows = select(connection, str(data)).dicts() if is_query(data) else data
     dataset: Dataset = load_dataset(rows, limit=limit, **columns)
     cases = [
@@ -178,7 +178,7 @@ def named_scorers(scorers: object) -> list[dict[str, Json] | str]:
 def _many(value: object) -> list[object]:
     if value is None:
         return []
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return [*value] if isinstance(value, Iterable) and not isinstance(value, str | Mapping | Scorer) else [value]
 
 
 def _named(one: object, kind: str) -> Json:

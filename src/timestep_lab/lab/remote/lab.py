@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from timestep_lab.lab.lab import Approve, Lab
 from timestep_lab.lab.remote.views import Changes, RemoteLooking, select
 from timestep_lab.lab.run import Approvals, Run, RunStream
-from timestep_lab.model.arguments import checks_keywords, messages_of, thread_id_of, trace_id_of
+from timestep_lab.model.arguments import checks_arguments, messages_of, thread_id_of, trace_id_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.codec import Json, list_of, objects_of
 from timestep_lab.model.errors import NotServedError
@@ -84,6 +84,7 @@ class RemoteMyData(MyData):
 
 
 @says_await("lab")
+@checks_arguments("lab")
 class RemoteLab(RemoteLooking, Lab):
     """A served lab, as seen by the user of a token. Agents, tools and files are stored on the server, and runs execute
     there.
@@ -147,7 +148,6 @@ class RemoteLab(RemoteLooking, Lab):
 
     # -- running
 
-    @checks_keywords
     def stream(
         self,
         prompt: str | Sequence[Mapping[str, Json]],
@@ -198,7 +198,6 @@ class RemoteLab(RemoteLooking, Lab):
         given = {call_id: read_decision(call_id, decision) for call_id, decision in decisions.items()}
         return self._following(lambda: self.runs.decide(run_id, given))
 
-    @checks_keywords
     async def fork(
         self,
         trace: Run | str,
@@ -276,7 +275,6 @@ class RemoteLab(RemoteLooking, Lab):
         given = _sent(options, scorer=scorer)
         return found_of(Outlook, await _last(self.causes.outlook(trace_id_of(run), **given), on_progress))
 
-    @checks_keywords
     async def why(
         self, run: Run | str, *, wrong: object = None, right: object = None, replays: int = 10, k: int = 8, tools: str | Tape = "tape",
         on_miss: str = "fail", corrections: Mapping[str, Json] | None = None, instructions: Mapping[str, Sequence[str]] | None = None,

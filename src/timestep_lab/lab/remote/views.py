@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from websockets.sync.connection import Connection as Socket
 
 from timestep_lab.lab.views import LabViews
-from timestep_lab.model.arguments import trace_ids_of
+from timestep_lab.model.arguments import checks_arguments, refuse_both, trace_ids_of
 from timestep_lab.model.codec import Json, Moment
 from timestep_lab.model.errors import DataError, NotFoundError, QueryError, UsageError
 from timestep_lab.model.records import TitledGraph
@@ -52,6 +52,7 @@ LONG_S = 600.0
 """Timeout in seconds for uploads and downloads of trace files."""
 
 
+@checks_arguments("lab")
 class RemoteLooking(LabViews):
     connection: Connection
 
@@ -129,7 +130,7 @@ class RemoteLooking(LabViews):
         )
 
     def export(self, path: str | Path, *, trace_ids: ManyTraces | None = None, filter: str = "") -> int:
-
+        refuse_both(trace_ids, filter)
         target = Path(path)
         check_place(target, "traces.html")
         ids = trace_ids_of(self.trace_source.frame(filter=filter) if trace_ids is None else trace_ids)

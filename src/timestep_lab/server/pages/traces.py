@@ -16,6 +16,7 @@ from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.server.pages.page_view import Shown, looked_up
 from timestep_lab.server.panel import page_argument, page_argument_names
 from timestep_lab.store.trace_selection import Order
+from timestep_lab.ui.explorer import LONGEST_S
 
 if TYPE_CHECKING:
     from timestep_lab.server.labs import ExplorerOptions, UserLab
@@ -34,7 +35,6 @@ def page(lab: UserLab, *, is_owner: bool) -> Shown:
 
 KNOWN = ("id", "filter", "search", "source", "order", "range", "since", "until", "since_s")
 BOUNDS: tuple[Literal["since", "until"], ...] = ("since", "until")
-LONGEST_S = 100 * 366 * 86_400.0
 
 
 def _asked() -> ExplorerOptions:
