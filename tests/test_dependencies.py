@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = {
     "local": {"xllamacpp"},
     "postgres": {"psycopg", "psycopg_pool", "pgvector"},
-    "files": {"openpyxl", "pypdf", "wordllama"},
+    "files": {"openpyxl", "pypdf", "striprtf", "wordllama"},
     "metrics": {"rouge_score", "sacrebleu"},
 }
 """What only an extra brings. The code says which one when it is missing."""

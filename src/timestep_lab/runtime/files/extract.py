@@ -44,7 +44,7 @@ def text_of(content: bytes, content_type: str, filename: str) -> str:
     """Returns the text of a file. Formats other than plain text are parsed in a separate process (`runtime.worker`).
 
     Raises `DataError` for a file without text, `TooLargeError` for one that needs too much memory or time, and `MissingExtraError` for a
-    PDF or a workbook without the package that reads it.
+    PDF, a workbook or an RTF file without the package that reads it.
     """
     plain = content_type in TEXT_TYPES and content_type not in MARKED_UP
     if plain or content_type not in READABLE or (content_type in MARKED_UP and len(content) < SMALL):
@@ -409,86 +409,16 @@ def _cell(value: object) -> str:
     return "" if value is None else " ".join(str(value).removesuffix(" 00:00:00").split())
 
 
-# -- Rich Text Format (specification 1.9.1)
-
-
-_RTF = re.compile(
-    rb"\\([a-zA-Z]{1,32})(-?\d{1,10})?[ ]?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z])|([{}])|[\r\n]+|([^\\{}\r\n]+)"
-)
-_RTF_SIGNS = {
-    "par": "\n", "line": "\n", "sect": "\n", "page": "\n", "row": "\n", "tab": "\t", "cell": "\t", "emdash": "\u2014",
-    "endash": "\u2013", "bullet": "\u2022", "lquote": "\u2018", "rquote": "\u2019", "ldblquote": "\u201c", "rdblquote": "\u201d",
-    "emspace": " ", "enspace": " ",
-}  # fmt: skip
-_RTF_HIDDEN = frozenset({
-    "fonttbl", "colortbl", "stylesheet", "info", "pict", "object", "fldinst", "themedata", "colorschememapping", "latentstyles",
-    "datastore", "listtable", "listoverridetable", "revtbl", "rsidtbl", "generator", "header", "footer", "headerl", "headerr",
-    "headerf", "footerl", "footerr", "footerf", "xmlnstbl", "filetbl", "deleted",
-})  # fmt: skip
+# -- Text formats whose bytes are not what a reader sees
 
 
 def _rtf(content: bytes, filename: str) -> str:
-    took, pieces, pending = _Clock(filename), [], bytearray()
-    encoding, stack, hidden, skip, fallback, at = "cp1252", [], False, 0, 1, 0
-
-    def flush() -> None:
-        pieces.append(pending.decode(encoding, "replace"))
-        pending.clear()
-
-    while match := _RTF.match(content, at):
-        at = match.end()
-        word, number, code, sign, brace, plain = match.groups()
-        if brace == b"{":
-            stack.append((hidden, fallback))
-        elif brace == b"}":
-            hidden, fallback = stack.pop() if stack else (False, 1)
-            skip = 0
-        elif sign == b"*":
-            hidden = True
-        elif word is not None:
-            name, value = word.decode(), int(number) if number else None
-            took.check()
-            if name == "bin":
-                at += max(value or 0, 0)
-            elif name in _RTF_HIDDEN:
-                hidden = True
-            elif name == "ansicpg" and value:
-                encoding = _codec(f"cp{value}", encoding)
-            elif name == "uc":
-                fallback = 1 if value is None else value
-            elif hidden:
-                continue
-            elif name == "u" and value is not None:
-                flush()
-                pieces.append(chr(value % 2**16))
-                skip = fallback
-            elif name in _RTF_SIGNS:
-                flush()
-                pieces.append(_RTF_SIGNS[name])
-        elif hidden:
-            continue
-        elif skip and (code or plain):
-            skip, left = (skip - 1, b"") if code else (max(skip - len(plain), 0), plain[skip:])
-            pending += left
-        elif code:
-            pending.append(int(code, 16))
-        elif plain:
-            pending += plain
-        elif sign is not None:
-            pending += {b"~": b" ", b"_": b"-", b"-": b"", b"\n": b"\n", b"\r": b"\n"}.get(sign, sign)
-    flush()
-    return "".join(pieces)
-
-
-def _codec(name: str, other: str) -> str:
     try:
-        "".encode(name)
-    except LookupError:
-        return other
-    return name
-
-
-# -- Text formats whose bytes are not what a reader sees
+        from striprtf.striprtf import rtf_to_text
+    except ModuleNotFoundError:
+        raise MissingExtraError("Reading RTF files", "files") from None
+    text: str = rtf_to_text(content.decode("latin-1"), errors="replace")  # type: ignore[no-untyped-call]
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # Characters outside the BMP come as two.
 
 
 def _email(content: bytes, filename: str) -> str:
