@@ -304,3 +304,15 @@ async def test_a_change_with_which_calls_fail_is_named_and_cases_without_a_score
     assert found.culprits == (("output_guardrails",),)
     assert "24 of 96 calls failed; answered calls: output_guardrails: −50 points" in found.verdict
     assert "over the 12 of 24 cases with all scores" in found.verdict
+
+
+def test_where_all_cases_agree_the_interval_says_what_so_few_may_not_have_shown() -> None:
+    levels = search.design(1)
+    alike = search.effects(levels, np.array([[1.0, 0.0]] * 12), ["model"])
+    [effect] = alike.single
+    assert (effect.diff, effect.ci_low, round(effect.ci_high, 2)) == (-1.0, -1.0, -0.52)
+    again = Blame(changes={"model": (0, 1)}, by_scorer={"exact": alike}, n_cases=12, n_rows=2)
+    assert again.verdict.startswith("Model: −100 points (95 % CI −100…−52)")
+    assert Blame.from_json(json.loads(json.dumps(again.to_json())), ()).verdict == again.verdict
+    [grade] = search.effects(levels, np.array([[5.0, 3.0]] * 12), ["model"]).single
+    assert np.isnan(grade.ci_low), "of grades without a range nothing can be said"

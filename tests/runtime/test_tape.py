@@ -357,8 +357,10 @@ async def test_a_call_without_a_result_of_its_tool_is_on_no_tape(bench: Bench) -
 
 async def test_a_run_on_tape_adds_nothing_to_a_tape_but_what_was_live(bench: Bench) -> None:
     shop = Shop(bench)
-    tape = shop.tape(await shop.run(calls(LOOK)))
+    first = await shop.run(calls(LOOK))
+    tape = shop.tape(first)
     actor = bench.script(says("Simulated."))
     simulated = await shop.run(calls(LOOK, ("look", {"order": "2"})), tape=tape, on_miss=f"simulate:{actor}")
     live = await shop.run(calls(LOOK, ("look", {"order": "3"})), tape=tape, on_miss="live-if-readonly")
     assert [call.arguments["order"] for call in shop.tape(simulated, live).calls] == ["3"]
+    assert shop.tape(first, simulated).version == tape.version, "what was stored for this tape is found with it"

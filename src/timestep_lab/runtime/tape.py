@@ -110,7 +110,9 @@ class Tape:
         import hashlib
 
         rows = [[c.trace_id, c.path, c.tool, c.arguments, c.heard, c.error, c.approval] for c in self.calls]
-        text = json.dumps([rows, self.traces, _lists(self.ignore), _lists(self.near)], sort_keys=True, default=str)
+        has_calls = {call.trace_id for call in self.calls}
+        used = [trace_id for trace_id in self.traces if trace_id in has_calls]
+        text = json.dumps([rows, used, _lists(self.ignore), _lists(self.near)], sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def df(self) -> pandas.DataFrame:

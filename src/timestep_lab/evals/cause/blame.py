@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timestep_lab.evals.cause.replays import NOT_THE_AGENTS
-from timestep_lab.evals.statistics.intervals import Floats, skewed_interval
+from timestep_lab.evals.statistics.intervals import Floats, Interval, clipped, skewed_interval, unseen, within_unit
 from timestep_lab.evals.statistics.paired import holm, least_p, sign_flips
 from timestep_lab.evals.statistics.sequential import obrien_fleming
 from timestep_lab.model.codec import Json
@@ -151,21 +151,27 @@ class Effects:
     single: tuple[Effect, ...]
     pairs: tuple[Effect, ...]
     per_case: Mapping[Term, Floats]
+    is_unit: bool = True
+    """Whether all scores are between 0 and 1."""
 
     def sum_of(self, parts: Mapping[Term, float]) -> tuple[float, float, float]:
         """The mean over cases of a sum of contrasts, with a 95 % interval."""
         values = cast(Floats, sum(weight * self.per_case[term] for term, weight in parts.items()))
-        interval = skewed_interval(values)
+        interval = _interval(values, self.is_unit)
         return float(values.mean()), interval.low, interval.high
 
 
+def _interval(values: Floats, is_unit: bool) -> Interval:
+    """Of the mean of contrasts. That no case differs from the others does not mean that none would."""
+    if len(values) >= 2 and np.ptp(values) > 1e-9:
+        return clipped(skewed_interval(values), -1.0, 1.0) if is_unit else skewed_interval(values)
+    is_known = is_unit and len(values) >= 2
+    return unseen(float(values.mean()), len(values), -1.0, 1.0) if is_known else Interval(math.nan, math.nan)
+
+
 def effects(
-    levels: Levels,
-    scores: Floats,
-    names: Sequence[str],
-    split: Sequence[Sequence[Term]] | None = None,
-    alpha: float = ALPHA,
-) -> Effects:
+    levels: Levels, scores: Floats, names: Sequence[str], split: Sequence[Sequence[Term]] | None = None, alpha: float = ALPHA
+) -> Effects:  # fmt: skip
     """Estimate all effects. `scores`: cases × rows; cases with a missing score are left out. `split`: classes of pairs
     as separated so far. `alpha`: what this look may spend; p-values are scaled so that `ALPHA` is always the threshold."""
     scores = scores[~np.isnan(scores).any(axis=1)]
@@ -175,6 +181,7 @@ def effects(
     per_case = {term: np.round(values, 9) + 0.0 for term, values in zip(terms, solved, strict=True)}  # Avoid −0.0
     enough = len(scores) >= 2
     p_values = [min(1.0, sign_flips(values) * ALPHA / alpha) if enough else 1.0 for values in per_case.values()]
+    is_unit = within_unit(scores)
     near = {place for place, p in enumerate(p_values[: len(names)]) if p <= DOUBTFUL}
     weights = [1.0] * len(names) + [
         PAIR_OF_TWO if any(near >= {*pair} for pair in group) else OTHER_PAIR for group in groups
@@ -182,16 +189,15 @@ def effects(
     estimates = []
     for term, p, adjusted in zip(terms, p_values, holm(p_values, weights), strict=True):
         values = per_case[term]
-        interval = skewed_interval(values) if enough else None
+        interval = _interval(values, is_unit)
         same = next((group[1:] for group in groups if group[0] == term), [])
         estimates.append(
             Effect(
                 changes=tuple(names[i] for i in term), diff=float(values.mean()) if len(values) else float("nan"),
-                ci_low=interval.low if interval else float("nan"), ci_high=interval.high if interval else float("nan"),
-                p=p, p_holm=adjusted, others=tuple(tuple(names[i] for i in pair) for pair in same),
+                ci_low=interval.low, ci_high=interval.high, p=p, p_holm=adjusted, others=tuple(tuple(names[i] for i in pair) for pair in same),
             )
         )  # fmt: skip
-    return Effects(tuple(estimates[: len(names)]), tuple(estimates[len(names) :]), per_case)
+    return Effects(tuple(estimates[: len(names)]), tuple(estimates[len(names) :]), per_case, is_unit)
 
 
 def likely(seen: Effects, levels: Levels) -> tuple[list[list[Term]], list[Term]]:
@@ -254,7 +260,7 @@ class Blame:
             "by_scorer": {
                 scorer: {
                     "single": [asdict(effect) for effect in estimates.single], "pairs": [asdict(effect) for effect in estimates.pairs],
-                    "per_case": [[list(term), values.tolist()] for term, values in estimates.per_case.items()],
+                    "per_case": [[list(term), values.tolist()] for term, values in estimates.per_case.items()], "is_unit": estimates.is_unit,
                 }
                 for scorer, estimates in self.by_scorer.items()
             },
@@ -338,7 +344,7 @@ def _read_effects(told: Mapping[str, Any]) -> Effects:
         )  # fmt: skip
 
     per_case = {tuple(term): np.asarray(values, dtype=float) for term, values in told["per_case"]}
-    return Effects(tuple(map(read, told["single"])), tuple(map(read, told["pairs"])), per_case)
+    return Effects(tuple(map(read, told["single"])), tuple(map(read, told["pairs"])), per_case, told["is_unit"])
 
 
 def _word(effect: Effect) -> str:
@@ -385,7 +391,7 @@ def _points(diff: float, low: float, high: float) -> str:
     def signed(value: float) -> str:
         return f"{value * 100:+.0f}".replace("-", "−")
 
-    return f"{signed(diff)} points (95 % CI {signed(low)}…{signed(high)})"
+    return f"{signed(diff)} points" + ("" if math.isnan(low) else f" (95 % CI {signed(low)}…{signed(high)})")
 
 
 # -- the differences, and applying them
@@ -420,11 +426,8 @@ def changes_of(good: AnyAgent, bad: AnyAgent) -> dict[str, tuple[Json, Json]]:
     if not changes:
         raise UsageError("Nothing differs between the two.", "Pass two different versions.", param="bad")
     if len(changes) > MOST_CHANGES:
-        raise UsageError(
-            f"{len(changes)} parts differ.",
-            f"At most {MOST_CHANGES} can be separated: choose versions that are closer together.",
-            param="bad",
-        )
+        advice = f"At most {MOST_CHANGES} can be separated: choose versions that are closer together."
+        raise UsageError(f"{len(changes)} parts differ.", advice, param="bad")
     return changes
 
 
@@ -436,10 +439,9 @@ def with_changes(good: AnyAgent, bad: AnyAgent, parts: Collection[str]) -> AnyAg
     assert isinstance(bad, sdk.Agent)
     ways, others = _ways(good), _ways(bad)
     made: dict[str, Any] = {name: getattr(bad, name) for name in ("instructions", "model", *WHOLE) if name in parts}
-    theirs = {part.removeprefix("setting "): None for part in parts if part.startswith("setting ")}
-    made["model_settings"] = replace(
-        good.model_settings, **{name: getattr(bad.model_settings, name) for name in theirs}
-    )
+    theirs = [part.removeprefix("setting ") for part in parts if part.startswith("setting ")]
+    changed = {name: getattr(bad.model_settings, name) for name in theirs}
+    made["model_settings"] = replace(good.model_settings, **changed)
     for field, word, own, given in (
         ("tools", "tool ", {t.name: t for t in good.tools}, {t.name: t for t in bad.tools}), ("handoffs", "handoff ", ways, others),
     ):  # fmt: skip
@@ -534,9 +536,7 @@ def _more(levels: Levels, doubted: Effects | None) -> Levels:
     return levels[:0] if doubted is None else further(levels, likely(doubted, levels)[1], _most_further(levels))
 
 
-def _told_apart(
-    levels: Levels, more: Levels, scores: Floats, names: Sequence[str], before: Effects, late: float
-) -> Effects:
+def _told_apart(levels: Levels, more: Levels, scores: Floats, names: Sequence[str], before: Effects, late: float) -> Effects:  # fmt: skip
     """The effects with the additional rows, if any. A class that was significant but has no significant pair now stays
     one class: not separable.
     """
@@ -555,7 +555,7 @@ def _told_apart(
         if effect.is_settled and len(pairs) > 1 and not set(pairs) & settled
     ]
     hidden = {pair for effect in lost for pair in (effect.changes, *effect.others)}
-    return Effects(now.single, (*lost, *(effect for effect in now.pairs if effect.changes not in hidden)), now.per_case)
+    return replace(now, pairs=(*lost, *(effect for effect in now.pairs if effect.changes not in hidden)))
 
 
 def _as_agents(
