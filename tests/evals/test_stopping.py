@@ -20,6 +20,7 @@ from tests.evals.benches import MODEL, opened
 from tests.evals.loopback import model_server
 from timestep_lab.evals.compare import load_grid, new_comparison, resume_comparison
 from timestep_lab.evals.statistics.intervals import tango
+from timestep_lab.evals.statistics.paired import paired_difference
 from timestep_lab.evals.statistics.sequential import (
     Moments,
     SpendingFlips,
@@ -35,6 +36,7 @@ from timestep_lab.evals.statistics.sequential import (
     pocock,
 )
 from timestep_lab.evals.stopping import Family, drawn
+from timestep_lab.evals.verdict import pair_sentence
 from timestep_lab.lab import Lab
 from timestep_lab.model.comparison import ComparisonEnded, ComparisonProgress
 from timestep_lab.model.errors import UsageError
@@ -164,6 +166,23 @@ def test_moments_one_by_one_are_those_of_all_at_once() -> None:
         moments.add(float(value))
     assert (moments.mean, moments.sd) == pytest.approx((values.mean(), values.std(ddof=1)), rel=1e-9)
     assert moments.skewness == pytest.approx(scipy.stats.skew(values), rel=1e-9)
+
+
+@pytest.mark.parametrize("points", [1.0, 0.1])
+def test_candidates_whose_wins_and_losses_cancel_are_level(points: float) -> None:
+    dice = np.random.default_rng(2)
+    family = Family(["a", "b"], 40)
+    pairs = [(0.2 * n, 0.2 * n + points) for n in range(5)] if points < 1 else [(0.0, 1.0)] * 10
+    pairs = [pairs[n] for n in dice.permutation(len(pairs))]
+    pairs = [one for pair in pairs for one in (pair, pair[::-1], (0.5, 0.5) if points < 1 else (1.0, 1.0))]
+    for n in dice.permutation(len(pairs)):
+        a, b = pairs[n]
+        family.look({"a": a, "b": b})
+    [row] = family.rows("s")
+    assert row.diff == 0.0
+    assert "a and b are level on s, which is not settled" in pair_sentence(row)
+    scores = np.array(pairs)
+    assert paired_difference(scores[:, :1], scores[:, 1:]).diff == 0.0
 
 
 def test_what_a_margin_needs_is_785_times_the_share_that_differs_over_its_square() -> None:

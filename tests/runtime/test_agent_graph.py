@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+import threading
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from timestep_lab.runtime.agent_graph import (
     from_sdk,
     handoff_names,
     handoff_targets,
+    identity,
     over,
     reachable,
     restore,
@@ -234,3 +237,33 @@ async def test_agents_of_one_name_are_still_told_apart(bench: Bench) -> None:
     assert (found[id(two)], found[id(one)]) == ("Twin", "Twin#2")
     two.name = "Second"
     assert sorted(identities(root).values()) == ["Other", "Root", "Second", "Twin"]
+
+
+def test_a_value_is_identified_by_its_data_and_code_in_every_process_whatever_it_contains() -> None:
+    @dataclass
+    class Context:
+        user: str
+        lock: Any = None
+        itself: Any = None
+
+    def context(user: str) -> Context:
+        made = Context(user, lock=threading.Lock())
+        made.itself = made
+        return made
+
+    def rule(word: str) -> Any:
+        count = 0
+
+        def check(text: str) -> bool:
+            nonlocal count
+            count += 1
+            return word in text
+
+        return check
+
+    assert identity(context("ada")) == identity(context("ada")) != identity(context("eve"))
+    once = rule("a")
+    before = identity(once)
+    once("a")
+    assert before == identity(once) == identity(rule("a")) != identity(rule("b"))
+    assert json.dumps([identity(partial(rule, "a")), identity(once), identity(float("nan")), identity({1, 2})])

@@ -28,6 +28,7 @@ from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import LabError, NotFoundError, RunError
 from timestep_lab.model.records import AgentGraph, AgentRecord, GraphEdge, GraphNode, McpServerRecord
 from timestep_lab.runtime.model_settings import validate_settings
+from timestep_lab.runtime.span_records import jsonable
 from timestep_lab.store.agent_graphs import SEPARATOR
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.replay import Replay
 
 
+MOST_DEPTH = 6
 MAX_TOOL_NAME = 64
 """Maximum length of a function name that every provider accepts."""
 
@@ -210,14 +212,14 @@ def tool_definition(tool: Tool, *, code: bool = True, inside: frozenset[str] = f
     inner = getattr(tool, "_agent_instance", None)
     agents = from_sdk(inner).agents.values() if isinstance(inner, Agent) else ()
     behind = [definition_of(one, code=code, inside=inside) for one in agents if one.name not in inside]
-    return [type(tool).__name__, tool.name, tool.description, identity(tool.params_json_schema), does, behind]
+    return [type(tool).__name__, tool.name, tool.description, jsonable(tool.params_json_schema), does, behind]
 
 
 def handoff_definition(way: Agent | Handoff) -> Json:
     """Returns what a model is told of a handoff, and its filter; not the agent that it leads to."""
     if isinstance(way, Agent):
         return [Handoff.default_tool_name(way), way.handoff_description]
-    told = [way.tool_name, way.tool_description, identity(way.input_json_schema), way.agent_name]
+    told = [way.tool_name, way.tool_description, jsonable(way.input_json_schema), way.agent_name]
     return [*told, identity(way.input_filter), identity(way.nest_handoff_history), identity(way.is_enabled)]
 
 
@@ -227,33 +229,35 @@ def agents_behind(way: Agent | Handoff, root: str) -> list[Agent]:
     return [one for one in from_sdk(target).agents.values() if one.name != root] if target else []
 
 
-def identity(value: object) -> Json:
+def identity(value: object, depth: int = 0) -> Json:
     """Returns a description of a value, which for a function is its code with what it has bound. Objects that are neither data nor code
-    are described by their class."""
+    are described by their class, and so is what is nested more deeply than `MOST_DEPTH`, such as an object that contains itself."""
     if value is None or isinstance(value, str | int | float):
         return value if not isinstance(value, float) or math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {str(name): identity(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [identity(inner) for inner in value]
+    if isinstance(value, FunctionType):
+        return _function(value)
     if isinstance(value, type):
         try:
             return [value.__qualname__, TypeAdapter(value).json_schema()]
-        except (PydanticUserError, TypeError):
+        except (PydanticUserError, TypeError, NameError):
             return value.__qualname__
-    if isinstance(value, FunctionType):
-        return _function(value)
+    if depth > MOST_DEPTH:
+        return _class_of(value)
+    inside = partial(identity, depth=depth + 1)
+    if isinstance(value, Mapping):
+        return {str(name): inside(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [inside(inner) for inner in value]
     if isinstance(value, MethodType):
-        return [_class_of(value.__self__), identity(value.__func__)]
+        return [_class_of(value.__self__), inside(value.__func__)]
     if isinstance(value, partial):
-        return [identity(value.func), identity(value.args), identity(value.keywords)]
-    if is_dataclass(value):
-        return [_class_of(value), {one.name: identity(getattr(value, one.name)) for one in fields(value)}]
-    if isinstance(value, BaseModel):
-        return [_class_of(value), value.model_dump(mode="json")]
+        return [inside(value.func), inside(value.args), inside(value.keywords)]
+    if is_dataclass(value) or isinstance(value, BaseModel):
+        names = type(value).model_fields if isinstance(value, BaseModel) else [one.name for one in fields(value)]
+        return [_class_of(value), {name: inside(getattr(value, name, None)) for name in names}]
     if isinstance(value, Model):
-        name, client = getattr(value, "model", None), getattr(value, "_client", None)
-        return [_class_of(value), name if isinstance(name, str) else id(value), str(getattr(client, "base_url", ""))]
+        model, client = getattr(value, "model", None), getattr(value, "_client", None)
+        return [_class_of(value), model if isinstance(model, str) else id(value), str(getattr(client, "base_url", ""))]
     called = inspect.getattr_static(value, "__call__", None)
     named = [str(getattr(value, name)) for name in ("name", "params") if hasattr(value, name)]
     return [_class_of(value), *named, *([_function(called)] if isinstance(called, FunctionType) else [])]

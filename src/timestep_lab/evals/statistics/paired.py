@@ -280,8 +280,9 @@ def paired_difference(
     scores = np.concatenate([a, b])
     mean_a, mean_b = mean_of_repeats(a)[0], mean_of_repeats(b)[0]
     differences = mean_b - mean_a
-    differences[np.abs(differences) < 1e-12 * max(1.0, float(np.nanmax(np.abs(scores))))] = 0.0
-    diff = float(differences.mean())
+    noise = 1e-12 * max(1.0, float(np.nanmax(np.abs(scores))))
+    differences[np.abs(differences) < noise] = 0.0
+    diff = mean if abs(mean := float(differences.mean())) >= noise else 0.0
     decided_by = int(np.count_nonzero(differences))
     aim = alpha or 1 - level
     least = least_decided(aim) * n / max(1, decided_by)

@@ -440,8 +440,9 @@ class Watched:
             score = (self._wins - self._losses) / math.sqrt(decided) if decided else 0.0
         else:
             score = moments.mean / (moments.sd / math.sqrt(moments.n)) if moments.sd else 0.0
+        is_level = abs(moments.mean) < 1e-12 * max(1.0, moments.sd)  # The mean is kept up case by case.
         return Look(
-            score=score, cases=self.cases, n=self._moments.n, diff=self._moments.mean if self._moments.n else math.nan,
+            score=score, cases=self.cases, n=moments.n, diff=math.nan if not moments.n else 0.0 if is_level else moments.mean,
             decided_by=decided, z=z, low_above=low_above, high_below=high_below, interval=interval, test=test,
         )  # fmt: skip
 
