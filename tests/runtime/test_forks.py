@@ -416,6 +416,21 @@ async def test_what_a_tool_returned_has_its_type_again_for_a_function_that_decid
     assert (run.output, again.output, on_tape.output, asked) == ("2026: 3.5", "2026: 3.5", "2026: 3.5", ["Oslo"])
 
 
+async def test_a_dataclass_is_an_answer_as_json_and_is_replayed_as_one(bench: Bench) -> None:
+    @function_tool
+    def blow() -> Wind:
+        return Wind(3.5)
+
+    agent = Agent(
+        name="Vane", model=bench.script(calls(("blow", {}))), tools=[blow], tool_use_behavior="stop_on_first_tool", output_type=Wind
+    )  # fmt: skip
+    run = last(await bench.run("go", agent)).run
+    again = (await fork(bench, run.trace_id)).run
+    assert (run.output, again.output) == ('{"speed": 3.5}', '{"speed": 3.5}')
+    [span, _] = bench.spans("tool")
+    assert json.loads(span["output"]) == {"speed": 3.5}
+
+
 async def test_a_call_with_arguments_that_are_no_json_is_replayed_and_on_tape_without_asking(bench: Bench) -> None:
     @function_tool
     def look(order: str) -> str:
