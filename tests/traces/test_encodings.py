@@ -197,6 +197,12 @@ case("oi-langchain-empty-generation","openinference.instrumentation.langchain","
 case("logfire-failed-generation","logfire.openai_agents","Chat completion with {gen_ai.request.model!r}",{"logfire.msg_template":"Chat completion with {gen_ai.request.model!r}","gen_ai.request.model":"gpt-4o-mini","output":"null"},{"kind": "generation","answered": None})
 case("no-content-captured","opentelemetry.instrumentation.openai_v2","chat gpt-4o-mini",{"gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini"},{"input": None,"output": None,"stop_reason": "length"},
  [event("gen_ai.system.message",**{"gen_ai.system":"openai"}),event("gen_ai.user.message",**{"gen_ai.system":"openai"}),event("gen_ai.choice",**{"gen_ai.event.content":json.dumps({"index":0,"finish_reason":"length","message":{"role":"assistant"}})})])
+case("chroma-query","opentelemetry.instrumentation.chromadb","chroma.query",{"db.system":"chroma","db.operation":"query","db.chroma.query.n_results":1},{"kind": "retrieval","output": [{"id":"a","distance":"0.1","content":"Paris"}]},
+ [event("db.query.result",**{"db.query.result.id":"a","db.query.result.distance":"0.1","db.query.result.document":"Paris"})])
+case("traceloop-agent","traceloop.tracer","weather_agent.agent",{"traceloop.span.kind":"agent","traceloop.entity.name":"weather_agent","traceloop.entity.input":json.dumps({"args":[ASKED],"kwargs":{}}),"traceloop.entity.output":json.dumps(ANSWER)},{"kind": "agent","agent": "weather_agent","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("traceloop-tool-that-returns-text","traceloop.tracer","get_weather.tool",{"traceloop.span.kind":"tool","traceloop.entity.name":"get_weather","traceloop.entity.input":json.dumps({"args":[],"kwargs":ARGUMENTS}),"traceloop.entity.output":json.dumps(ANSWER)},{"kind": "tool","name": "get_weather","input": ARGUMENTS,"output": ANSWER})
+case("openllmetry-calls-without-text","x","ChatOpenAI.chat",{"llm.request.type":"chat","gen_ai.request.model":"gpt-4o-mini","gen_ai.completion.0.role":"assistant","gen_ai.completion.0.content":'""',"gen_ai.completion.0.tool_calls.0.id":"c","gen_ai.completion.0.tool_calls.0.name":"get_weather","gen_ai.completion.0.tool_calls.0.arguments":json.dumps(ARGUMENTS)},{"answered": [("assistant",None)],"calls": [("get_weather",ARGUMENTS)]})
+case("semantic-kernel-1.30-function","semantic_kernel.functions.kernel_function","Weather-get_weather",{},{"kind": "tool","name": "Weather-get_weather"})
 # fmt: on
 
 

@@ -171,20 +171,23 @@ def test_an_agent_of_strands_that_is_asked_again_is_not_counted_with_its_earlier
     assert counted == [seen]
 
 
-STEP = {"ai.operationId": "ai.generateText.doGenerate", "ai.usage.inputTokens": 100, "ai.usage.outputTokens": 20}
-WHOLE = {"ai.operationId": "ai.generateText", "ai.usage.inputTokens": 100, "ai.usage.outputTokens": 20}
+def test_an_agent_of_the_vercel_ai_sdk_4_or_5_used_what_its_steps_used_and_not_the_last_one_alone(store: Store) -> None:
+    used = {"ai.usage.promptTokens": 100, "ai.usage.completionTokens": 20, "ai.model.id": "gpt-4o-mini"}
+    step = {"ai.operationId": "ai.generateText.doGenerate", **used}
+    agent = span(1, "ai.generateText", {"ai.operationId": "ai.generateText", **used})
+    send(store, agent, *(span(number, "ai.generateText.doGenerate", step, parent=1) for number in (2, 3)))
+    assert store.sql("select turns, input_tokens, output_tokens from traces").rows == [(2, 200, 40)]
 
 
-@pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
-@pytest.mark.parametrize(("steps", "seen"), [(0, (100, 20)), (1, (100, 20)), (2, (200, 40))])
-def test_the_vercel_ai_sdk_states_the_last_step_for_the_whole_and_all_steps_are_counted(
-    tmp_path: Path, steps: int, seen: tuple[int, int], order: int
-) -> None:
-    whole = span(1, "ai.generateText", WHOLE)
-    spans = (whole, *(span(2 + n, "ai.generateText.doGenerate", STEP, parent=1) for n in range(steps)))
-    for one in spans[::order]:  # Each part by another process.
-        store = open_store(tmp_path / "lab.duckdb")
-        send(store, one)
-        counted = store.sql("select input_tokens, output_tokens from traces").rows
-        store.close()
-    assert counted == [seen]
+def test_the_cache_that_claude_tells_the_vercel_ai_sdk_5_is_read() -> None:
+    told = {"usage": {"cache_read_input_tokens": 2000}, "cacheCreationInputTokens": 100}
+    counts = {"ai.usage.promptTokens": 10, "ai.usage.completionTokens": 33}
+    assert one({**CLAUDE, **counts, "ai.response.providerMetadata": json.dumps({"anthropic": told})}) == RIGHT
+
+
+def test_the_parts_of_langfuses_usage_are_counted_apart_whether_or_not_a_total_is_stated() -> None:
+    told = {"langfuse.observation.type": "generation", "langfuse.observation.model.name": "gpt-4o-mini"}
+    parts = {"input": 60, "input_cached_tokens": 40, "output": 12, "output_reasoning_tokens": 8}
+    for usage_details in (parts, {**parts, "total": 120}):
+        row = one({**told, "langfuse.observation.usage_details": json.dumps(usage_details)})
+        assert row == (100, 20, 40, pytest.approx(0.000024))

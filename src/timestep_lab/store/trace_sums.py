@@ -296,12 +296,9 @@ RESPONSE_ID = r'"gen_ai\.response\.id":"([^"\\]+)"'
 """Matches the provider's response id in a span's attributes as JSON."""
 REQUEST_OF_CLIENT = '"http.request.method":'
 """In a span's attributes as JSON: marks the HTTP requests that the clients `mistralai` 1.x and `anthropic` 2 report themselves."""
-INEXACT_TOTAL = (
-    r'"gen_ai\.(?:system|provider\.name)":"strands-agents"|"ai\.operationId":"ai\.(?:generate|stream)(?:Text|Object)"'
-)
-"""Matches the attributes of an agent's span whose usage is not the sum of its calls. Strands Agents states that of all calls since the
-agent was made, those of earlier traces too; the Vercel AI SDK 4 and 5 state that of the last step.
-"""
+INEXACT_TOTAL = r'"gen_ai\.(?:system|provider\.name)":"strands-agents"'
+"""Matches the attributes of an agent's span whose usage is not the sum of its calls, but of all since the agent was made, those of earlier
+traces too."""
 _EMPTY = frozenset({"", "[]", "null", '""', "{}"})
 """Inputs and outputs that say nothing."""
 _response_id = re.compile(RESPONSE_ID).search

@@ -235,6 +235,11 @@ def total_of(value: object) -> object:
     return sum(found) if found else None
 
 
+def total_of_parts(value: object) -> object:
+    """Returns the total of Langfuse's usage, whose parts are counted apart: `input` has no tokens of the cache."""
+    return total_of(value) if "input" in object_of(json_value(value)) else None
+
+
 def above_zero(value: object) -> object:
     """For senders that write 0 for an unknown price."""
     return value or None

@@ -52,11 +52,13 @@ Attributes = dict[str, object]
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"
 _HANDOFF_NAME = "handoff to "
 _STRANDS_SCOPE = "strands-agents"
+_FUNCTION_SCOPE = "semantic_kernel.functions.kernel_function"
+"""The functions of Semantic Kernel, which state nothing in version 1.30."""
 _ADK_SCOPE, _ADK_AGENT = "gcp.vertex.agent", "agent_run ["
 """Google ADK before 1.15 identifies an agent only by its span's name, as every version does for a failed request."""
 _JSON = "application/json"
 _OPENING = ("{", "[")
-_JSON_TEXT = ("mlflow.", "ai.", "genkit:", "lmnr.")
+_JSON_TEXT = ("mlflow.", "ai.", "genkit:", "lmnr.", "traceloop.entity.")
 """Prefixes of attributes whose text is always JSON, even if it is only a quoted word."""
 _RAW = frozenset({OpenInference.INPUT, OpenInference.OUTPUT})
 """Removed after conversion: in an export they are rebuilt from the columns."""
@@ -109,7 +111,7 @@ def span_row(
         queue, rate_limit = number_in(get(Lab.QUEUE_MS)), number_in(get(Lab.RATE_LIMIT_MS))
         server, approval = _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL))
     asked = answered = None
-    if meaning.has_usage:
+    if meaning.has_usage and not (kind == "agent" and _is_of_last_step(attributes)):
         # An agent's usage is the sum of its calls, which are priced individually.
         priced = kind in ("generation", "embedding", "retrieval")
         in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider, priced=priced)
@@ -152,6 +154,12 @@ def span_row(
         (INPUT_IS_JSON if json_in else 0) + (OUTPUT_IS_JSON if json_out else 0), None,
         _as_json(attributes, fragments), text_in, text_out,
     )  # fmt: skip
+
+
+def _is_of_last_step(attributes: Attributes) -> bool:
+    """Whether the usage of an agent is that of its last step, as in `generateText` of the Vercel AI SDK 4 and 5."""
+    is_one = attributes.get("ai.operationId") == "ai.generateText"
+    return is_one and "ai.usage.promptTokens" in attributes and "ai.usage.inputTokens" not in attributes
 
 
 def _agent_named(name: str, scope: str) -> str:
@@ -292,6 +300,8 @@ def _kind(meaning: Meaning, name: str, attributes: Mapping[str, object], scope: 
         return "agent"  # LangChain puts the name of the agent, its outermost step, on each of its steps.
     if scope == _STRANDS_SCOPE and kind == "generation" and name == attributes.get(GenAI.AGENT_NAME):
         return "agent"  # Strands before 0.2 names no operation.
+    if kind is None and scope == _FUNCTION_SCOPE:
+        kind = "tool"
     if kind is None and scope == _ADK_SCOPE:
         kind = "agent" if name.startswith(_ADK_AGENT) else "generation" if name == "call_llm" else None
     return str(kind) if kind in SPAN_KINDS else "other"

@@ -89,7 +89,7 @@ def _gathered_message(entry: Mapping[str, object], role: str) -> Message:
         parts = read_json(content)  # As written by OpenLLMetry.
         if isinstance(parts, list) and all(isinstance(part, Mapping) and "type" in part for part in parts):
             content = parts if not calls else [part for part in parts if part["type"] != "tool_use"]
-    if content is not None:
+    if content is not None and not (calls and content == '""'):  # OpenLLMetry of 2025: no text beside the calls.
         message["content"] = content
     function = fields.get("function_call")
     if not calls and (isinstance(function, Mapping) or "function_call_name" in fields):
