@@ -129,6 +129,13 @@ async def test_numbers_of_numpy_and_columns_of_a_frame_are_arguments_like_any_ot
     assert lab.sql("select $1 + $2 as sum", numpy.array([1, 2]).tolist())["sum"].item() == 3
 
 
+def test_whole_numbers_beside_nulls_are_not_rounded(lab: Lab) -> None:
+    for number in (2**53 + 1, 2**63 + 1):
+        frame = lab.sql(f"select * from (values ({number}), (null)) t(tokens)")
+        assert frame["tokens"][0] == number
+        assert frame["tokens"].isna().tolist() == [False, True]
+
+
 def test_what_cannot_be_a_lab_is_refused_and_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for wrong in (5, b"lab.duckdb", ["lab.duckdb"], True):

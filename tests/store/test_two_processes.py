@@ -245,6 +245,19 @@ def test_when_the_owner_closes_a_client_goes_on_without_an_error(lab: Path, othe
     client.close()
 
 
+def test_a_request_that_the_owner_cannot_read_is_answered_with_an_error_instead_of_repeated_without_end(
+    lab: Path, other: OwnerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other.tell("open", lab)
+    with contextlib.closing(opened(lab)) as client:
+        monkeypatch.setattr(loopback, "pack_row", lambda row: [{"$": "datetime", "v": "NaT"}])
+        with pytest.raises(StoreError, match="The owner of the lab failed: ValueError"):
+            client.query(ALICE, "select $1", [1])
+        monkeypatch.undo()
+        assert client.query(ALICE, "select $1", [2]).rows == [(2,)]
+        assert not client.is_owner
+
+
 def test_a_server_may_ask_the_owner_to_hand_the_file_over(lab: Path, other: OwnerProcess) -> None:
     other.tell("open", lab)
     server = opened(lab)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,6 +58,10 @@ def test_values_at_the_edges_survive(value: Any) -> None:
 
 def test_numbers_of_numpy_become_pythons() -> None:
     assert repr(through([numpy.int64(2**60), numpy.float32(0.5), numpy.float64(0.1)])) == repr([2**60, 0.5, 0.1])
+
+
+def test_missing_values_of_pandas_become_null() -> None:
+    assert through([pandas.NaT, pandas.NA, {"a": pandas.NaT}]) == [None, None, {"a": None}]
 
 
 def test_what_no_column_holds_is_refused() -> None:

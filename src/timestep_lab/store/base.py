@@ -138,9 +138,16 @@ class Rows:
         return self.rows[0] if self.rows else None
 
     def df(self) -> pandas.DataFrame:
+        """The rows as a DataFrame. Whole numbers beyond 2**53 beside nulls, which a column of floats would round, stay whole numbers."""
         import pandas
 
-        return pandas.DataFrame.from_records(self.rows, columns=list(self.columns))
+        frame = pandas.DataFrame.from_records(self.rows, columns=list(self.columns))
+        for place, kind in enumerate(frame.dtypes):
+            if kind == "float64" and any(type(row[place]) is int and abs(row[place]) > 2**53 for row in self.rows):
+                values = [row[place] for row in self.rows]
+                is_short = all(value is None or -(2**63) <= value < 2**63 for value in values)
+                frame.isetitem(place, pandas.array(values, dtype="Int64" if is_short else "object"))
+        return frame
 
 
 @dataclass(slots=True)

@@ -218,8 +218,14 @@ def _pack(value: Any) -> object:
     return value
 
 
+_MISSING = ("NaTType", "NAType")
+"""The types of pandas's missing values. NaT passes for a `datetime`."""
+
+
 def _tag(value: object) -> object:
     """Encodes types that `json` does not know. `datetime` comes before `date`, its base class."""
+    if type(value).__name__ in _MISSING:
+        return None
     match value:
         case datetime():
             return {"$": "datetime", "v": value.isoformat()}

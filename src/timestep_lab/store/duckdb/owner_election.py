@@ -133,13 +133,11 @@ class OwnerServer:
     def _answer_calls(self, connection: socket.socket) -> None:
         frames.send(connection, wire.dumps({"ok": True}))
         while not self._closing and (data := frames.receive(connection)) is not None:
-            request = wire.loads(data)
-            if request["op"] == "hand_over":
-                self._hand_over()
-                frames.send(connection, wire.dumps({"ok": True}))
-                return
+            request: dict[str, Any] = {}
             try:
-                answer = wire.dumps({"ok": perform(self._engine, request)})
+                request = wire.loads(data)
+                if request["op"] != "hand_over":
+                    answer = wire.dumps({"ok": perform(self._engine, request)})
             except LabError as error:
                 answer = wire.dumps({"error": wire.pack_error(error)})
             except ClosedError:
@@ -148,6 +146,10 @@ class OwnerServer:
                 log.exception("A call from another process failed")
                 failure = StoreError(f"The owner of the lab failed: {type(error).__name__}: {error}", "See its log.")
                 answer = wire.dumps({"error": wire.pack_error(failure)})
+            if request.get("op") == "hand_over":
+                self._hand_over()
+                frames.send(connection, wire.dumps({"ok": True}))
+                return
             frames.send(connection, answer)
 
     def _send_changes(self, connection: socket.socket) -> None:
