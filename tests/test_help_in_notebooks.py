@@ -163,6 +163,7 @@ async def test_what_no_method_would_use_is_refused_instead_of_ignored(lab: Lab) 
         lambda: lab.explorer(order="colour"): "cannot be ordered by 'colour'",
         lambda: lab.explorer(last_s=-1): "last_s=-1 is not a time range",
         lambda: lab.explorer(theme="pink"): "Unknown theme 'pink'",
+        lambda: setattr(lab, "default_model", "demo/echo"): "set DEFAULT_AGENT_MODEL before opening the lab",
         lambda: lab.chat(height=0): "height=0 is not a height",
     }.items():
         with pytest.raises(LabError, match=re.escape(said)):

@@ -611,6 +611,17 @@ WRONG: dict[str, Callable[[Lab], Any]] = {
     "a format of traces that is none": lambda lab: lab.export("traces.txt"),
     "a comparison with an unknown scorer": lambda lab: lab.compare(["a"], models=["demo/echo"], scorers=["exakt"]),
     "a comparison with an unknown option": lambda lab: lab.compare(["a"], models=["demo/echo"], epoch=2),
+    "a comparison with a number as scorers": lambda lab: lab.compare(["a"], models=["demo/echo"], scorers=5),
+    "a comparison with None as scorers": lambda lab: lab.compare(["a"], models=["demo/echo"], scorers=None),
+    "a comparison with an unknown column": lambda lab: lab.compare(
+        ["a"], models=["demo/echo"], columns={"inputs": "x"}
+    ),
+    "settings that are none": lambda lab: lab.run("Hello", model_settings="cold"),
+    "handoffs of a trace that is not there": lambda lab: lab.handoffs(traces=["0" * 32]),
+    "handoffs of an agent that is not there": lambda lab: lab.handoffs("Nobody"),
+    "handoffs of traces and a filter": lambda lab: lab.handoffs(traces=["0" * 32], filter="turns > 1"),
+    "an order with a mistake": lambda lab: lab.explorer(order="colour"),
+    "on_miss without a tape": lambda lab: lab.run("Hello", on_miss="ask"),
     "a comparison of no cases": lambda lab: lab.compare([], models=["demo/echo"]),
 }
 

@@ -104,7 +104,7 @@ class Lab(LabViews):
     def _wire(self, store: Store, parent: Lab | None) -> None:
         self.store = store
         self._parent = parent
-        self.default_model = self.settings.default_model
+        self._default_model = self.settings.default_model
         self.agents = Agents(self)
         self.threads = Threads(self)
         self.runs = Runs(self)
@@ -139,6 +139,19 @@ class Lab(LabViews):
     @property
     def _root(self) -> Lab:
         return self._parent._root if self._parent else self
+
+    @property
+    def default_model(self) -> str:
+        """The model of agents without a model of their own. Cannot be changed in an open lab."""
+        return self._default_model
+
+    @default_model.setter
+    def default_model(self, name: object) -> None:
+        raise UsageError(
+            "The default model of an open lab cannot be changed.",
+            f"Pass model={name!r} where it is to be used, or set DEFAULT_AGENT_MODEL before opening the lab.",
+            param="default_model",
+        )
 
     # -- parts with expensive imports, created on first use
 

@@ -323,10 +323,12 @@ class LabViews:
         if root is None or isinstance(root, str | AgentRecord):
             name = root.ref if isinstance(root, AgentRecord) else root
             try:
-                graph = self._lab.trace_source.handoffs(agent=name, filter=filter, trace_id=ids)
+                if name is not None:
+                    self._lab.agents.get(name)
             except NotFoundError as error:
                 step = f"{error.next_step} For an Agents SDK agent, pass the Agent itself: lab.handoffs(my_agent)"
                 raise NotFoundError(error.message, step, command=error.command) from None
+            graph = self._lab.trace_source.handoffs(agent=name, filter=filter, trace_id=ids)
             return HandoffGraph(graph, title=graph.title)
         from timestep_lab.runtime.agent_graph import declared_graph, over
 

@@ -15,7 +15,7 @@ from timestep_lab.evals.pipelines import is_pipeline
 from timestep_lab.evals.plan import Options
 from timestep_lab.evals.results import seed_of
 from timestep_lab.evals.scorers.base import Scorer
-from timestep_lab.evals.scorers.registry import to_spec
+from timestep_lab.evals.scorers.registry import make_scorer, to_spec
 from timestep_lab.evals.stopping import what_it_takes
 from timestep_lab.lab.remote.views import select
 from timestep_lab.model.codec import Json
@@ -142,6 +142,8 @@ def body_of(connection: Connection, data: object, options: Mapping[str, object])
         for case in dataset.cases
     ]
     body = {"cases": cases, "name": rest.pop("name", None) or dataset.name}
+    if rest.get("scorers", ()) is None:
+        make_scorer(None)  # Raises, as in a local lab.
     for name in ("models", "agents", "settings", "prompts", "scorers"):
         if many := _many(rest.pop(name, None)):
             body[name] = [_named(one, name) for one in many]
@@ -197,6 +199,7 @@ def _named(one: object, kind: str) -> Json:
     if kind == "agents":
         raise unsupported_remotely("An Agents SDK agent", "Store it with lab.agents.create(…) and pass its name.")
     if kind == "scorers":
+        make_scorer(one)  # Raises for what is no scorer at all.
         raise unsupported_remotely(
             "A scorer that is a Python function", "Use a built-in scorer, or open the store directly."
         )

@@ -104,7 +104,7 @@ class RemoteLab(RemoteLooking, Lab):
         except BaseException:
             connection.close()
             raise
-        self.connection, self.user_id, self.default_model = connection, str(me["user"]["id"]), str(me["default_model"])
+        self.connection, self.user_id, self._default_model = connection, str(me["user"]["id"]), str(me["default_model"])
         self._parent = None
         self.changes = Changes(connection, self.user_id)
         self.agents = remote(Agents, connection)
