@@ -5,6 +5,7 @@ Every table of the lab is found in the catalogue, so that a new one is attacked 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -17,6 +18,7 @@ from tests.postgres.server import Server
 from timestep_lab.model.errors import BusyError, LabError, QueryError
 from timestep_lab.model.ids import new_uuid
 from timestep_lab.runtime.files.files import Files
+from timestep_lab.store.memory import own_memory
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.postgres.setup import Signer, login_parameters, set_up
 from timestep_lab.store.quota import GuestLimits, Quota
@@ -553,6 +555,32 @@ def test_typed_sql_that_takes_too_long_is_stopped(lab: tuple[str, psycopg.Connec
         database.select(ALICE, "select count(*) from generate_series(1, 1000000000)", timeout_s=0.2)
     assert time.monotonic() - began < 5
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("select repeat('a', 1000000) from generate_series(1, 10000)", "exceeds the memory limit"),
+        ("select repeat('a', 900000000)", "exceeds the memory limit"),
+        ("select " + "1 + " * 40_000 + "1", "is too large: stack depth limit exceeded"),
+    ],
+)
+def test_typed_sql_with_too_large_a_result_fails_and_the_lab_goes_on(db: PostgresDatabase, sql: str, says: str) -> None:
+    before, most, over = own_memory(), [0], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.01):
+            most.append(own_memory())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    with pytest.raises(QueryError, match=says):
+        db.select("alice", sql, limit=10_000, timeout_s=60)
+    over.set()
+    looking.join()
+    assert max(most) - before < 3 * 2**30
+    assert own_memory() - before < 2**28
+    assert db.select("alice", "select 1").rows == [(1,)]
 
 
 def test_what_a_guest_keeps_is_counted_on_postgres_too(db: PostgresDatabase) -> None:

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from timestep_lab.model.errors import QueryError
@@ -21,6 +21,8 @@ from timestep_lab.store.liveness import interruptible, was_interrupted
 
 MAX_GROWTH = 2**30
 """Maximum growth of this process in bytes while a query runs."""
+MAX_PARAMS = 2**20
+"""Maximum length of all parameters of a query together, in characters."""
 TOO_BIG = "The query exceeds the memory limit.", "Request fewer rows or columns."
 LOOK_S = 0.05
 """Interval of the memory and time check in seconds."""
@@ -35,6 +37,12 @@ def own_memory() -> int:
     except OSError:
         return 0
     return (int(resident) - int(shared)) * PAGE
+
+
+def check_params(params: Sequence[object]) -> None:
+    """Raises `QueryError` for parameters that are too long."""
+    if sum(len(value) for value in params if isinstance(value, str | bytes)) > MAX_PARAMS:
+        raise QueryError(f"The parameters are together longer than {MAX_PARAMS:,} characters.", "Pass shorter values.")
 
 
 class Watch:

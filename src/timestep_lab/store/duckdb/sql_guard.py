@@ -21,7 +21,7 @@ import duckdb
 from timestep_lab.model.errors import QueryError
 from timestep_lab.store.base import Row, Rows
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, quoted
-from timestep_lab.store.memory import TOO_BIG, Watch
+from timestep_lab.store.memory import TOO_BIG, Watch, check_params
 
 # --- Size limits: functions whose result size depends on an argument require constant, bounded sizes
 #
@@ -355,8 +355,6 @@ def _not_a_query(sql: str, tree: Node) -> QueryError:
 
 
 MAX_SQL = 100_000
-MAX_PARAMS = 2**20
-"""Limits of the text of a query, and of all its parameters together, in characters."""
 
 
 class GuardedReads:
@@ -373,10 +371,7 @@ class GuardedReads:
             raise QueryError(
                 f"The query is longer than {MAX_SQL} characters.", "Shorten it; pass long values as $1, $2, …"
             )
-        if sum(len(value) for value in params if isinstance(value, str | bytes)) > MAX_PARAMS:
-            raise QueryError(
-                f"The parameters are together longer than {MAX_PARAMS:,} characters.", "Pass shorter values."
-            )
+        check_params(params)
         watch = Watch(cursor.interrupt, duckdb.InterruptException, timeout_s)
         with _explained(sql), watch():
             if self._check is None:

@@ -39,6 +39,7 @@ from timestep_lab.store.base import (
 )
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.liveness import Liveness, Publisher, interruptible
+from timestep_lab.store.memory import check_params, own_memory
 from timestep_lab.store.postgres import setup as fence
 from timestep_lab.store.postgres.sessions import Conn, Sessions, explain_typed
 from timestep_lab.store.postgres.setup import Purpose, login_parameters, place, set_up
@@ -317,6 +318,9 @@ HOUSEKEEPING_LOCK = 7305442
 KEPT_BY_DAY = timedelta(days=800)
 """Rows older than this share one partition."""
 
+KEPT_GROWTH = 64 << 20
+"""A connection with which this process has grown by so many bytes is not used again."""
+
 Work = Callable[[Conn], list[Rows]]
 
 
@@ -423,8 +427,17 @@ class PostgresDatabase:
         timeout_s: float | None = 30.0,
     ) -> Rows:
         fence.check(sql)
+        check_params(params)
 
         def work(connection: Conn) -> Rows:
+            before = own_memory()
+            try:
+                return in_transaction(connection)
+            finally:
+                if own_memory() - before > KEPT_GROWTH:  # libpq never makes the buffer of a connection smaller.
+                    connection.close()
+
+        def in_transaction(connection: Conn) -> Rows:
             with connection.transaction(force_rollback=True):
                 connection.execute(b"set transaction read only")
                 if self._refused is None:

@@ -29,10 +29,13 @@ from timestep_lab.model.errors import (
 )
 from timestep_lab.store.base import Row
 from timestep_lab.store.liveness import was_interrupted
+from timestep_lab.store.memory import TOO_BIG
 
 # --- Conversion of Postgres errors to errors of the lab
 
 
+TOO_MUCH = "54"
+"""Class of the codes of errors about what exceeds a limit, such as the depth of a query."""
 WRONG_PASSWORD = (pg.InvalidPassword, pg.InvalidAuthorizationSpecification)
 
 
@@ -115,6 +118,10 @@ def explain_typed(error: Exception, where: str, timeout_s: float | None) -> Exce
             )
         case pg.ReadOnlySqlTransaction():
             return QueryError(f"The query would change data: {said_by(error)}.", "Only SELECT is allowed.")
+        case pg.OutOfMemory() | pg.ConfigurationLimitExceeded():
+            return QueryError(*TOO_BIG)
+        case pg.OperationalError() if (error.sqlstate or "").startswith(TOO_MUCH):
+            return QueryError(f"The query is too large: {said_by(error)}.", "Simplify it, or request less.")
         case pg.OperationalError() | pg.AdminShutdown():
             return explain(error, where)
         case psycopg.Error():

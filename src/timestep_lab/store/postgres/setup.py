@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from timestep_lab.model.display import without_credentials
 from timestep_lab.model.errors import QueryError, StoreError, UsageError
 from timestep_lab.store.base import Dialect, Row, Rows
-from timestep_lab.store.liveness import interruptible
+from timestep_lab.store.memory import TOO_BIG, Watch
 from timestep_lab.store.migrate import migrate
 from timestep_lab.store.postgres.sessions import WRONG_PASSWORD, Conn, explain, unreachable
 
@@ -240,10 +240,24 @@ def check(text: str) -> None:
 def fetch(connection: Conn, text: str, params: Sequence[object], *, limit: int | None, timeout_s: float | None) -> Rows:
     """Runs a query in a transaction bound to its user. Uses one FETCH, so that no function in the text can lift the time limit."""
     connection.execute(b"select set_config('statement_timeout', $1, true)", [str(int((timeout_s or 0) * 1000))])
-    with interruptible(lambda: connection.cancel_safe(timeout=5.0)), RawServerCursor(connection, "typed") as cursor:
-        cursor.execute(text.encode(), list(params))
-        rows = cursor.fetchmany(limit + 1) if limit is not None else cursor.fetchall()
-        columns = tuple(column.name for column in cursor.description or ())
+
+    def cancel() -> None:
+        with suppress(psycopg.Error):  # It is tried again.
+            connection.cancel_safe(timeout=5.0)
+
+    watch = Watch(cancel, pg.QueryCanceled, None)
+    try:
+        with watch(), RawServerCursor(connection, "typed") as cursor:
+            cursor.execute(text.encode(), list(params))
+            rows = cursor.fetchmany(limit + 1) if limit is not None else cursor.fetchall()
+            columns = tuple(column.name for column in cursor.description or ())
+        watch.check()
+    except psycopg.OperationalError as error:
+        watch.check()
+        # libpq has no error code for it.
+        if error.sqlstate is None and "memory" in str(error):
+            raise QueryError(*TOO_BIG) from error
+        raise
     return Rows(columns, rows[:limit], limit is not None and len(rows) > limit)
 
 

@@ -10,6 +10,8 @@ begin
     if not (select rolsuper from pg_roles where rolname = current_user) then
         return;
     end if;
+    -- A large result waits in temporary files, which could fill the disk of the server. Only a superuser can set this, and no query can lift it.
+    execute format('alter role %I set temp_file_limit = %L', core.login('sql'), '1GB');
     for target in
         select oid from pg_proc where pronamespace = 'pg_catalog'::regnamespace and (
             proname ~ '^(pg_(try_)?advisory_|pg_sleep|pg_stat_get_|lo_|txid_|pg_export_snapshot|pg_notify)'
