@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -246,6 +248,34 @@ def test_a_repaired_lab_has_what_could_be_had_and_the_damaged_files_beside_it(
     with contextlib.closing(open_database(killed)) as database:
         assert at_least <= len(database.query("u", "select id from users").rows) < 31
     assert repair(killed) is None
+
+
+def test_a_repair_that_is_killed_at_any_moment_leaves_a_lab_that_does_not_open_until_it_is_repaired(
+    killed: Path,
+) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; rename, calls = Path.rename, iter(range(99))\n"
+        "def killed(*args):\n"
+        "    os._exit(9) if next(calls) == int(sys.argv[2]) else None\n"
+        "    return rename(*args)\n"
+        "Path.rename = killed\n"
+        "from timestep_lab.store.duckdb.connect import repair; repair(Path(sys.argv[1]))\n"
+    )
+    log = killed.with_name("lab.duckdb.wal")
+    log.write_bytes(flipped(log.read_bytes(), log.stat().st_size * 9 // 10))
+    whole = shutil.copytree(killed.parent, killed.parent.with_name("whole"))
+    for moment in itertools.count():
+        lab = shutil.copytree(whole, killed.parent.with_name(f"killed at {moment}")) / killed.name
+        ended = subprocess.run([sys.executable, "-c", script, str(lab), str(moment)], check=False).returncode
+        if ended == 0:
+            break
+        assert ended == 9
+        refused(lab, StoreCorruptError, "timestep-lab db repair --store")
+        assert repair(lab) is not None
+        with contextlib.closing(open_database(lab)) as database:
+            assert 2 <= len(database.query("u", "select id from users").rows) < 31
+        assert repair(lab) is None
+    assert moment > 4
 
 
 def test_a_lab_that_is_closed_leaves_no_check_and_one_that_is_whole_needs_no_repair(lab: Path) -> None:

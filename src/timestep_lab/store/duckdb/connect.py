@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -237,6 +238,8 @@ LOG = ".wal"
 CHECK = ".wal.check"
 HEADERS = 3 * 4096
 """Size in bytes of the start of the lab's file, which is changed by every checkpoint and nothing else."""
+REPAIRED = ".repaired"
+"""Suffix of the folder beside a lab with its repaired files, until they are in their place."""
 LOG_BEGINS = b"\x64\x00\x62"
 """The log's version entry."""
 SLOT = struct.Struct("<4sQQII")
@@ -345,6 +348,8 @@ def go_on(path: Path) -> str:
 
 
 def _problem(path: Path) -> str | None:
+    if path.with_name(path.name + REPAIRED).is_dir():
+        return f"The repair of the lab {path} was interrupted."
     journal = path.with_name(path.name + LOG)
     size = journal.stat().st_size if journal.is_file() else 0
     if not path.is_file():
@@ -413,6 +418,9 @@ def _checksum(journal: Path, start: int, end: int, crc: int) -> int:
 
 # -- repair
 
+FACTS = "repaired.json"
+"""File with what `Repaired` says of bytes and requests."""
+
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
@@ -430,12 +438,20 @@ def repair(path: Path, *, now: datetime | None = None) -> Repaired | None:
     """Replaces the lab by one with all recoverable changes, and keeps the old files beside it. None when no repair is needed.
 
     Raises `StoreUnavailableError` while a process has it open, `StoreCorruptError` when more than its log is damaged, and `OSError` when
-    there is no space for a copy; nothing is changed then.
+    there is no space for a copy; nothing is changed then. An interrupted repair is completed.
     """
-    if not path.is_file():
+    ready = path.with_name(path.name + REPAIRED)
+    if not ready.is_dir() and not path.is_file():
         raise StoreCorruptError(f"There is no lab at {path}.", "Set one with: --store PATH, or restore a copy.")
-    if is_locked(path):
+    if path.is_file() and is_locked(path):
         raise StoreUnavailableError(f"The lab {path} is in use.", "Close the program that uses it, then try again.")
+    if not ready.is_dir() and not _prepare(path, ready):
+        return None
+    return _put_in_place(path, ready, now or utc_now())
+
+
+def _prepare(path: Path, ready: Path) -> bool:
+    """Creates the folder `ready` with the repaired files, all at once. Returns False when no repair is needed."""
     journal = path.with_name(path.name + LOG)
     folder = path.with_name(f"{path.name}.repair-{os.getpid()}")
     folder.mkdir(mode=0o700)
@@ -447,23 +463,34 @@ def repair(path: Path, *, now: datetime | None = None) -> Repaired | None:
             shutil.copy2(journal, folder / journal.name)
             bytes_kept = _opened(copy, size)
         if bytes_kept == size and _problem(path) is None:
-            return None
-        received, n_requests = path.with_name(path.name + RECEIVED), None
+            return False
+        received, n_requests = path.name + RECEIVED, None
         known = _read(path, OF_JOURNAL) or _Known(0, 0, 0, 0)
         if damage(path, known.size, known.crc):
-            n_requests = salvage(path, folder / received.name)
-        stamp = f"{now or utc_now():%Y%m%d-%H%M%S}"
-        aside = []
+            n_requests = salvage(path, folder / received)
+        (folder / FACTS).write_text(json.dumps([bytes_kept, size, n_requests]))
+        folder.rename(ready)
+        return True
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(path: Path, ready: Path, now: datetime) -> Repaired:
+    """Moves the damaged files aside and the repaired ones to their place, or the rest of them after an interruption. While the folder
+    exists, the lab does not open."""
+    bytes_kept, size, n_requests = json.loads((ready / FACTS).read_text())
+    aside, copy, received = [], ready / path.name, path.name + RECEIVED
+    if copy.exists():
         for ending in (CHECK, LOG, *([RECEIVED] if n_requests is not None else []), ""):
             damaged = path.with_name(path.name + ending)
             if damaged.exists():
-                aside.append(damaged.rename(path.with_name(f"{path.name}.damaged-{stamp}{ending}")))
+                aside.append(damaged.rename(path.with_name(f"{path.name}.damaged-{now:%Y%m%d-%H%M%S}{ending}")))
         copy.rename(path)
-        if n_requests:
-            (folder / received.name).rename(received)
-        return Repaired(tuple(reversed(aside)), bytes_kept, size, n_requests)
-    finally:
-        shutil.rmtree(folder)
+    if (ready / received).exists():
+        (ready / received).rename(path.with_name(received))
+    ready.rename(ready.with_name(f"{ready.name}-{os.getpid()}"))  # All of it ends at once.
+    shutil.rmtree(ready.with_name(f"{ready.name}-{os.getpid()}"))
+    return Repaired(tuple(reversed(aside)), bytes_kept, size, n_requests)
 
 
 def _opened(copy: Path, size: int) -> int:
