@@ -15,6 +15,8 @@ from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import ConflictError, DataError, NotFoundError, TooLargeError, UsageError
 from timestep_lab.model.ids import new_uuid
 from timestep_lab.runtime.files.files import MAX_BYTES, Files, Uploads, content_type_of, safe_name
+from timestep_lab.service.files import MOST_SHOWN
+from timestep_lab.service.files import Files as ListedFiles
 from timestep_lab.store.store import Store
 
 LARGE = bytes(range(256)) * 10_000  # 2.5 MB: three parts
@@ -72,6 +74,14 @@ def test_the_parts_of_an_upload_that_was_never_completed_are_deleted(store: Stor
     assert store.db.query(store.user_id, "select count(*) from file_parts").rows == [(0,)]
 
 
+def test_many_files_are_shown_in_a_few_lines(duckdb_store: Store) -> None:
+    files = ListedFiles(duckdb_store)
+    for number in range(MOST_SHOWN + 1):
+        files.add_bytes(f"{number}.txt", b"")
+    lines = repr(files).splitlines()
+    assert (len(lines), lines[-1]) == (MOST_SHOWN + 2, "  … and more: lab.files.list()")
+
+
 def test_nobody_sees_another_users_file(store: Store) -> None:
     record = Files(store).add_bytes("a.txt", b"mine")
     others = Files(store.for_user(new_uuid()))
@@ -92,6 +102,8 @@ def test_what_is_too_large_or_not_there_is_refused_and_nothing_is_kept(duckdb_st
         files.add(tmp_path / "sparse")
     with pytest.raises(DataError, match=r"cannot be read \(No such file"):
         files.add(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"/dev/zero is a pipe or a device, not a file"):
+        files.add("/dev/zero")
     assert files.list() == []
 
 

@@ -551,7 +551,7 @@ async def test_parameters_that_change_no_answer_are_taken(client: openai.AsyncOp
     ("name", "value"),
     [
         ("stop", "END"), ("stop", ["END"]), ("logit_bias", {"50256": -100}), ("logprobs", True), ("top_logprobs", 2), ("n", 2),
-        ("modalities", ["text", "audio"]), ("web_search_options", {}),
+        ("modalities", ["text", "audio"]), ("web_search_options", {}), ("tools", [{"type": "custom", "custom": {"name": "x"}}]),
     ],
 )  # fmt: skip
 async def test_a_parameter_of_a_completion_that_cannot_be_honoured_is_named(
@@ -565,7 +565,10 @@ async def test_a_parameter_of_a_completion_that_cannot_be_honoured_is_named(
         assert (refused.value.code, refused.value.param) == ("unsupported_parameter", name)
 
 
-@pytest.mark.parametrize(("name", "value"), [("background", True), ("top_logprobs", 2), ("prompt", {"id": "pmpt_1"})])
+@pytest.mark.parametrize(("name", "value"), [
+    ("background", True), ("top_logprobs", 2), ("prompt", {"id": "pmpt_1"}),
+    ("tools", [{"type": "file_search", "vector_store_ids": ["vs_1"]}]),
+])  # fmt: skip
 async def test_so_is_one_of_a_response(client: openai.AsyncOpenAI, name: str, value: Any) -> None:
     with pytest.raises(openai.BadRequestError, match=name) as refused:
         await client.responses.create(model="demo/echo", input="Hello", **{name: value})

@@ -6,6 +6,8 @@ from timestep_lab.model.awaiting import says_await
 from timestep_lab.runtime.files import files, vector_stores
 from timestep_lab.service import operation as op
 
+MOST_SHOWN = 50
+
 
 @op.noun("files")
 class Files(files.Files):
@@ -20,8 +22,12 @@ class Files(files.Files):
     delete = op.delete("/files/{file_id}")(files.Files.delete)
 
     def __repr__(self) -> str:
-        listed = [f"  {file.id}  {file.filename}  {file.bytes:,} bytes" for file in self.list()]
-        return "\n".join(["Files, newest first:", *listed]) if listed else "No files. Add one: lab.files.add(path)"
+        page = self.page(limit=MOST_SHOWN)
+        listed = [f"  {file.id}  {file.filename}  {file.bytes:,} bytes" for file in page.data]
+        more = ["  … and more: lab.files.list()"] if page.has_more else []
+        return (
+            "\n".join(["Files, newest first:", *listed, *more]) if listed else "No files. Add one: lab.files.add(path)"
+        )
 
 
 @says_await("lab.vector_stores")

@@ -216,6 +216,10 @@ class Files:
         """Stores a copy of a file on this machine. Raises `DataError` if it cannot be read, `TooLargeError` over 50 MB."""
         source = Path(path).expanduser()
         try:
+            if source.exists() and not source.is_file() and not source.is_dir():
+                raise DataError(
+                    f"{source} is a pipe or a device, not a file.", "Store its content as a file first.", param="path"
+                )
             size = source.stat().st_size
             if size > MAX_BYTES:
                 raise too_large(source.name, size)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from fastapi import Path, Query, Request
 from fastapi.routing import APIRoute
+from pydantic import BeforeValidator
 from starlette.responses import StreamingResponse
 
 from timestep_lab.model.codec import Json, list_of, object_of, objects_of
@@ -196,6 +197,19 @@ def passed_on(given: Mapping[str, Json], model: str, *, openai_elsewhere: bool) 
         if name not in words:
             raise unsupported(name, model)
     return {"extra_args": {words[name]: value for name, value in wanted.items()}} if wanted else {}
+
+
+def only_functions(kind: object) -> object:
+    """Raises `UsageError` for a tool that a client does not run itself."""
+    if isinstance(kind, str) and kind != "function":
+        raise UsageError(
+            f"Tools of the type {kind[:100]!r} are not supported: hosted tools run at OpenAI.",
+            "Send functions; files are searched with vector_stores.search.", param="tools", code=UNSUPPORTED_PARAMETER,
+        )  # fmt: skip
+    return kind
+
+
+FunctionType = Annotated[Literal["function"], BeforeValidator(only_functions)]
 
 
 IN_CHAT = {"reasoning": "reasoning_effort"}

@@ -21,6 +21,7 @@ from timestep_lab.server.labs import CurrentLab, UserLab
 from timestep_lab.server.openai_api.calling import (
     OF_CHAT,
     TEXT_ONLY,
+    FunctionType,
     Object,
     beside,
     content_of,
@@ -305,7 +306,7 @@ class Function(Strict):
 
 
 class Tool(Strict):
-    type: Literal["function"]
+    type: FunctionType
     function: Function
 
 

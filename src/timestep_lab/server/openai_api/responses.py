@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -21,6 +21,7 @@ from timestep_lab.server.labs import CurrentLab, UserLab
 from timestep_lab.server.openai_api.calling import (
     IN_RESPONSES,
     After,
+    FunctionType,
     Id,
     Include,
     Limit,
@@ -45,7 +46,7 @@ router = APIRouter(prefix="/responses")
 
 
 class FunctionTool(Strict):
-    type: Literal["function"]
+    type: FunctionType
     name: str = Field(min_length=1, max_length=200)
     description: str | None = None
     parameters: JsonObject | None = None
