@@ -456,7 +456,7 @@ OAUTH = 'Bearer scope="read", resource_metadata="http://x/.well-known/oauth-prot
 @pytest.mark.parametrize(
     ("challenge", "headers", "step"),
     [
-        (OAUTH, {}, r"It requires OAuth, and the lab does not sign in for you: get an access token with the scope 'read' and set headers="),
+        (OAUTH, {}, r"It requires OAuth, and the lab does not sign in for you: get an access token with the scope 'read' and set it: lab\.mcp\.set_headers\('notion'"),
         (f'{OAUTH}, error="invalid_token"', {"authorization": "Bearer old"}, "Its access token has expired or is not valid: get another one"),
         ('Bearer error="insufficient_scope", scope="files:write"', {"Authorization": "Bearer weak"}, "does not suffice: get one with the scope 'files:write'"),
         ("", {}, "Check its credentials"),

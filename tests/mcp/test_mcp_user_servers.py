@@ -36,6 +36,18 @@ def test_a_server_is_kept_and_found_by_name_and_id(catalog: McpCatalog) -> None:
     assert catalog.list() == []
 
 
+def test_the_headers_of_a_server_are_replaced_and_its_tools_stay(catalog: McpCatalog) -> None:
+    record = catalog.add("docs", url="https://x.org/mcp", headers={"Authorization": "Bearer old", "X-Team": "a"})
+    assert catalog.set_headers("docs", {"Authorization": "Bearer new"}).id == record.id
+    assert catalog.get("docs").headers == {"Authorization": "Bearer new"}
+    with pytest.raises(SettingsError, match="The header 'A b'"):
+        catalog.set_headers("docs", {"A b": "c"})
+    catalog.add("time", command=TIME)
+    for name in ("time", "lab"):
+        with pytest.raises(UsageError, match="is not reached over HTTP"):
+            catalog.set_headers(name, {})
+
+
 def test_a_command_in_one_text_is_split_as_a_shell_would(catalog: McpCatalog) -> None:
     record = catalog.add("time", command="mcp-server-time --local-timezone 'Europe/Oslo'")
     assert record.command == ("mcp-server-time", "--local-timezone", "Europe/Oslo")

@@ -334,6 +334,8 @@ async def test_servers_tools_and_models_are_those_of_the_served_lab(both: Both) 
     server = both.remote.mcp.add("docs", url="http://mcp.invalid/mcp", headers={"X-Key": "secret"}, timeout_s=1)
     assert replace(both.local.mcp.get("docs"), headers={"X-Key": ""}) == server
     assert "secret" not in repr(both.remote.mcp.list())
+    assert both.remote.mcp.set_headers("docs", {"X-Token": "secret"}).headers == {"X-Token": ""}
+    assert both.local.mcp.get("docs").headers == {"X-Token": "secret"}
     assert await both.remote.mcp.tools() == await both.local.mcp.tools()
     think = next(tool.id for tool in await both.remote.mcp.tools() if tool.name == "think")
     for lab in (both.remote, both.local):

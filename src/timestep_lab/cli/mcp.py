@@ -71,6 +71,23 @@ async def add_server(
     return 0
 
 
+@command.command("headers")
+@click.argument("name")
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME:VALUE",
+    help="A header; repeatable. Without any, there are none.",
+)
+@store_option
+@with_lab
+async def set_headers(lab: Lab, name: str, headers: tuple[str, ...]) -> int:
+    """Replace the HTTP headers of the server NAME (or id), such as an access token that has expired."""
+    lab.mcp.set_headers(name, _pairs(headers, ":"))
+    return 0
+
+
 @command.command("remove")
 @click.argument("name")
 @store_option

@@ -28,6 +28,7 @@ class Mcp(McpCatalog):
     read_resource = op.get("/mcp/resource")(McpCatalog.read_resource)
     prompts = op.get("/mcp/prompts")(McpCatalog.prompts)
     get_prompt = op.post("/mcp/prompts")(McpCatalog.get_prompt)
+    set_headers = op.put("/mcp/{server}/headers")(McpCatalog.set_headers)
     forget = op.delete("/mcp/{server_id}")(McpCatalog.forget)
 
     @op.post("/mcp/call")

@@ -97,16 +97,16 @@ def _credentials(record: McpServerRecord, challenge: str) -> str:
     said = {name.lower(): value for name, value in re.findall(r'([\w-]+)="([^"]*)"', challenge)}
     scope = f" with the scope {said['scope']!r}" if said.get("scope") else ""
     if said.get("error") == "insufficient_scope":
-        return f"Its access token does not suffice: get one{scope} and set its headers again."
+        return f"Its access token does not suffice: get one{scope} and set it with lab.mcp.set_headers."
     if any(name.lower() == "authorization" for name in record.headers):
         what = "has expired or is not valid" if said.get("error") == "invalid_token" else "was refused"
-        return f"Its access token {what}: get another one{scope} and set its headers again."
+        return f"Its access token {what}: get another one{scope} and set it with lab.mcp.set_headers."
     if "resource_metadata" in said:
         return (
             "It requires OAuth, and the lab does not sign in for you: get an access token"
-            f"{scope} and set headers={{'Authorization': 'Bearer …'}}."
+            f"{scope} and set it: lab.mcp.set_headers({record.name!r}, {{'Authorization': 'Bearer …'}})."
         )
-    return "Check its credentials and set its headers again."
+    return "Check its credentials and set them with lab.mcp.set_headers."
 
 
 def call_error(

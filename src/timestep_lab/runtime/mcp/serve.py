@@ -58,6 +58,25 @@ async def serve_app(app: ASGIApp, host: str, port: int) -> None:
         await uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve(sockets=[listener])
 
 
+def tool_of(function: object) -> FunctionTool:
+    """Returns a function as a tool. Raises `UsageError` for what cannot be served."""
+    from agents import FunctionTool, function_tool
+
+    if isinstance(function, FunctionTool):
+        if callable(function.needs_approval):
+            raise UsageError(
+                f"{function.name} decides by a function of its own what needs approval, which no other process can ask.",
+                'Give a rule: require_approval="always", or {"argument": …, "contains": …}.',
+            )
+        return function
+    if not callable(function) or not hasattr(function, "__name__") or function.__name__ == "<lambda>":
+        raise UsageError(
+            f"{function!r} is not a function with a name.", "Give a function made with def, or a FunctionTool."
+        )
+    made: FunctionTool = function_tool(function, strict_mode=False, failure_error_function=None)
+    return made
+
+
 class FunctionServer:
     """Functions of this process as an MCP server on a loopback address, in a thread, for the lifetime of the process. Requires `token`.
     Port 0 picks a free one. Raises `ConflictError` when the port is taken."""

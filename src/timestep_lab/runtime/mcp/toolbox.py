@@ -192,9 +192,9 @@ class McpCatalog:
 
         Raises `UsageError` for an unsupported function, `ConflictError` when another process serves functions under the name `server`.
         """
-        from timestep_lab.runtime.mcp.serve import FunctionServer
+        from timestep_lab.runtime.mcp.serve import FunctionServer, tool_of
 
-        tool = _function_tool(function)
+        tool = tool_of(function)
         rule = require_approval if require_approval is not None else "always" if tool.needs_approval else None
         known = next((record for record in self.list() if record.name.casefold() == server.casefold()), None)
         if known is not None and not (known.url or "").startswith(_SERVED_AT):
@@ -237,6 +237,17 @@ class McpCatalog:
                 return server
         known = ", ".join([builtin.NAME, *(server.name for server in servers)])
         raise NotFoundError(f"There is no MCP server {name!r}.", f"Known servers: {known}.")
+
+    def set_headers(self, server: ServerId, headers: Mapping[str, str]) -> ShownServer:
+        """Replaces the headers of a server, by name or id, such as an access token that has expired. Agents keep its tools.
+
+        Raises `NotFoundError`, and `UsageError` for a server without a URL.
+        """
+        record = self.get(server)
+        if record.url is None:
+            raise UsageError(f"The MCP server {record.name!r} is not reached over HTTP.", "It has no headers to set.")
+        check_record(replace(record, headers=dict(headers)))
+        return self._store.mcp_servers.update(record.id, headers=dict(headers))
 
     def remove(self, name: str) -> None:
         """Removes a server. Agents that use its tools continue without them. Raises `NotFoundError`."""
@@ -306,24 +317,6 @@ class McpCatalog:
             yield toolbox
         finally:
             await toolbox.aclose()
-
-
-def _function_tool(function: object) -> FunctionTool:
-    from agents import FunctionTool, function_tool
-
-    if isinstance(function, FunctionTool):
-        if callable(function.needs_approval):
-            raise UsageError(
-                f"{function.name} decides by a function of its own what needs approval, which no other process can ask.",
-                'Give a rule: require_approval="always", or {"argument": …, "contains": …}.',
-            )
-        return function
-    if not callable(function) or not hasattr(function, "__name__") or function.__name__ == "<lambda>":
-        raise UsageError(
-            f"{function!r} is not a function with a name.", "Give a function made with def, or a FunctionTool."
-        )
-    made: FunctionTool = function_tool(function, strict_mode=False, failure_error_function=None)
-    return made
 
 
 def _words(command: Sequence[str] | str | None) -> tuple[str, ...]:
