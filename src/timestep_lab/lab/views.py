@@ -452,8 +452,8 @@ class LabViews:
         The differences between the two versions (instructions, model, each setting, tool, handoff and approval rule)
         are the factors of a fractional factorial design: for six changes, at most 24 of the 64 combinations are run.
         Each effect has a confidence interval; two changes that only matter together are reported as such, or as not
-        separable. `good` and `bad` may also be Agents SDK `Agent` objects; then the tool descriptions that the model
-        reads are compared too.
+        separable. `good` and `bad` may also be Agents SDK `Agent` objects; then the code of tools, guardrails and dynamic
+        instructions and the agents behind handoffs are compared too. Calls that fail count as a score of their own.
 
         `cases`, `scorers` and the other options are those of `compare`; the first scorer decides. `plan=True` returns
         the estimated cost instead. Raises as `compare` does, and `UsageError` if nothing differs.
