@@ -57,6 +57,19 @@ def test_traces_that_are_too_old_go_with_all_that_is_theirs_and_the_rest_stays(l
     assert (again.traces, again.spans) == (0, 0)
 
 
+def test_a_few_spans_of_many_old_days_do_not_get_a_partition_each(db: PostgresDatabase) -> None:
+    n_days = "select count(*) from pg_class where relname ~ '^spans_raw_\\d{8}$'"
+    [before] = db.query(SYSTEM_USER, n_days).rows
+    fill(db, days=60, traces_a_day=1)
+    [after] = db.query(SYSTEM_USER, n_days).rows
+    assert after[0] - before[0] <= 8  # Those of the last days.
+    store = Store(db, "alice")
+    assert store.traces.count() == 60
+    assert store.sql("select count(*) from spans").rows == [(180,)]
+    prune(db, timedelta(days=30))
+    assert 29 <= store.traces.count() <= 31
+
+
 def test_pruning_drops_partitions_rather_than_deleting_rows(db: PostgresDatabase, server: Server, lab_url: str) -> None:
     def days() -> list[str]:
         rows = db.query(

@@ -10,6 +10,7 @@ import socket
 import threading
 import typing
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -315,8 +316,10 @@ def rows_of(cursor: psycopg.Cursor[Row]) -> Rows:
 
 HOUSEKEEPING_LOCK = 7305442
 """Advisory lock for maintenance with several statements. An arbitrary number, the same in every release."""
-KEPT_BY_DAY = timedelta(days=800)
-"""Rows older than this share one partition."""
+RECENT, KEPT_BY_DAY = timedelta(days=7), timedelta(days=800)
+"""Every day of the first has a partition of its own; rows older than the second share one."""
+WORTH_A_DAY = 1000
+"""Number of rows, stored together, for which a day between these gets a partition."""
 
 KEPT_GROWTH = 64 << 20
 """A connection with which this process has grown by so many bytes is not used again."""
@@ -512,15 +515,22 @@ class PostgresDatabase:
     # -- partitions
 
     def _make_days(self, user_id: str, tables: Tables) -> None:
-        """Creates partitions for days that lack one (an import of old traces, or a lab that ran past its last partition)."""
-        days: set[date] = set()
+        """Creates partitions for days that lack one (an import of old traces, or a lab that ran past its last partition). Each makes every
+        query over all days slower, for every user, so that a few rows of an old day do not get one."""
+        rows_of: Counter[date] = Counter()
         for table, (columns, rows) in tables.items():
             column = self._access.day_columns.get(table.removeprefix("core."))
             if column is not None and column in columns:
                 place = list(columns).index(column)
-                days.update(row[place].date() for row in rows if row[place] is not None)
+                rows_of.update(row[place].date() for row in rows if row[place] is not None)
         today = utc_now().date()
-        days = {day for day in days - self._known_days if timedelta(-3) <= today - day <= KEPT_BY_DAY}
+        days = {
+            day
+            for day, n_rows in rows_of.items()
+            if day not in self._known_days
+            and timedelta(-3) <= today - day <= KEPT_BY_DAY
+            and (n_rows >= WORTH_A_DAY or today - day <= RECENT)
+        }
         for day in sorted(days):
             statement = Statement("select core.ensure_partitions($1, $1)", [day])
             self._transaction(user_id, lambda connection, s=statement: perform(connection, [s]), (), None)  # type: ignore[misc]
