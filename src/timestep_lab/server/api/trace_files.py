@@ -58,7 +58,7 @@ class ImportedView(BaseModel):
 async def upload_traces(
     request: Request, lab: CurrentLab, name: Annotated[str, Query(max_length=1000)] = "upload"
 ) -> ImportedView:
-    """Upload a trace file as the request body, at most 50 MB: OTLP, Agents SDK and Phoenix exports, the lab's own JSONL
+    """Upload a trace file as the request body, at most 50 MB: OTLP, Jaeger, Zipkin, Agents SDK, Phoenix, the lab's own JSONL
     and Parquet. `name` is what errors call it.
 
     DuckDB files are rejected: their views are queries, which would run on the server.
