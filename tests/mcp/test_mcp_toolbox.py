@@ -261,9 +261,9 @@ async def test_a_call_that_changes_nothing_is_made_again_when_the_server_died_un
 async def test_a_tool_that_reports_progress_has_more_time(
     toolbox: MakeToolbox, notes_url: str, over_http: bool
 ) -> None:
-    box = toolbox(notes(notes_url, timeout_s=3.0) if over_http else notes_server(timeout_s=3.0))
+    box = toolbox(notes(notes_url, timeout_s=6.0) if over_http else notes_server(timeout_s=6.0))
     await box.call("notes.pid", {})
-    assert await box.call("notes.work", {"steps": 5, "seconds": 0.9}) == "done"
+    assert await box.call("notes.work", {"steps": 8, "seconds": 0.9}) == "done"
 
 
 async def test_a_call_that_takes_too_long_ends_with_the_servers_name_and_the_server_stays(
