@@ -21,7 +21,7 @@ from tests.benchmarks.trace_data import NOW, TraceData
 
 from timestep_lab.service.operation import Scope
 from timestep_lab.service.traces import Traces
-from timestep_lab.store.imported_trace import TraceSaid
+from timestep_lab.store.imported_trace import TraceStatement
 from timestep_lab.store.search import SearchIndex, keep_filled, stop_filling
 from timestep_lab.store.spans import Row
 from timestep_lab.store.store import Store, open_store
@@ -37,12 +37,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     path: Path = tmp_path_factory.mktemp("bench") / "lab.duckdb"
     opened = open_store(path)
     data, importer = TraceData(opened.user_id), TraceImport(opened.db)
-    starts: list[TraceSaid] = []
+    starts: list[TraceStatement] = []
     spans: list[Row] = []
     began = time.perf_counter()
     n = 0
     for start, of_trace in [*[data.trace(TRACES + 1, NOW - timedelta(days=3), LONG)], *data.traces(TRACES)]:
-        starts.append(TraceSaid(start[1], start[2], 0, start[3], 0, start[4]))
+        starts.append(TraceStatement(start[1], start[2], 0, start[3], 0, start[4]))
         spans += of_trace
         if len(spans) >= BATCH or start[1] == data.trace_id(TRACES - 1):
             n += importer.rows(opened.user_id, spans, starts)
@@ -132,7 +132,7 @@ def test_the_page_of_traces_answers_within_150_milliseconds(store: Store) -> Non
 def test_two_traces_of_two_thousand_spans_are_aligned_in_a_second(store: Store) -> None:
     data = TraceData(store.user_id, seed=3)
     (left, left_spans), (right, right_spans) = (data.trace(TRACES + number, NOW, 2_000) for number in (10, 11))
-    said = [TraceSaid(start[1], start[2], 0, start[3], 0, start[4]) for start in (left, right)]
+    said = [TraceStatement(start[1], start[2], 0, start[3], 0, start[4]) for start in (left, right)]
     TraceImport(store.db).rows(store.user_id, [*left_spans, *right_spans], said)
     began = time.perf_counter()
     rows = store.traces.diff(left[1], right[1])

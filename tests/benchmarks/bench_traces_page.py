@@ -29,7 +29,7 @@ from tests.server.lab_process import LabProcess, start, stop
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.store import migrations
-from timestep_lab.store.imported_trace import TraceSaid
+from timestep_lab.store.imported_trace import TraceStatement
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.postgres.embedded import EmbeddedPostgres
 from timestep_lab.store.spans import Row
@@ -70,7 +70,7 @@ def fill(store: Store) -> None:
         starts.append(began)
         spans += of_trace
         if len(spans) >= BATCH or number == TRACES - 1:
-            said = [TraceSaid(row[1], row[2], 0, row[3], 0, row[4]) for row in starts]
+            said = [TraceStatement(row[1], row[2], 0, row[3], 0, row[4]) for row in starts]
             importer.rows(store.user_id, spans, said)
             starts, spans = [], []
 

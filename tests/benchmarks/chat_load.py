@@ -21,7 +21,7 @@ TPS = 20.0
 TTFT_MS = 300.0
 START_S = 10.0
 """The messages are sent spread over this time, as people do."""
-PATIENCE_S = 120.0
+LONGEST_WAIT_S = 120.0
 OPENING = 8
 """Chats opened at once, before the first message is sent."""
 
@@ -161,7 +161,7 @@ class Page:
         await self.say({"op": "call", "id": 3, "name": "send", "args": {"text": "Go.", "attachments": []}})
         answering = True
         while answering or not heard.text:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(LONGEST_WAIT_S):
                 message, at = await self.receive()
             for op in message.get("ops", []):
                 if op["kind"] == "delta":

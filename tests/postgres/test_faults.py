@@ -137,7 +137,7 @@ def test_a_server_that_is_away_is_waited_for_then_named_and_found_again(
     back.join()
 
     own_server.stop()
-    monkeypatch.setattr(sessions, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(sessions, "LONGEST_WAIT_S", 0.1)
     for attempt in (store.threads.find, lambda: store.threads.insert(thread("lost")), lambda: store.sql("select 1")):
         with pytest.raises(StoreUnavailableError, match=re.escape(db.url)) as away:
             attempt()  # type: ignore[operator]
@@ -195,7 +195,7 @@ def test_a_full_disk_is_named_and_once_there_is_room_again_all_goes_on(
 ) -> None:
     """Whether only the data finds no room, or also the log of changes, without which the server stops."""
     monkeypatch.setattr(embedded, "START_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(sessions, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(sessions, "LONGEST_WAIT_S", 1.0)
     with contextlib.closing(open_store(f"embedded-postgres:{small_disk / 'lab'}", ALICE)) as store:
         store.threads.insert(thread("before"))
         ballast = fill_up(small_disk)
@@ -260,7 +260,7 @@ def test_text_that_postgres_cannot_hold_is_refused_in_words(db: PostgresDatabase
 
 
 def test_when_all_connections_are_in_use_it_says_so(db: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(sessions, "LONGEST_WAIT_S", 0.1)
     held = [db._app._borrow() for _ in range(db._app._size)]
     with pytest.raises(BusyError, match="in use") as busy:
         db.query(ALICE, "select 1")
@@ -277,7 +277,7 @@ def test_a_closed_lab_says_that_it_is_closed(db: PostgresDatabase) -> None:
 
 
 def test_a_password_changed_while_the_lab_is_open_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(sessions, "LONGEST_WAIT_S", 0.1)
     with server.lab_url(empty=True) as url:
         db = PostgresDatabase(url)
         role = f"{url.rsplit('/', 1)[1]}_app"

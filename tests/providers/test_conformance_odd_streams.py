@@ -321,7 +321,7 @@ async def next_turn(
     return replayed(server.requests[-1].body)
 
 
-def said_to(body: Mapping[str, Json]) -> str:
+def user_input_of(body: Mapping[str, Json]) -> str:
     """The text of the assistant's first message."""
     first = next(one for one in body.get("messages") or body["input"] if one.get("role") == "assistant")
     content = first.get("content") or ""
@@ -359,7 +359,7 @@ async def test_an_odd_stream_is_read_as_it_was_meant_and_goes_back_as_such(
         ("user", ["text"]), told, ("tool", ["result get_weather 18"] * len(places)), ("assistant", ["text"]), ("user", ["text"]),
     ]  # fmt: skip
     if text:
-        assert said_to(server.requests[1].body) == text
+        assert user_input_of(server.requests[1].body) == text
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])

@@ -432,7 +432,7 @@ async def test_a_refused_call_stands_under_the_agent_that_made_it(bench: Bench, 
         a, b = (call.call_id for call in end.interruptions)
         if way == "refused elsewhere":
             # Another process knows nothing of the trace but what is stored.
-            bench.runner._shop.processor._routes.clear()
+            bench.runner._services.processor._routes.clear()
         if way == "cancelled":
             await bench.runner.cancel(end.run.id)
         elif way == "one by one":

@@ -556,7 +556,7 @@ async def test_an_unchanged_fork_runs_nothing_of_the_users_code(bench: Bench) ->
     def passes(*_: Any) -> Any:
         return note("guardrail", GuardrailFunctionOutput(output_info=None, tripwire_triggered=False))
 
-    class Told(AgentHooks):
+    class PipelineAnswer(AgentHooks):
         async def on_tool_start(self, *_: Any) -> None:
             note("hook", None)
 
@@ -571,7 +571,7 @@ async def test_an_unchanged_fork_runs_nothing_of_the_users_code(bench: Bench) ->
         name="Desk", model=bench.script(calls(("ask", {"input": "look"})), says("Done.")),
         instructions=lambda context, agent: note("instructions", f"Be number {len(ran)}."),
         tools=[helper.as_tool("ask", "Asks the helper.", is_enabled=lambda context, agent: note("enabled", True))],
-        output_guardrails=[OutputGuardrail(guardrail_function=passes, name="out")], hooks=Told(),
+        output_guardrails=[OutputGuardrail(guardrail_function=passes, name="out")], hooks=PipelineAnswer(),
     )  # fmt: skip
     front = Agent(
         name="Front", model=bench.script(calls(("transfer_to_desk", {}))),

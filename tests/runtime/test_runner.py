@@ -66,7 +66,7 @@ async def test_a_call_whose_tool_starts_before_it_was_read_from_the_stream_is_sh
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A busy process may read the stream so late; here no tool waits for it."""
-    at_once = partialmethod(StreamItems.call_item, patience_s=0.0)
+    at_once = partialmethod(StreamItems.call_item, longest_wait_s=0.0)
     monkeypatch.setattr(StreamItems, "call_item", at_once)
 
     @function_tool

@@ -166,7 +166,7 @@ async def test_a_run_goes_on_where_the_thread_ends_also_when_others_have_written
     tail = ThreadTail(store.threads, "t", "run_1")
     placed = await tail.append([item("a"), item("b")], said("one"))
     placed += await tail.append([item("c")])
-    await tail.append(said=said("two", "three"))
+    await tail.append(session_entries=said("two", "three"))
     store.threads.append_items("t", [item("by another")])
     store.threads.append_session_items("t", said("by another"))
     placed += await tail.append([item("d"), item("e")], said("four"))

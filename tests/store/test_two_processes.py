@@ -341,7 +341,7 @@ def test_a_file_held_by_a_program_that_does_not_share_it_is_named_with_the_next_
     lab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(lab).close()
-    monkeypatch.setattr(owner_election, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(owner_election, "LONGEST_WAIT_S", 0.3)
     script = (
         "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read(); c.close()"
     )

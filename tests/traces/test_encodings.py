@@ -228,7 +228,7 @@ def shown(sent: Case) -> dict[str, Any]:
     for column, bit, role, name in (("input", 1, "user", "asked"), ("output", 2, "assistant", "answered")):
         row[column] = json.loads(row[column]) if row[column] and row["io_json"] & bit else row[column]
         row[name] = read_messages(row[column], role=role)
-    said = decoded.said[0] if decoded.said else None
+    said = decoded.statements[0] if decoded.statements else None
     return {**row, "thread": said and said.thread_id, "end_user": said and said.end_user}
 
 

@@ -140,13 +140,13 @@ async def test_a_chat_that_is_read_on_one_event_loop_is_written_to_on_another() 
 
 
 async def test_work_begins_at_once_where_the_last_message_came_on_another_event_loop_that_sleeps() -> None:
-    class Told(View):
+    class PipelineAnswer(View):
         stem = "told"
 
         def snapshot(self) -> Json:
             return {}
 
-    view, begun = Told(), asyncio.Event()
+    view, begun = PipelineAnswer(), asyncio.Event()
     other = asyncio.new_event_loop()
     thread = threading.Thread(target=other.run_forever, daemon=True)
     thread.start()

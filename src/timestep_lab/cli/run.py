@@ -227,12 +227,14 @@ def _field(name: str, spec: Mapping[str, Json], form: Mapping[str, Json]) -> Jso
     inner = object_of(spec.get("items")) if spec.get("type") == "array" else spec
     options = objects_of(inner.get("oneOf") or inner.get("anyOf"))
     choices = [one.get("const") for one in options] or list_of(inner.get("enum"))
-    told = [str(spec.get("title") or name), str(spec.get("description") or ""), ", ".join(map(str, choices))]
+    labels = [str(spec.get("title") or name), str(spec.get("description") or ""), ", ".join(map(str, choices))]
     many = " (several, with , between them)" if spec.get("type") == "array" else ""
     default = spec.get("default", None if name in list_of(form.get("required")) else "")
     if isinstance(default, list):
         default = ", ".join(map(str, default))
-    text = str(click.prompt("  " + " – ".join(part for part in told if part) + many, default=default, err=True)).strip()
+    text = str(
+        click.prompt("  " + " – ".join(part for part in labels if part) + many, default=default, err=True)
+    ).strip()
     if not text:
         return None
     if spec.get("type") == "array":
@@ -270,12 +272,12 @@ def demo_command(context: Context) -> int:
     async def run() -> int:
         # Use recorded weather even if the service is reachable: the output is the same everywhere, and nothing is sent.
         async with context.open(weather_mode="recorded") as lab:
-            return await tell(lab, console())
+            return await labels_of(lab, console())
 
     return run_async(run())
 
 
-async def tell(lab: Lab, out: Console) -> int:
+async def labels_of(lab: Lab, out: Console) -> int:
     out.print("[bold]1 · A conversation[/]  [dim]the model is a deterministic program, not a language model[/]\n")
     run = await converse(lab, out)
     out.print("\n[bold]2 · Its trace[/]\n")

@@ -20,7 +20,7 @@ import agents as sdk
 from agents import RunConfig, RunResult, RunResultStreaming, RunState, TResponseInputItem
 
 from timestep_lab.evals.datasets.case import Case, digest
-from timestep_lab.evals.pipelines import Asked, Pipeline, Told, answer_of, trace_steps
+from timestep_lab.evals.pipelines import Asked, Pipeline, PipelineAnswer, answer_of, trace_steps
 from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Candidate, Options
 from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.model.clock import ms_between, utc_now
@@ -273,7 +273,7 @@ class Measured:
     steps: list[dict[str, Json]] = field(default_factory=list)
     root: SpanRecord | None = None
     """The ended root span."""
-    said: Told | None = None
+    report: PipelineAnswer | None = None
     """What a function or a service reported about itself."""
     called_ms: float | None = None
     """How long the function or service took, in ms."""
@@ -322,7 +322,7 @@ class Attempt:
 
 
 async def attempt(
-    desk: Asker,
+    asker: Asker,
     candidate: Candidate,
     input: Asked,
     labels: Mapping[str, Json],
@@ -334,61 +334,63 @@ async def attempt(
     trace_id = new_trace_id()
     measured = Measured()
     route = TraceContext(
-        desk.writer, desk.user_id, trace_id, run_id=trace_id, only_ended=True, on_span=measured.take, stored=candidate.graph.stored
+        asker.writer, asker.user_id, trace_id, run_id=trace_id, only_ended=True, on_span=measured.take, stored=candidate.graph.stored
     )  # fmt: skip
-    desk.processor.bind(sdk_trace_id(trace_id), route)
-    desk.writer.trace_started(
+    asker.processor.bind(sdk_trace_id(trace_id), route)
+    asker.writer.trace_started(
         TraceStart(
-            trace_id=trace_id, user_id=desk.user_id, workflow=candidate.record.agent or candidate.name, thread_id=None,
+            trace_id=trace_id, user_id=asker.user_id, workflow=candidate.record.agent or candidate.name, thread_id=None,
             started_at=measured.started_at, metadata={**labels, Lab.SDK_ID: sdk_trace_id(trace_id)},
         )
     )  # fmt: skip
     output: str | None = None
     failure: LabError | None = None
-    limits = desk.limits.over(RunLimits.of_agent(candidate.agent))
+    limits = asker.limits.over(RunLimits.of_agent(candidate.agent))
     watch = LimitWatch(limits, route)
     watch_from_here(watch)
-    in_time = min(desk.timeout_s, limits.timeout_s or desk.timeout_s)
+    in_time = min(asker.timeout_s, limits.timeout_s or asker.timeout_s)
     try:
         async with asyncio.timeout(in_time) as limit:
             PAUSABLE_TIMEOUT.set(PausableTimeout(limit))
             if candidate.pipeline is not None:
                 called = time.perf_counter()
                 try:
-                    measured.said = await _called(candidate.pipeline, candidate.name, input, trace_id, on_delta)
-                    output = measured.said.output
+                    measured.report = await _called(candidate.pipeline, candidate.name, input, trace_id, on_delta)
+                    output = measured.report.output
                 finally:
                     measured.called_ms = (time.perf_counter() - called) * 1000.0
             else:
-                output = await _drive(desk, candidate, input, trace_id, route, measured, labels, on_delta, watch)
+                output = await _drive(asker, candidate, input, trace_id, route, measured, labels, on_delta, watch)
             if passed := watch.passed(at_all=True):
                 output, failure = None, passed
     except TimeoutError:
         failure = (
             watch.time_is_up()
-            if in_time < desk.timeout_s
+            if in_time < asker.timeout_s
             else ProviderTimeoutError(
-                f"{candidate.name} gave no answer within {desk.timeout_s:g} s.",
+                f"{candidate.name} gave no answer within {asker.timeout_s:g} s.",
                 "Increase the limit with timeout_s=…",
                 provider=candidate.model.prefix,
             )
         )
     except Exception as error:  # noqa: BLE001 - any exception of a model, tool or guardrail is the outcome of this case
-        failure = as_lab_error(error, speakers=(), max_turns=desk.max_turns)
+        failure = as_lab_error(error, speakers=(), max_turns=asker.max_turns)
     except asyncio.CancelledError:
         failure = LabError("The comparison was stopped before this answer was complete.")
         raise
     finally:
         PAUSABLE_TIMEOUT.set(None)
         WATCH.set(None)
-        desk.processor.release(sdk_trace_id(trace_id), "The case ended before this step did.")
+        asker.processor.release(sdk_trace_id(trace_id), "The case ended before this step did.")
         if failure is not None and measured.root is not None and measured.root.status != "error":
             # The SDK ends its spans without an error when it is cancelled or times out.
-            desk.writer.span_ended(replace(measured.root, status="error", error=failure.message))
-    return _told(trace_id, output, failure, measured)
+            asker.writer.span_ended(replace(measured.root, status="error", error=failure.message))
+    return _attempt_of(trace_id, output, failure, measured)
 
 
-async def _called(pipeline: Pipeline, name: str, input: Asked, trace_id: str, on_delta: OnDelta | None) -> Told:
+async def _called(
+    pipeline: Pipeline, name: str, input: Asked, trace_id: str, on_delta: OnDelta | None
+) -> PipelineAnswer:
     """Call a function or a service within its own span; SDK calls that it makes are nested below."""
     with (
         sdk.trace(name, trace_id=sdk_trace_id(trace_id)),
@@ -405,7 +407,7 @@ async def _called(pipeline: Pipeline, name: str, input: Asked, trace_id: str, on
 
 
 async def _drive(
-    desk: Asker,
+    asker: Asker,
     candidate: Candidate,
     input: Asked,
     trace_id: str,
@@ -417,16 +419,16 @@ async def _drive(
 ) -> str:
     # The SDK keeps hooks on agent objects, shared by all runs that use them: a copy makes each run independent.
     graph = candidate.graph
-    if desk.tape is not None:
+    if asker.tape is not None:
         own = cast("str | None", labels.get(OWN_TRACE))
         graph = on_tape(
-            graph, candidate.offered, Player(desk.tape, desk.on_miss, own=own, model_of=desk.router.get_model)
+            graph, candidate.offered, Player(asker.tape, asker.on_miss, own=own, model_of=asker.router.get_model)
         )
     root = graph.root if len(graph.agents) > 1 else copy.copy(graph.root)
-    hooks = TracingHooks(desk.processor, graph.kits, watch)
+    hooks = TracingHooks(asker.processor, graph.tool_sets, watch)
     config = RunConfig(
         model=candidate.model.full if candidate.record.model or candidate.agent is None else None,
-        model_provider=desk.router,
+        model_provider=asker.router,
         model_settings=dict(candidate.record.model_settings) or None,
         workflow_name=candidate.name,
         trace_id=sdk_trace_id(trace_id),
@@ -438,13 +440,13 @@ async def _drive(
     while True:
         if on_delta is None:
             result: RunResult | RunResultStreaming = await sdk.Runner.run(
-                root, given, max_turns=desk.max_turns, hooks=hooks, run_config=config
+                root, given, max_turns=asker.max_turns, hooks=hooks, run_config=config
             )
         else:
-            result = await _streamed(root, given, desk.max_turns, hooks, config, on_delta)
+            result = await _streamed(root, given, asker.max_turns, hooks, config, on_delta)
         if not result.interruptions:
             return output_text(result.final_output)
-        given = _decided(desk, result.to_state(), hooks, trace_id, route, measured)
+        given = _decided(asker, result.to_state(), hooks, trace_id, route, measured)
 
 
 async def _streamed(
@@ -466,23 +468,23 @@ async def _streamed(
 
 
 def _decided(
-    desk: Asker, state: SdkRunState, hooks: TracingHooks, trace_id: str, route: TraceContext, measured: Measured
+    asker: Asker, state: SdkRunState, hooks: TracingHooks, trace_id: str, route: TraceContext, measured: Measured
 ) -> SdkRunState:
     """Decide pending approvals without a person: all are approved or rejected, as the comparison specifies."""
     for item in state.get_interruptions():
         call_id, name, arguments = item.call_id or "", item.name or "", item.arguments or "{}"
-        if desk.approve == "all":
+        if asker.approve == "all":
             hooks.approved.add(call_id)
             state.approve(item)
             continue
         state.reject(item, rejection_message=REJECTED)
         now = utc_now()
         span = SpanRecord(
-            trace_id=trace_id, span_id=call_span_id(trace_id, call_id), parent_id=route.turn_of(item.agent.name), user_id=desk.user_id, kind="tool",
+            trace_id=trace_id, span_id=call_span_id(trace_id, call_id), parent_id=route.turn_of(item.agent.name), user_id=asker.user_id, kind="tool",
             name=name, agent=item.agent.name, status="rejected", started_at=now, ended_at=now, input=parsed(arguments), output=REJECTED,
             attributes={GenAI.TOOL_NAME: name, GenAI.TOOL_CALL_ID: call_id, Lab.APPROVAL: "rejected"},
         )  # fmt: skip
-        desk.writer.span_ended(span)
+        asker.writer.span_ended(span)
         measured.take(span)
     return state
 
@@ -505,12 +507,12 @@ def step_of(span: SpanRecord) -> dict[str, Json] | None:
     return None
 
 
-def _told(trace_id: str, output: str | None, failure: LabError | None, measured: Measured) -> Attempt:
+def _attempt_of(trace_id: str, output: str | None, failure: LabError | None, measured: Measured) -> Attempt:
     generations = measured.generations
     priced = [g.cost_usd for g in generations]
     counted_in = [g.input_tokens for g in generations if g.input_tokens is not None]
     counted_out = [g.output_tokens for g in generations if g.output_tokens is not None]
-    reported = measured.said or Told("")
+    reported = measured.report or PipelineAnswer("")
     cost = sum(c for c in priced if c is not None) if priced and None not in priced else None
     waited = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in generations)
     took = measured.latency_ms() if measured.called_ms is None else max(0.0, measured.called_ms - waited)

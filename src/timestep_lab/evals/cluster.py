@@ -92,16 +92,16 @@ class DaskExecutor:
     this process.
     """
 
-    def __init__(self, bench: EvalContext, options: Options, client: object, tape: Tape | None = None) -> None:
+    def __init__(self, context: EvalContext, options: Options, client: object, tape: Tape | None = None) -> None:
         if not hasattr(client, "submit") or not hasattr(client, "scheduler_info"):
             raise UsageError(
                 f"client={type(client).__name__} is not a Dask client.", "Pass dask.distributed.Client(…)."
             )
-        self._bench, self._options, self._client = bench, options, client
-        self._here, self._tape = LocalExecutor(bench, options), tape
+        self._context, self._options, self._client = context, options, client
+        self._here, self._tape = LocalExecutor(context, options), tape
         self._waiting: list[tuple[Question, asyncio.Future[Attempt]]] = []
         self._candidates: dict[str, Candidate] = {}
-        self._kit: WorkerPayload | None = None
+        self._payload: WorkerPayload | None = None
         self._sending: asyncio.Task[None] | None = None
 
     async def ask(
@@ -110,7 +110,7 @@ class DaskExecutor:
         """Run a case on the cluster. `on_delta` is not called: text is not streamed from a cluster."""
         if candidate.name not in self._candidates:
             self._candidates[candidate.name] = candidate
-            self._kit = None
+            self._payload = None
         answer: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         self._waiting.append((Question(candidate.name, asked, dict(labels)), answer))
         if self._sending is None:
@@ -129,7 +129,7 @@ class DaskExecutor:
         await asyncio.sleep(GATHER_S)
         waiting, self._waiting, self._sending = self._waiting, [], None
         try:
-            kit = await self._packed()
+            payload = await self._packed()
         except Exception as error:  # noqa: BLE001 - the error is passed to the waiting callers
             for _, answer in waiting:
                 if not answer.done():
@@ -138,11 +138,11 @@ class DaskExecutor:
         workers = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
         size = max(1, min(MOST_AT_ONCE, -(-len(waiting) // workers)))
         for start in range(0, len(waiting), size):
-            self._submit(kit, waiting[start : start + size])
+            self._submit(payload, waiting[start : start + size])
 
-    def _submit(self, kit: WorkerPayload, part: Sequence[tuple[Question, asyncio.Future[Attempt]]]) -> None:
+    def _submit(self, payload: WorkerPayload, part: Sequence[tuple[Question, asyncio.Future[Attempt]]]) -> None:
         loop = asyncio.get_running_loop()
-        future = self._client.submit(answer_all, kit, [question for question, _ in part], pure=False, retries=0)
+        future = self._client.submit(answer_all, payload, [question for question, _ in part], pure=False, retries=0)
         answers = [answer for _, answer in part]
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._arrived, done, answers))
 
@@ -153,19 +153,19 @@ class DaskExecutor:
             except Exception as error:  # noqa: BLE001 - losing a worker is a transient fault
                 lost = ProviderUnavailableError(f"The cluster lost these cases: {error}", "They are run again.")
                 results = [(_lost(lost), [], []) for _ in answers]
-            for (trial, traces, spans), answer in zip(results, answers, strict=True):
+            for (made, traces, spans), answer in zip(results, answers, strict=True):
                 for trace in traces:
-                    self._bench.writer.trace_started(trace)
+                    self._context.writer.trace_started(trace)
                 for span in spans:
-                    self._bench.writer.span_ended(span)
+                    self._context.writer.span_ended(span)
                 if not answer.done():
-                    answer.set_result(trial)
+                    answer.set_result(made)
 
         self._taking = asyncio.ensure_future(take())
 
     async def _packed(self) -> WorkerPayload:
         """The payload, sent to the cluster once for all tasks."""
-        if self._kit is None:
+        if self._payload is None:
             from timestep_lab.model.ids import new_id
             from timestep_lab.runtime.agent_graph import reachable
             from timestep_lab.store.base import in_thread
@@ -173,16 +173,16 @@ class DaskExecutor:
             records: dict[str, tuple[AgentRecord, ...]] = {}
             for name, candidate in self._candidates.items():
                 if isinstance(candidate.agent, AgentRecord):
-                    agents = await in_thread(reachable, candidate.agent, self._bench.store.agents.try_get)
+                    agents = await in_thread(reachable, candidate.agent, self._context.store.agents.try_get)
                     records[name] = tuple(agents.values())
-            kit = WorkerPayload(
-                id=new_id("task"), settings=self._bench.settings, options=self._options, user_id=self._bench.user_id,
+            payload = WorkerPayload(
+                id=new_id("task"), settings=self._context.settings, options=self._options, user_id=self._context.user_id,
                 records={name: c.record for name, c in self._candidates.items()}, agents=records,
                 sdk_agents={n: c.agent for n, c in self._candidates.items() if isinstance(c.agent, sdk.Agent)},
-                servers=tuple(await in_thread(self._bench.store.mcp_servers.find)), tape=self._tape,
+                servers=tuple(await in_thread(self._context.store.mcp_servers.find)), tape=self._tape,
             )  # fmt: skip
-            self._kit = kit
-        return self._kit
+            self._payload = payload
+        return self._payload
 
 
 def _lost(error: ProviderUnavailableError) -> Attempt:
@@ -195,9 +195,9 @@ def _lost(error: ProviderUnavailableError) -> Attempt:
 # -- in the worker process
 
 
-def answer_all(kit: WorkerPayload, questions: Sequence[Question]) -> list[Answered]:
+def answer_all(payload: WorkerPayload, questions: Sequence[Question]) -> list[Answered]:
     """A Dask task: run these cases concurrently on the worker's own event loop, so that connections are reused."""
-    return asyncio.run_coroutine_threadsafe(_Worker.of(kit).answer(questions), _loop()).result()
+    return asyncio.run_coroutine_threadsafe(_Worker.of(payload).answer(questions), _loop()).result()
 
 
 class _Worker:
@@ -206,39 +206,39 @@ class _Worker:
     _made: dict[str, _Worker] = {}
     _lock = threading.Lock()
 
-    def __init__(self, kit: WorkerPayload) -> None:
+    def __init__(self, payload: WorkerPayload) -> None:
         from timestep_lab.runtime.mcp.toolbox import Toolbox
         from timestep_lab.runtime.router import Router
         from timestep_lab.runtime.tracing import install
 
-        self.kit = kit
-        self.router = Router(kit.settings)
-        self.toolbox = Toolbox(lambda: list(kit.servers), kit.settings)
+        self.payload = payload
+        self.router = Router(payload.settings)
+        self.toolbox = Toolbox(lambda: list(payload.servers), payload.settings)
         self.processor = install(SpanBox())  # type: ignore[arg-type]
         self._ready: dict[str, asyncio.Future[Candidate]] = {}
 
     @classmethod
-    def of(cls, kit: WorkerPayload) -> _Worker:
+    def of(cls, payload: WorkerPayload) -> _Worker:
         with cls._lock:
-            if kit.id not in cls._made:
-                cls._made[kit.id] = cls(kit)
-            return cls._made[kit.id]
+            if payload.id not in cls._made:
+                cls._made[payload.id] = cls(payload)
+            return cls._made[payload.id]
 
     async def answer(self, questions: Sequence[Question]) -> list[Answered]:
         candidates = {q.candidate: await self._candidate(q.candidate) for q in questions}
         prefixes = [candidate.model.prefix for candidate in candidates.values()]
-        with limited(self.router, prefixes, self.kit.options.concurrency):
+        with limited(self.router, prefixes, self.payload.options.concurrency):
             return await asyncio.gather(*(self._answer(candidates[q.candidate], q) for q in questions))
 
     async def _answer(self, candidate: Candidate, question: Question) -> Answered:
-        options, box = self.kit.options, SpanBox()
-        desk = Asker(
-            router=self.router, processor=self.processor, writer=box, user_id=self.kit.user_id,  # type: ignore[arg-type]
+        options, box = self.payload.options, SpanBox()
+        asker = Asker(
+            router=self.router, processor=self.processor, writer=box, user_id=self.payload.user_id,  # type: ignore[arg-type]
             max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s, limits=options.limits,
-            tape=self.kit.tape, on_miss=options.on_miss,
+            tape=self.payload.tape, on_miss=options.on_miss,
         )  # fmt: skip
-        trial = await attempt(desk, candidate, question.asked, question.labels)
-        return trial, box.traces, box.spans
+        made = await attempt(asker, candidate, question.asked, question.labels)
+        return made, box.traces, box.spans
 
     async def _candidate(self, name: str) -> Candidate:
         if name not in self._ready:
@@ -249,9 +249,9 @@ class _Worker:
         from timestep_lab.evals.plan import BARE_AGENT, offered_on_tape
         from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk
 
-        kit, record = self.kit, self.kit.records[name]
-        agent: AgentRecord | sdk.Agent | None = kit.sdk_agents.get(name) or (
-            kit.agents[name][0] if name in kit.agents else None
+        payload, record = self.payload, self.payload.records[name]
+        agent: AgentRecord | sdk.Agent | None = payload.sdk_agents.get(name) or (
+            payload.agents[name][0] if name in payload.agents else None
         )
         if agent is None:
             bare = sdk.Agent(name=BARE_AGENT)
@@ -259,13 +259,17 @@ class _Worker:
         elif isinstance(agent, sdk.Agent):
             graph = from_sdk(agent)
         else:
-            records = {r.id: r for r in kit.agents[name]}
+            records = {r.id: r for r in payload.agents[name]}
             graph = await build(
-                records, agent.id, self.toolbox, default_model=kit.settings.default_model,
-                recorded=kit.tape.definitions if kit.tape else None,
+                records, agent.id, self.toolbox, default_model=payload.settings.default_model,
+                recorded=payload.tape.definitions if payload.tape else None,
             )  # fmt: skip
         chosen = record.model or graph.root.model
-        offered = {} if kit.tape is None else await offered_on_tape(graph, kit.tape, kit.options.on_miss, self.router)
+        offered = (
+            {}
+            if payload.tape is None
+            else await offered_on_tape(graph, payload.tape, payload.options.on_miss, self.router)
+        )
         return Candidate(
             record,
             agent,

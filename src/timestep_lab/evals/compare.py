@@ -58,7 +58,7 @@ FindAgent = Callable[[str], AgentRecord]
 
 
 async def new_comparison(
-    bench: EvalContext,
+    context: EvalContext,
     data: object,
     *,
     models: Sequence[str] | str | None = None,
@@ -79,7 +79,7 @@ async def new_comparison(
 
     Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `NotFoundError`.
     """
-    dataset = await in_thread(load_dataset, data, store=bench.store, limit=limit, **checked_columns(columns))
+    dataset = await in_thread(load_dataset, data, store=context.store, limit=limit, **checked_columns(columns))
     chosen = Options.read({"epochs": dataset.repeat, **options})
     given, asked = _many(agents), _many(prompts) or list(dataset.prompts) or [None]
     pipelines = [one for one in given if is_pipeline(one)]
@@ -99,19 +99,26 @@ async def new_comparison(
         raise UsageError(
             "Functions and services have no tools that a tape could replace.", "Omit tools.", param="tools"
         )
-    tape = await in_thread(tape_of, bench, dataset, chosen)
-    candidates = [await prepare(record, agent, bench, tape, chosen.on_miss) for record, agent in pairs]
+    tape = await in_thread(tape_of, context, dataset, chosen)
+    candidates = [await prepare(record, agent, context, tape, chosen.on_miss) for record, agent in pairs]
     made = make_scorers(scorers)
-    judges = _check(dataset, candidates, made, chosen, bench)
+    judges = _check(dataset, candidates, made, chosen, context)
     record = ComparisonRecord(
-        id=new_id("comparison"), user_id=bench.user_id, name=name or dataset.name, dataset=dataset.name,
+        id=new_id("comparison"), user_id=context.user_id, name=name or dataset.name, dataset=dataset.name,
         dataset_version=dataset.version, candidates=tuple(_plain(c.record) for c in candidates),
         scorers=tuple(to_spec(scorer) for scorer in made), epochs=chosen.epochs, n_cases=len(dataset), settings=chosen.to_json(),
-        process_id=bench.store.db.process_id,
+        process_id=context.store.db.process_id,
     )  # fmt: skip
     _check_stop(record, dataset, made, chosen)
     return Comparison(
-        bench, record, dataset, candidates, made, chosen, executor=_executor(bench, chosen, client, tape), judges=judges
+        context,
+        record,
+        dataset,
+        candidates,
+        made,
+        chosen,
+        executor=_executor(context, chosen, client, tape),
+        judges=judges,
     )
 
 
@@ -128,7 +135,7 @@ def refuse_changes(resume: str, **given: object) -> None:
 
 
 async def resume_comparison(
-    bench: EvalContext, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Scorers = (), client: object = None,
+    context: EvalContext, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Scorers = (), client: object = None,
     **options: object,
 ) -> Comparison:  # fmt: skip
     """Resume a comparison that was interrupted, cancelled or ran out of budget; its failed cells are tried again.
@@ -136,7 +143,7 @@ async def resume_comparison(
     SDK agents and Python functions must be passed again. `options` replace the original ones (such as a larger budget).
     Raises `NotFoundError`, `UsageError` if a candidate has changed, `ConflictError` if it is running elsewhere.
     """
-    rows = ComparisonRows(bench.store.db, bench.user_id)
+    rows = ComparisonRows(context.store.db, context.user_id)
     record = await in_thread(rows.comparisons.get, id)
     stored = await in_thread(rows.cases, id)
     chosen = Options.read({**record.settings, **options})
@@ -147,10 +154,10 @@ async def resume_comparison(
     cases = [from_record(case) for case in stored]
     dataset = Dataset(record.dataset, tuple(cases), record.dataset_version)
     given = {name_of_agent(agent): agent for agent in _many(agents)}
-    tape = await in_thread(tape_of, bench, dataset, chosen)
+    tape = await in_thread(tape_of, context, dataset, chosen)
     candidates = []
     for was in _recorded(record):
-        candidate = await prepare(was, await _agent_again(was, given, bench), bench, tape, chosen.on_miss)
+        candidate = await prepare(was, await _agent_again(was, given, context), context, tape, chosen.on_miss)
         if candidate.record.fingerprint != was.fingerprint:
             raise UsageError(
                 f"The candidate {was.name!r} has changed since comparison {id} was started.",
@@ -159,18 +166,18 @@ async def resume_comparison(
         candidates.append(candidate)
     made, again = _scorers_again(record, scorers)
     record = replace(record, scorers=tuple(to_spec(scorer) for scorer in made))
-    judges = _check(dataset, candidates, made, chosen, bench)
+    judges = _check(dataset, candidates, made, chosen, context)
     _check_stop(record, dataset, made, chosen)
     cells = await in_thread(rows.cells, id)
     return Comparison(
-        bench,
+        context,
         record,
         dataset,
         candidates,
         made,
         chosen,
         cells,
-        executor=_executor(bench, chosen, client, tape),
+        executor=_executor(context, chosen, client, tape),
         resumed=True,
         again=again,
         judges=judges,
@@ -178,13 +185,13 @@ async def resume_comparison(
 
 
 async def rescored_comparison(
-    bench: EvalContext, id: str, scorers: Scorers, **options: object
+    context: EvalContext, id: str, scorers: Scorers, **options: object
 ) -> Comparison:  # fmt: skip
     """A comparison over stored answers, with additional or changed scorers. Running it runs no candidate.
 
     Raises `NotFoundError`, `UsageError`, `ConflictError` if it is running elsewhere.
     """
-    rows = ComparisonRows(bench.store.db, bench.user_id)
+    rows = ComparisonRows(context.store.db, context.user_id)
     record = await in_thread(rows.get, id)
     if record.status == "running":
         raise ConflictError(f"Comparison {id} is running.", "Wait until it ends.")
@@ -198,37 +205,37 @@ async def rescored_comparison(
     # Function scorers from before are not stored; their scores are kept.
     stored = {str(s["name"]): make_scorer(s) for s in objects_of(record.scorers) if s["type"] != "function"}
     made = list({**stored, **{scorer.name: scorer for scorer in again}}.values())
-    candidates = [await _as_asked(one, bench) for one in _recorded(record)]
-    judges = _check(dataset, candidates, made, replace(chosen, budget_usd=None), bench)
+    candidates = [await _as_asked(one, context) for one in _recorded(record)]
+    judges = _check(dataset, candidates, made, replace(chosen, budget_usd=None), context)
     check_prices([], judges, chosen.budget_usd)
     specs = {str(s["name"]): s for s in [*objects_of(record.scorers), *(to_spec(scorer) for scorer in made)]}
     return Comparison(
-        bench, replace(record, scorers=tuple(specs.values())), dataset, candidates, made, chosen, await in_thread(rows.cells, id),
+        context, replace(record, scorers=tuple(specs.values())), dataset, candidates, made, chosen, await in_thread(rows.cells, id),
         resumed=True, again=[scorer.name for scorer in again], judges=judges, only_score=True,
     )  # fmt: skip
 
 
-async def _as_asked(record: CandidateRecord, bench: EvalContext) -> Candidate:
+async def _as_asked(record: CandidateRecord, context: EvalContext) -> Candidate:
     """What scorers need to know of a candidate that is not run again: its prompt, and its instructions if they are
     stored.
     """
     stored = (
-        None if record.agent_id is None else await in_thread(bench.store.agent, record.agent_id, record.agent_version)
+        None if record.agent_id is None else await in_thread(context.store.agent, record.agent_id, record.agent_version)
     )
     root = sdk.Agent(name=record.agent or BARE_AGENT, instructions=None if stored is None else stored.instructions)
     graph = BuiltGraph(root=root, agents={root.name: root})
-    return Candidate(record, None, graph, bench.router.resolve(record.model), has_tools=False)
+    return Candidate(record, None, graph, context.router.resolve(record.model), has_tools=False)
 
 
-def load_grid(bench: EvalContext, id: str) -> Grid:
+def load_grid(context: EvalContext, id: str) -> Grid:
     """A stored comparison. Blocks. Raises `NotFoundError`."""
-    rows = ComparisonRows(bench.store.db, bench.user_id)
+    rows = ComparisonRows(context.store.db, context.user_id)
     record = rows.get(id)
     return Grid(record, rows.cases(id), rows.cells(id), seed=seed_of(record))
 
 
 def _check(
-    dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer], options: Options, bench: EvalContext
+    dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer], options: Options, context: EvalContext
 ) -> list[ModelRef]:
     """Check all prompts, assertions and judges before anything is spent. Returns the judges."""
     for case in dataset:
@@ -261,7 +268,7 @@ def _check(
                 'Use another name: {"type": …, "name": …}, or rename the function.',
             )
         taken.add(name)
-    judges = judges_of(scorers, dataset, bench)
+    judges = judges_of(scorers, dataset, context)
     check_prices(candidates, judges, options.budget_usd)
     check_prices(candidates, [], options.budget_usd_per_answer)
     return judges
@@ -287,22 +294,22 @@ def _check_stop(record: ComparisonRecord, dataset: Dataset, scorers: Sequence[Sc
         )  # fmt: skip
 
 
-def judges_of(scorers: Sequence[Scorer], dataset: Dataset, bench: EvalContext) -> list[ModelRef]:
+def judges_of(scorers: Sequence[Scorer], dataset: Dataset, context: EvalContext) -> list[ModelRef]:
     """The judge models of the scorers and of the cases' own assertions, without duplicates. Raises if one is not
     available.
     """
     everyone = [*scorers, *(make_scorer(spec) for case in dataset for spec in case.assertions)]
     judges = [judge for scorer in everyone for judge in scorer.judges]
-    names = {bench.router.resolve(getattr(judge, "model", None)).full for judge in judges}
-    return [bench.router.resolve(bench.router.get_model(name).full) for name in sorted(names)]
+    names = {context.router.resolve(getattr(judge, "model", None)).full for judge in judges}
+    return [context.router.resolve(context.router.get_model(name).full) for name in sorted(names)]
 
 
-async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], bench: EvalContext) -> AnyAgent | None:
+async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], context: EvalContext) -> AnyAgent | None:
     if record.agent is None:
         return None
     if record.agent_id is not None:
-        stored = await in_thread(bench.store.agent, record.agent_id, record.agent_version)
-        return stored or await in_thread(bench.store.agents.get, record.agent_id)
+        stored = await in_thread(context.store.agent, record.agent_id, record.agent_version)
+        return stored or await in_thread(context.store.agents.get, record.agent_id)
     if record.agent not in given:
         raise UsageError(
             f"The candidate {record.name!r} is an SDK agent, a function or a service.",
@@ -341,7 +348,7 @@ def _plain(record: CandidateRecord) -> dict[str, Json]:
     }
 
 
-def tape_of(bench: EvalContext, dataset: Dataset, options: Options) -> Tape | None:
+def tape_of(context: EvalContext, dataset: Dataset, options: Options) -> Tape | None:
     """The tape that the tools of a comparison answer from; None to call the tools. Blocks. Raises `UsageError`,
     `FilterError`, `NotFoundError`.
     """
@@ -364,17 +371,17 @@ def tape_of(bench: EvalContext, dataset: Dataset, options: Options) -> Tape | No
                 "Compare traces, or give a filter: tools='tape:agent == \"Front desk\"'.",
                 param="tools",
             )
-        pool = matching(bench.store, expression) if expression else []
+        pool = matching(context.store, expression) if expression else []
     else:
         pool = read_ids(options.tools)
-    return record(bench.store, [*own, *pool], ignore=options.ignore, near=options.near)
+    return record(context.store, [*own, *pool], ignore=options.ignore, near=options.near)
 
 
-def _executor(bench: EvalContext, options: Options, client: object, tape: Tape | None) -> Executor:
+def _executor(context: EvalContext, options: Options, client: object, tape: Tape | None) -> Executor:
     if client is None:
         from timestep_lab.evals.engine import LocalExecutor
 
-        return LocalExecutor(bench, options, tape)
+        return LocalExecutor(context, options, tape)
     from timestep_lab.evals.cluster import DaskExecutor
 
-    return DaskExecutor(bench, options, client, tape)
+    return DaskExecutor(context, options, client, tape)

@@ -89,17 +89,17 @@ class Executor(Protocol):
 class LocalExecutor:
     """Runs candidates on this process's event loop."""
 
-    def __init__(self, bench: EvalContext, options: Options, tape: Tape | None = None) -> None:
-        self._bench, self._options, self._tape = bench, options, tape
+    def __init__(self, context: EvalContext, options: Options, tape: Tape | None = None) -> None:
+        self._context, self._options, self._tape = context, options, tape
         self._made: Asker | None = None
 
     @property
-    def _desk(self) -> Asker:
+    def _asker(self) -> Asker:
         """The shared state of all attempts. From the first use until `aclose`, spans go to this lab's writer."""
         if self._made is None:
-            bench, options = self._bench, self._options
+            context, options = self._context, self._options
             self._made = Asker(
-                router=bench.router, processor=install(bench.writer), writer=bench.writer, user_id=bench.user_id,
+                router=context.router, processor=install(context.writer), writer=context.writer, user_id=context.user_id,
                 max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s, limits=options.limits,
                 tape=self._tape, on_miss=options.on_miss,
             )  # fmt: skip
@@ -108,19 +108,19 @@ class LocalExecutor:
     async def ask(
         self, candidate: Candidate, asked: Asked, labels: Mapping[str, Json], on_delta: OnDelta | None
     ) -> Attempt:
-        return await attempt(self._desk, candidate, asked, labels, on_delta)
+        return await attempt(self._asker, candidate, asked, labels, on_delta)
 
     async def judge(self, model: str | None, instructions: str, prompt: str) -> Attempt:
         agent = sdk.Agent(name=JUDGE, instructions=instructions)
-        ref = self._bench.router.resolve(model)
+        ref = self._context.router.resolve(model)
         record = CandidateRecord(name=JUDGE, model=ref.full, agent=JUDGE)
         judge = Candidate(record, agent, BuiltGraph(root=agent, agents={JUDGE: agent}), ref, has_tools=False)
-        return await attempt(replace(self._desk, tape=None, limits=RunLimits()), judge, prompt, {"judge": True})
+        return await attempt(replace(self._asker, tape=None, limits=RunLimits()), judge, prompt, {"judge": True})
 
     async def aclose(self) -> None:
         if self._made is not None:
             self._made = None
-            uninstall(self._bench.writer)
+            uninstall(self._context.writer)
 
 
 log = logging.getLogger("timestep_lab")
@@ -140,7 +140,7 @@ class Comparison:
     """
 
     def __init__(
-        self, bench: EvalContext, record: ComparisonRecord, dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer],
+        self, context: EvalContext, record: ComparisonRecord, dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer],
         options: Options, done: Sequence[CellRecord] = (), *, executor: Executor | None = None, resumed: bool = False,
         again: Sequence[str] = (), judges: Sequence[ModelRef] = (), only_score: bool = False,
     ) -> None:  # fmt: skip
@@ -151,10 +151,10 @@ class Comparison:
             scorers,
             options,
         )
-        self._bench, self._resumed, self._again, self._judge_models = bench, resumed, again, judges
+        self._context, self._resumed, self._again, self._judge_models = context, resumed, again, judges
         self._only_score, self._status_before = only_score, record.status
-        self._rows = ComparisonRows(bench.store.db, bench.user_id)
-        self._executor = executor or LocalExecutor(bench, options)
+        self._rows = ComparisonRows(context.store.db, context.user_id)
+        self._executor = executor or LocalExecutor(context, options)
         self._cells: dict[tuple[str, str, int], CellRecord] = {
             cell.key: cell for cell in done if cell.status == "done" or only_score
         }
@@ -162,7 +162,7 @@ class Comparison:
         for cell in () if only_score else self._cells.values():
             if not cell.cached:
                 self._budget.spend(cell.cost_usd, (cell.input_tokens or 0) + (cell.output_tokens or 0))
-        self._judges = Judges(bench.router, self._executor, self._budget, self._rows)
+        self._judges = Judges(context.router, self._executor, self._budget, self._rows)
         replies = None if options.cache == "off" else self._judges
         self._judging = Judging(scorers, candidates, Tools(ask=self._judges.ask, replies=replies))
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -171,7 +171,7 @@ class Comparison:
         self._stop: ComparisonStatus | None = None
         self._calls = self._running = 0
         self._began = time.monotonic()
-        self._told = 0.0
+        self._reported_at = 0.0
         self._room = asyncio.Condition()
         self._watch: Watch | None = None
         self._kept: dict[tuple[str, str, int], CellRecord] = {}
@@ -226,7 +226,9 @@ class Comparison:
                 unlike_others = f"{candidate.name} {case.id} {epoch}"
                 stored = {"output": unlike_others}
             answers.append(cell_from_cache(stored, self.record.id, case, candidate.name, epoch))
-        questions = await questions_to_judges(self.scorers, self.candidates, self._bench.router, answers, self.dataset)
+        questions = await questions_to_judges(
+            self.scorers, self.candidates, self._context.router, answers, self.dataset
+        )
         return await in_thread(
             make_plan, self._rows, self.candidates, slots, to_ask, self.options, judges=self._judge_models, questions=questions
         )  # fmt: skip
@@ -263,12 +265,12 @@ class Comparison:
                 self.record = replace(going, **wanted)
                 await in_thread(lambda: self._rows.comparisons.update(self.record.id, **wanted))
             else:
-                if quota := self._bench.store.quota:
+                if quota := self._context.store.quota:
                     await in_thread(quota.take_comparison)
                 await in_thread(self._rows.begin, self.record, self.dataset.records(self.record.id))
             # Calls in progress when the result is settled are wasted, so with early stopping the concurrency does not grow.
             at_once = self.options.concurrency or (DEFAULT_CONCURRENCY if self.options.stop else None)
-            with collecting_seldom(), limited(self._bench.router, prefixes, at_once):
+            with collecting_seldom(), limited(self._context.router, prefixes, at_once):
                 slots = [] if self._only_score else await self._from_cache(writer)
                 self._emit(
                     ComparisonStarted(
@@ -371,23 +373,23 @@ class Comparison:
         }
         if own := self._own(case):
             labels[OWN_TRACE] = own
-        tell = self._teller(case.id, candidate.name, epoch) if self._deltas else None
+        emit_delta = self._teller(case.id, candidate.name, epoch) if self._deltas else None
         attempts, queue_ms, limited_ms = 0, 0.0, 0.0
         while True:
             attempts += 1
             self._calls += 1
             self._running += 1
             try:
-                trial = await self._executor.ask(candidate, asked, labels, tell)
+                attempted = await self._executor.ask(candidate, asked, labels, emit_delta)
             finally:
                 self._running -= 1
-            queue_ms, limited_ms = queue_ms + trial.queue_ms, limited_ms + trial.rate_limit_ms
-            self._budget.spend(trial.cost_usd, (trial.input_tokens or 0) + (trial.output_tokens or 0))
-            passing = isinstance(trial.error, ProviderError) and trial.error.retryable
-            if trial.error is None or not passing or attempts > self.options.retries:
+            queue_ms, limited_ms = queue_ms + attempted.queue_ms, limited_ms + attempted.rate_limit_ms
+            self._budget.spend(attempted.cost_usd, (attempted.input_tokens or 0) + (attempted.output_tokens or 0))
+            passing = isinstance(attempted.error, ProviderError) and attempted.error.retryable
+            if attempted.error is None or not passing or attempts > self.options.retries:
                 break
-            await asyncio.sleep(getattr(trial.error, "retry_after", None) or FIRST_RETRY_S * 2 ** (attempts - 1))
-        return _cell(self.record.id, candidate, case, epoch, trial, attempts, queue_ms, limited_ms)
+            await asyncio.sleep(getattr(attempted.error, "retry_after", None) or FIRST_RETRY_S * 2 ** (attempts - 1))
+        return _cell(self.record.id, candidate, case, epoch, attempted, attempts, queue_ms, limited_ms)
 
     async def _from_cache(self, writer: CellWriter) -> list[Slot]:
         """Take cached answers; return the slots that remain to be run."""
@@ -486,8 +488,8 @@ class Comparison:
 
     def _progress(self, *, always: bool = False) -> None:
         now = time.monotonic()
-        if always or now - self._told >= PROGRESS_EVERY_S:
-            self._told = now
+        if always or now - self._reported_at >= PROGRESS_EVERY_S:
+            self._reported_at = now
             pairs = tuple(self._watch.rows(self._watch.deciding)) if self._watch is not None else ()
             words = "" if self._watch is None else verdict(pairs, tail=self._watch.words)
             self._emit(ComparisonProgress(progress=self.progress(), pairs=pairs, verdict=words))
@@ -506,7 +508,7 @@ class Comparison:
             spent_usd=self._budget.spent_usd, spent_tokens=self._budget.spent_tokens,
             expected_usd=None if mean_usd is None else self._budget.spent_usd + mean_usd * left,
             eta_s=left / rate if rate else None,
-            concurrency={prefix: limiter.limit for prefix, limiter in self._bench.router.limiters.items()},
+            concurrency={prefix: limiter.limit for prefix, limiter in self._context.router.limiters.items()},
         )  # fmt: skip
 
     def _teller(self, case_id: str, candidate: str, epoch: int) -> Callable[[str], None]:
@@ -523,7 +525,7 @@ class Comparison:
         for candidate in self.candidates:
             if isinstance(candidate.pipeline, Endpoint):
                 await candidate.pipeline.aclose()
-        spans = self._bench.writer.barrier()
+        spans = self._context.writer.barrier()
         status: ComparisonStatus = self._stop or (self._status_before if self._only_score else "completed")
         grid = self.grid()
         concluded = None if error else await in_thread(lambda: grid.conclusion)
@@ -548,16 +550,16 @@ def _cell(
     candidate: Candidate,
     case: Case,
     epoch: int,
-    trial: Attempt,
+    attempted: Attempt,
     attempts: int,
     queue_ms: float,
     limited_ms: float,
 ) -> CellRecord:
-    failed = trial.error
+    failed = attempted.error
     return CellRecord(
         comparison_id=comparison_id, case_id=case.id, candidate=candidate.name, epoch=epoch,
-        status="error" if failed else "done", output=trial.output, error_type=type(failed).__name__ if failed else None,
-        error=str(failed) if failed else None, latency_ms=trial.latency_ms, queue_ms=queue_ms, rate_limit_ms=limited_ms,
-        ttft_ms=trial.ttft_ms, input_tokens=trial.input_tokens, output_tokens=trial.output_tokens, cost_usd=trial.cost_usd,
-        attempts=attempts, trace_id=trial.trace_id, steps=trial.steps,
+        status="error" if failed else "done", output=attempted.output, error_type=type(failed).__name__ if failed else None,
+        error=str(failed) if failed else None, latency_ms=attempted.latency_ms, queue_ms=queue_ms, rate_limit_ms=limited_ms,
+        ttft_ms=attempted.ttft_ms, input_tokens=attempted.input_tokens, output_tokens=attempted.output_tokens, cost_usd=attempted.cost_usd,
+        attempts=attempts, trace_id=attempted.trace_id, steps=attempted.steps,
     )  # fmt: skip

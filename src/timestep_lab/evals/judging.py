@@ -98,23 +98,23 @@ def _expected(value: object, labels: list[str]) -> str | None:
     return next((label for label in labels if isinstance(one, str) and fold(one.strip(), False) == fold(label, False)), None)  # fmt: skip
 
 
-def _measures(right: Places, said: Places, n: int) -> Floats:
+def _measures(right: Places, chosen: Places, n: int) -> Floats:
     """Precision, recall and F1 per label; 0 where the denominator is 0."""
     places = np.arange(n)[:, None]
-    hits = ((right == places) & (said == places)).sum(axis=1).astype(float)
-    claimed, there = (said == places).sum(axis=1), (right == places).sum(axis=1)
+    hits = ((right == places) & (chosen == places)).sum(axis=1).astype(float)
+    claimed, there = (chosen == places).sum(axis=1), (right == places).sum(axis=1)
     precision, recall = hits / np.maximum(claimed, 1), hits / np.maximum(there, 1)
     return np.array([precision, recall, 2 * hits / np.maximum(claimed + there, 1)])
 
 
-def macro_f1_interval(right: Places, said: Places, k: int) -> tuple[float, float]:
+def macro_f1_interval(right: Places, chosen: Places, k: int) -> tuple[float, float]:
     """The hull of percentiles over cases drawn again, which are a point when all were right, and over `tables_behind`."""
     n = len(right)
     if n < 2:
         return math.nan, math.nan
     generator = np.random.default_rng(0)
     counts = np.zeros((k, k + 1))
-    np.add.at(counts, (right, said), 1.0)  # What is none of the labels, −1, stands last.
+    np.add.at(counts, (right, chosen), 1.0)  # What is none of the labels, −1, stands last.
     drawn = generator.multinomial(n, counts.ravel() / n, size=RESAMPLES).reshape(-1, k, k + 1).astype(float)
     behind, none = tables_behind(counts[:, :k]), np.zeros((1, k))
     if counts[:, k].any():
@@ -234,7 +234,7 @@ def _case_message(message: Any, case: Case) -> dict[str, Json]:
 
 _EXAMPLES = {"example_user": "user", "example_assistant": "assistant"}
 """Names by which OpenAI marks the turns of an example, which are messages of the system."""
-_SAID_TOO = ("name", "tool_call_id", "function_call", "reasoning_content")
+_MESSAGE_EXTRAS = ("name", "tool_call_id", "function_call", "reasoning_content")
 
 
 def role_of(message: Mapping[str, Json], what: str) -> str:
@@ -243,7 +243,7 @@ def role_of(message: Mapping[str, Json], what: str) -> str:
     """
     if (name := message.get("name")) in _EXAMPLES:
         return _EXAMPLES[name]
-    if field := next((name for name in _SAID_TOO if message.get(name)), None):
+    if field := next((name for name in _MESSAGE_EXTRAS if message.get(name)), None):
         raise DataError(
             f"{what} has {field} {message[field]!r}, which is not supported here.",
             "Write it into the content, or remove it.",
@@ -288,11 +288,13 @@ class Judges:
         `LabError` if the budget is used up.
         """
         async with self._budget.judgement():
-            trial = await self._executor.judge(model, instructions, prompt)
-            self._budget.spend_on_judging(trial.cost_usd, (trial.input_tokens or 0) + (trial.output_tokens or 0))
-        if trial.error is not None:
-            raise trial.error
-        return trial.output or ""
+            attempted = await self._executor.judge(model, instructions, prompt)
+            self._budget.spend_on_judging(
+                attempted.cost_usd, (attempted.input_tokens or 0) + (attempted.output_tokens or 0)
+            )
+        if attempted.error is not None:
+            raise attempted.error
+        return attempted.output or ""
 
     async def get(
         self, model: str | None, instructions: str, prompt: str, ask: Callable[[], Awaitable[str]]

@@ -142,7 +142,7 @@ _SCORED_AT_ONCE = 16
 
 
 async def score_traces(
-    bench: EvalContext, which: str | Sequence[str], scorers: Scorers, *, limit: int | None = None, keep: bool = True,
+    context: EvalContext, which: str | Sequence[str], scorers: Scorers, *, limit: int | None = None, keep: bool = True,
     again: bool = False, budget_usd: float | None = None,
 ) -> list[dict[str, Json]]:  # fmt: skip
     """Score traces; one row per trace: `trace_id`, each scorer's value, and in `note` why one could not score.
@@ -159,20 +159,20 @@ async def score_traces(
         raise UsageError(
             f"The scorer {late.name!r} compares answers with each other.", "Use it in a comparison.", param="scorers"
         )
-    store = bench.store
-    await bench.writer.barrier().reached()
+    store = context.store
+    await context.writer.barrier().reached()
     rows = await in_thread(_chosen, store, which, limit)
     judged = any(scorer.judges for scorer in made)
     answers = await in_thread(answers_of, store, [trace_id for trace_id, _ in rows], conversations=judged)
     known = {} if again else await in_thread(_known, store, list(answers), [scorer.name for scorer in made])
     models = sorted({str(getattr(judge, "model", None) or "") for scorer in made for judge in scorer.judges})
-    judges_of = [bench.router.resolve(name or None) for name in models]
+    judges_of = [context.router.resolve(name or None) for name in models]
     for model in judges_of:
-        bench.router.get_model(model.full)
+        context.router.get_model(model.full)
     check_prices([], judges_of, budget_usd)
-    cache = ComparisonRows(store.db, bench.user_id)
-    executor = LocalExecutor(bench, Options())
-    judges = Judges(bench.router, executor, Budget(budget_usd), cache)
+    cache = ComparisonRows(store.db, context.user_id)
+    executor = LocalExecutor(context, Options())
+    judges = Judges(context.router, executor, Budget(budget_usd), cache)
     judges.writer = CellWriter(cache, "", lambda cell: None)
     tools, gate = Tools(ask=judges.ask, replies=None if again else judges), asyncio.Semaphore(_SCORED_AT_ONCE)
 
@@ -197,12 +197,12 @@ async def score_traces(
         )  # fmt: skip
 
     try:
-        with limited(bench.router, {model.prefix for model in judges_of}, None):
+        with limited(context.router, {model.prefix for model in judges_of}, None):
             done = await asyncio.gather(*(one(id, expected) for id, expected in rows if id in answers))
             await judges.writer.flush()
     finally:
         await executor.aclose()
-        await bench.writer.barrier().reached()
+        await context.writer.barrier().reached()
     if keep:
         await in_thread(_keep, store, [record for _, records in done for record in records])
     return [row for row, _ in done]

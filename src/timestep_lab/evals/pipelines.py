@@ -48,7 +48,7 @@ _KNOWN = (*_OUTPUT, "steps", "input_tokens", "output_tokens", "cost_usd")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PipelineAnswer:
     """The parsed result of a pipeline. None: not reported."""
 
     output: str
@@ -84,7 +84,7 @@ class Endpoint:
             raise UsageError(f"{self.url!r} is not an HTTP address.", "Use an address such as https://host/answer.")
         self.name = self.name or f"{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
-    async def __call__(self, asked: Asked, traceparent: str) -> Told:
+    async def __call__(self, asked: Asked, traceparent: str) -> PipelineAnswer:
         import httpx
 
         if self._client is None:
@@ -101,12 +101,12 @@ class Endpoint:
         if reply.status_code >= 400:
             raise _refused(self.name, reply)
         if "json" not in reply.headers.get("content-type", ""):
-            return Told(reply.text)
+            return PipelineAnswer(reply.text)
         try:
             value = reply.json()
         except ValueError as error:
             raise RunError(f"{self.name} did not return valid JSON: {error}.", "Fix the service.") from error
-        return told(_completion(value), self.name)
+        return as_answer(_completion(value), self.name)
 
     async def aclose(self) -> None:
         client, self._client = self._client, None
@@ -163,7 +163,7 @@ def check(pipeline: Pipeline) -> str:
     return digest([FUNCTION, name_of(pipeline), source])
 
 
-async def answer_of(pipeline: Pipeline, asked: Asked, traceparent: str, on_delta: OnDelta | None) -> Told:
+async def answer_of(pipeline: Pipeline, asked: Asked, traceparent: str, on_delta: OnDelta | None) -> PipelineAnswer:
     """Call the pipeline once. Raises whatever it raises."""
     if isinstance(pipeline, Endpoint):
         return await pipeline(asked, traceparent)
@@ -181,33 +181,33 @@ async def answer_of(pipeline: Pipeline, asked: Asked, traceparent: str, on_delta
         raise RunError(
             f"{name_of(pipeline)} called sys.exit({error.code!r}).", "Raise an exception instead."
         ) from error
-    return told(given, name_of(pipeline))
+    return as_answer(given, name_of(pipeline))
 
 
-def told(value: object, name: str) -> Told:
+def as_answer(value: object, name: str) -> PipelineAnswer:
     """Parse the result of a pipeline. Raises `RunError` if it is not an answer."""
-    if isinstance(value, Told):
+    if isinstance(value, PipelineAnswer):
         return value
     value = _unwrapped(value)
     if isinstance(value, str):
-        return Told(value)
+        return PipelineAnswer(value)
     if not isinstance(value, Mapping):
         if value is None:
             raise RunError(f"{name} returned no answer.", "Return a text, or an object with output.")
-        return Told(_as_json(value, name))
+        return PipelineAnswer(_as_json(value, name))
     output_key = next((key for key in _OUTPUT if value.get(key) is not None), None)
     if output_key is None:
         # An object without any of these fields is the answer itself.
         if set(value) & set(_KNOWN):
             raise RunError(f"{name} returned an object without output.", f"Use the key {_OUTPUT[0]} for the answer.")
-        return Told(_as_json(value, name))
+        return PipelineAnswer(_as_json(value, name))
     output = value[output_key]
     steps = value.get("steps") or ()
     if not isinstance(steps, list | tuple):
         raise RunError(
             f"The steps of {name} are not a list.", 'Return [{"name": …, "arguments": {…}, "output": …}, …].'
         )
-    return Told(
+    return PipelineAnswer(
         output if isinstance(output, str) else _as_json(output, name), tuple(_step(step, name) for step in steps),
         _number(value, "input_tokens", int, name), _number(value, "output_tokens", int, name), _number(value, "cost_usd", float, name),
     )  # fmt: skip
@@ -239,7 +239,7 @@ def trace_steps(steps: tuple[Mapping[str, Json], ...]) -> None:
                 span.set_error({"message": str(step["error"]), "data": None})
 
 
-async def _in_pieces(pieces: AsyncIterator[object], name: str, on_delta: OnDelta | None) -> Told:
+async def _in_pieces(pieces: AsyncIterator[object], name: str, on_delta: OnDelta | None) -> PipelineAnswer:
     loop = asyncio.get_running_loop()
     began, first, parts = loop.time(), None, []
     async for piece in pieces:
@@ -249,7 +249,7 @@ async def _in_pieces(pieces: AsyncIterator[object], name: str, on_delta: OnDelta
         parts.append(piece)
         if on_delta is not None:
             on_delta(piece)
-    return Told("".join(parts), first_after_s=first)
+    return PipelineAnswer("".join(parts), first_after_s=first)
 
 
 def _step(step: object, name: str) -> Mapping[str, Json]:

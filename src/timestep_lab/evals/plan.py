@@ -250,7 +250,11 @@ def refuse_alike(names: Sequence[str]) -> None:
 
 
 async def prepare(
-    record: CandidateRecord, agent: AnyAgent | None, bench: EvalContext, tape: Tape | None = None, on_miss: str = "fail"
+    record: CandidateRecord,
+    agent: AnyAgent | None,
+    context: EvalContext,
+    tape: Tape | None = None,
+    on_miss: str = "fail",
 ) -> Candidate:
     """Resolve the model, build the agents, and compute the fingerprint.
 
@@ -272,30 +276,30 @@ async def prepare(
         definition = [definition_of(a, code=False) for a in graph.agents.values()]
     else:
         agent = as_record(agent)
-        records = await in_thread(reachable, agent, bench.store.agents.try_get)
+        records = await in_thread(reachable, agent, context.store.agents.try_get)
         graph = await build(
             records,
             agent.id,
-            bench.toolbox,
-            default_model=bench.settings.default_model,
+            context.toolbox,
+            default_model=context.settings.default_model,
             recorded=tape.definitions if tape else None,
         )
-        servers = await in_thread(bench.store.mcp_servers.find)
+        servers = await in_thread(context.store.mcp_servers.find)
         definition = [_definition(r) for r in records.values()] + [
             [s.id, s.name, list(s.command), s.url] for s in servers
         ]
     chosen = record.model or graph.root.model
-    model = bench.router.resolve(
-        chosen if isinstance(chosen, str) or chosen is None else bench.router.add_model(chosen)
+    model = context.router.resolve(
+        chosen if isinstance(chosen, str) or chosen is None else context.router.add_model(chosen)
     )
     if record.model is not None or isinstance(graph.root.model, str) or graph.root.model is None:
-        bench.router.get_model(model.full)
+        context.router.get_model(model.full)
     has_tools = any(a.tools or a.mcp_servers for a in graph.agents.values())
     # The repr of an object differs between processes: its answers cannot be reused from the cache.
-    which = [new_id("case")] if bench.router.is_object(model.full) else []
+    which = [new_id("case")] if context.router.is_object(model.full) else []
     on = [] if tape is None else [[tape.version, on_miss]]
     fingerprint = digest(["1", definition, model.full, dict(record.model_settings), record.prompt, *which, *on])
-    offered = {} if tape is None else await offered_on_tape(graph, tape, on_miss, bench.router)
+    offered = {} if tape is None else await offered_on_tape(graph, tape, on_miss, context.router)
     if tape is not None and on_miss == "fail":
         has_tools = False  # These are the same in every process.
     return Candidate(replace(record, fingerprint=fingerprint), agent, graph, model, has_tools, offered=offered)

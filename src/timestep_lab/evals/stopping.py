@@ -92,7 +92,7 @@ class Family:
             scores = None if a is None or b is None else (a, b)
             pair.scores.append(scores)
             look = pair.last = pair.watched.add(scores)
-            if pair.better is None and _told_apart(look):
+            if pair.better is None and _excludes_zero(look):
                 pair.better = look
             margin = self._margin(pair)
             if margin:
@@ -112,7 +112,7 @@ class Family:
                     pair.stepped = self._watched(level)
                 while pair.better is None and pair.stepped.cases < len(pair.scores):
                     look = pair.stepped.add(pair.scores[pair.stepped.cases])
-                    pair.better = look if _told_apart(look) else None
+                    pair.better = look if _excludes_zero(look) else None
             still = [pair for pair in left if pair.better is None]
             if len(still) == len(left):
                 return
@@ -161,7 +161,7 @@ class Family:
         )  # fmt: skip
 
 
-def _told_apart(look: Look) -> bool:
+def _excludes_zero(look: Look) -> bool:
     return look.low_above(0.0) or look.high_below(0.0)
 
 
@@ -311,6 +311,6 @@ def aa(grid: Grid, alpha: float = 0.05, runs: int = 1000, seed: int = 0) -> AA:
     for _ in range(runs):
         watched, swapped = Watched(len(scores), alpha), generator.random(len(scores)) < 0.5
         drawn_anew = np.where(swapped[:, None], scores[:, ::-1], scores)[generator.permutation(len(scores))]
-        wrong += any(_told_apart(watched.add((float(a), float(b)))) for a, b in drawn_anew)
+        wrong += any(_excludes_zero(watched.add((float(a), float(b)))) for a, b in drawn_anew)
     differ = int((scores[:, 0] != scores[:, 1]).sum())
     return AA(grid=grid, scorer=decides, n=len(scores), differ=differ, runs=runs, wrong=wrong, alpha=alpha)

@@ -277,7 +277,7 @@ def in_sample(trace_id: str, share: float) -> bool:
 
 
 OnEvent = Callable[[Event], None]
-_TWIN_CASES_RUNNING = 10
+_STATIC_CASES_RUNNING = 10
 _live: weakref.WeakValueDictionary[tuple[str, str], GridView] = weakref.WeakValueDictionary()
 """Views of the comparisons that run in this process, by owner (`Lab._owner`) and comparison id."""
 
@@ -364,7 +364,7 @@ def grid_view(lab: Lab, grid: Grid | str) -> GridView:
         return live
     shown = grid if isinstance(grid, Grid) else lab._empty_grid(grid)
     return GridView(
-        lab.trace_source, shown, static_copy=_static_copy, cut=cut, read=lambda: lab.comparison(shown.id), subscribe=lambda told: _following(lab, shown.id, told)
+        lab.trace_source, shown, static_copy=_static_copy, cut=cut, read=lambda: lab.comparison(shown.id), subscribe=lambda notify: _following(lab, shown.id, notify)
     )  # fmt: skip
 
 
@@ -421,7 +421,7 @@ def _static_copy(grid: GridLike) -> str:
     """The static HTML copy of a grid. It is rebuilt every half second during a run, so then it shows only a few cases."""
     from timestep_lab.evals.exports import SHOWN_CASES, grid_html
 
-    return grid_html(grid, cases=_TWIN_CASES_RUNNING if grid.record.status == "running" else SHOWN_CASES)
+    return grid_html(grid, cases=_STATIC_CASES_RUNNING if grid.record.status == "running" else SHOWN_CASES)
 
 
 def _in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
@@ -430,9 +430,9 @@ def _in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
         loop.call_soon_threadsafe(function)
 
 
-def _following(lab: Lab, comparison_id: str, told: Callable[[], None]) -> Callable[[], None]:
+def _following(lab: Lab, comparison_id: str, notify: Callable[[], None]) -> Callable[[], None]:
     def changed(change: Change) -> None:
         if change.topic == "comparisons" and change.id in (comparison_id, ""):
-            told()
+            notify()
 
     return lab._subscribe(changed)

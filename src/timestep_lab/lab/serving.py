@@ -55,7 +55,7 @@ class Serving:
         environment. Raises `UsageError` with the server's own message if it does not start.
         """
         command = [sys.executable, "-m", "timestep_lab", "serve", "--host", host, "--port", str(port), "--with-input"]
-        self._said: deque[str] = deque(maxlen=LINES_KEPT)
+        self._output: deque[str] = deque(maxlen=LINES_KEPT)
         self._signed_in = threading.Event()
         self.url = self.link = ""
         self._process = subprocess.Popen(
@@ -68,13 +68,13 @@ class Serving:
         answers = self._signed_in.wait(START_S)
         if not answers or not self.link:
             self.stop()
-            raise _why(self._said)
+            raise _why(self._output)
 
     def _read(self) -> None:
         """Read the server's output to its end, so that the pipe does not fill up."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._said.append(line.rstrip())
+            self._output.append(line.rstrip())
             if "/?key=" in line:
                 self.link = line.split()[-1]
                 self.url = self.link.partition("/?key=")[0]
@@ -114,8 +114,8 @@ class Serving:
         return f"<div>The lab is served at {link} until <code>.stop()</code> or until this kernel ends. The link signs you in.</div>"
 
 
-def _why(said: deque[str]) -> UsageError:
-    reason = next((line for line in reversed(said) if line), "It printed no output.")
+def _why(lines: deque[str]) -> UsageError:
+    reason = next((line for line in reversed(lines) if line), "It printed no output.")
     return UsageError(
         f"The server did not start. {reason.removeprefix('error: ')}", "lab.serve(port=0) picks a free port."
     )

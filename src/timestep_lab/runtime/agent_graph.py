@@ -49,7 +49,7 @@ class BuiltGraph:
     root: Agent
     agents: Mapping[str, Agent]
     """Agents by name. Names are unique in a graph, because the SDK identifies a paused run's agents by name."""
-    kits: Mapping[str, ToolSet] = field(default_factory=dict)
+    tool_sets: Mapping[str, ToolSet] = field(default_factory=dict)
     """Maps an agent name to its tools. SDK agents have their own and are not included."""
     client_tools: frozenset[str] = frozenset()
     """Tools executed by the client; calling one ends the turn."""
@@ -100,25 +100,25 @@ async def build(
         for record in records.values()
         if toolbox and record.tool_ids
     }
-    if like is not None and list(like.stored.values()) == list(records.values()) and _same(like.kits, offered):
+    if like is not None and list(like.stored.values()) == list(records.values()) and _same(like.tool_sets, offered):
         return like
     agents: dict[str, Agent] = {}
     notices: list[LabError] = []
     client_tools: set[str] = set()
     for record in records.values():
-        kit = offered.get(record.name)
+        tool_set = offered.get(record.name)
         own_client_tools = [tool for tool in record.tool_ids if is_client_tool(tool)]
         client_tools.update(own_client_tools)
-        if kit:
-            notices.extend(kit.missing)
+        if tool_set:
+            notices.extend(tool_set.missing)
         agents[record.id] = Agent(
             name=record.name,
             handoff_description=record.description or None,
             instructions=record.instructions or None,
             model=record.model or default_model,
             model_settings=validate_settings(dict(record.model_settings)) if record.model_settings else {},
-            tools=list(kit.tools) if kit else [],
-            mcp_servers=list(kit.mcp_servers) if kit else [],
+            tools=list(tool_set.tools) if tool_set else [],
+            mcp_servers=list(tool_set.mcp_servers) if tool_set else [],
             tool_use_behavior=(
                 StopAtTools(stop_at_tool_names=own_client_tools) if own_client_tools else "run_llm_again"
             ),
@@ -131,7 +131,7 @@ async def build(
     return BuiltGraph(
         root=agents[root_id],
         agents={agent.name: agent for agent in agents.values()},
-        kits=offered,
+        tool_sets=offered,
         client_tools=frozenset(client_tools),
         notices=tuple(notices),
         stored={record.name: record for record in records.values()},
@@ -219,8 +219,8 @@ def handoff_definition(way: Agent | Handoff) -> Json:
     """Returns what a model is told of a handoff, and its filter; not the agent that it leads to."""
     if isinstance(way, Agent):
         return [Handoff.default_tool_name(way), way.handoff_description]
-    told = [way.tool_name, way.tool_description, jsonable(way.input_json_schema), way.agent_name]
-    return [*told, identity(way.input_filter), identity(way.nest_handoff_history), identity(way.is_enabled)]
+    parts = [way.tool_name, way.tool_description, jsonable(way.input_json_schema), way.agent_name]
+    return [*parts, identity(way.input_filter), identity(way.nest_handoff_history), identity(way.is_enabled)]
 
 
 def agents_behind(way: Agent | Handoff, root: str) -> list[Agent]:
@@ -413,7 +413,7 @@ def _target(way: Agent | Handoff) -> Agent | None:
 
 
 VERSION = 1
-SAID = "replayed"
+REPLAYED = "replayed"
 """For a fork: ids of the recorded answers replayed before the pause."""
 SECONDS = "seconds"
 """Working time of the run before the pause, in seconds."""

@@ -52,7 +52,7 @@ def approved_tools(thread: ThreadRecord) -> Sequence[str]:
 
 
 class ApprovalGate:
-    """Handles the tool calls of a run that need approval. `kit_of` returns the tools of an agent by its name."""
+    """Handles the tool calls of a run that need approval. `tools_of` returns the tools of an agent by its name."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class ApprovalGate:
         items: StreamItems,
         route: TraceContext,
         run: RunRecord,
-        kit_of: Callable[[str], ToolSet | None],
+        tools_of: Callable[[str], ToolSet | None],
     ) -> None:
         self._store, self._items, self._route, self._run = store, items, route, run
         self._log = items.log
-        self._kit_of = kit_of
+        self._tools_of = tools_of
         self._approved: set[str] = set()
         self.recorded: Mapping[str, tuple[str, str]] = {}
         """For a fork: maps a call id to the decision in the replayed run and the message sent to the model on rejection."""
@@ -140,7 +140,7 @@ class ApprovalGate:
         self._route.writer.span_ended(span)
 
     async def _call_item(self, call: Interruption) -> ThreadItem:
-        return await self._items.call_item(call.call_id, call.name, call.arguments, patience_s=0)
+        return await self._items.call_item(call.call_id, call.name, call.arguments, longest_wait_s=0)
 
     def _asked(self, call: Interruption) -> str | None:
         """Returns the id of the approval item of a call."""
@@ -157,13 +157,13 @@ class ApprovalGate:
 
     def _interruption(self, item: ToolApprovalItem) -> Interruption:
         name, arguments, agent = item.name or "", item.arguments or "{}", item.agent.name
-        kit = self._kit_of(agent)
+        tool_set = self._tools_of(agent)
         origin = item.tool_origin.mcp_server_name if item.tool_origin else None
         raw = item.raw_item
         hosted = raw.get("server_label") if isinstance(raw, Mapping) else getattr(raw, "server_label", None)
         return Interruption(
-            call_id=item.call_id or "", name=name, server=(kit.server_of(name) if kit else None) or origin or hosted,
-            arguments=arguments, agent=agent, reason=kit.reason_to_ask(name, arguments) if kit else "",
+            call_id=item.call_id or "", name=name, server=(tool_set.server_of(name) if tool_set else None) or origin or hosted,
+            arguments=arguments, agent=agent, reason=tool_set.reason_to_ask(name, arguments) if tool_set else "",
         )  # fmt: skip
 
     def approval_data(self, call: Interruption, decision: str | None, message: str) -> dict[str, Json]:

@@ -160,7 +160,7 @@ class Arguments:
 
     def __init__(self) -> None:
         self._joined = ""
-        self._told = 0
+        self._n_sent = 0
         """How many characters have been passed on."""
         self._last: str | None = ""
         """The last piece, as long as each began with the one before."""
@@ -174,8 +174,8 @@ class Arguments:
         self._joined += piece
         if grew or self._joined.lstrip().startswith('"'):
             return ""
-        more = piece if self._told == len(self._joined) - len(piece) else self._joined[self._told :]
-        self._told = len(self._joined)
+        more = piece if self._n_sent == len(self._joined) - len(piece) else self._joined[self._n_sent :]
+        self._n_sent = len(self._joined)
         return more
 
     def sent(self) -> str:
@@ -192,7 +192,7 @@ class Arguments:
     def rest(self) -> str:
         """Returns what is left to pass on when the call is complete."""
         arguments = decoded_arguments(self.sent())
-        return arguments.removeprefix(self._joined[: self._told])
+        return arguments.removeprefix(self._joined[: self._n_sent])
 
 
 Event: TypeAlias = ResponseStreamEvent
@@ -231,13 +231,13 @@ class Emitter:
         """First half of a surrogate pair that a server split."""
 
     def start(self) -> Events:
-        yield self._say(
+        yield self._event(
             ResponseCreatedEvent,
             type="response.created",
             response=self._response.model_copy(),
             sequence_number=self._next(),
         )
-        yield self._say(
+        yield self._event(
             ResponseInProgressEvent,
             type="response.in_progress",
             response=self._response.model_copy(),
@@ -251,7 +251,7 @@ class Emitter:
         if delta:
             part = yield from self._message_part(ResponseOutputText)
             part.text += delta
-            yield self._say(
+            yield self._event(
                 ResponseTextDeltaEvent,
                 type="response.output_text.delta",
                 delta=delta,
@@ -267,7 +267,7 @@ class Emitter:
         if delta:
             part = yield from self._message_part(ResponseOutputRefusal)
             part.refusal += delta
-            yield self._say(
+            yield self._event(
                 ResponseRefusalDeltaEvent,
                 type="response.refusal.delta",
                 delta=delta,
@@ -290,12 +290,12 @@ class Emitter:
         note = AnnotationFileCitation(type="file_citation", file_id=file_id, filename=filename, index=len(part.text))
         yield from self._annotated(part, note, AddedFileCitation(**note.model_dump()))
 
-    def _annotated(self, part: ResponseOutputText, note: Annotation, told: object) -> Events:
+    def _annotated(self, part: ResponseOutputText, note: Annotation, sent_note: object) -> Events:
         part.annotations.append(note)
-        yield self._say(
+        yield self._event(
             ResponseOutputTextAnnotationAddedEvent,
             type="response.output_text.annotation.added",
-            annotation=told,
+            annotation=sent_note,
             annotation_index=len(part.annotations) - 1,
             **self._at_part(),
             sequence_number=self._next(),
@@ -321,12 +321,12 @@ class Emitter:
         where = {"item_id": item.id, "output_index": self._index_of(item), "summary_index": 0}
         if not item.summary:
             item.summary.append(Summary(type="summary_text", text=""))
-            yield self._say(ResponseReasoningSummaryPartAddedEvent, 
+            yield self._event(ResponseReasoningSummaryPartAddedEvent, 
                 type="response.reasoning_summary_part.added", part=PartAdded(type="summary_text", text=""),
                 **where, sequence_number=self._next(),
             )  # fmt: skip
         item.summary[0].text += delta
-        yield self._say(
+        yield self._event(
             ResponseReasoningSummaryTextDeltaEvent,
             type="response.reasoning_summary_text.delta",
             delta=delta,
@@ -379,7 +379,7 @@ class Emitter:
 
     def _arguments_delta(self, item: ResponseFunctionToolCall, delta: str) -> Events:
         item.arguments += delta
-        yield self._say(
+        yield self._event(
             ResponseFunctionCallArgumentsDeltaEvent,
             type="response.function_call_arguments.delta",
             item_id=item.id,
@@ -396,7 +396,7 @@ class Emitter:
         """Ends the answer. `usage` is None when the provider reported none; zeros are none, because no answer costs nothing."""
         yield from self._close("incomplete" if stop_reason in CUT_SHORT else "completed")
         for call, first in self._again:
-            yield from self._told_again(call, first)
+            yield from self._repeated_call(call, first)
         for call in self._open_calls:
             yield from self._close_item(call)
         usage_block = response_usage(usage) if usage and (usage.input_tokens or usage.output_tokens) else None
@@ -406,24 +406,30 @@ class Emitter:
                 "metadata": {"stop_reason": stop_reason, **(metadata or {})},
             }
         )  # fmt: skip
-        yield self._say(ResponseCompletedEvent, type="response.completed", response=done, sequence_number=self._next())
+        yield self._event(
+            ResponseCompletedEvent, type="response.completed", response=done, sequence_number=self._next()
+        )
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _told_again(self, call: ResponseFunctionToolCall, first: ResponseFunctionToolCall) -> Events:
+    def _repeated_call(self, call: ResponseFunctionToolCall, first: ResponseFunctionToolCall) -> Events:
         """Opens a call with the id of an earlier one, unless it is the same again: LocalAI sends a call under several indexes, first without
         its arguments or with some of them. Other servers give different calls the same id."""
-        said, before = self._arguments[call.id].sent(), self._arguments[first.id].sent()
-        if call.name == first.name and before.startswith(said) and (said == before or not is_json_object(said)):
+        received, before = self._arguments[call.id].sent(), self._arguments[first.id].sent()
+        if (
+            call.name == first.name
+            and before.startswith(received)
+            and (received == before or not is_json_object(received))
+        ):
             return
-        if call.name == first.name and said.startswith(before) and not is_json_object(before):
-            yield from self.arguments(said.removeprefix(before), first)
+        if call.name == first.name and received.startswith(before) and not is_json_object(before):
+            yield from self.arguments(received.removeprefix(before), first)
             return
         yield from self._switch_to(call)
         self._open = None
         self._open_calls.append(call)
         self._arguments[call.id] = Arguments()
-        yield from self._arguments_delta(call, self._arguments[call.id].add(said))
+        yield from self._arguments_delta(call, self._arguments[call.id].add(received))
 
     def _whole_characters(self, delta: str) -> str:
         """Joins a surrogate pair that a server writing `\\ud83d\\ude00` split into two deltas: the first half waits for the second."""
@@ -434,8 +440,8 @@ class Emitter:
             delta, self._half = delta[:-1], delta[-1]
         return delta.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    def _say(self, kind: type[T], **said: object) -> T:
-        return cast(T, SimpleNamespace(**said)) if self._brief else kind(**said)
+    def _event(self, kind: type[T], **values: object) -> T:
+        return cast(T, SimpleNamespace(**values)) if self._brief else kind(**values)
 
     def _copy(self, part: B) -> B:
         return part if self._brief else part.model_copy(deep=True)
@@ -462,7 +468,7 @@ class Emitter:
         yield from self._close()
         self._open = item
         self._items.append(item)
-        yield self._say(ResponseOutputItemAddedEvent, 
+        yield self._event(ResponseOutputItemAddedEvent, 
             type="response.output_item.added", item=self._copy(item), output_index=self._index_of(item),
             sequence_number=self._next(),
         )  # fmt: skip
@@ -483,7 +489,7 @@ class Emitter:
                 else ResponseOutputRefusal(type="refusal", refusal="")
             )
             message.content.append(part)
-            yield self._say(ResponseContentPartAddedEvent, 
+            yield self._event(ResponseContentPartAddedEvent, 
                 type="response.content_part.added", part=self._copy(part), **self._at_part(),
                 sequence_number=self._next(),
             )  # fmt: skip
@@ -494,7 +500,7 @@ class Emitter:
             return
         part, where = message.content[-1], self._at_part()
         if isinstance(part, ResponseOutputText):
-            yield self._say(
+            yield self._event(
                 ResponseTextDoneEvent,
                 type="response.output_text.done",
                 text=part.text,
@@ -503,14 +509,14 @@ class Emitter:
                 sequence_number=self._next(),
             )
         else:
-            yield self._say(
+            yield self._event(
                 ResponseRefusalDoneEvent,
                 type="response.refusal.done",
                 refusal=part.refusal,
                 **where,
                 sequence_number=self._next(),
             )
-        yield self._say(
+        yield self._event(
             ResponseContentPartDoneEvent,
             type="response.content_part.done",
             part=self._copy(part),
@@ -532,7 +538,7 @@ class Emitter:
                 yield from self._arguments_delta(item, rest)
             item.arguments = item.arguments or "{}"
             item.status = "completed"
-            yield self._say(ResponseFunctionCallArgumentsDoneEvent, 
+            yield self._event(ResponseFunctionCallArgumentsDoneEvent, 
                 type="response.function_call_arguments.done", item_id=item.id, output_index=self._index_of(item),
                 arguments=item.arguments, sequence_number=self._next(),
             )  # fmt: skip
@@ -540,15 +546,15 @@ class Emitter:
             item.status = status
         if item.type == "reasoning" and item.summary:
             where = {"item_id": item.id, "output_index": self._index_of(item), "summary_index": 0}
-            yield self._say(ResponseReasoningSummaryTextDoneEvent, 
+            yield self._event(ResponseReasoningSummaryTextDoneEvent, 
                 type="response.reasoning_summary_text.done", text=item.summary[0].text, **where,
                 sequence_number=self._next(),
             )  # fmt: skip
-            yield self._say(ResponseReasoningSummaryPartDoneEvent, 
+            yield self._event(ResponseReasoningSummaryPartDoneEvent, 
                 type="response.reasoning_summary_part.done", part=PartDone(type="summary_text", text=item.summary[0].text),
                 **where, sequence_number=self._next(),
             )  # fmt: skip
-        yield self._say(ResponseOutputItemDoneEvent, 
+        yield self._event(ResponseOutputItemDoneEvent, 
             type="response.output_item.done", item=self._copy(item), output_index=self._index_of(item),
             sequence_number=self._next(),
         )  # fmt: skip

@@ -180,11 +180,11 @@ class Branching:
         on_miss = cast("str", self.changes.tape["on_miss"])
         player = Player(self.tape, on_miss, own=self.run.trace_id, model_of=self.router.get_model)
         offered = taped_tools(self.graph, self.offered, player)
-        player.advance(said_again(self.recorded, replay, self.graph.root.name))
+        player.advance(replayed_calls(self.recorded, replay, self.graph.root.name))
         return offered
 
 
-def said_again(recorded: Recorded, replay: Replay, root: str) -> list[tuple[str, str, Json]]:
+def replayed_calls(recorded: Recorded, replay: Replay, root: str) -> list[tuple[str, str, Json]]:
     """Returns the recorded calls that are replayed instead of made: (path, tool, arguments)."""
     spans = [recorded.tools[i] for i in replay.calls if i in recorded.tools]
     return [(named(span["agent"], root), str(span["name"]), parsed(span["input"])) for span in spans]
@@ -233,7 +233,7 @@ async def prepare(
     )  # fmt: skip
 
 
-async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: Sequence[str]) -> BuiltGraph:
+async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, replayed: Sequence[str]) -> BuiltGraph:
     """Returns `graph` for a fork that resumes after a pause: it replays what is left, with the fork's replacements.
 
     `said`: ids of the recorded answers already replayed. Raises `RunError` when the parent run is no longer available.
@@ -252,7 +252,7 @@ async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: 
         ) from error
     since = [_replayed_span(span) for span in own if span["kind"] == "generation"]
     point = recorded.point(fork_data["span_id"], changes)
-    replay = Replay(recorded, point, changes, list(dict.fromkeys([*said, *filter(None, since)])))
+    replay = Replay(recorded, point, changes, list(dict.fromkeys([*replayed, *filter(None, since)])))
     options = _options_of(run)
     offered = await offered_tools(graph, changes, recorded.definitions)
     if changes.tape is not None:
@@ -261,7 +261,7 @@ async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: 
         player = Player(tape, on_miss, own=parent.trace_id, model_of=runner.router.get_model)
         offered = taped_tools(graph, offered, player)
         root = graph.root.name
-        player.advance(said_again(recorded, replay, root))
+        player.advance(replayed_calls(recorded, replay, root))
         player.advance(
             (named(s["agent"], root), str(s["name"]), parsed(s["input"]))
             for s in own
@@ -404,10 +404,10 @@ def _past(store: Store, run: RunRecord, recorded: Recorded) -> tuple[str, list[d
     items = [item for item in store.threads.all_items(run.thread_id) if item.run_id == run.id]
     if not items:
         raise NotFoundError(f"The thread of run {run.id} was deleted.", "Run it again with lab.run.")
-    return branch(store, run.thread_id, items[0].id).id, said_to(store, run, recorded)
+    return branch(store, run.thread_id, items[0].id).id, user_input_of(store, run, recorded)
 
 
-def said_to(store: Store, run: RunRecord, recorded: Recorded) -> list[dict[str, Json]]:
+def user_input_of(store: Store, run: RunRecord, recorded: Recorded) -> list[dict[str, Json]]:
     """Returns the user's input to a run, as sent to the model: what its first answer read last. It may be a whole conversation."""
     entries = [dict(entry) for entry in store.threads.session_items(run.thread_id, run_id=run.id)]
     read = recorded.input_of(0) if recorded.answers else entries

@@ -37,7 +37,7 @@ from timestep_lab.model.events import (
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Interruption, RunRecord, RunStateRecord, ThreadItem, Usage
 from timestep_lab.runtime import approvals
-from timestep_lab.runtime.agent_graph import ASKED_UNDER, SAID, SECONDS, BuiltGraph
+from timestep_lab.runtime.agent_graph import ASKED_UNDER, REPLAYED, SECONDS, BuiltGraph
 from timestep_lab.runtime.approval_gate import ApprovalGate
 from timestep_lab.runtime.approvals import Decision
 from timestep_lab.runtime.mcp.questions import ASKER, Question, Reply
@@ -113,7 +113,7 @@ class LiveRun:
 
     def __init__(
         self,
-        shop: RunServices,
+        services: RunServices,
         run: RunRecord,
         options: RunOptions,
         blueprint: Blueprint,
@@ -124,26 +124,26 @@ class LiveRun:
         hooks: sdk.RunHooks | None = None,
         own_toolbox: Toolbox | None = None,
         seconds: float = 0.0,
-        said: Sequence[Mapping[str, Json]] | None = None,
+        session_entries: Sequence[Mapping[str, Json]] | None = None,
         tail: ThreadTail | None = None,
     ) -> None:
         """`seconds`: working time of earlier parts. `said`: the content of the session log, if known. `tail`: what began the turn."""
-        self.run, self._shop, self._options, self._blueprint = run, shop, options, blueprint
+        self.run, self._services, self._options, self._blueprint = run, services, options, blueprint
         self._route, self._claim, self._context, self._own_toolbox = route, claim, context, own_toolbox
         self._graph: BuiltGraph
         self._snapshot: Snapshot
-        self._store = shop.store
+        self._store = services.store
         self._sdk_trace = sdk_trace_id(run.trace_id)
         self._events = Unread()
         self._tail = tail or ThreadTail(self._store.threads, run.thread_id, run.id)
         self.log = ItemLog(self._store, run, self.emit, self._tail)
         self._items = StreamItems(self.log, self._is_client_tool, self._server_of, self._text_came)
-        self.pauses = ApprovalGate(self._store, self._items, route, run, self._kit)
+        self.pauses = ApprovalGate(self._store, self._items, route, run, self._tool_set)
         self._items.on_permitted = lambda item: self.pauses.made_by_the_provider(item)
         self._watch = LimitWatch(options.limits, route, run, seconds)
         self._stopped: BudgetError | None = None
-        self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, self._watch, hooks)
-        self._session = StoreSession(self._store, run.thread_id, run.id, said, self._tail)
+        self._hooks = RecordingHooks(self._items, services.processor, self.pauses.approval_of, self._watch, hooks)
+        self._session = StoreSession(self._store, run.thread_id, run.id, session_entries, self._tail)
         self._speakers: list[str] = []
         self._began, self._ttft_ms = time.perf_counter(), run.ttft_ms
         self._usage_before = Usage()
@@ -234,10 +234,10 @@ class LiveRun:
         began = time.perf_counter()
         try:
             item = await self.log.add_done("approval", self.pauses.approval_data(call, None, ""))
-            await self._tell_questions()
+            await self._emit_questions()
             decision = await answered
             await self.log.change(item.id, decision=decision.decision, message=decision.message)
-            await self._tell_questions()
+            await self._emit_questions()
             return decision
         finally:
             self._asked.pop(call.call_id, None)
@@ -254,7 +254,7 @@ class LiveRun:
         except UsageError:
             return Decision("rejected")
 
-    async def _tell_questions(self) -> None:
+    async def _emit_questions(self) -> None:
         """Stores the pending questions, so that every process can see them."""
         async with self._telling:
             self.run, self._claim = await in_thread(
@@ -277,7 +277,7 @@ class LiveRun:
     async def _sampled(self, question: Question) -> Reply:
         """Asks the active agent's model on behalf of a server that was permitted to."""
         chosen = self._model_to_ask()
-        model = chosen if isinstance(chosen, sdk.Model) else self._shop.router.get_model(chosen)
+        model = chosen if isinstance(chosen, sdk.Model) else self._services.router.get_model(chosen)
         answer = await model.get_response(
             system_instructions=question.instructions, input=[dict(message) for message in question.messages],  # type: ignore[misc]
             model_settings=sdk.ModelSettings(max_tokens=question.max_tokens), tools=[], output_schema=None, handoffs=[],
@@ -306,7 +306,7 @@ class LiveRun:
     # -- the task
 
     async def _execute(self, given: SdkInput | None, first: First | None) -> None:
-        self._shop.processor.bind(self._sdk_trace, self._route)
+        self._services.processor.bind(self._sdk_trace, self._route)
         self._renewing = asyncio.create_task(self._renew()) if self._claim else None
         watch_from_here(self._watch)
         ASKER.set(self._ask)
@@ -321,7 +321,7 @@ class LiveRun:
                 self._renewing.cancel()
             if self._own_toolbox:
                 await self._own_toolbox.aclose()
-            self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
+            self._services.processor.release(self._sdk_trace, LEFT_OPEN)
             self._events.end()
             self._over.set()
             # These refer to the run, and would keep it, with its payloads, until the next full garbage collection.
@@ -416,7 +416,7 @@ class LiveRun:
     def _config(self) -> RunConfig:
         return RunConfig(
             model=self._model_for_all(),
-            model_provider=self._shop.router,
+            model_provider=self._services.router,
             model_settings=dict(self._options.model_settings) if self._options.model_settings else None,
             workflow_name=self.run.agent,
             trace_id=self._sdk_trace,
@@ -433,7 +433,7 @@ class LiveRun:
         if self._graph.own_models:
             return None
         if self._options.model is None and all(agent.model is None for agent in self._graph.agents.values()):
-            return self._shop.router.resolve(None).full
+            return self._services.router.resolve(None).full
         return self._options.model
 
     # -- events during the run
@@ -451,7 +451,7 @@ class LiveRun:
         chosen = agent.model if self._graph.own_models else self._options.model or agent.model
         if isinstance(chosen, sdk.Model):
             return str(getattr(chosen, "full", None) or getattr(chosen, "model", None) or type(chosen).__name__)
-        return self._shop.router.resolve(chosen).full
+        return self._services.router.resolve(chosen).full
 
     def _text_came(self) -> None:
         if self._ttft_ms is None:
@@ -462,11 +462,11 @@ class LiveRun:
 
     def _server_of(self, tool: str) -> str | None:
         speaker = self._items.speaker
-        kit = self._kit(speaker.name) if speaker else None
-        return kit.server_of(tool) if kit else None
+        tool_set = self._tool_set(speaker.name) if speaker else None
+        return tool_set.server_of(tool) if tool_set else None
 
-    def _kit(self, agent: str) -> ToolSet | None:
-        return self._graph.kits.get(agent)
+    def _tool_set(self, agent: str) -> ToolSet | None:
+        return self._graph.tool_sets.get(agent)
 
     async def _renew(self) -> None:
         while True:
@@ -492,7 +492,7 @@ class LiveRun:
             **self._snapshot(),
             SECONDS: self._watch.seconds,
             ASKED_UNDER: dict(self._route.turns),
-            **({SAID: list(replay.said)} if replay else {}),
+            **({REPLAYED: list(replay.replayed)} if replay else {}),
         }
         paused_state = approvals.paused_state(self.run, text, snapshot, waiting, self._claim)
         await self._store_end(self._ended_run(status="needs_approval", ended_at=None), paused_state)
@@ -515,7 +515,7 @@ class LiveRun:
         """Completes the run. The output of a turn that ended with a client tool call is the text before it, if any."""
         await self.log.close()
         final = None if result is None or self.pending_client_calls() else result.final_output
-        output = self._said() if final is None else output_text(final)
+        output = self._output_so_far() if final is None else output_text(final)
         if passed := self._watch.passed(at_all=True):
             return await self._stop(passed, output)
         await self._store_end(self._ended_run(status="completed", output=output), None)
@@ -537,15 +537,15 @@ class LiveRun:
         await self.log.close()
         await self._session.write()
         await in_thread(complete_session, self._store, self.run)
-        self._shop.processor.release(self._sdk_trace, message)
+        self._services.processor.release(self._sdk_trace, message)
         if error is None:
-            await self._store_end(self._ended_run(status=status, output=self._said()), None)
+            await self._store_end(self._ended_run(status=status, output=self._output_so_far()), None)
             return RunCancelled(run=self.run)
         if isinstance(error, BudgetError):
-            return await self._stop(error, self._said())
+            return await self._stop(error, self._output_so_far())
         plain = error_json(error)
         await self.log.add_done("error", {"type": plain["type"], "message": message})
-        run = self._ended_run(status=status, output=self._said(), error_type=plain["type"], error=message)
+        run = self._ended_run(status=status, output=self._output_so_far(), error_type=plain["type"], error=message)
         await self._store_end(run, None)
         return RunFailed(run=self.run, error=plain)
 
@@ -560,7 +560,7 @@ class LiveRun:
         """Updates the run's row and its paused state in one transaction. Returns after these and all spans are durable, so that everything
         the run did can be read when its end is reported."""
         store, run = self._store, self.run
-        self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
+        self._services.processor.release(self._sdk_trace, LEFT_OPEN)
         spans = self._route.writer.barrier()
         statements = [store.runs.update_statement(run.id, answers=False, **columns)]
         if kept is not None and self._claim is None:
@@ -581,7 +581,7 @@ class LiveRun:
             )
         try:
             changes = store.runs.changes(run.id) if kept is self._claim is None else approvals.changes(store, run)
-            await self._tail.append(said=self._session.unwritten(), then=statements, changes=changes)
+            await self._tail.append(session_entries=self._session.unwritten(), then=statements, changes=changes)
             self.run = replace(run, **columns)
         except ConflictError:
             logger.error(
@@ -595,6 +595,6 @@ class LiveRun:
             logger.error("run %s ended, but its trace is not readable yet: %s", run.id, error)
             self.emit(Progress(text=f"The trace of this run is not readable yet. {error}"))
 
-    def _said(self) -> str | None:
+    def _output_so_far(self) -> str | None:
         texts = [i.data["text"] for i in self.log.mine("assistant_message") if i.data["text"]]
         return str(texts[-1]) if texts else None

@@ -146,7 +146,7 @@ class PausableTimeout:
                 self._limit.reschedule(loop.time() + self._left_s)
 
 
-PAUSABLE_TIMEOUT: ContextVar[PausableTimeout | None] = ContextVar("timestep_lab_patience", default=None)
+PAUSABLE_TIMEOUT: ContextVar[PausableTimeout | None] = ContextVar("timestep_lab_pausable_timeout", default=None)
 
 
 class AdaptiveLimiter:
@@ -175,8 +175,8 @@ class AdaptiveLimiter:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Waited]:
         """Holds one slot. Waits while all are taken (counted as queue) and while the provider's rate limit is in effect."""
-        patience = PAUSABLE_TIMEOUT.get()
-        with patience.held() if patience else nullcontext():
+        timeout = PAUSABLE_TIMEOUT.get()
+        with timeout.held() if timeout else nullcontext():
             queue_s, limited_s = await self._take()
         try:
             yield Waited(queue_s * 1000.0, limited_s * 1000.0)
@@ -321,7 +321,12 @@ def as_provider_error(error: BaseException, context: ErrorContext, *, started: b
     status = status_of(error)
     if status is not None:
         return from_status(
-            status, _said(error), context, headers=_headers(error), code=_code(error), body=getattr(error, "body", None)
+            status,
+            _message_of(error),
+            context,
+            headers=_headers(error),
+            code=_code(error),
+            body=getattr(error, "body", None),
         )
     family = _family(error)
     if "timeout" in family or isinstance(error, TimeoutError):
@@ -336,7 +341,7 @@ def as_provider_error(error: BaseException, context: ErrorContext, *, started: b
         code = _code(error)
         status = _status_in_body(error) or _STATUS_OF_CODE.get(code or "", 500)
         return from_status(
-            status, _said(error), context, headers=_headers(error), code=code, body=getattr(error, "body", None)
+            status, _message_of(error), context, headers=_headers(error), code=code, body=getattr(error, "body", None)
         )
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return cut_stream(context)  # truncated or corrupted in the middle of a line
@@ -351,9 +356,9 @@ def cut_stream(context: ErrorContext) -> StreamCutError:
     )
 
 
-def from_code(code: str | None, said: str, context: ErrorContext) -> ProviderError:
+def from_code(code: str | None, message_sent: str, context: ErrorContext) -> ProviderError:
     """Returns the error for a code reported inside a stream. An unknown code counts as a server error."""
-    return from_status(_STATUS_OF_CODE.get(code or "", 500), said, context, code=code)
+    return from_status(_STATUS_OF_CODE.get(code or "", 500), message_sent, context, code=code)
 
 
 def status_in(body: object) -> int | None:
@@ -375,7 +380,7 @@ class _Origin(TypedDict):
 
 def from_status(
     status: int,
-    said: str,
+    message_sent: str,
     context: ErrorContext,
     *,
     headers: Mapping[str, str] | None = None,
@@ -383,7 +388,7 @@ def from_status(
     body: object = None,
 ) -> ProviderError:
     """Returns the error for an HTTP status, with the provider's own message."""
-    words = _clean(said, context)
+    words = _clean(message_sent, context)
     where: _Origin = {"provider": context.provider, "status": status}
     if code in _NO_CREDIT or status == 402:
         message = f"{context.name} has no credit left ({status}){words}"
@@ -414,7 +419,7 @@ def from_status(
         )
     if status in (408, 504):
         return ProviderTimeoutError(f"{context.name} timed out ({status}){words}", "Try again.", **where)
-    if code in _TOO_LONG or _TOO_LONG_IN_WORDS.search(said):
+    if code in _TOO_LONG or _TOO_LONG_IN_WORDS.search(message_sent):
         return ContextLengthError(
             f"The conversation exceeds the context window of {context.name} ({status}){words}",
             "Start a new thread, shorten this one, or use a model with a longer context.",
@@ -513,7 +518,7 @@ def _status_in_body(error: BaseException) -> int | None:
     return status_in(getattr(error, "body", None))
 
 
-def _said(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     for source in (getattr(error, "body", None), getattr(error, "error", None), getattr(error, "message", None)):
         if words := words_of(source):
             return words
@@ -536,19 +541,19 @@ def words_of(content: object) -> str:
     if isinstance(content, Mapping):
         where = ".".join(str(part) for part in content.get("loc") or ()) if isinstance(content.get("loc"), list) else ""
         metadata = content.get("metadata")
-        told = (
+        upstream = (
             words_of(metadata.get("raw")) if isinstance(metadata, Mapping) else ""
         )  # what a provider behind OpenRouter said
         for name in _MESSAGES:
             if words := words_of(content.get(name)):
-                return ": ".join(part for part in (where, words, told) if part)
+                return ": ".join(part for part in (where, words, upstream) if part)
     return ""
 
 
-def _clean(said: str, context: ErrorContext) -> str:
+def _clean(message_sent: str, context: ErrorContext) -> str:
     """Returns `: message.` on one line, shortened and without secrets."""
-    said = without_credentials(said)
+    message_sent = without_credentials(message_sent)
     for secret in (*context.secrets, *credentials_in(context.address)):
-        said = said.replace(secret, "…")
-    said = re.sub(r"\s+", " ", said).strip().rstrip(".")
-    return f": {said[:300]}." if said else "."
+        message_sent = message_sent.replace(secret, "…")
+    message_sent = re.sub(r"\s+", " ", message_sent).strip().rstrip(".")
+    return f": {message_sent[:300]}." if message_sent else "."

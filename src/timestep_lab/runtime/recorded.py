@@ -135,7 +135,7 @@ class RecordedCall:
     ran: bool = True
     """False for a call that a guardrail answered instead of the tool."""
 
-    def said(self, returns: object = None) -> object:
+    def as_output(self, returns: object = None) -> object:
         """Returns a value that the SDK sends to the model as `heard`, and that is stored and shown as `output`. It has the type that the tool
         `returns` if it can be read back, as for `tool_use_behavior`, which gets the value itself."""
         if isinstance(self.heard, list):
@@ -145,7 +145,7 @@ class RecordedCall:
             return self.heard
         heard = str(self.heard)
         values = (_read_back(self.output, returns), self.output)
-        return next((one for one in values if type(one) is not str and str(one) == heard), _Said(heard, self.output))
+        return next((one for one in values if type(one) is not str and str(one) == heard), _Output(heard, self.output))
 
 
 RETURNS = "_timestep_returns"
@@ -170,7 +170,7 @@ def _read_back(output: Json, returns: object) -> object:
         return output
 
 
-class _Said:
+class _Output:
     """A non-text result that cannot be read back: the SDK sends `str` of it to the model; `model_dump` is stored and shown."""
 
     def __init__(self, heard: str, output: Json) -> None:

@@ -71,7 +71,7 @@ _Enabled = bool | Callable[[RunContextWrapper, AgentBase], Awaitable[bool] | boo
 class Replay:
     """State of one fork's replay of a recorded run. `said`: ids of the answers it replayed before a pause."""
 
-    def __init__(self, recorded: Recorded, point: Point | None, changes: Changes, said: Sequence[str] = ()) -> None:
+    def __init__(self, recorded: Recorded, point: Point | None, changes: Changes, replayed: Sequence[str] = ()) -> None:
         past = recorded.answers if point is None else recorded.answers[: point.answers]
         asked = [call_id for calls in recorded.asked[: len(past)] for call_id in calls]
         live = point.live if point else frozenset()
@@ -81,11 +81,11 @@ class Replay:
         self.whole = point is None and recorded.is_over
         """True when no part of the run is live."""
         self.calls = {i: recorded.calls[i] for i in asked if i in recorded.calls and i not in live}
-        self.said = list(said)
+        self.replayed = list(replayed)
         """Ids of the recorded answers replayed so far."""
         self.answers: dict[str, deque[Span]] = {}
         for span in past:
-            if span["span_id"] not in self.said:
+            if span["span_id"] not in self.replayed:
                 self.answers.setdefault(span["agent"] or "", deque()).append(span)
         self.costs: list[float | None] = []
         """Cost in USD of each live non-streamed answer; None where the price is unknown."""
@@ -173,7 +173,7 @@ def rewire(graph: BuiltGraph, offered: Offered, replay: Replay, model_of: Callab
         if agent.name in changes.instructions:
             clone.instructions = changes.instructions[agent.name]
         elif callable(agent.instructions):
-            clone.instructions = _as_said(agent, model)
+            clone.instructions = _as_recorded(agent, model)
         clones[agent.name] = clone
     for agent in graph.agents.values():
         clones[agent.name].handoffs = [_lead_to(way, clones, replay, models[agent.name]) for way in agent.handoffs]
@@ -233,7 +233,7 @@ class ReplayModel(Model):
     def __init__(self, agent: Agent, replay: Replay, model_of: Callable[[Agent], Model]) -> None:
         self._agent, self._replay, self._model_of = agent, replay, model_of
         self._answers = replay.answers.get(agent.name, deque())
-        self.repeated = bool(replay.said)
+        self.repeated = bool(replay.replayed)
         """True when the latest answer was a recorded one."""
 
     @property
@@ -259,7 +259,9 @@ class ReplayModel(Model):
             self._replay.costs.append(price(provider, str(model), usage_of(answer.usage)))
             self._replay.tokens += answer.usage.input_tokens + answer.usage.output_tokens
             return answer
-        return ModelResponse(output=self._say(self._take(), *_asked(args, kwargs)), usage=sdk.Usage(), response_id=None)
+        return ModelResponse(
+            output=self._answer(self._take(), *_asked(args, kwargs)), usage=sdk.Usage(), response_id=None
+        )
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[ResponseStreamEvent]:
         if live := self._live():
@@ -267,7 +269,7 @@ class ReplayModel(Model):
                 yield event
             return
         span = self._take()
-        for event in _events(str(span["model"]), self._say(span, *_asked(args, kwargs))):
+        for event in _events(str(span["model"]), self._answer(span, *_asked(args, kwargs))):
             yield event
 
     def _live(self) -> Model | None:
@@ -281,10 +283,10 @@ class ReplayModel(Model):
 
     def _take(self) -> Span:
         span = self._answers.popleft()
-        self._replay.said.append(span["span_id"])
+        self._replay.replayed.append(span["span_id"])
         return span
 
-    def _say(
+    def _answer(
         self, span: Span, system: str | None, given: str | Sequence[Mapping[str, object]], tracing: ModelTracing
     ) -> list[ResponseOutputItem]:
         """Returns a recorded answer, in a span that refers to the original. A failed answer fails again."""
@@ -319,9 +321,9 @@ def is_same_question(
 ) -> bool:
     """Returns whether an agent's model reads what it read when `recorded` was its answer. Ids do not matter, as long as each result belongs
     to the same call."""
-    told, before = asked(recorded)
+    recorded_instructions, before = asked(recorded)
     now = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    if recorded["agent"] != agent or told != (instructions or "") or len(before) != len(now):
+    if recorded["agent"] != agent or recorded_instructions != (instructions or "") or len(before) != len(now):
         return False
     ids: dict[object, object] = {}
     for then, item in zip(before, now, strict=True):
@@ -376,7 +378,7 @@ def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionToo
                 _mark_failed(call.error)
             if call.heard is None and call.error:
                 raise replay.end or RunError(CUT_SHORT, "Fork from this call.")
-            return call.said(returns)
+            return call.as_output(returns)
         if context.tool_call_id in changes.results:
             return await _changed(changes.results[context.tool_call_id], arguments)
         if tool.name in changes.tools:
@@ -448,7 +450,7 @@ def _as_ended(guardrail: _AgentCheck, replay: Replay, speaker: ReplayModel | Non
     return replace(guardrail, guardrail_function=run, name=guardrail.get_name())
 
 
-def _as_said(agent: Agent, model: ReplayModel) -> Callable[[RunContextWrapper, Agent], Any]:
+def _as_recorded(agent: Agent, model: ReplayModel) -> Callable[[RunContextWrapper, Agent], Any]:
     """Wraps dynamic instructions to return their recorded text while the answer to them is recorded."""
     dynamic = agent.instructions
     assert callable(dynamic)

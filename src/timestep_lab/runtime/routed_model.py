@@ -195,8 +195,8 @@ class RoutedModel(Model):
         """Yields the events of the first attempt that produces content."""
         prepare = getattr(self.inner, "prepare", None)  # only the lab's own adapters have it
         if prepare is not None:
-            before, patience = time.perf_counter(), PAUSABLE_TIMEOUT.get()
-            with patience.held() if patience else nullcontext():
+            before, timeout = time.perf_counter(), PAUSABLE_TIMEOUT.get()
+            with timeout.held() if timeout else nullcontext():
                 await prepare()
             watch.waited(queue_ms=(time.perf_counter() - before) * 1000.0)
         limiter = self._limiter()

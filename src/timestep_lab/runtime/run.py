@@ -153,13 +153,13 @@ class UserTurn:
         return line if len(line) <= TITLE_LENGTH else f"{line[: TITLE_LENGTH - 1].rstrip()}…"
 
 
-def read_turn(said: str | Sequence[Mapping[str, object]], attachments: Sequence[Mapping[str, Json]] = ()) -> UserTurn:
+def read_turn(prompt: str | Sequence[Mapping[str, object]], attachments: Sequence[Mapping[str, Json]] = ()) -> UserTurn:
     """Reads the user's input: a string, or Responses input items. An attachment is a mapping shown to readers; its optional key `input` is
     the content part sent to the model (`input_image`, `input_file`, `input_text`). Raises `UsageError` for empty input.
     """
-    if isinstance(said, str):
-        return _text_turn(said, attachments)
-    items = messages_of(said)
+    if isinstance(prompt, str):
+        return _text_turn(prompt, attachments)
+    items = messages_of(prompt)
     if not items:
         raise UsageError("The input is empty.", "Pass a prompt.", param="input")
     shown = [

@@ -139,8 +139,8 @@ def watch_from_here(watch: LimitWatch) -> Token[LimitWatch | None]:
 class TracingHooks(RunHooks):
     """Hooks for a run without a thread. `approved`: ids of approved calls. Without a `processor`, the run is not traced."""
 
-    def __init__(self, processor: StoreProcessor | None, kits: Mapping[str, ToolSet], watch: LimitWatch) -> None:
-        self._processor, self._kits, self._watch = processor, kits, watch
+    def __init__(self, processor: StoreProcessor | None, tool_sets: Mapping[str, ToolSet], watch: LimitWatch) -> None:
+        self._processor, self._tool_sets, self._watch = processor, tool_sets, watch
         self.approved: set[str] = set()
 
     async def on_tool_start(self, context: RunContextWrapper, agent: Agent, tool: Tool) -> None:
@@ -150,8 +150,8 @@ class TracingHooks(RunHooks):
             return
         span = get_current_span()
         if isinstance(context, ToolContext) and span is not None:
-            kit = self._kits.get(agent.name)
-            server = kit.server_of(context.tool_name) if kit else None
+            tool_set = self._tool_sets.get(agent.name)
+            server = tool_set.server_of(context.tool_name) if tool_set else None
             approval = "approved" if context.tool_call_id in self.approved else "not_needed"
             self._processor.tool_started(span, context.tool_call_id, server, approval)
 

@@ -25,7 +25,7 @@ from timestep_lab.model.records import AgentRecord, RunRecord, RunStateRecord, T
 from timestep_lab.model.spans import TraceStart
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime import session as run_rows
-from timestep_lab.runtime.agent_graph import SAID, SECONDS, BuiltGraph, asked_under, from_sdk
+from timestep_lab.runtime.agent_graph import REPLAYED, SECONDS, BuiltGraph, asked_under, from_sdk
 from timestep_lab.runtime.approval_gate import finished_span, tool_key
 from timestep_lab.runtime.attachments import with_content, with_files
 from timestep_lab.runtime.live_run import First, LiveRun, RunServices, SdkInput
@@ -103,7 +103,7 @@ class Runner:
     ) -> None:
         self.store, self.router, self.writer = store, router, writer
         self.graphs = Graphs(store, toolbox, settings.default_model)
-        self._shop = RunServices(store, router, install(writer))
+        self._services = RunServices(store, router, install(writer))
         identify_by_name()
         self._live: dict[str, LiveRun] = {}
         self._sdk_agents: dict[str, sdk.Agent] = {}
@@ -135,7 +135,7 @@ class Runner:
         fork: Fork | None = None,
         tape: Tape | None = None,
         on_miss: str = "fail",
-        said: ThreadItem | None = None,
+        user_item: ThreadItem | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Runs one turn. `input` is a string or Responses input items, which can refer to files of the lab by `file_id`; for `attachments`
         see `run.read_turn`.
@@ -156,7 +156,7 @@ class Runner:
         if fork is None:  # A fork keeps the limits of its run.
             limits = limits.over(RunLimits.of_agent(agent))
         turn = read_turn(input, attachments)
-        turn = turn if said is None else replace(turn, thread_items=())
+        turn = turn if user_item is None else replace(turn, thread_items=())
         run_rows.refuse_reserved({} if metadata is None else metadata)
         if self.store.quota:
             self.store.quota.check_runs(len(self._live))
@@ -188,7 +188,7 @@ class Runner:
             agent_id=agent.id if isinstance(agent, AgentRecord) else None, agent=agent.name, last_agent=agent.name,
             model=model_name, input=turn.text, process_id=self.store.db.process_id, metadata={**(metadata or {}), **run_metadata},
         )  # fmt: skip
-        shown, tail = await run_rows.begin(self.store, run, thread, turn, is_new=is_new, said=said)
+        shown, tail = await run_rows.begin(self.store, run, thread, turn, is_new=is_new, user_item=user_item)
         self._announce(run, fork)
         if isinstance(agent, sdk.Agent):
             _keep(self._sdk_agents, run.id, agent)
@@ -206,8 +206,8 @@ class Runner:
             return await self._on_tape(graph, tape, options, ()), snapshot
 
         live = LiveRun(
-            self._shop, run, options, blueprint, route=self._route(run), context=context, hooks=hooks,
-            said=turn.session_items if is_new else None, tail=tail,
+            self._services, run, options, blueprint, route=self._route(run), context=context, hooks=hooks,
+            session_entries=turn.session_items if is_new else None, tail=tail,
         )  # fmt: skip
         head: list[Event] = [RunStarted(run=run), *([ThreadCreated(thread=thread)] if is_new else [])]
         head += [ItemDone(item=item) for item in shown]
@@ -248,7 +248,7 @@ class Runner:
             return
         run, state = await in_thread(approvals.claim, store, run, decided)
         try:
-            live, given = await self._thaw(run, state, agent or self._sdk_agents.get(run_id), context, hooks)
+            live, given = await self._restore(run, state, agent or self._sdk_agents.get(run_id), context, hooks)
         except BaseException:
             await asyncio.shield(in_thread(approvals.give_back, store, run, state))
             raise
@@ -326,7 +326,7 @@ class Runner:
         answer = {"type": "function_call_output", "call_id": call_id, "output": output_text(output)}
         await in_thread(store.threads.append_session_items, thread_id, [answer], run_id=run.id)
         live = LiveRun(
-            self._shop,
+            self._services,
             run,
             options,
             blueprint,
@@ -370,13 +370,13 @@ class Runner:
         fork_data = _own(run).get(run_rows.FORK)
         return None if fork_data is None else self._changes.get(run.id) or Changes.from_json(fork_data["changes"])
 
-    async def _as_forked(self, run: RunRecord, graph: BuiltGraph, said: Sequence[str]) -> BuiltGraph:
+    async def _as_forked(self, run: RunRecord, graph: BuiltGraph, replayed: Sequence[str]) -> BuiltGraph:
         """Returns the agents of a resumed fork, with all its replacements."""
         if run.metadata.get(run_rows.FORK) is None:
             return graph
         from timestep_lab.runtime.forks import rewire_again
 
-        return await rewire_again(self, run, graph, said)
+        return await rewire_again(self, run, graph, replayed)
 
     async def _on_tape(
         self, graph: BuiltGraph, tape: Tape, options: RunOptions, done: Sequence[ThreadItem]
@@ -476,7 +476,7 @@ class Runner:
             live.cancel()
             await asyncio.shield(live.ended())
 
-    async def _thaw(
+    async def _restore(
         self,
         run: RunRecord,
         state: RunStateRecord,
@@ -486,7 +486,7 @@ class Runner:
     ) -> tuple[LiveRun, SdkInput]:
         snapshot: Mapping[str, Any] = state.agent_snapshot
         graph, own_toolbox = await self.graphs.rebuild(state, agent)
-        graph = await self._as_forked(run, graph, snapshot.get(SAID) or ())
+        graph = await self._as_forked(run, graph, snapshot.get(REPLAYED) or ())
         context = context if context is not None else self._contexts.get(run.id)
         items = [i for i in await in_thread(self.store.threads.all_items, run.thread_id) if i.run_id == run.id]
         options = RunOptions.from_json(snapshot["run"])
@@ -505,7 +505,7 @@ class Runner:
         route.turns = asked_under(snapshot)
         route.closed_calls = await in_thread(self._settle_rows, run, state, items)
         live = LiveRun(
-            self._shop, run, options, blueprint, route=route, claim=state, context=context, hooks=hooks,
+            self._services, run, options, blueprint, route=route, claim=state, context=context, hooks=hooks,
             own_toolbox=own_toolbox, seconds=float(snapshot.get(SECONDS) or 0.0),
         )  # fmt: skip
         live.adopt(items)

@@ -45,7 +45,7 @@ class StoreSession(SessionABC):
         store: Store,
         thread_id: str,
         run_id: str | None = None,
-        said: Sequence[Mapping[str, Json]] | None = None,
+        session_entries: Sequence[Mapping[str, Json]] | None = None,
         tail: ThreadTail | None = None,
     ) -> None:
         self.session_id = thread_id
@@ -54,13 +54,13 @@ class StoreSession(SessionABC):
         """Call ids whose output comes from the client; the placeholder output that ends the turn is not stored."""
         self._store, self._threads = store, store.threads
         self._tail = tail or ThreadTail(store.threads, thread_id, run_id)
-        self._said = said
+        self._session_entries = session_entries
         self._unwritten: list[Item] = []
         """Latest output of the model without a call; written together with what follows. It is already stored in the thread."""
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         await self.write()
-        known, self._said = self._said, None
+        known, self._session_entries = self._session_entries, None
         items: list[Item] = (
             await in_thread(self._threads.session_items, self.session_id, None)
             if known is None
@@ -78,7 +78,7 @@ class StoreSession(SessionABC):
             known = keys(await in_thread(self._threads.session_items, self.session_id, None))
             new = [item for item in new if key(item) not in known]
         if new:
-            self._said = None
+            self._session_entries = None
             self._unwritten += new
         if has_calls:
             await self.write()
@@ -93,7 +93,7 @@ class StoreSession(SessionABC):
             return
         changes = self._threads.changes(self.session_id)
         try:
-            await self._tail.append(said=self.unwritten(), changes=changes)
+            await self._tail.append(session_entries=self.unwritten(), changes=changes)
         except ConflictError:
             raise self._threads.missing(self.session_id) from None
 
@@ -272,7 +272,13 @@ def refuse_reserved(metadata: Mapping[str, Json]) -> None:
 
 
 async def begin(
-    store: Store, run: RunRecord, thread: ThreadRecord, turn: UserTurn, *, is_new: bool, said: ThreadItem | None = None
+    store: Store,
+    run: RunRecord,
+    thread: ThreadRecord,
+    turn: UserTurn,
+    *,
+    is_new: bool,
+    user_item: ThreadItem | None = None,
 ) -> tuple[list[ThreadItem], ThreadTail]:
     """Stores the run, its thread if new, and the user's input; returns the user's items and what appends to the thread. `said` is already
     in the thread and is assigned to the run.
@@ -289,7 +295,7 @@ async def begin(
         for index, (kind, data) in enumerate(turn.thread_items)
     ]  # fmt: skip
     tail = ThreadTail(store.threads, thread.id, run.id)
-    adopted = [] if said is None else [_adopt(store, run, said)]
+    adopted = [] if user_item is None else [_adopt(store, run, user_item)]
     changes = [*store.threads.changes(thread.id), *store.runs.changes(run.id)]
     if is_new:
         rows = store.threads.new_rows(thread, items, turn.session_items, run.id)
@@ -317,10 +323,10 @@ def _make_ready(store: Store, thread_id: str, is_new: bool) -> None:
         store.quota.take_traces()
 
 
-def _adopt(store: Store, run: RunRecord, said: ThreadItem) -> Statement:
+def _adopt(store: Store, run: RunRecord, user_item: ThreadItem) -> Statement:
     return Statement(
         "update thread_items set run_id = $3, trace_id = $4 where user_id = $1 and id = $2 and thread_id = $5 returning id",
-        [store.user_id, said.id, run.id, run.trace_id, run.thread_id],
+        [store.user_id, user_item.id, run.id, run.trace_id, run.thread_id],
         expect=1,
     )
 

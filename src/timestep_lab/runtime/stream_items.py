@@ -68,7 +68,7 @@ logger = logging.getLogger("timestep_lab")
 WRITE_EVERY_S, WRITE_RARELY_S = 0.25, 2.0
 """Maximum age in seconds of the stored text of a growing item; the second applies when many runs are active."""
 WRITES_A_S = 100.0  # Maximum writes per second for growing items, over all runs of this process.
-SAID = ("assistant_message", "reasoning")  # Sent before they are stored, until they are complete.
+STREAMED = ("assistant_message", "reasoning")  # Sent before they are stored, until they are complete.
 
 CUT_OFF = "The run ended before this call did."
 ID_KIND = {
@@ -111,7 +111,7 @@ class ItemLog:
 
     async def add(self, item_type: str, data: dict[str, Json]) -> ThreadItem:
         """Opens an item and emits `ItemAdded` after storing it, or immediately for an item that the model generates."""
-        if item_type in SAID:
+        if item_type in STREAMED:
             item = self._draft(item_type, data)
             self._write_soon()
         else:
@@ -436,13 +436,13 @@ class StreamItems:
     # -- tools, reported by the hooks
 
     async def call_item(
-        self, call_id: str, name: str, arguments: str, *, patience_s: float = CALL_KNOWN_WITHIN_S
+        self, call_id: str, name: str, arguments: str, *, longest_wait_s: float = CALL_KNOWN_WITHIN_S
     ) -> ThreadItem:
         """Returns the item of a starting tool call; creates it if the stream does not provide it (a call of a nested agent)."""
         heard = self._heard.setdefault(call_id, asyncio.Event())
-        if patience_s and not heard.is_set():
+        if longest_wait_s and not heard.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(heard.wait(), patience_s)
+                await asyncio.wait_for(heard.wait(), longest_wait_s)
         if call_id not in self.calls:
             await self._finish_call(await self._open_call(call_id, name), call_id, arguments)
         return self.log.get(self.calls[call_id])

@@ -458,7 +458,7 @@ class Player:
             this = path, tool.name, self._reading(tool).canonical(arguments)
             self._seen[this] += 1
             if match is not None:
-                return self._say(*match, returns)
+                return self._answer(*match, returns)
             if self.on_miss.startswith(_SIMULATE):
                 self._count("simulated")
                 return await self._simulate(tool, path, arguments)
@@ -486,7 +486,7 @@ class Player:
         clone.output_json_schema = None  # Recorded results are not parsed again.
         return clone
 
-    def _say(self, how: str, call: TapedCall, returns: object) -> object:
+    def _answer(self, how: str, call: TapedCall, returns: object) -> object:
         decided = {} if call.approval == "not_needed" else {Lab.APPROVAL: call.approval}
         typed = {GenAI.ERROR_TYPE: call.error_type} if call.error_type else {}
         self._count(how, {Lab.TAPE_SPAN: call.span_id, **decided, **typed})
@@ -495,7 +495,7 @@ class Player:
                 span.set_error(SpanError(message=call.error, data=None))
             if call.heard is None:
                 raise ToolError(call.error, "The tool failed when this was recorded.", tool=call.tool)
-        return RecordedCall(call.heard, call.output, is_text=False).said(returns)
+        return RecordedCall(call.heard, call.output, is_text=False).as_output(returns)
 
     def _may_go_live(self, tool: FunctionTool, context: ToolContext) -> bool:
         if self.on_miss == "ask":

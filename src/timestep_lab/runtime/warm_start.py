@@ -26,7 +26,7 @@ from timestep_lab.model.records import Usage
 from timestep_lab.model.spans import Lab, TraceStart
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.approval_gate import REFUSED_ALL
-from timestep_lab.runtime.forks import Branching, OnTools, prepare, read_changes, said_to
+from timestep_lab.runtime.forks import Branching, OnTools, prepare, read_changes, user_input_of
 from timestep_lab.runtime.pricing import WATCH, LimitWatch, counted
 from timestep_lab.runtime.recorded import Point, Recorded, ToolStub
 from timestep_lab.runtime.replay import Replay, rewire
@@ -105,10 +105,10 @@ class WarmStart:
         turn = self.recorded.turn_of[call_id]
         return self._from(turn, Point(turn + 1, frozenset({call_id})), self._plan)
 
-    def with_result(self, call_id: str, said: ToolStub) -> WarmStart:
+    def with_result(self, call_id: str, stub: ToolStub) -> WarmStart:
         """Returns a start at a call, with the given result."""
         start = self.with_call_again(call_id)
-        changes = replace(start._plan.changes, results={**start._plan.changes.results, call_id: said})
+        changes = replace(start._plan.changes, results={**start._plan.changes.results, call_id: stub})
         return self._from(start.turn, start._point, replace(start._plan, changes=changes))
 
     def with_instructions(self, turn: int, agent: str, text: str) -> WarmStart:
@@ -153,13 +153,13 @@ class WarmStart:
         watch = LimitWatch(plan.options.limits, replay)
         watch.tool_calls = sum(len(calls) for calls in plan.recorded.asked[: self.turn])
         if not keep_trace:
-            return await self._run(root, replay, None, TracingHooks(None, graph.kits, watch), approve_all, watch)
+            return await self._run(root, replay, None, TracingHooks(None, graph.tool_sets, watch), approve_all, watch)
         processor = install(self._runner.writer)
         try:
             trace_id = self._announce(processor)
             try:
                 return await self._run(
-                    root, replay, trace_id, TracingHooks(processor, graph.kits, watch), approve_all, watch
+                    root, replay, trace_id, TracingHooks(processor, graph.tool_sets, watch), approve_all, watch
                 )
             finally:
                 processor.release(sdk_trace_id(trace_id), LEFT_OPEN)
@@ -307,7 +307,7 @@ async def warm_start(
         )
     given = plan.recorded.input_of(plan.recorded.warm_start(plan.point))
     if prompt is not None:
-        messages = await in_thread(said_to, runner.store, plan.run, plan.recorded)
+        messages = await in_thread(user_input_of, runner.store, plan.run, plan.recorded)
         given = [*given[: len(given) - len(messages)], {"role": "user", "content": prompt}]
     return WarmStart(runner, plan, plan.point, span_id, given)
 

@@ -222,7 +222,7 @@ async def view_channel(socket: WebSocket, key: str) -> None:
         await socket.close(NO_SUCH_VIEW)
         return
     channel = Channel(socket)
-    telling = asyncio.create_task(channel.tell())
+    telling = asyncio.create_task(channel.deliver())
     try:
         with host.connected(channel):
             while True:
@@ -253,7 +253,7 @@ class Channel:
         self._waiting.append(pack(message, buffers) if buffers else json.dumps(message, ensure_ascii=False))
         self._loop.call_soon_threadsafe(self._some.set)
 
-    async def tell(self) -> None:
+    async def deliver(self) -> None:
         while True:
             await self._some.wait()
             self._some.clear()
@@ -266,12 +266,12 @@ class Channel:
                 if isinstance(frame, str):
                     texts.append(frame)
                     continue
-                await self._tell_texts(texts)
+                await self._deliver_texts(texts)
                 texts = []
                 await self._socket.send_bytes(frame)
-            await self._tell_texts(texts)
+            await self._deliver_texts(texts)
 
-    async def _tell_texts(self, texts: list[str]) -> None:
+    async def _deliver_texts(self, texts: list[str]) -> None:
         if texts:
             await self._socket.send_text(f"[{','.join(texts)}]")
 

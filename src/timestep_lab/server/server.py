@@ -198,7 +198,7 @@ HEAD_S = 20.0
 BACKLOG = 256
 """Length of the queue of pending connections; asyncio accepts as many at once."""
 NO_MORE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-SAY_AGAIN_S = 60.0
+LOG_AGAIN_S = 60.0
 GRACE_S = 10
 """Time in seconds that requests have to finish on shutdown."""
 NEW_OBJECTS = 20_000
@@ -349,14 +349,14 @@ class _SaysOnce:
     the backlog, every second; this reports it once a minute."""
 
     def __init__(self) -> None:
-        self._said = float("-inf")
+        self._logged_at = float("-inf")
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
         if not (isinstance(error, OSError) and error.errno in NO_MORE):
             loop.default_exception_handler(context)
-        elif loop.time() - self._said > SAY_AGAIN_S:
-            self._said = loop.time()
+        elif loop.time() - self._logged_at > LOG_AGAIN_S:
+            self._logged_at = loop.time()
             log.error(
                 "No connection can be accepted now: %s. Pending connections are accepted when others close.",
                 error.strerror,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", Why, Outlook)
 _RUNS_READ = 200
 """How many of an agent's newest runs are searched for one of a version."""
-Said = Annotated[str, Len(1, 10_000)] | JsonObject
+Criterion = Annotated[str, Len(1, 10_000)] | JsonObject
 """A text such as `contains:°F`, or a scorer as an object."""
 Replays = Annotated[int, Interval(ge=2, le=200)]
 Continuations = Annotated[int, Interval(ge=1, le=100)]
@@ -94,8 +94,8 @@ class Causes:
         self,
         trace_id: TraceId,
         *,
-        wrong: Said | None = None,
-        right: Said | None = None,
+        wrong: Criterion | None = None,
+        right: Criterion | None = None,
         replays: Replays = 10,
         k: Continuations = 8,
         tools: TapeName = "tape",
@@ -116,10 +116,10 @@ class Causes:
 
         question = await self._asked(trace_id, wrong, right, tools, on_miss)
 
-        async def search(tell: Tell) -> DataclassInstance:
+        async def search(on_step: OnProgress) -> DataclassInstance:
             return await cause.why(
                 self._scope.runner, question, replays=replays, k=k, corrections=corrections, instructions=instructions, models=models,
-                concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=_as_events(tell),
+                concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=_as_events(on_step),
             )  # fmt: skip
 
         async for event in _events(search):
@@ -130,8 +130,8 @@ class Causes:
         self,
         trace_id: TraceId,
         *,
-        wrong: Said | None = None,
-        right: Said | None = None,
+        wrong: Criterion | None = None,
+        right: Criterion | None = None,
         replays: Replays = 10,
         k: Continuations = 8,
         tools: TapeName = "tape",
@@ -155,9 +155,9 @@ class Causes:
         self,
         trace_id: TraceId,
         *,
-        scorer: Said | None = None,
-        wrong: Said | None = None,
-        right: Said | None = None,
+        scorer: Criterion | None = None,
+        wrong: Criterion | None = None,
+        right: Criterion | None = None,
         k: Continuations = 8,
         tools: TapeName = "tape",
         on_miss: Way = "fail",
@@ -172,10 +172,10 @@ class Causes:
 
         question = await self._asked(trace_id, wrong, right, tools, on_miss, scorer)
 
-        async def search(tell: Tell) -> DataclassInstance:
+        async def search(on_step: OnProgress) -> DataclassInstance:
             return await cause.outlook(
                 self._scope.runner, question, k=k, concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all,
-                on_progress=_as_events(tell),
+                on_progress=_as_events(on_step),
             )  # fmt: skip
 
         async for event in _events(search):
@@ -213,10 +213,10 @@ class Causes:
             max_tool_calls=max_tool_calls,
         )  # fmt: skip
 
-        async def search(tell: Tell) -> dict[str, Json]:
+        async def search(on_step: OnProgress) -> dict[str, Json]:
             replayed = await replay_many(
                 start, times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces,
-                on_progress=lambda done, planned: tell(CauseProgress(done=done, planned=planned)),
+                on_progress=lambda done, planned: on_step(CauseProgress(done=done, planned=planned)),
             )  # fmt: skip
             return {"replays": [replayed_json(one) for one in replayed]}
 
@@ -234,9 +234,9 @@ class Causes:
         """
         options: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
 
-        async def search(tell: Tell) -> dict[str, Json]:
+        async def search(on_step: OnProgress) -> dict[str, Json]:
             result = await find_change(
-                self._scope, good, bad, [*cases], [*scorers], on_progress=_as_events(tell), **options
+                self._scope, good, bad, [*cases], [*scorers], on_progress=_as_events(on_step), **options
             )
             return result.to_json()
 
@@ -253,7 +253,7 @@ class Causes:
 
     @op.post("/traces/{trace_id}/keep-as-test", status=201)
     def keep(
-        self, trace_id: TraceId, name: Name, *, wrong: Said | None = None, right: Said | None = None
+        self, trace_id: TraceId, name: Name, *, wrong: Criterion | None = None, right: Criterion | None = None
     ) -> DatasetRecord:
         """Add the input of a trace to a data set, as its next (or first) version, with the assertion given by `wrong`
         or `right` and the id of the trace, so that tools can answer from it (`tools="tape"`). Adding the same case
@@ -280,11 +280,11 @@ class Causes:
     async def _asked(
         self,
         trace_id: str,
-        wrong: Said | None,
-        right: Said | None,
+        wrong: Criterion | None,
+        right: Criterion | None,
         tools: str,
         on_miss: str,
-        scorer: Said | None = None,
+        scorer: Criterion | None = None,
     ) -> Question:
         from timestep_lab.evals import cause
 
@@ -352,11 +352,11 @@ class Combinations:
 def in_numbers(on_progress: Callable[[int, int], None] | None) -> Progress | None:
     """Progress as the number done and the number planned at most."""
 
-    def tell(search: Search) -> None:
+    def on_step(search: Search) -> None:
         assert on_progress is not None
         on_progress(search.done, search.planned)
 
-    return tell if on_progress else None
+    return on_step if on_progress else None
 
 
 async def plan_of_change(
@@ -389,20 +389,22 @@ async def _versions(scope: Scope, good: object, bad: object) -> tuple[AnyAgent, 
 
 async def _as_described(scope: Scope, *versions: AgentRecord) -> tuple[AgentRecord, ...]:
     """Pins the descriptions of tools that differ between the versions: those of a version's newest run, or the current ones if it never ran."""
-    told = [await in_thread(_told_in_traces, scope, one) or await _told_now(scope, one) for one in versions]
-    changed = {tool for tool in set.intersection(*map(set, told)) if len({one[tool] for one in told}) > 1}
+    latest = [
+        await in_thread(_descriptions_in_traces, scope, one) or await _descriptions_now(scope, one) for one in versions
+    ]
+    changed = {tool for tool in set.intersection(*map(set, latest)) if len({one[tool] for one in latest}) > 1}
     return tuple(
         replace(one, tool_descriptions={**{tool: mine[tool] for tool in sorted(changed)}, **one.tool_descriptions})
-        for one, mine in zip(versions, told, strict=True)
+        for one, mine in zip(versions, latest, strict=True)
     )
 
 
-async def _told_now(scope: Scope, agent: AgentRecord) -> dict[str, str]:
-    kit = await scope.toolbox.tools_for(agent)
-    return {info.id: info.description for info in kit.infos.values()}
+async def _descriptions_now(scope: Scope, agent: AgentRecord) -> dict[str, str]:
+    tool_set = await scope.toolbox.tools_for(agent)
+    return {info.id: info.description for info in tool_set.infos.values()}
 
 
-def _told_in_traces(scope: Scope, agent: AgentRecord) -> dict[str, str]:
+def _descriptions_in_traces(scope: Scope, agent: AgentRecord) -> dict[str, str]:
     """Maps tool ids to the descriptions recorded in the newest run of this version; empty if there is none. Blocks."""
     from timestep_lab.runtime.mcp.server_records import split_tool_id
     from timestep_lab.runtime.recorded import definitions_of
@@ -419,12 +421,12 @@ def _told_in_traces(scope: Scope, agent: AgentRecord) -> dict[str, str]:
     spans = [s for s in store.traces.spans(run.trace_id) if s.kind == "generation" and s.agent == agent.name]
     offered = definitions_of(store.traces.payloads(run.trace_id, [span.span_id for span in spans]))
     servers = [builtin_record(), *store.mcp_servers.find()]
-    told = {}
+    descriptions = {}
     for server, definitions in offered.items():
         for definition in definitions:
             if split := split_tool_id(f"{server}.{definition['server_tool']}", servers):
-                told[f"{split[0].id}.{split[1]}"] = str(definition.get("description") or "")
-    return told
+                descriptions[f"{split[0].id}.{split[1]}"] = str(definition.get("description") or "")
+    return descriptions
 
 
 async def _comparison(
@@ -455,16 +457,16 @@ def replayed_json(one: Replayed) -> dict[str, Json]:
     return {**asdict(replace(one, error=None)), "error": None if one.error is None else error_json(one.error)}
 
 
-def read_replayed(told: Mapping[str, Any]) -> Replayed:
+def read_replayed(stored: Mapping[str, Any]) -> Replayed:
     """The inverse of `replayed_json`."""
     from timestep_lab.runtime.warm_start import Replayed
     from timestep_lab.service.client import record
 
-    error = None if told["error"] is None else error_of_json(told["error"])
-    return replace(record(Replayed, {**told, "error": None}), error=error)
+    error = None if stored["error"] is None else error_of_json(stored["error"])
+    return replace(record(Replayed, {**stored, "error": None}), error=error)
 
 
-def _assertions(wrong: Said | None, right: Said | None) -> tuple[JsonObject, ...]:
+def _assertions(wrong: Criterion | None, right: Criterion | None) -> tuple[JsonObject, ...]:
     from timestep_lab.evals.scorers.registry import make_scorer, to_spec
 
     if right is not None:
@@ -477,25 +479,25 @@ def _assertions(wrong: Said | None, right: Said | None) -> tuple[JsonObject, ...
     return ({**spec, "negate": not spec.get("negate", False)},) if isinstance(wrong, str) else (spec,)
 
 
-Tell = Callable[[CauseProgress], None]
+OnProgress = Callable[[CauseProgress], None]
 
 
-def _as_events(tell: Tell) -> Progress:
-    return lambda work: tell(CauseProgress(done=work.done, planned=work.planned, spent_usd=work.spent_usd))
+def _as_events(on_step: OnProgress) -> Progress:
+    return lambda work: on_step(CauseProgress(done=work.done, planned=work.planned, spent_usd=work.spent_usd))
 
 
 async def _events(
-    search: Callable[[Tell], Awaitable[DataclassInstance | dict[str, Json]]],
+    search: Callable[[OnProgress], Awaitable[DataclassInstance | dict[str, Json]]],
 ) -> AsyncGenerator[Event, None]:
     """Progress events while the search runs, then the result. Closing the generator stops the search."""
-    changed, told = asyncio.Event(), CauseProgress(done=0, planned=0)
+    changed, latest = asyncio.Event(), CauseProgress(done=0, planned=0)
 
-    def tell(progress: CauseProgress) -> None:
-        nonlocal told
-        told = progress
+    def on_step(progress: CauseProgress) -> None:
+        nonlocal latest
+        latest = progress
         changed.set()
 
-    task = asyncio.ensure_future(search(tell))
+    task = asyncio.ensure_future(search(on_step))
     task.add_done_callback(lambda _: changed.set())
     try:
         while True:
@@ -503,7 +505,7 @@ async def _events(
             changed.clear()
             if task.done():
                 break
-            yield told
+            yield latest
         result = task.result()
         yield CauseFound(found=result if isinstance(result, dict) else asdict(result))
     finally:

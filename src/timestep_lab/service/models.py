@@ -112,13 +112,13 @@ async def answer(scope: Scope, call: ModelCall, *, timeout_s: float) -> AsyncGen
         await asyncio.wait([task])
 
 
-async def _ask(scope: Scope, call: ModelCall, timeout_s: float, tell: Callable[[Event], None]) -> None:
+async def _ask(scope: Scope, call: ModelCall, timeout_s: float, emit: Callable[[Event], None]) -> None:
     recorded: list[SpanRecord] = []
     began: list[AnswerStarted] = []
 
     def on_start(model: str, trace_id: str) -> None:
         began.append(AnswerStarted(model=model, trace_id=trace_id))
-        tell(began[0])
+        emit(began[0])
 
     calls: dict[int, tuple[str, str]] = {}
     last: ResponseStreamEvent | None = None
@@ -127,7 +127,7 @@ async def _ask(scope: Scope, call: ModelCall, timeout_s: float, tell: Callable[[
         async with limit, aclosing(stream(scope, call, on_start=on_start, on_span=recorded.append)) as events:  # type: ignore[type-var]
             async for last in events:
                 if delta := _delta(last, calls):
-                    tell(delta)
+                    emit(delta)
     except TimeoutError:
         if not limit.expired():
             raise
@@ -138,7 +138,7 @@ async def _ask(scope: Scope, call: ModelCall, timeout_s: float, tell: Callable[[
         ) from None
     finally:
         await scope.writer.barrier().reached()
-    tell(AnswerCompleted(answer=_answer(began[0], cast("ResponseCompletedEvent", last).response, recorded)))
+    emit(AnswerCompleted(answer=_answer(began[0], cast("ResponseCompletedEvent", last).response, recorded)))
 
 
 def _delta(event: ResponseStreamEvent, calls: dict[int, tuple[str, str]]) -> AnswerDelta | None:

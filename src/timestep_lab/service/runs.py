@@ -304,10 +304,10 @@ async def plan_again(scope: Scope, trace_id: str, changes: AgainChanges) -> Agai
     )  # fmt: skip
     await in_thread(scope.flush)
     branching = await prepare(scope.runner, trace_id, span_id, read, None, None, on_tools)
-    return _told(branching)
+    return _plan_of(branching)
 
 
-def _told(branching: Branching) -> AgainPlan:
+def _plan_of(branching: Branching) -> AgainPlan:
     from timestep_lab.runtime.replay import Replay
 
     recorded, point, changes = branching.recorded, branching.point, branching.changes

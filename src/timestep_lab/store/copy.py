@@ -88,11 +88,13 @@ def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Prun
     ]
     statements.append(Statement("delete from core.waiting_events where received_at < $1", [before]))
     split = {"duckdb": "string_split", "postgres": "string_to_array"}[db.dialect]
-    still_said = f"select user_id, unnest({split}(input_refs, ' ')) from core.spans_raw where input_refs is not null"
+    still_referenced = (
+        f"select user_id, unnest({split}(input_refs, ' ')) from core.spans_raw where input_refs is not null"
+    )
     statements.append(
         # An open span may refer to messages that are known to be stored.
         Statement(
-            f"delete from core.message_bodies where (user_id, hash) not in ({still_said}) "
+            f"delete from core.message_bodies where (user_id, hash) not in ({still_referenced}) "
             "and user_id not in (select user_id from core.open_spans)"
         )
     )

@@ -176,9 +176,9 @@ def _joined(keys: Iterable[SpanKey]) -> str:
 ARROW = " → "
 MOST_NAME, MOST_PATH = 160, 300
 """Maximum length of a trace's name and model, and of its agents, in listings; limited by the size of a Postgres index row."""
-TOLD, NAMED = 0, 3 << 61
+STATED, NAMED = 0, 3 << 61
 """Keys of a trace's name and thread, where the lowest wins: first what an export or a run states about the trace, then what spans state
-about it (`said_key`), and last the name of a span, minus the number of its part."""
+about it (`statement_key`), and last the name of a span, minus the number of its part."""
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _FAR = datetime.max
@@ -193,29 +193,29 @@ _STATUS, _ENDED = AT["status"], AT["ended_at"]
 Key = tuple[Any, ...]
 
 
-class TraceSaid(NamedTuple):
+class TraceStatement(NamedTuple):
     """What one part states about the trace as a whole. The lowest key wins, regardless of order."""
 
     trace_id: str
     workflow: str | None = None
-    workflow_key: int = TOLD
+    workflow_key: int = STATED
     thread_id: str | None = None
-    thread_key: int = TOLD
+    thread_key: int = STATED
     started_at: datetime | None = None
     metadata: str = "{}"
     parent_trace_id: str | None = None
     fork_span_id: str | None = None
     end_user: str | None = None
-    end_user_key: int = TOLD
+    end_user_key: int = STATED
 
-    def and_said(self, other: TraceSaid) -> TraceSaid:
+    def merged_with(self, other: TraceStatement) -> TraceStatement:
         """Merges two statements about a trace. The order matters only for fields without a key, for which the first value wins."""
 
         def least(value: str | None, key: int, others: str | None, others_key: int) -> tuple[str | None, int]:
             return (others, others_key) if others and (not value or others_key < key) else (value, key)
 
         starts = [start for start in (self.started_at, other.started_at) if start is not None]
-        return TraceSaid(
+        return TraceStatement(
             self.trace_id, *least(self.workflow, self.workflow_key, other.workflow, other.workflow_key),
             *least(self.thread_id, self.thread_key, other.thread_id, other.thread_key), min(starts, default=None),
             self.metadata if self.metadata != "{}" else other.metadata, self.parent_trace_id or other.parent_trace_id,
@@ -224,7 +224,7 @@ class TraceSaid(NamedTuple):
         )  # fmt: skip
 
 
-def said_key(is_root: bool, started_at: datetime, span_id: str) -> int:
+def statement_key(is_root: bool, started_at: datetime, span_id: str) -> int:
     """Returns the key of what a span states about its trace: the root wins, then the span that started first."""
     return (0 if is_root else 1 << 61) + (max(micros(started_at), 0) << 8) + int(span_id[-2:], 16) + 1
 
@@ -439,7 +439,7 @@ class ImportedTrace:
         apart = set(index.with_requests)
         region: dict[str, SpanFacts] = {}
         knows_nothing: set[str] = set()
-        told_with: dict[str, list[str]] = {}
+        same_response: dict[str, list[str]] = {}
         waiting = list(new)
         while waiting:
             at = waiting.pop()
@@ -453,10 +453,10 @@ class ImportedTrace:
                     continue
                 facts = region[span_id] = self.spans[span_id]
                 if facts.response_id is not None:
-                    if span_id not in told_with:
-                        told_with.update(self._told_at_once(index.answers[facts.response_id]))
-                    waiting.extend(told_with[span_id])
-                    told_with[span_id].clear()  # The list is shared by the whole group, which is queued now.
+                    if span_id not in same_response:
+                        same_response.update(self._overlapping(index.answers[facts.response_id]))
+                    waiting.extend(same_response[span_id])
+                    same_response[span_id].clear()  # The list is shared by the whole group, which is queued now.
                 if facts.kind == "generation" and (parent := facts.parent_id or "") in apart:
                     apart.remove(parent)
                     waiting.extend(index.below.get(parent, ()))
@@ -464,7 +464,7 @@ class ImportedTrace:
                     inside.extend(index.below.get(span_id, ()))
         return region
 
-    def _told_at_once(self, span_ids: Iterable[str]) -> dict[str, list[str]]:
+    def _overlapping(self, span_ids: Iterable[str]) -> dict[str, list[str]]:
         """Groups spans with one response id that follow each other without a gap."""
         groups: dict[str, list[str]] = {}
         group: list[str] = []

@@ -490,15 +490,15 @@ WRAPPERS = ("messages", "input", "output", "choices", "value", "query", "questio
 
 def asked(payload: object) -> str | None:
     """Returns the last user text of an input, or None."""
-    return _said(payload, "user")
+    return _last_text(payload, "user")
 
 
 def answered(payload: object) -> str | None:
     """Returns the last assistant text of an output, or None."""
-    return _said(payload, "assistant")
+    return _last_text(payload, "assistant")
 
 
-def _said(payload: object, role: str) -> str | None:
+def _last_text(payload: object, role: str) -> str | None:
     if payload is None or payload == "" or payload == []:
         return None
     if isinstance(payload, str):

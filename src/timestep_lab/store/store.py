@@ -82,27 +82,31 @@ class Threads(Table[ThreadRecord]):
         self,
         thread_id: str,
         items: Sequence[ThreadItem],
-        said: Sequence[Mapping[str, Json]] = (),
+        session_entries: Sequence[Mapping[str, Json]] = (),
         run_id: str | None = None,
     ) -> list[Statement]:
         """Returns the statements of `append_items` (and of `append_session_items`, for `said`), for a larger transaction. `appended` reads
         their results."""
-        if not items and not said:
+        if not items and not session_entries:
             return []
         return [
-            self._take(thread_id, next_item=len(items), next_session_seq=len(said)),
+            self._take(thread_id, next_item=len(items), next_session_seq=len(session_entries)),
             *(self._insert(item, thread_id, offset - len(items)) for offset, item in enumerate(items)),
-            *self._said_statements(thread_id, said, run_id),
+            *self._session_statements(thread_id, session_entries, run_id),
         ]
 
     def new_rows(
-        self, thread: ThreadRecord, items: Sequence[ThreadItem], said: Sequence[Mapping[str, Json]], run_id: str
+        self,
+        thread: ThreadRecord,
+        items: Sequence[ThreadItem],
+        session_entries: Sequence[Mapping[str, Json]],
+        run_id: str,
     ) -> Tables:
         """Returns the rows of a new thread with its first items, whose `item_index` is set."""
         counted = (*self.columns, "next_item", "next_session_seq")
         return {
-            self.name: (counted, [[*self.to_row(thread), len(items), len(said)]]),
-            **self.rows_at(thread.id, 0, items, said, run_id),
+            self.name: (counted, [[*self.to_row(thread), len(items), len(session_entries)]]),
+            **self.rows_at(thread.id, 0, items, session_entries, run_id),
         }
 
     def rows_at(
@@ -110,13 +114,14 @@ class Threads(Table[ThreadRecord]):
         thread_id: str,
         first_seq: int,
         items: Sequence[ThreadItem],
-        said: Sequence[Mapping[str, Json]],
+        session_entries: Sequence[Mapping[str, Json]],
         run_id: str | None,
     ) -> Tables:
         """Returns the rows of items whose `item_index` is set, and of session entries from `first_seq` on."""
         now = to_naive_utc(utc_now())
         entries = [
-            (self.user_id, thread_id, seq, _to_json(entry), run_id, now) for seq, entry in enumerate(said, first_seq)
+            (self.user_id, thread_id, seq, _to_json(entry), run_id, now)
+            for seq, entry in enumerate(session_entries, first_seq)
         ]
         return {
             **({self._items.name: (self._items.columns, list(map(self._items.to_row, items)))} if items else {}),
@@ -190,7 +195,7 @@ class Threads(Table[ThreadRecord]):
         if items:
             self._write_to(thread_id, self.append_statements(thread_id, (), items, run_id))
 
-    def _said_statements(
+    def _session_statements(
         self, thread_id: str, items: Sequence[Mapping[str, Json]], run_id: str | None
     ) -> list[Statement]:
         count, now = len(items), to_naive_utc(utc_now())
@@ -294,7 +299,7 @@ class ThreadTail:
     async def append(
         self,
         items: Sequence[ThreadItem] = (),
-        said: Sequence[Mapping[str, Json]] = (),
+        session_entries: Sequence[Mapping[str, Json]] = (),
         *,
         then: Sequence[Statement] = (),
         changes: Sequence[Change] = (),
@@ -304,15 +309,15 @@ class ThreadTail:
         Raises `ConflictError`, without writing anything, when the thread was deleted or the `expect` of a statement is not met.
         """
         threads, db = self._threads, self._threads.db
-        if self._end is not None and (items or said):
+        if self._end is not None and (items or session_entries):
             start, first_seq = self._end
             placed = [replace(item, thread_id=self._thread_id, item_index=n) for n, item in enumerate(items, start)]
             self._end = (
                 start + len(items),
-                first_seq + len(said),
+                first_seq + len(session_entries),
             )  # A write that begins meanwhile comes after this one.
             move = self._move((start, first_seq), self._end)
-            rows = threads.rows_at(self._thread_id, first_seq, placed, said, self._run_id)
+            rows = threads.rows_at(self._thread_id, first_seq, placed, session_entries, self._run_id)
             try:
                 await append_soon(db, threads.user_id, rows, first=[move], then=then, changes=changes)
             except ConflictError:
@@ -322,9 +327,9 @@ class ThreadTail:
                 raise
             else:
                 return placed
-        statements = [*threads.append_statements(self._thread_id, items, said, self._run_id), *then]
+        statements = [*threads.append_statements(self._thread_id, items, session_entries, self._run_id), *then]
         results = await write_soon(db, threads.user_id, statements, changes=changes)
-        if items or said:
+        if items or session_entries:
             self._end = results[0].rows[0]
         return threads.appended(self._thread_id, items, results)
 

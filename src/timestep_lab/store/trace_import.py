@@ -20,7 +20,7 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.model.spans import Lab, SpanRecord, TraceStart
 from timestep_lab.store.archive import bring_back
 from timestep_lab.store.base import Database, Dialect, Statement
-from timestep_lab.store.imported_trace import NAMED, ImportedTrace, SpanBatch, SpanKey, TraceSaid, is_open
+from timestep_lab.store.imported_trace import NAMED, ImportedTrace, SpanBatch, SpanKey, TraceStatement, is_open
 from timestep_lab.store.spans import (
     AT,
     INPUT_IS_JSON,
@@ -55,7 +55,7 @@ MOST_TRIES = 20
 """Attempts to write a part while other writers add to the same trace."""
 _TRACE, _SPAN, _STARTED, _ENDED = AT["trace_id"], AT["span_id"], AT["started_at"], AT["ended_at"]
 _STATUS, _AGENT, _ATTRIBUTES = AT["status"], AT["agent"], AT["attributes"]
-_TOLD = SPAN_COLUMNS[3:]
+_VALUES = SPAN_COLUMNS[3:]
 _APART = frozenset(AT[name] for name in ("agent", "started_at", "ended_at", "io_json", "input_refs", "attributes"))
 """Columns that do not count towards a span's completeness. Its agent may be inherited."""
 SpanEvent = tuple[str, str, StoredEvent]
@@ -177,34 +177,36 @@ class TraceImport:
 
     def records(self, traces: Iterable[TraceStart], spans: Iterable[SpanRecord]) -> int:
         """Same as `rows`, for records of any users."""
-        starts: dict[str, list[TraceSaid]] = {}
+        starts: dict[str, list[TraceStatement]] = {}
         ended: dict[str, list[Row]] = {}
         for trace in traces:
-            starts.setdefault(trace.user_id, []).append(_said(trace))
+            starts.setdefault(trace.user_id, []).append(_statement(trace))
         for span in spans:
             ended.setdefault(span.user_id, []).append(span_row(span))
         return sum(self.rows(user, ended.get(user, []), starts.get(user, [])) for user in {**starts, **ended})
 
     def rows(
-        self, user_id: str, spans: Sequence[Row], said: Sequence[TraceSaid], events: Sequence[SpanEvent] = ()
+        self, user_id: str, spans: Sequence[Row], statements: Sequence[TraceStatement], events: Sequence[SpanEvent] = ()
     ) -> int:
         """Imports spans and returns how many were added or closed. Durable on return. Pending spans without an end are open; events wait
         for their span."""
         added = 0
         for first in range(0, max(len(spans), 1), BATCH):
             added += self._batch(
-                user_id, spans[first : first + BATCH], said if first == 0 else (), events if first == 0 else ()
+                user_id, spans[first : first + BATCH], statements if first == 0 else (), events if first == 0 else ()
             )
         return added
 
-    def _batch(self, user_id: str, spans: Sequence[Row], said: Sequence[TraceSaid], events: Sequence[SpanEvent]) -> int:
-        rows: dict[str, list[Row]] = {one.trace_id: [] for one in said}
+    def _batch(
+        self, user_id: str, spans: Sequence[Row], statements: Sequence[TraceStatement], events: Sequence[SpanEvent]
+    ) -> int:
+        rows: dict[str, list[Row]] = {one.trace_id: [] for one in statements}
         rows.update((trace_id, []) for trace_id, _, _ in events)
         for row in spans:
             rows.setdefault(row[_TRACE], []).append(row)
-        by_trace: dict[str, TraceSaid] = {}
-        for one in said:
-            by_trace[one.trace_id] = one if one.trace_id not in by_trace else by_trace[one.trace_id].and_said(one)
+        by_trace: dict[str, TraceStatement] = {}
+        for one in statements:
+            by_trace[one.trace_id] = one if one.trace_id not in by_trace else by_trace[one.trace_id].merged_with(one)
         with self._shared.claimed({(user_id, trace_id) for trace_id in rows}):
             for _ in range(MOST_TRIES):
                 traces, seen, waiting = self._look_up(user_id, rows)
@@ -304,13 +306,13 @@ class _Part:
         """(trace, its start, agent): stored spans to be assigned to the agent."""
         self._n_parts = 0
 
-    def add(self, trace: ImportedTrace, rows: Sequence[Row], said: TraceSaid | None) -> None:
+    def add(self, trace: ImportedTrace, rows: Sequence[Row], stated: TraceStatement | None) -> None:
         new, again = self._new(trace, rows)
-        changed = self._told_more(trace, again) if again else {}
+        changed = self._completed(trace, again) if again else {}
         if trace.trace_id in self._events:
             self._with_events(trace, new, changed)
-        tells_more = said is not None and _tells_more(trace, said)
-        if not new and not changed and not tells_more and (trace.is_known or said is None):
+        adds_more = stated is not None and _adds_more(trace, stated)
+        if not new and not changed and not adds_more and (trace.is_known or stated is None):
             return
         closed = {span_id for span_id in new if span_id in trace.spans}
         facts = {span_id: facts_of(row) for span_id, row in new.items()}
@@ -336,30 +338,34 @@ class _Part:
 
         started_at = min(
             (row[_STARTED] for row in new.values()),
-            default=trace.started_at or (said.started_at if said else None),
+            default=trace.started_at or (stated.started_at if stated else None),
         )
         for row in changed.values():
             started_at = row[_STARTED] if started_at is None else min(started_at, row[_STARTED])
-        if said is not None and said.started_at is not None and started_at is not None and not trace.is_known:
-            started_at = min(started_at, said.started_at)
+        if stated is not None and stated.started_at is not None and started_at is not None and not trace.is_known:
+            started_at = min(started_at, stated.started_at)
         ended_at = self._end(trace, [*ended, *changed.values()])
         if started_at is None:
             return
         earlier = trace.started_at is None or started_at < trace.started_at
-        if said is None:
-            said = TraceSaid(trace.trace_id)
-        if tells_more or earlier or not trace.is_known:
+        if stated is None:
+            stated = TraceStatement(trace.trace_id)
+        if adds_more or earlier or not trace.is_known:
             self._starts.append((
-                self._user_id, trace.trace_id, (said.workflow or "") if tells_more else "", said.thread_id if tells_more else None,
-                started_at, said.metadata, said.parent_trace_id, said.fork_span_id,
+                self._user_id, trace.trace_id, (stated.workflow or "") if adds_more else "", stated.thread_id if adds_more else None,
+                started_at, stated.metadata, stated.parent_trace_id, stated.fork_span_id,
             ))  # fmt: skip
         self._n_parts += trace.n_parts
         trace.version = max(trace.version, trace.n_parts) + 1
-        workflow, workflow_key = self._workflow(trace, said)
-        thread_id, thread_key = (said.thread_id, said.thread_key) if tells_more and said.thread_id else (None, None)
+        workflow, workflow_key = self._workflow(trace, stated)
+        thread_id, thread_key = (
+            (stated.thread_id, stated.thread_key) if adds_more and stated.thread_id else (None, None)
+        )
         if thread_key is not None and (trace.thread_key is None or thread_key < trace.thread_key):
             trace.thread_key = thread_key
-        end_user, end_user_key = (said.end_user, said.end_user_key) if tells_more and said.end_user else (None, None)
+        end_user, end_user_key = (
+            (stated.end_user, stated.end_user_key) if adds_more and stated.end_user else (None, None)
+        )
         if end_user_key is not None and (trace.end_user_key is None or end_user_key < trace.end_user_key):
             trace.end_user_key = end_user_key
         text_in, in_key, text_out, out_key = self._payloads(trace, {**new, **changed})
@@ -369,7 +375,7 @@ class _Part:
             "n_open": len(opened) - len(closed), "n_errors": sum(row[_STATUS] == "error" for row in ended) + n_failed, "n_turns": added.n_turns,
             "agents": trace.agents(), "model": trace.model(), "input": text_in, "input_key": in_key, "output": text_out,
             "output_key": out_key, "root_error": trace.failed(), "interrupted": False, "version": trace.version,
-            **Facts.of([*ended, *changed.values()], from_json(said.metadata), source=self._source)._asdict(),
+            **Facts.of([*ended, *changed.values()], from_json(stated.metadata), source=self._source)._asdict(),
             "end_user": end_user, "end_user_key": end_user_key, **added.used._asdict(),
         }  # fmt: skip
         self.deltas.append(tuple(map(values.get, DELTA_COLUMNS)))
@@ -413,7 +419,7 @@ class _Part:
                 new[span_id] = self._merged(other, row)
         return new, again
 
-    def _told_more(self, trace: ImportedTrace, again: Mapping[str, Row]) -> dict[str, Row]:
+    def _completed(self, trace: ImportedTrace, again: Mapping[str, Row]) -> dict[str, Row]:
         """Returns the stored spans, among those that arrive again, to which the new version adds information."""
         changed: dict[str, Row] = {}
         for span_id, stored in self._finished(trace, again).items():
@@ -458,10 +464,10 @@ class _Part:
             ", span_no = nextval('core.span_numbers')" if self._db.dialect == "duckdb" else ""
         )  # A new number makes the search index process it again.
         for row, since in self._changed:
-            sets = ", ".join(f"{column} = ${place}" for place, column in enumerate(_TOLD, 4))
+            sets = ", ".join(f"{column} = ${place}" for place, column in enumerate(_VALUES, 4))
             sql = f"update core.spans_raw set {sets}{number} where user_id = $1 and trace_id = $2 and span_id = $3"
-            sql += f" and started_at >= ${4 + len(_TOLD)}"
-            yield Statement(sql, [*row[:3], *(row[AT[column]] for column in _TOLD), since])
+            sql += f" and started_at >= ${4 + len(_VALUES)}"
+            yield Statement(sql, [*row[:3], *(row[AT[column]] for column in _VALUES), since])
         for trace_id, span_id in self._arrived:
             sql = "delete from core.waiting_events where user_id = $1 and trace_id = $2 and span_id = $3"
             yield Statement(sql, [self._user_id, trace_id, span_id])
@@ -490,12 +496,12 @@ class _Part:
             self._user_id, trace.trace_id, span_id, facts.started_at, facts.provider, facts.model, *counted,
         )  # fmt: skip
 
-    def _workflow(self, trace: ImportedTrace, said: TraceSaid) -> tuple[str | None, int | None]:
+    def _workflow(self, trace: ImportedTrace, stated: TraceStatement) -> tuple[str | None, int | None]:
         """Returns the stated name, or else the name of the root; a newer root replaces an older one, since parents may arrive later."""
         key = trace.workflow_key
-        if said.workflow and (key is None or said.workflow_key < key):
-            trace.workflow_key = said.workflow_key
-            return said.workflow[:160], said.workflow_key
+        if stated.workflow and (key is None or stated.workflow_key < key):
+            trace.workflow_key = stated.workflow_key
+            return stated.workflow[:160], stated.workflow_key
         name = trace.name() if key is None or key > NAMED - (1 << 60) else None
         if name is None:
             return None, None
@@ -537,16 +543,16 @@ def _times(one: Row, other: Row) -> tuple[datetime, datetime | None]:
     return min(row[_STARTED] for row in timed), max(row[_ENDED] for row in timed)
 
 
-def _tells_more(trace: ImportedTrace, said: TraceSaid) -> bool:
+def _adds_more(trace: ImportedTrace, stated: TraceStatement) -> bool:
     return bool(
-        (said.workflow and (trace.workflow_key is None or said.workflow_key < trace.workflow_key))
-        or (said.thread_id and (trace.thread_key is None or said.thread_key < trace.thread_key))
-        or (said.end_user and (trace.end_user_key is None or said.end_user_key < trace.end_user_key))
+        (stated.workflow and (trace.workflow_key is None or stated.workflow_key < trace.workflow_key))
+        or (stated.thread_id and (trace.thread_key is None or stated.thread_key < trace.thread_key))
+        or (stated.end_user and (trace.end_user_key is None or stated.end_user_key < trace.end_user_key))
     )
 
 
-def _said(trace: TraceStart) -> TraceSaid:
-    return TraceSaid(
+def _statement(trace: TraceStart) -> TraceStatement:
+    return TraceStatement(
         trace.trace_id, clean(trace.workflow), thread_id=None if trace.thread_id is None else clean(str(trace.thread_id)),
         started_at=to_naive_utc(trace.started_at), metadata=to_json(trace.metadata), parent_trace_id=trace.parent_trace_id,
         fork_span_id=trace.fork_span_id,

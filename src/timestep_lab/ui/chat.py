@@ -109,7 +109,7 @@ class Chat(Conversation):
     @handles("edit")
     async def _edit(self, item_id: str, text: str, attachments: list[dict[str, Json]]) -> None:
         """Edit a message. The edited message starts a branch, so the original is kept."""
-        await self._say_in_branch(item_id, text, attachments, title_of=text)
+        await self._send_in_branch(item_id, text, attachments, title_of=text)
 
     @handles("retry")
     async def _retry(self, item_id: str) -> None:
@@ -120,9 +120,9 @@ class Chat(Conversation):
         if asked is None:
             raise ConflictError("There is no message before this answer.", "Send the message again.")
         attachments = cast("list[dict[str, Json]]", asked.data.get("attachments", []))
-        await self._say_in_branch(asked.id, str(asked.data.get("text", "")), list(attachments))
+        await self._send_in_branch(asked.id, str(asked.data.get("text", "")), list(attachments))
 
-    async def _say_in_branch(
+    async def _send_in_branch(
         self, item_id: str, text: str, attachments: list[dict[str, Json]], title_of: str = ""
     ) -> None:
         self._refuse_while_following()
@@ -162,14 +162,14 @@ class Chat(Conversation):
         """Rename a conversation. An empty title changes nothing: an unnamed conversation would be hard to find."""
         if title.strip():
             await self._source.rename(thread_id, title)
-        await self._tell_threads()
+        await self._send_threads()
 
     @handles("remove")
     async def _remove(self, thread_id: str) -> None:
         if thread_id == self._thread_id:
             await self._fresh()
         await self._source.delete(thread_id)
-        await self._tell_threads()
+        await self._send_threads()
 
     @handles("list")
     async def _show_list(self, shown: bool) -> None:
@@ -177,12 +177,12 @@ class Chat(Conversation):
         self._shows_list = shown
         if shown:
             self._search = ""
-            await self._tell_threads()
+            await self._send_threads()
 
     @handles("search")
     async def _search_threads(self, text: str) -> None:
         self._search = text
-        await self._tell_threads()
+        await self._send_threads()
 
     @handles("choose")
     async def _choose(self, agent: str | None = None, model: str | None = None) -> None:

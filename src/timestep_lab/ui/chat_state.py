@@ -243,7 +243,7 @@ class Conversation(View):
         self._models: Sequence[str] = ()
         self._model_choices = LatestOnly()
         self._threads = ThreadPage(data=[], has_more=False, after=None, total=None)
-        self._told_rows: list[Json] = []
+        self._sent_rows: list[Json] = []
         self._shows_list = False
         self._lists = Updates(self, self._list_again)
         self._search = ""
@@ -274,7 +274,7 @@ class Conversation(View):
             return None
         return {"agent": run.last_agent or run.agent, "model": run.model, "since": run.started_at.timestamp() * 1000}
 
-    def _tell_activity(self) -> None:
+    def _send_activity(self) -> None:
         self.emit({"kind": "busy", "value": self.busy, "run": self._running_json()})
 
     def snapshot(self) -> Json:
@@ -407,7 +407,7 @@ class Conversation(View):
         with self._lock:
             self._ops.clear()
             self._seq += 2  # A gap in the sequence numbers makes browsers request a snapshot.
-        self._tell_activity()
+        self._send_activity()
         self.refresh_static()
 
     def _changed_elsewhere(self, thread_id: str) -> None:
@@ -439,7 +439,7 @@ class Conversation(View):
             return
         self._note_running()
         if self._running != was_running:
-            self._tell_activity()
+            self._send_activity()
 
     # -- a turn
 
@@ -451,7 +451,7 @@ class Conversation(View):
         """Follow a run in the background. Returns once it has started and its message is stored; raises if it did not start."""
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turn = asyncio.ensure_future(self._follow(events, begun))
-        self._tell_activity()
+        self._send_activity()
         await begun
 
     async def _follow(self, events: AsyncIterator[Event], begun: asyncio.Future[None]) -> None:
@@ -474,14 +474,14 @@ class Conversation(View):
             if not begun.done():
                 begun.set_result(None)
             self._turn = self._running = None
-            self._tell_activity()
+            self._send_activity()
             self.refresh_static()
         if pending is not None:
             self._background(self._do_for_agent(pending))
         if self._shows_list:
             self._lists.soon()  # The change that the store announces asks for the same: it is read once.
         elif self._thread_id is not None:
-            self._background(self._tell_title(self._thread_id))
+            self._background(self._send_title(self._thread_id))
 
     def _apply(self, event: Event) -> ThreadItem | None:
         """Apply an event to this copy; returns the affected item, if any."""
@@ -493,7 +493,7 @@ class Conversation(View):
         elif isinstance(event, RunStarted):
             self._running = event.run
             self._thread_id = event.run.thread_id
-            self._tell_activity()
+            self._send_activity()
         elif isinstance(event, ItemAdded | ItemDone | ItemReplaced):
             self._put(event.item)
             return event.item
@@ -546,15 +546,15 @@ class Conversation(View):
         self._threads = threads
         return True
 
-    async def _tell_threads(self) -> None:
+    async def _send_threads(self) -> None:
         if await self._read_threads():
-            self._tell_head(self._threads.data)
-            self._tell_rows()
+            self._send_head(self._threads.data)
+            self._send_rows()
 
-    async def _tell_title(self, thread_id: str) -> None:
-        self._tell_head([await self._source.thread(thread_id)])
+    async def _send_title(self, thread_id: str) -> None:
+        self._send_head([await self._source.thread(thread_id)])
 
-    def _tell_head(self, threads: Sequence[ThreadRecord]) -> None:
+    def _send_head(self, threads: Sequence[ThreadRecord]) -> None:
         mine = next((thread for thread in threads if thread.id == self._thread_id), None)
         if mine is not None and mine != self._thread:
             self._thread = mine
@@ -564,9 +564,9 @@ class Conversation(View):
         newest = {run.thread_id: run for run in self._threads.runs}
         return [thread_row(thread, newest.get(thread.id)) for thread in self._threads.data]
 
-    def _tell_rows(self) -> None:
-        self._told_rows = self._rows()
-        self.emit({"kind": "threads", "threads": self._told_rows, "thread_id": self._thread_id})
+    def _send_rows(self) -> None:
+        self._sent_rows = self._rows()
+        self.emit({"kind": "threads", "threads": self._sent_rows, "thread_id": self._thread_id})
 
     def _list_changed(self) -> None:
         """Called on the store's thread."""
@@ -576,9 +576,9 @@ class Conversation(View):
     async def _list_again(self) -> None:
         began = time.monotonic()
         if await self._read_threads():
-            self._tell_head(self._threads.data)
-            if self._rows() != self._told_rows:
-                self._tell_rows()
+            self._send_head(self._threads.data)
+            if self._rows() != self._sent_rows:
+                self._send_rows()
         self._lists.cost_s = time.monotonic() - began
 
     def _background(self, work: Awaitable[None]) -> None:

@@ -104,7 +104,7 @@ _WORD = re.compile(r"\S+\s*")
 class Side:
     candidate: str
     items: dict[str, ThreadItem] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)
+    sent: dict[str, str] = field(default_factory=dict)
     """Item id to the text that blind browsers have, while it grows."""
     _looked: dict[str, int] = field(default_factory=dict)
     run_id: str | None = None
@@ -137,7 +137,7 @@ class Side:
 
     def forget(self, item_id: str) -> None:
         """The item is sent in full."""
-        self.told.pop(item_id, None)
+        self.sent.pop(item_id, None)
         self._looked.pop(item_id, None)
 
 
@@ -402,7 +402,7 @@ class Duel(View):
             if event.item.type != "user_message":
                 side.items[event.item.id] = event.item
                 side.forget(event.item.id)
-                self._tell_item(one, side, event.item)
+                self._send_item(one, side, event.item)
         elif isinstance(event, ItemUpdated):
             self._grow(one, side, event)
         elif isinstance(event, RunEnded):
@@ -418,24 +418,24 @@ class Duel(View):
         if not self._named(one) and event.field != "text":
             return  # A tool's arguments are sent when they are complete.
         if self._named(one):
-            self._tell_delta(one, side, item.id, event.field, event.delta)
+            self._send_delta(one, side, item.id, event.field, event.delta)
             return
         # A name may arrive in pieces: the sent text stays a few words behind, and is replaced if a name appears later.
         settled = side.settled(item)
         if settled is None:
             return
-        safe, before = str(self._source.scrub(settled)), side.told.get(item.id, "")
-        side.told[item.id] = safe
+        safe, before = str(self._source.scrub(settled)), side.sent.get(item.id, "")
+        side.sent[item.id] = safe
         if safe.startswith(before):
-            self._tell_delta(one, side, item.id, event.field, safe[len(before) :])
+            self._send_delta(one, side, item.id, event.field, safe[len(before) :])
         else:
-            self._tell_item(one, side, replace(item, data={**item.data, event.field: safe}))
+            self._send_item(one, side, replace(item, data={**item.data, event.field: safe}))
 
-    def _tell_delta(self, one: Round, side: Side, item_id: str, field: str, delta: str) -> None:
+    def _send_delta(self, one: Round, side: Side, item_id: str, field: str, delta: str) -> None:
         at = one.sides.index(side)
         self.emit({"kind": "delta", "round": one.id, "side": at, "id": item_id, "field": field, "delta": delta})
 
-    def _tell_item(self, one: Round, side: Side, item: ThreadItem) -> None:
+    def _send_item(self, one: Round, side: Side, item: ThreadItem) -> None:
         shown = self._item_json(item, self._named(one))
         self.emit({"kind": "item", "round": one.id, "side": one.sides.index(side), "item": shown})
 
@@ -525,14 +525,14 @@ class ArenaView(View):
     def next(self) -> DuelRecord | None:
         """Show the next duel, after a vote on the current one; None if there are none left."""
         self._next()
-        self._tell()
+        self._send_state()
         return self._duel
 
     def vote(self, outcome: VoteOutcome, duel_id: str | None = None) -> None:
         """Vote on the current duel, as the buttons do. Raises `NotFoundError` if there is none or it is not `duel_id`,
         `UsageError` for an unknown outcome."""
         self._vote(duel_id or ("" if self._duel is None else self._duel.id), outcome)
-        self._tell()
+        self._send_state()
 
     def snapshot(self) -> dict[str, Json]:
         # The names are included only after the vote.
@@ -554,12 +554,12 @@ class ArenaView(View):
     @handles("vote")
     async def _vote_in_browser(self, duel_id: str, outcome: VoteOutcome) -> None:
         await in_thread(self._vote, duel_id, outcome)
-        self._tell()
+        self._send_state()
 
     @handles("next")
     async def _next_in_browser(self) -> None:
         await in_thread(self._next)
-        self._tell()
+        self._send_state()
 
     def _vote(self, duel_id: str, outcome: VoteOutcome) -> None:
         with self._one_at_a_time:
@@ -572,7 +572,7 @@ class ArenaView(View):
             if self._revealed is not None:
                 self._duel, self._revealed = self._arena.next(), None
 
-    def _tell(self) -> None:
+    def _send_state(self) -> None:
         self.emit({"kind": "arena", **self.snapshot()})
         self.refresh_static()
 

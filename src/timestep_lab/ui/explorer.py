@@ -336,7 +336,7 @@ class TraceExplorer(TraceReader):
             self._refuse(error)
             shown = self._now_shown()
         return {
-            **self._told(shown),
+            **self._list_fields(shown),
             "refused": self._refused,
             "unread": self._unread,
             "selected": self._selected,
@@ -454,7 +454,7 @@ class TraceExplorer(TraceReader):
         self._order, self._range = shown.order, shown.range
         if not live:
             self._refused = None
-        self.emit({"kind": "list", **self._told(shown), "live": live})
+        self.emit({"kind": "list", **self._list_fields(shown), "live": live})
         self.refresh_static()
         self._changed_shown()
 
@@ -464,7 +464,7 @@ class TraceExplorer(TraceReader):
         return self._shown
 
     @staticmethod
-    def _told(shown: _Shown) -> dict[str, Json]:
+    def _list_fields(shown: _Shown) -> dict[str, Json]:
         query = asdict(shown.query)
         if shown.last_s is not None:
             query["since"] = None

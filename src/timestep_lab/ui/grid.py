@@ -250,11 +250,11 @@ def _candidate(candidate: Json) -> dict[str, Json]:
 
 def _case_row(case: CaseRecord) -> list[Json]:
     asked = case.input or ", ".join(f"{name}={value}" for name, value in case.vars.items() if not name.startswith("__"))
-    expected = None if case.expected is None else _said(case.expected)[:_EXPECTED]
+    expected = None if case.expected is None else _as_text(case.expected)[:_EXPECTED]
     return [asked[:_ASKED], expected]
 
 
-def _said(value: Json) -> str:
+def _as_text(value: Json) -> str:
     return value if isinstance(value, str) else json.dumps(json_safe(value), ensure_ascii=False)
 
 
@@ -333,11 +333,11 @@ class GridView(TraceReader):
             elif isinstance(event, ComparisonProgress):
                 self.emit({"kind": "live", "cells": {}, "progress": event.progress, "scorers": None})
             elif isinstance(event, CellDone):
-                self._tell(event.cell.key, {"row": cell_row(event.cell)}, scorers=self._state.scorers)
+                self._send(event.cell.key, {"row": cell_row(event.cell)}, scorers=self._state.scorers)
             elif isinstance(event, CellStarted):
-                self._tell((event.case_id, event.candidate, event.epoch), {"row": partial_row("")})
+                self._send((event.case_id, event.candidate, event.epoch), {"row": partial_row("")})
             elif isinstance(event, CellDelta):
-                self._tell_delta(event)
+                self._send_delta(event)
         self.refresh_static(now=isinstance(event, ComparisonEnded))
 
     def watched(self, now: bool) -> None:
@@ -374,18 +374,18 @@ class GridView(TraceReader):
             last[name] = op[name] or last[name]
         return True
 
-    def _tell(self, key: Key, change: dict[str, Json], scorers: Json = None) -> None:
+    def _send(self, key: Key, change: dict[str, Json], scorers: Json = None) -> None:
         place = self._state.place(key)
         if place is not None:
             cells = {",".join(map(str, place)): change}
             self.emit({"kind": "live", "cells": cells, "progress": None, "scorers": scorers})
 
-    def _tell_delta(self, event: CellDelta) -> None:
+    def _send_delta(self, event: CellDelta) -> None:
         """Text beyond what a cell can show is not sent; an open cell requests it."""
         key = (event.case_id, event.candidate, event.epoch)
         shown = PREVIEW - (len(self._state.partial[key]) - len(event.delta))
         if shown > 0:
-            self._tell(key, {"more": event.delta[:shown]})
+            self._send(key, {"more": event.delta[:shown]})
 
     # View
 

@@ -123,15 +123,15 @@ def _tool(span: Row) -> Entry:
     }
 
 
-def _asked(span: Mapping[str, object], about: Entry, told: set[str]) -> list[Entry]:
+def _asked(span: Mapping[str, object], about: Entry, shown: set[str]) -> list[Entry]:
     """Instructions and user messages that are new in this generation. Each generation receives the whole history."""
     entries = []
     for message in read_messages(span.get("input")) or ():
         if message["role"] in ("assistant", "tool", "function"):
             continue
         seen = repr((message["role"], message["parts"]))
-        if seen not in told:
-            told.add(seen)
+        if seen not in shown:
+            shown.add(seen)
             agent = span.get("agent") if message["role"] in ("system", "developer") else None
             facts = {"role": message["role"], "parts": message["parts"], "agent": agent}
             entries.append({"kind": "message", **about, **facts, "duration_ms": None})
@@ -159,7 +159,7 @@ MOST_ENTRIES = 400
 MOST_SEARCHED = 2_000
 """Maximum number of steps whose contents are searched; beyond it only names are."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TELL_S = 0.2
+PROGRESS_EVERY_S = 0.2
 """Interval in seconds between progress messages of a search."""
 MOST_JSON = 1_000
 """Maximum number of steps in the JSON tab."""
@@ -291,7 +291,7 @@ class TraceReader(View):
     @handles("cause_plan")
     async def _cause_plan(self, trace_id: str, asked: str, text: str = "", tools: str = "tape") -> Json:
         """The maximum cost of a search; nothing is replayed."""
-        plan = await self._finder().plan(trace_id, tools=tools, **_said(asked, text))
+        plan = await self._finder().plan(trace_id, tools=tools, **_criterion(asked, text))
         return {"words": repr(plan)}
 
     @handles("cause_find")
@@ -300,8 +300,8 @@ class TraceReader(View):
     ) -> Json:
         state = self._causes.get(trace_id)
         if state is None or not state.get("running"):
-            state = self._causes[trace_id] = {"running": True, "done": 0, "planned": 0, "said": _said(asked, text)}
-            events = self._finder().why(trace_id, tools=tools, budget_usd=budget_usd, **_said(asked, text))
+            state = self._causes[trace_id] = {"running": True, "done": 0, "planned": 0, "said": _criterion(asked, text)}
+            events = self._finder().why(trace_id, tools=tools, budget_usd=budget_usd, **_criterion(asked, text))
             self._searches[trace_id] = asyncio.ensure_future(self._search(trace_id, events))
         return state
 
@@ -322,13 +322,13 @@ class TraceReader(View):
 
     async def _search(self, trace_id: str, events: AsyncIterator[Event]) -> None:
         state = self._causes[trace_id]
-        told_at = 0.0
+        sent_at = 0.0
         try:
             async for event in events:
                 if isinstance(event, CauseProgress):
                     state |= {"done": event.done, "planned": event.planned, "spent_usd": event.spent_usd}
-                    if time.monotonic() - told_at > TELL_S:
-                        told_at = time.monotonic()
+                    if time.monotonic() - sent_at > PROGRESS_EVERY_S:
+                        sent_at = time.monotonic()
                         self.emit({"kind": "cause", "trace_id": trace_id, "state": dict(state)})
                 elif isinstance(event, CauseFound):
                     from timestep_lab.service.causes import why_of
@@ -346,7 +346,7 @@ class TraceReader(View):
             self.emit({"kind": "cause", "trace_id": trace_id, "state": dict(state)})
 
 
-def _said(asked: str, text: str) -> dict[str, Any]:
+def _criterion(asked: str, text: str) -> dict[str, Any]:
     """The user's criterion as arguments of `why`."""
     return {"wrong": {"wrong": f"contains:{text}"}, "right": {"right": text}}.get(asked, {})
 

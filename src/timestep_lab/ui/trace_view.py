@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 MOST_ROWS = 120
-MOST_TWIN_ENTRIES = 60
+MOST_STATIC_ENTRIES = 60
 BAR_WIDTH = 32
 MOST_TEXT = 2_000
 DECIDED = ("approved", "rejected")
@@ -70,7 +70,7 @@ def trace_html(
     """
     trace = source.read(trace_id) if trace is None else trace
     spans = source.columns(trace_id) if spans is None else spans
-    entries = read_conversation(source, trace_id, spans, MOST_TWIN_ENTRIES)["entries"]
+    entries = read_conversation(source, trace_id, spans, MOST_STATIC_ENTRIES)["entries"]
     title = text(trace.get("input") or trace.get("workflow") or "Trace", 200)
     return "\n".join(
         [f"<p><strong>{title}</strong><br>{facts_line(trace)}</p>", steps_table(spans, rows), _messages(entries)]
@@ -149,7 +149,7 @@ def _value(spans: SpanColumns, name: str, row: int) -> Any:
 
 
 def _messages(entries: Sequence[Entry]) -> str:
-    lines = [line for entry in entries[:MOST_TWIN_ENTRIES] if (line := _entry(entry))]
+    lines = [line for entry in entries[:MOST_STATIC_ENTRIES] if (line := _entry(entry))]
     if not lines:
         return ""
     return f"<details><summary>Messages</summary>{''.join(lines)}</details>"

@@ -1,7 +1,7 @@
 """Root-cause analysis of a run by replay: see `search`."""
 
 from timestep_lab.evals.cause.blame import Blame
-from timestep_lab.evals.cause.findings import BlamePlan, Decision, Outlook, Share, Suspect, Why, WhyPlan, told
+from timestep_lab.evals.cause.findings import BlamePlan, Decision, Outlook, Share, Suspect, Why, WhyPlan, describe
 from timestep_lab.evals.cause.repairs import asked_again
 from timestep_lab.evals.cause.search import Question, ask, outlook, why
 
@@ -17,7 +17,7 @@ __all__ = [
     "WhyPlan",
     "ask",
     "asked_again",
+    "describe",
     "outlook",
-    "told",
     "why",
 ]

@@ -269,12 +269,12 @@ class Blame:
         }  # fmt: skip
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any], grids: Sequence[Grid]) -> Blame:
+    def from_json(cls, data: Mapping[str, Any], grids: Sequence[Grid]) -> Blame:
         """The inverse of `to_json`."""
         return cls(
-            changes={name: (was, now) for name, (was, now) in told["changes"].items()},
-            by_scorer={scorer: _read_effects(stored) for scorer, stored in told["by_scorer"].items()},
-            n_cases=told["n_cases"], n_rows=told["n_rows"], grids=tuple(grids), stopped=told["stopped"],
+            changes={name: (was, now) for name, (was, now) in data["changes"].items()},
+            by_scorer={scorer: _read_effects(stored) for scorer, stored in data["by_scorer"].items()},
+            n_cases=data["n_cases"], n_rows=data["n_rows"], grids=tuple(grids), stopped=data["stopped"],
         )  # fmt: skip
 
     @property
@@ -333,7 +333,7 @@ class Blame:
         return self.verdict
 
 
-def _read_effects(told: Mapping[str, Any]) -> Effects:
+def _read_effects(data: Mapping[str, Any]) -> Effects:
     def number(value: float | None) -> float:
         return math.nan if value is None else value
 
@@ -343,35 +343,35 @@ def _read_effects(told: Mapping[str, Any]) -> Effects:
             ci_high=number(one["ci_high"]), p=one["p"], p_holm=one["p_holm"],
         )  # fmt: skip
 
-    per_case = {tuple(term): np.asarray(values, dtype=float) for term, values in told["per_case"]}
-    return Effects(tuple(map(read, told["single"])), tuple(map(read, told["pairs"])), per_case, told["is_unit"])
+    per_case = {tuple(term): np.asarray(values, dtype=float) for term, values in data["per_case"]}
+    return Effects(tuple(map(read, data["single"])), tuple(map(read, data["pairs"])), per_case, data["is_unit"])
 
 
 def _word(effect: Effect) -> str:
     return "not settled" if not effect.is_settled else "worse" if effect.diff < 0 else "better"
 
 
-def _culprits(told: Effects) -> list[Effect]:
+def _culprits(found: Effects) -> list[Effect]:
     """The effects that made it worse. A pair that matters replaces its two changes."""
-    pairs = [effect for effect in told.pairs if effect.is_settled]
+    pairs = [effect for effect in found.pairs if effect.is_settled]
     inside = {name for pair in pairs for name in pair.changes if not pair.others}
-    single = [e for e in told.single if e.is_settled and e.diff < 0 and e.changes[0] not in inside]
+    single = [e for e in found.single if e.is_settled and e.diff < 0 and e.changes[0] not in inside]
     return sorted([*single, *pairs], key=lambda effect: -abs(effect.diff))
 
 
-def _sentence(told: Effects, names: Sequence[str]) -> str:
-    parts = [_told(effect, told, names) for effect in _culprits(told)]
+def _sentence(found: Effects, names: Sequence[str]) -> str:
+    parts = [_described(effect, found, names) for effect in _culprits(found)]
     parts += [
         f"{effect.name}: {_points(effect.diff, effect.ci_low, effect.ci_high)}, which is better"
-        for effect in told.single if effect.is_settled and effect.diff > 0
+        for effect in found.single if effect.is_settled and effect.diff > 0
     ]  # fmt: skip
-    named = {name for effect in (*told.single, *told.pairs) if effect.is_settled for name in effect.changes}
+    named = {name for effect in (*found.single, *found.pairs) if effect.is_settled for name in effect.changes}
     if rest := [name for name in names if name not in named]:
         parts.append(f"{', '.join(rest)}: not settled")
     return "; ".join(parts)
 
 
-def _told(effect: Effect, told: Effects, names: Sequence[str]) -> str:
+def _described(effect: Effect, found: Effects, names: Sequence[str]) -> str:
     if len(effect.changes) == 1:
         return f"{effect.name}: {_points(effect.diff, effect.ci_low, effect.ci_high)}"
     if effect.others:
@@ -379,8 +379,8 @@ def _told(effect: Effect, told: Effects, names: Sequence[str]) -> str:
         return f"two changes together ({every}: not separable): {_points(effect.diff, effect.ci_low, effect.ci_high)}"
     a, b = (names.index(name) for name in effect.changes)
     pair = (a, b)
-    both = told.sum_of({(a,): 1.0, (b,): 1.0})
-    alone = [told.sum_of({(one,): 1.0, pair: -1.0}) for one in pair]
+    both = found.sum_of({(a,): 1.0, (b,): 1.0})
+    alone = [found.sum_of({(one,): 1.0, pair: -1.0}) for one in pair]
     return (
         f"{' and '.join(effect.changes)} together: {_points(*both)} "
         f"(alone: {', '.join(f'{names[one]} {_points(*estimate)}' for one, estimate in zip(pair, alone, strict=True))})"
@@ -503,7 +503,7 @@ async def blame(
     ended = next((grid.status for grid in grids if grid.status != "completed"), None)
     return Blame(
         changes={name: sides for name, (_, sides) in changes.items()},
-        by_scorer={scorer: _told_apart(levels, more, scores, names, seen[scorer], late) for scorer, scores in table.items()},
+        by_scorer={scorer: _separated(levels, more, scores, names, seen[scorer], late) for scorer, scores in table.items()},
         n_cases=len(grids[0].cases), n_rows=len(levels) + len(more), grids=tuple(grids),
         stopped=f"Not finished: the comparison is {ended}." if ended else "",
     )  # fmt: skip
@@ -518,7 +518,7 @@ def factorial(ask: Callable[[Levels], Floats], names: Sequence[str]) -> tuple[Ef
     more = _more(levels, seen if is_doubtful(seen, levels) else None)
     if len(more):
         scores = np.hstack([scores, ask(more)])
-    return _told_apart(levels, more, scores, names, seen, late), len(levels) + len(more)
+    return _separated(levels, more, scores, names, seen, late), len(levels) + len(more)
 
 
 def _most_further(levels: Levels) -> int:
@@ -536,7 +536,7 @@ def _more(levels: Levels, doubted: Effects | None) -> Levels:
     return levels[:0] if doubted is None else further(levels, likely(doubted, levels)[1], _most_further(levels))
 
 
-def _told_apart(levels: Levels, more: Levels, scores: Floats, names: Sequence[str], before: Effects, late: float) -> Effects:  # fmt: skip
+def _separated(levels: Levels, more: Levels, scores: Floats, names: Sequence[str], before: Effects, late: float) -> Effects:  # fmt: skip
     """The effects with the additional rows, if any. A class that was significant but has no significant pair now stays
     one class: not separable.
     """

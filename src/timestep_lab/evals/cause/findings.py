@@ -191,7 +191,7 @@ class Why:
         """The conclusion in one sentence."""
         tail = f" {self.stopped}" if self.stopped else ""
         if self.found and self.found[0].verdict in ("proven", "chance"):
-            return told(self.found[0]) + tail
+            return describe(self.found[0]) + tail
         if self.made and self.lost * 2 > self.made:
             advice = "Use a tape with more traces, or tools='live'."
             if self.live:
@@ -204,7 +204,7 @@ class Why:
                 + tail
             )
         if self.found and self.found[0].verdict == "suspected":
-            return told(self.found[0]) + tail
+            return describe(self.found[0]) + tail
         return "No step was found that decides it." + tail
 
     def _repr_html_(self) -> str:
@@ -267,7 +267,7 @@ def _curve(outlook: Outlook) -> str:
     )
 
 
-def told(suspect: Suspect) -> str:
+def describe(suspect: Suspect) -> str:
     """The verdict on one suspect as a sentence."""
     where = f"step {suspect.decision.step} · {suspect.decision.what}"
     if suspect.verdict == "chance":

@@ -280,19 +280,19 @@ async def asked_again(
                     tool.name, disabled=True
                 ):  # Errors of tools are attached to a span; this one is not kept.
                     async with asyncio.timeout(LONGEST_CALL_S):
-                        said = await tool.on_invoke_tool(context, arguments)
+                        output = await tool.on_invoke_tool(context, arguments)
             except TimeoutError:
                 notes[call_id] = f"{where} did not answer within {LONGEST_CALL_S:.0f} s."
             except Exception as error:  # noqa: BLE001 - whatever a tool raises is told in the notes
                 notes[call_id] = f"{where} raised {type(error).__name__}: {error}"
             else:
-                return said if isinstance(said, str) else None
+                return output if isinstance(output, str) else None
         return None
 
     async with asyncio.TaskGroup() as group:
         asked = {call_id: group.create_task(ask(call_id, *call)) for call_id, call in calls.items()}
-    said = {call_id: task.result() for call_id, task in asked.items()}
-    differ = {i: text for i, text in said.items() if text is None or text != base.recorded.calls[i].heard}
+    outputs = {call_id: task.result() for call_id, task in asked.items()}
+    differ = {i: text for i, text in outputs.items() if text is None or text != base.recorded.calls[i].heard}
     return differ, [notes[call_id] for call_id in calls if call_id in notes]
 
 
@@ -304,8 +304,8 @@ def _results(
     `shown`: how the call is named in a verdict."""
     name, call_id = item["name"], item["call_id"]
 
-    def repair(text: str, said: Json) -> Repair:
-        return Repair(turn, "result", f"{shown}{text}", base.with_result(call_id, said), 1, str(said), call_id)
+    def repair(text: str, value: Json) -> Repair:
+        return Repair(turn, "result", f"{shown}{text}", base.with_result(call_id, value), 1, str(value), call_id)
 
     if call_id in corrections:
         return [replace(repair(": as corrected", corrections[call_id]), rank=0)]
@@ -427,9 +427,9 @@ def other_instructions(store: Store, pool: Sequence[str], recorded: Recorded) ->
             if span.kind == "generation" and span.agent in own:
                 first.setdefault(str(span.agent), span.span_id)
         for answer in store.traces.payloads(trace_id, list(first.values())):
-            told_then = asked(answer)[0]
-            if told_then and told_then not in own[str(answer["agent"])]:
-                counts[str(answer["agent"])][told_then] += 1
+            instructions_then = asked(answer)[0]
+            if instructions_then and instructions_then not in own[str(answer["agent"])]:
+                counts[str(answer["agent"])][instructions_then] += 1
     return {agent: [text for text, _ in texts.most_common(2)] for agent, texts in counts.items()}
 
 
@@ -449,7 +449,7 @@ def other_models(
     return {agent: [name for name, _ in names.most_common(2)] for agent, names in counts.items()}
 
 
-async def runs_that_tell(
+async def comparable_runs(
     store: Store, base: WarmStart, known: Tape, judge: Callable[[Replayed], Awaitable[bool | None]]
 ) -> tuple[Tape, set[Call]]:
     """Judges the known runs with the same input. Returns the known runs without those that are wrong, and the tool calls of those that are

@@ -27,10 +27,10 @@ from timestep_lab.evals.cause.repairs import (
     Repair,
     asked_again,
     check_named,
+    comparable_runs,
     other_instructions,
     other_models,
     repairs,
-    runs_that_tell,
 )
 from timestep_lab.evals.cause.replays import (
     NO_USAGE,
@@ -67,7 +67,7 @@ SCREENED = 4
 """Replays of each repair before the shortlist is made."""
 SHORTLIST = 5
 LEAST_LIMIT_S = 60.0
-PATIENCE = 20
+LONGEST_REPLAY = 20
 """A replay may take this many times as long as the recorded run, and more where a model answers one at a time."""
 CORRECTION = "correction"
 """Name of the annotation whose note is the right answer."""
@@ -206,7 +206,7 @@ def _replays(
     took_s = (spans[-1]["ended_at"] - spans[0]["started_at"]).total_seconds() if spans[-1]["ended_at"] else 0.0
     work = Replays(
         rows, question.judge, [*question.key, approve_all], base.recorded.end, planned=planned,
-        most_s=max(LEAST_LIMIT_S, took_s * (PATIENCE + concurrency)), concurrency=concurrency, budget_usd=budget_usd,
+        most_s=max(LEAST_LIMIT_S, took_s * (LONGEST_REPLAY + concurrency)), concurrency=concurrency, budget_usd=budget_usd,
         approve_all=approve_all, on_progress=on_progress,
     )  # fmt: skip
     work.tell()
@@ -275,7 +275,7 @@ async def why(
     known_runs, usual = (
         (question.known_runs, set[Call]())
         if plan
-        else await runs_that_tell(runner.store, base, question.known_runs, question.judge)
+        else await comparable_runs(runner.store, base, question.known_runs, question.judge)
     )
     pool = [trace for trace in known_runs.traces if trace != base.plan.run.trace_id]
 

@@ -24,10 +24,10 @@ from timestep_lab.evals.datasets.rows import (
     EXPORTED,
     Columns,
     asked_again,
+    case_of_sample,
     is_archived,
     is_question_column,
     to_case,
-    told_before,
 )
 from timestep_lab.model.arguments import check_whole, did_you_mean
 from timestep_lab.model.codec import Json, list_of
@@ -230,7 +230,7 @@ def _of_rows(rows: Iterable[tuple[object, str]], name: str, columns: Columns, pa
     for row, where in rows:
         if is_archived(row):
             continue
-        if (key := told_before(row)) is not None:
+        if (key := case_of_sample(row)) is not None:
             # Of several rows about one case, keep one.
             if key in seen:
                 continue

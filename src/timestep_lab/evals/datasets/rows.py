@@ -142,7 +142,7 @@ def _canonical(name: str) -> str:
     return re.sub(r"[\s\-]+", "_", _HUMP.sub("_", name.strip())).lower()
 
 
-def told_before(row: object) -> str | None:
+def case_of_sample(row: object) -> str | None:
     """The case id of a row that is one of several about the same case (an answer of a saved comparison, a sample of an
     epoch, a filtered view of a document); else None."""
     if not isinstance(row, Mapping):
@@ -206,8 +206,8 @@ def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
         row |= {"input": asked, "expected": values["output"]}
         if row.get("system") or row.get("history"):  # As of LLaMA-Factory.
             before = [text for turn in _turns(row.pop("history", None), where) for text in turn]
-            said = [*zip(cycle(("user", "assistant")), before, strict=False), ("user", asked)]
-            row["messages"] = _with_system([{"role": role, "content": text} for role, text in said], row)
+            chat = [*zip(cycle(("user", "assistant")), before, strict=False), ("user", asked)]
+            row["messages"] = _with_system([{"role": role, "content": text} for role, text in chat], row)
         return row
     if has({"ctx", "endings", "label"}):
         label = str(values["label"]).strip()
@@ -240,7 +240,7 @@ def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
         values = {**rest, "response": values["answer"], "expected": right}
     written = {_canonical(name): name for name in values}
     if {"prompt", "completion"} <= written.keys() and written.keys().isdisjoint((*EXPECTED_NAMES, *_EXPECTED_ELSE)):
-        values = {**values, "expected": _said(values[written["completion"]])}
+        values = {**values, "expected": _answer_text(values[written["completion"]])}
         del values[written["completion"]]
     if has({"question", "options", "correct"}) and "answer" not in values:
         values = {("answer" if name == "correct" else name): value for name, value in values.items()}
@@ -368,19 +368,19 @@ def _of_bedrock(turns: list[Any]) -> list[Json]:
     return messages
 
 
-def _messages(said: Json) -> Json:
+def _messages(chat: Json) -> Json:
     """Chat messages in the format of LangChain, ShareGPT or Gemini, converted to the usual one; other values unchanged."""
-    if not isinstance(said, list) or not said or not all(isinstance(one, Mapping) for one in said):
-        return said
+    if not isinstance(chat, list) or not chat or not all(isinstance(one, Mapping) for one in chat):
+        return chat
     messages = []
-    for one in said:
+    for one in chat:
         held = one["data"] if isinstance(one.get("data"), Mapping) else one
         role = one.get("role", one.get("type", one.get("from")))
         content = next((held[name] for name in ("content", "value", "parts") if name in held), None)
         if isinstance(content, list) and all(isinstance(part, Mapping) and part.keys() == {"text"} for part in content):
             content = "".join(str(part["text"]) for part in content)
         if not isinstance(role, str) or content is None or ("role" not in one and held.get("tool_calls")):
-            return said
+            return chat
         extra = {
             name: value for name, value in one.items() if "role" in one and name not in ("role", "content", "parts")
         }
@@ -406,11 +406,11 @@ def _example(values: Mapping[str, Json], given: Mapping[str, Json]) -> dict[str,
         part = next(iter(right)) if part is None and len(right) == 1 else part
         if part in _NO_ANSWER:
             return {**row, answered: right}
-        right = _said(right if part is None else right[part])
+        right = _answer_text(right if part is None else right[part])
     return {**row, "expected": right}
 
 
-def _said(right: Json) -> Json:
+def _answer_text(right: Json) -> Json:
     """The text of an answer that is a chat message or a list of generations."""
     while isinstance(right, list) and len(right) == 1 and isinstance(right[0], list | Mapping):
         right = right[0]
@@ -544,12 +544,12 @@ def _choices(values: Mapping[str, Json], expected: str | None, where: str) -> tu
     elif isinstance(right, int) and not isinstance(right, bool) and 0 <= right < len(choices):
         places = [right, *([choices.index(str(right))] if has_numbers and str(right) in choices else [])]
     else:
-        said = str(right)
-        by_label = [labels.index(said)] if said in labels[: len(choices)] else []
-        by_text = next(([texts.index(said)] for texts in (choices, whole) if said in texts), [])
+        wanted = str(right)
+        by_label = [labels.index(wanted)] if wanted in labels[: len(choices)] else []
+        by_text = next(([texts.index(wanted)] for texts in (choices, whole) if wanted in texts), [])
         places = by_label[:1] if by_label and (labels[0] != "A" or expected is None) else by_label + by_text
-        if not places and said.isdecimal() and int(said) < len(choices):
-            places = [int(said)]
+        if not places and wanted.isdecimal() and int(wanted) < len(choices):
+            places = [int(wanted)]
     if not places or len({*places}) > 1:
         what = f"is both the place of one choice and the text of another: {choices}" if places else "is not one of them"
         raise DataError(
@@ -563,14 +563,16 @@ def _is_choice(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def _column(values: Mapping[str, Json], said: str | None, usual: tuple[str, ...], where: str, role: str) -> str | None:
-    if said is not None:
-        if said not in values:
+def _column(
+    values: Mapping[str, Json], chosen: str | None, usual: tuple[str, ...], where: str, role: str
+) -> str | None:
+    if chosen is not None:
+        if chosen not in values:
             raise DataError(
-                f"{where} has no column {said!r}.{did_you_mean(said, values)}",
+                f"{where} has no column {chosen!r}.{did_you_mean(chosen, values)}",
                 f"Its columns: {', '.join(values) or 'none'}.",
             )
-        return said
+        return chosen
     written = {_canonical(name): name for name in reversed([*values])} | {name: name for name in values}
     matches = [written[name] for name in usual if name in written]
     if len(matches) > 1 and _canonical(matches[0]) != role:

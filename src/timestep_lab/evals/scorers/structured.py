@@ -264,7 +264,7 @@ class JsonDiff(ValueScorer):
         wrong = [path for path in places if path not in left or path not in right or not _same(left[path], right[path])]
         if not places:
             return passed(True)
-        notes = [f"{path or 'it'}: {_told(left, path)}, not {_told(right, path)}" for path in wrong]
+        notes = [f"{path or 'it'}: {_value_at(left, path)}, not {_value_at(right, path)}" for path in wrong]
         return Score(1 - len(wrong) / len(places), "; ".join(notes[:5]) or None)
 
     def _leaves(self, value: object, path: str = "") -> dict[str, object]:
@@ -280,7 +280,7 @@ class JsonDiff(ValueScorer):
         return leaves
 
 
-def _told(leaves: Mapping[str, object], path: str) -> str:
+def _value_at(leaves: Mapping[str, object], path: str) -> str:
     return json.dumps(leaves[path], ensure_ascii=False) if path in leaves else "nothing"
 
 

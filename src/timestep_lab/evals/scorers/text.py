@@ -33,13 +33,13 @@ from timestep_lab.model.errors import MissingExtraError, UsageError
 EMPTY = "the expected text is empty; every answer would pass"
 _ALIKE = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2007": " ", "\u202f": " "})
 _AROUND = "[\\s:：*_`(\\[\"'$>]*"
-_SAID = re.compile(
+_LETTER = re.compile(
     rf"(?i:\b(?:answer|ans|choice|option|choose|letter)\b(?:\s+is)?){_AROUND}([A-Z])\b(?!['’])"
     r"|\\boxed\{\s*(?:\\text\{)?([A-Z])\b"
     r"|\b([A-Z])[*_`)\]\"']*\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
     rf"|(?i:\bit(?:\s+is|['’]s)){_AROUND}([A-Z])(?=[*_`)\]\"'.\s]*(?:\n|\Z))"
 )
-_SAID_IN_WORDS = re.compile(rf"\banswer\b(?:\s+is)?{_AROUND}([^\n]+)", re.IGNORECASE)
+_IN_WORDS = re.compile(rf"\banswer\b(?:\s+is)?{_AROUND}([^\n]+)", re.IGNORECASE)
 _BEGINS = re.compile(r"[\s*_`(\[]*([A-Z])[*_`]*[.):\]]")
 _LISTING = re.compile(r"(?:[-*•]|\d+[.)])\s+")
 _MARKS = " \t*_`\"'$#>-()[].:"
@@ -230,13 +230,13 @@ def _chosen(text: str, letters: str, choices: list[str]) -> str | None:
     if (folded := fold(text.strip().strip("*_`\"'."), False)) in choices:
         return letters[choices.index(folded)]
     in_words: str | None = None
-    for match in _SAID_IN_WORDS.finditer(text):
-        for said in (match[1].strip(), match[1].strip(_MARKS)):
-            if (folded := fold(said, False)) in choices:
+    for match in _IN_WORDS.finditer(text):
+        for stated in (match[1].strip(), match[1].strip(_MARKS)):
+            if (folded := fold(stated, False)) in choices:
                 in_words = letters[choices.index(folded)]
     if in_words is not None:
         return in_words
-    mentioned = [letter for match in _SAID.finditer(text) if (letter := match[match.lastindex or 0]) in letters]
+    mentioned = [letter for match in _LETTER.finditer(text) if (letter := match[match.lastindex or 0]) in letters]
     alone = [bare for line in text.splitlines() if (bare := line.strip(_MARKS)) and bare in [*letters]]
     if mentioned or alone:
         return [*alone, *mentioned][-1]
@@ -373,10 +373,10 @@ class Label(Scorer):
         right = [known.get(fold(one.strip(), False)) for one in wanted]
         if None in right:
             return unknown(f"the expected answer {wanted[0]!r} is none of {', '.join(self.labels)}")
-        chosen = self._said(answer.output)
+        chosen = self._label_in(answer.output)
         return Score(float(chosen in right), None if chosen in right else f"it says {chosen}", chosen)
 
-    def _said(self, text: str) -> str:
+    def _label_in(self, text: str) -> str:
         folded = fold(text, False)
         bare = folded.strip().strip("*_`\"'.,:;!")
         for label in self.labels:

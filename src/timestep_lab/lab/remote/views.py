@@ -293,9 +293,9 @@ class Changes:
                 with connect(url, additional_headers=headers, open_timeout=CONNECT_S) as socket:
                     self._socket, wait, warned = socket, FIRST_WAIT_S, False
                     # Changes before the connection was made were missed: report every topic as changed.
-                    self._tell((topic, "") for topic in TOPICS)
+                    self._notify((topic, "") for topic in TOPICS)
                     for text in socket:
-                        self._tell(json.loads(text))
+                        self._notify(json.loads(text))
             except InvalidStatus as error:
                 if not warned:
                     log.warning("%s refused the change notifications: %s", self._connection.url, error)
@@ -306,5 +306,5 @@ class Changes:
             self._closed.wait(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
 
-    def _tell(self, changes: typing.Iterable[tuple[Topic, str]]) -> None:
+    def _notify(self, changes: typing.Iterable[tuple[Topic, str]]) -> None:
         self._publisher.publish([Change(topic, self._user_id, id) for topic, id in changes])

@@ -162,10 +162,10 @@ class ChatCalls:
             more = is_whole and arguments.strip() not in ("", last.arguments.strip())
             if more and is_open and not (name or other_id or last.named_again):
                 return newest
-            told = last.item is not None and name in self._names
+            is_other_tool = last.item is not None and name in self._names
             if other_id and name == last.name and not is_whole and arguments.strip() and arguments.lstrip()[0] != "{":
                 return last  # vLLM makes a new id for each piece of a forced call
-            other_name = last.name not in ("", name) and (is_whole or told)
+            other_name = last.name not in ("", name) and (is_whole or is_other_tool)
             if not (name and (more or other_id or other_name)) and not (more and (other_id or last.named_again)):
                 last.id = last.id or given
                 return last

@@ -239,8 +239,8 @@ def _with_extras(body: dict[str, object], request: ModelRequest) -> tuple[dict[s
 
 
 def _tool(spec: FunctionSpec) -> dict[str, object]:
-    told = {"name": spec.name, "description": spec.description, "parameters": spec.parameters, "strict": spec.strict}
-    return {"type": "function", "function": told}
+    body = {"name": spec.name, "description": spec.description, "parameters": spec.parameters, "strict": spec.strict}
+    return {"type": "function", "function": body}
 
 
 def _messages(request: ModelRequest, model: str, prefix: str, without: Collection[str]) -> list[dict[str, Json]]:
@@ -323,8 +323,8 @@ def _restore_names(messages: Sequence[dict[str, Json]], items: Sequence[InputIte
     """Adds the names of participants, which the converter does not know. It makes one message of each item with text."""
     for role in ("user", "assistant") if any("role" in item and "name" in item for item in items) else ():
         named = [item.get("name") for item in items if item.get("role") == role and item.get("content")]
-        said = [message for message in messages if message["role"] == role and message.get("content")]
-        for name, message in zip(named, said, strict=False):
+        of_role = [message for message in messages if message["role"] == role and message.get("content")]
+        for name, message in zip(named, of_role, strict=False):
             if name:
                 message["name"] = name
 
@@ -369,7 +369,7 @@ class ChatAnswer:
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
         self._calls = ChatCalls(emitter, names)
-        self._said_anything = False
+        self._has_output = False
         self._charged: dict[str, str] = {}
         self._sources: dict[str, str] = {}
         """Addresses that the answer is based on, with their titles."""
@@ -424,15 +424,15 @@ class ChatAnswer:
             ("", ""),
         )
         for name in MESSAGE_EXTRAS:
-            told = "".join([self._fragment(name, detail) for detail in as_objects(delta.get(name))])
-            thought = thought or told
+            more = "".join([self._fragment(name, detail) for detail in as_objects(delta.get(name))])
+            thought = thought or more
         if thought:
             yield from self._thought(thought, AS_THINKING if field == "thinking" else field)
         google = as_object(as_object(delta.get("extra_content")).get("google"))
         yield from self._content(delta.get("content"), is_thought=google.get("thought") is True)
         refusal: Any = delta.get("refusal")
         if refusal:
-            self._said_anything = True
+            self._has_output = True
             yield from self._emit.refusal(refusal)
         yield from self._images(delta.get("images"))
         for note in as_objects(delta.get("annotations")):
@@ -463,20 +463,20 @@ class ChatAnswer:
             address = as_object(given).get("url") or given
             if isinstance(address, str) and address not in self._seen:
                 self._seen.add(address)
-                self._said_anything = True
-                yield from self._told(self._tags.end())
+                self._has_output = True
+                yield from self._events_of(self._tags.end())
                 yield from self._emit.image(address)
 
     def _called(self, calls: Events) -> Events:
-        self._said_anything = True
-        yield from self._told(self._tags.end())
+        self._has_output = True
+        yield from self._events_of(self._tags.end())
         yield from calls
 
     def _untold(self, message: Mapping[str, Json]) -> Mapping[str, Json]:
         """Returns what is new in a message that was sent beside deltas, at their end, or in their place: whole, in pieces, or growing."""
         left_out = ["tool_calls", "function_call"] if self._calls else []
         if self._in_messages is None:
-            if self._said_anything:
+            if self._has_output:
                 names = ("images", "tool_calls", "function_call")
                 return {name: message.get(name) for name in names if name not in left_out}
             left_out += REASONING_FIELDS
@@ -497,13 +497,13 @@ class ChatAnswer:
     def _end_of(self, choice: Mapping[str, Json]) -> None:
         if not (choice.get("finish_reason") or choice.get("native_finish_reason") or choice.get("error")):
             return
-        told = choice.get("finish_reason")
-        reason = None if told == "null" else as_object(told).get("type", told)  # of DashScope; of SGLang
+        end = choice.get("finish_reason")
+        reason = None if end == "null" else as_object(end).get("type", end)  # of DashScope; of SGLang
         self._finish_reason = str(reason) if reason else self._finish_reason
         for reason in (self._finish_reason, choice.get("native_finish_reason")):
             if reason and str(reason).partition(":")[0].lower() in _FAILED:  # Gemini adds a reason of its own
-                words = as_object(told).get("message") or f"it ended its answer with the finish reason {reason!r}"
-                self.failed = self.failed or {**as_object(told), "message": words}
+                words = as_object(end).get("message") or f"it ended its answer with the finish reason {reason!r}"
+                self.failed = self.failed or {**as_object(end), "message": words}
         self.failed = choice.get("error") or self.failed
 
     def _fragment(self, name: str, fragment: Mapping[str, Json]) -> str:
@@ -520,22 +520,22 @@ class ChatAnswer:
 
     def is_whole(self, *, done: bool) -> bool:
         """Returns whether the answer is complete. `done`: the server sent the end marker."""
-        return self._finish_reason is not None or (done and self._said_anything and self.unread is None)
+        return self._finish_reason is not None or (done and self._has_output and self.unread is None)
 
     def fault(self, *, done: bool) -> Json:
         """Returns the server's error, or what could not be read of its answer; None for an answer."""
         if self.failed or not self.is_whole(done=done):
             return self.failed or self.unread
-        unread = self._calls.unread or (self._ended_as == "tool_calls" and not self._said_anything and "there is none")
+        unread = self._calls.unread or (self._ended_as == "tool_calls" and not self._has_output and "there is none")
         return {"message": f"its tool calls are in no form that can be read: {unread}"} if unread else None
 
     @property
     def _ended_as(self) -> str:
-        told = (self._finish_reason or ("tool_calls" if self._calls else "incomplete")).partition(":")[0].lower()
-        return _STOP_REASONS.get(told, told)
+        word = (self._finish_reason or ("tool_calls" if self._calls else "incomplete")).partition(":")[0].lower()
+        return _STOP_REASONS.get(word, word)
 
     def end(self, *, done: bool) -> Events:
-        yield from self._told(self._tags.end())
+        yield from self._events_of(self._tags.end())
         if not self.is_whole(done=done):
             return  # cut off: the reader sees that nothing completed
         if self._emit.text_so_far:
@@ -543,7 +543,7 @@ class ChatAnswer:
                 yield from self._emit.annotation(address, title)
         yield from self._calls.end({"model": self._model, **self._extras} if self._extras else {}, self._model)
         reason = self._ended_as
-        if reason == "content_filter" and not self._said_anything:
+        if reason == "content_filter" and not self._has_output:
             yield from self._emit.refusal(WITHHELD)
         yield from self._emit.finish(self._usage, reason, self._charged)
 
@@ -556,8 +556,8 @@ class ChatAnswer:
         if isinstance(content, int | float) and not isinstance(content, bool):
             content = str(content)  # of gateways in languages where text of digits is a number
         if isinstance(content, str):
-            self._said_anything = self._said_anything or (bool(content) and not is_thought)
-            yield from self._told(self._tags.read(content), is_thought=is_thought)
+            self._has_output = self._has_output or (bool(content) and not is_thought)
+            yield from self._events_of(self._tags.read(content), is_thought=is_thought)
             return
         for part in content if isinstance(content, list) else as_objects(content):
             if isinstance(part, str):
@@ -578,7 +578,7 @@ class ChatAnswer:
                 yield from self._images([part])
                 yield from self._content(part.get("text") or part.get("value") or "")
 
-    def _told(self, pieces: Iterator[tuple[str, str]], *, is_thought: bool = False) -> Events:
+    def _events_of(self, pieces: Iterator[tuple[str, str]], *, is_thought: bool = False) -> Events:
         """`is_thought`: Gemini marks reasoning text with a flag, independent of tags."""
         for kind, text in pieces:
             if is_thought or kind == "thought":

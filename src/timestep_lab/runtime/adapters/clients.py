@@ -294,10 +294,10 @@ def _line_of_json(line: bytes) -> bytes:
 def _named_event(line: bytes) -> bytes:
     """Adds the name of an event, which Anthropic's client requires and some gateways omit; it is in the data too."""
     try:
-        said = json.loads(line.removeprefix(b"data:")) if line.startswith(b"data:") else None
+        sent = json.loads(line.removeprefix(b"data:")) if line.startswith(b"data:") else None
     except ValueError:
-        said = None
-    name = said.get("type") if isinstance(said, dict) else None
+        sent = None
+    name = sent.get("type") if isinstance(sent, dict) else None
     return f"event: {name}\n".encode() + line.rstrip() + b"\n\n" if isinstance(name, str) else line
 
 
@@ -363,36 +363,36 @@ def _error_object(body: bytes) -> bytes:
     return json.dumps(first).encode()
 
 
-def _is_error(said: object) -> bool:
-    if isinstance(said, list):  # Google's
-        return bool(said) and _is_error(said[0])
-    return isinstance(said, dict) and (bool(said.get("error")) or "error" in (said.get("object"), said.get("type")))
+def _is_error(sent: object) -> bool:
+    if isinstance(sent, list):  # Google's
+        return bool(sent) and _is_error(sent[0])
+    return isinstance(sent, dict) and (bool(sent.get("error")) or "error" in (sent.get("object"), sent.get("type")))
 
 
-def _as_stream(said: Mapping[str, object]) -> Iterator[bytes]:
-    if said.get("object") == "response":
-        ended = "response.incomplete" if said.get("status") == "incomplete" else "response.completed"
-        yield _event({"type": ended, "sequence_number": 0, "response": said})
-    elif said.get("type") == "message":
-        yield from map(_event, _message_events(said))
-    elif said.get("choices"):
-        yield _event(_one_chunk(said))
+def _as_stream(sent: Mapping[str, object]) -> Iterator[bytes]:
+    if sent.get("object") == "response":
+        ended = "response.incomplete" if sent.get("status") == "incomplete" else "response.completed"
+        yield _event({"type": ended, "sequence_number": 0, "response": sent})
+    elif sent.get("type") == "message":
+        yield from map(_event, _message_events(sent))
+    elif sent.get("choices"):
+        yield _event(_one_chunk(sent))
         yield b"data: [DONE]\n\n"
-    elif "done" in said:
-        yield json.dumps(said).encode() + b"\n"
+    elif "done" in sent:
+        yield json.dumps(sent).encode() + b"\n"
 
 
-def _one_chunk(said: Mapping[str, Any]) -> dict[str, Json]:
+def _one_chunk(sent: Mapping[str, Any]) -> dict[str, Json]:
     """Returns a `chat.completion` as one chunk."""
-    choice = dict(said["choices"][0])
+    choice = dict(sent["choices"][0])
     delta = dict(choice.pop("message", None) or {})
-    return {**said, "object": "chat.completion.chunk", "choices": [{**choice, "delta": delta}]}
+    return {**sent, "object": "chat.completion.chunk", "choices": [{**choice, "delta": delta}]}
 
 
-def _message_events(said: Mapping[str, Any]) -> Iterator[dict[str, Json]]:
+def _message_events(sent: Mapping[str, Any]) -> Iterator[dict[str, Json]]:
     """Yields the events of a stream that produces an Anthropic message."""
-    yield {"type": "message_start", "message": {**said, "content": [], "stop_reason": None}}
-    for index, block in enumerate(said.get("content") or ()):
+    yield {"type": "message_start", "message": {**sent, "content": [], "stop_reason": None}}
+    for index, block in enumerate(sent.get("content") or ()):
         begun, deltas = dict(block), []
         if block["type"] in ("tool_use", "server_tool_use"):
             begun["input"] = {}
@@ -410,8 +410,8 @@ def _message_events(said: Mapping[str, Any]) -> Iterator[dict[str, Json]]:
         for delta in deltas:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
-    ended = {"stop_reason": said.get("stop_reason"), "stop_sequence": said.get("stop_sequence")}
-    yield {"type": "message_delta", "delta": ended, "usage": said.get("usage") or {}}
+    ended = {"stop_reason": sent.get("stop_reason"), "stop_sequence": sent.get("stop_sequence")}
+    yield {"type": "message_delta", "delta": ended, "usage": sent.get("usage") or {}}
     yield {"type": "message_stop"}
 
 
@@ -475,18 +475,18 @@ def _has_other_ids(body: Mapping[str, object]) -> bool:
     return any(re.fullmatch(SHORT_ID, one) is None for one in ids) or len(set(ids)) < len(ids)
 
 
-def _names_in(said: object) -> Iterator[str]:
+def _names_in(sent: object) -> Iterator[str]:
     """Returns the fields named in an error's JSON: OpenAI's `param`, FastAPI's `loc`; also if a gateway embeds that JSON in a string."""
-    if isinstance(said, str) and "{" in said:
+    if isinstance(sent, str) and "{" in sent:
         try:
-            said, _ = json.JSONDecoder().raw_decode(said[said.index("{") :])
+            sent, _ = json.JSONDecoder().raw_decode(sent[sent.index("{") :])
         except ValueError:
             return
-    if isinstance(said, list):
-        for one in said:
+    if isinstance(sent, list):
+        for one in sent:
             yield from _names_in(one)
-    elif isinstance(said, Mapping):
-        for name, value in said.items():
+    elif isinstance(sent, Mapping):
+        for name, value in sent.items():
             if name == "loc" and isinstance(value, list):
                 yield from map(str, value)
             elif name == "param" and isinstance(value, str):

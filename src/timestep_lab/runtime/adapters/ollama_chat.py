@@ -78,7 +78,7 @@ class OllamaModel(AdapterModel):
         called = False
         tags = ThinkTags()
 
-        def told(pieces: Iterator[tuple[str, str]]) -> Events:
+        def events_of(pieces: Iterator[tuple[str, str]]) -> Events:
             for kind, text in pieces:
                 thought = kind == "thought"
                 data = {"model": self.model, INLINE: tags.opening}
@@ -93,7 +93,7 @@ class OllamaModel(AdapterModel):
                         if message.thinking:
                             for event in emitter.reasoning(message.thinking, {"model": self.model}):
                                 yield event
-                        for event in told(tags.read(message.content or "")):
+                        for event in events_of(tags.read(message.content or "")):
                             yield event
                         for call in message.tool_calls or ():
                             if called and request.settings.parallel_tool_calls is False:
@@ -103,7 +103,7 @@ class OllamaModel(AdapterModel):
                             for event in emitter.tool_call(call.function.name or NAMELESS, arguments=arguments):
                                 yield event
                         if part.done:
-                            for event in told(tags.end()):
+                            for event in events_of(tags.end()):
                                 yield event
                             reason = "tool_calls" if called else part.done_reason or "stop"
                             for event in emitter.finish(_usage(part), reason):

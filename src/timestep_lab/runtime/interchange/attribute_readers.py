@@ -35,7 +35,7 @@ Source = tuple[str, Reader | None]
 """An attribute that sets a field, and how it is read."""
 
 
-def told(attributes: Mapping[str, object], sources: tuple[Source, ...]) -> object:
+def value_of(attributes: Mapping[str, object], sources: tuple[Source, ...]) -> object:
     """Returns the value of the first of these attributes that has one, else None."""
     for name, read in sources:
         value = attributes.get(name)
@@ -185,10 +185,10 @@ def joined_text(value: object) -> object:
     return value
 
 
-def said_of_error(value: object) -> object:
+def message_of_error(value: object) -> object:
     """Returns the message of an error of the Agents SDK, with what its data says: `{"message": …, "data": {"error": …}}`."""
-    said = [part("message")(value), part("data", "error")(value)]
-    return ": ".join(str(text) for text in said if text) or None
+    texts = [part("message")(value), part("data", "error")(value)]
+    return ": ".join(str(text) for text in texts if text) or None
 
 
 _OF_FRAMEWORKS = frozenset({"page_content", "meta", "document_id"})

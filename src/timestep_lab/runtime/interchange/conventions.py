@@ -23,7 +23,7 @@ from timestep_lab.runtime.interchange.attribute_readers import (
     documents_of,
     number_in,
     part,
-    told,
+    value_of,
     whole_number,
 )
 from timestep_lab.runtime.interchange.messages import (
@@ -33,6 +33,7 @@ from timestep_lab.runtime.interchange.messages import (
     are_blocks,
     arguments_of,
     conversation,
+    event_fields,
     event_message,
     finish_of,
     found_document,
@@ -41,7 +42,6 @@ from timestep_lab.runtime.interchange.messages import (
     plain,
     read_json,
     result_of,
-    said_in,
     say_nothing,
 )  # fmt: skip
 from timestep_lab.runtime.pricing import linear_price
@@ -95,15 +95,15 @@ def span_row(
             )  # fmt: skip
     meaning = meaning or meaning_of(tuple(attributes), scope)
     kind = _kind(meaning, name, attributes, scope, parent_id)
-    agent = told(attributes, meaning.agent) if meaning.agent else None
-    model = told(attributes, meaning.model) if meaning.model else None
-    provider = told(attributes, meaning.provider) if meaning.provider else None
-    if error is None and meaning.failed and told(attributes, meaning.failed):
+    agent = value_of(attributes, meaning.agent) if meaning.agent else None
+    model = value_of(attributes, meaning.model) if meaning.model else None
+    provider = value_of(attributes, meaning.provider) if meaning.provider else None
+    if error is None and meaning.failed and value_of(attributes, meaning.failed):
         error = ""
     if error in ("", NO_MESSAGE) and meaning.failure:
-        error = str(told(attributes, meaning.failure) or error)
+        error = str(value_of(attributes, meaning.failure) or error)
     if meaning.name:
-        name = str(told(attributes, meaning.name) or name)
+        name = str(value_of(attributes, meaning.name) or name)
     in_tokens = out_tokens = cached = reasoning = cost = ttft = stop = None
     queue = rate_limit = server = approval = to_agent = None
     if meaning.is_ours:
@@ -119,11 +119,11 @@ def span_row(
         if meaning.has_first_token:
             ttft = _time_to_first_token(attributes, meaning, started_at)
         if meaning.stop:
-            stop = _stop_reason(told(attributes, meaning.stop))
+            stop = _stop_reason(value_of(attributes, meaning.stop))
     elif kind == "tool":
-        name = str(told(attributes, meaning.tool) or name.removesuffix(".__call__"))
+        name = str(value_of(attributes, meaning.tool) or name.removesuffix(".__call__"))
     elif kind == "handoff":
-        to_agent = _text(told(attributes, meaning.to_agent))
+        to_agent = _text(value_of(attributes, meaning.to_agent))
     if kind not in ("tool", "handoff") and (meaning.has_messages or meaning.has_flattened):
         asked, answered, ended_by = _messages(attributes, meaning, kind)
         stop = stop or (_stop_reason(ended_by) if kind == "generation" else None)
@@ -136,13 +136,13 @@ def span_row(
     if kind == "generation" and stop is None and json_out and text_out and '_reason"' in text_out:
         stop = _stop_reason(finish_of(read_json(text_out)))
     if kind == "handoff":
-        agent = told(attributes, meaning.from_agent) or agent or text_in
+        agent = value_of(attributes, meaning.from_agent) or agent or text_in
         to_agent = (
             to_agent or text_out or (name.removeprefix(_HANDOFF_NAME) if name.startswith(_HANDOFF_NAME) else None)
         )
         text_in, json_in, text_out, json_out = None, False, None, False
     elif kind == "agent":
-        agent = agent or told(attributes, meaning.agent_named) or _agent_named(name, scope)
+        agent = agent or value_of(attributes, meaning.agent_named) or _agent_named(name, scope)
         name = str(agent) if name.startswith(("invoke_agent ", _ADK_AGENT)) else name
     elif kind not in ("generation", "embedding", "retrieval"):
         model = provider = None
@@ -235,7 +235,7 @@ def _usage(
 ) -> tuple[int | None, int | None, int | None, int | None, float | None]:
     """Returns input, output, cached and reasoning tokens, and the cost in USD: the sender's, else from the price table if `priced`."""
     in_tokens, out_tokens, cached, written, reasoning, total = (
-        whole_number(told(attributes, sources)) if sources else None
+        whole_number(value_of(attributes, sources)) if sources else None
         for sources in (
             meaning.input_tokens, meaning.output_tokens, meaning.cached_tokens, meaning.cache_write_tokens, meaning.reasoning_tokens,
             meaning.total_tokens,
@@ -281,9 +281,9 @@ def about_trace(attributes: Mapping[str, object], meaning: Meaning) -> dict[str,
     if not meaning.has_trace:
         return {}
     values = {
-        "thread_id": told(attributes, meaning.thread),
-        "end_user": told(attributes, meaning.end_user),
-        "workflow": told(attributes, meaning.workflow),
+        "thread_id": value_of(attributes, meaning.thread),
+        "end_user": value_of(attributes, meaning.end_user),
+        "workflow": value_of(attributes, meaning.workflow),
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -293,7 +293,7 @@ def kind_of(name: str, attributes: Mapping[str, object], scope: str, parent_id: 
 
 
 def _kind(meaning: Meaning, name: str, attributes: Mapping[str, object], scope: str, parent_id: str | None) -> str:
-    kind = told(attributes, meaning.kind)
+    kind = value_of(attributes, meaning.kind)
     if OpenInference.KIND in attributes and not meaning.is_ours:
         return _openinference(str(kind or "other"), name, attributes, scope, parent_id)
     if kind == "task" and attributes.get("langsmith.metadata.lc_agent_name") == name:
@@ -332,9 +332,9 @@ def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payl
             answered = _joined(gathered(attributes, prefix_out), answered)
     if answered is None and (meaning.answer_text or meaning.answer_calls or meaning.answer_reasoning):
         answered = answer_of(
-            told(attributes, meaning.answer_text),
-            told(attributes, meaning.answer_reasoning),
-            told(attributes, meaning.answer_calls),
+            value_of(attributes, meaning.answer_text),
+            value_of(attributes, meaning.answer_reasoning),
+            value_of(attributes, meaning.answer_calls),
         )
     system = read_json(attributes.get(GenAI.SYSTEM_INSTRUCTIONS)) if meaning.instructions else None
     if system and isinstance(asked, list):
@@ -460,7 +460,7 @@ def _as_text(value: object) -> tuple[str, bool]:
 
 def _stated_cost(attributes: Attributes, meaning: Meaning) -> float | None:
     """Returns the cost stated by the sender, or None. Negative values are ignored."""
-    cost = number_in(told(attributes, meaning.cost))
+    cost = number_in(value_of(attributes, meaning.cost))
     if cost is None and meaning.cost_part:
         parts = [part for name, _ in meaning.cost_part if (part := number_in(attributes[name])) is not None]
         cost = sum(parts) if parts else None
@@ -468,10 +468,10 @@ def _stated_cost(attributes: Attributes, meaning: Meaning) -> float | None:
 
 
 def _time_to_first_token(attributes: Attributes, meaning: Meaning, started_at: datetime) -> float | None:
-    waited = number_in(told(attributes, meaning.first_token))
+    waited = number_in(value_of(attributes, meaning.first_token))
     if waited is not None:
         return waited
-    began = told(attributes, meaning.first_token_at)
+    began = value_of(attributes, meaning.first_token_at)
     try:
         return (
             (to_naive_utc(parse_iso(began)) - started_at).total_seconds() * 1000.0 if isinstance(began, str) else None
@@ -536,7 +536,7 @@ def keep_events(
     answered: list[Message] = []
     documents: list[Message] = []
     for event in events:
-        fields = said_in(event["attributes"])
+        fields = event_fields(event["attributes"])
         if (role := _ROLES.get(event["name"])) is not None:
             asked.append(event_message(role, fields))
         elif event["name"] == _CHOICE:

@@ -19,7 +19,7 @@ from timestep_lab.model.records import ScoreRecord
 from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES, GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.conventions import EXPORTED_COLUMNS, PAYLOADS, with_events
 from timestep_lab.store.base import Database, NamedRow
-from timestep_lab.store.imported_trace import TOLD, TraceSaid
+from timestep_lab.store.imported_trace import STATED, TraceStatement
 from timestep_lab.store.spans import (
     AT,
     INPUT_IS_JSON,
@@ -69,7 +69,7 @@ class Decoded:
 
     user_id: str
     spans: list[Row] = field(default_factory=list)
-    said: list[TraceSaid] = field(default_factory=list)
+    statements: list[TraceStatement] = field(default_factory=list)
     events: list[SpanEvent] = field(default_factory=list)
     """Events that arrived separately from their spans."""
     scores: list[ScoreRecord] = field(default_factory=list)
@@ -112,26 +112,26 @@ class Decoded:
         self.rejected += 1
         self.problem = self.problem or problem
 
-    def learn(self, trace_id: str, key: int, told: Mapping[str, object]) -> None:
+    def learn(self, trace_id: str, key: int, fields: Mapping[str, object]) -> None:
         """Records fields of a whole trace: `workflow`, `thread_id`, `end_user`, `metadata`, if set. For each field the lowest key wins."""
-        if not told:
+        if not fields:
             return
         about = self._about.setdefault(trace_id, {})
-        for name, value in told.items():
+        for name, value in fields.items():
             if value is not None and (name not in about or key < about[name][0]):
                 about[name] = (key, value)
 
     def finish(self) -> Decoded:
         for trace_id, about in self._about.items():
-            workflow_key, workflow = about.get("workflow", (TOLD, None))
-            thread_key, thread_id = about.get("thread_id", (TOLD, None))
-            end_user_key, end_user = about.get("end_user", (TOLD, None))
+            workflow_key, workflow = about.get("workflow", (STATED, None))
+            thread_key, thread_id = about.get("thread_id", (STATED, None))
+            end_user_key, end_user = about.get("end_user", (STATED, None))
             metadata = to_json(about["metadata"][1]) if "metadata" in about else "{}"
-            trace = TraceSaid(
+            trace = TraceStatement(
                 trace_id, _lab_rows_text(workflow), workflow_key, _lab_rows_text(thread_id), thread_key, metadata=metadata,
                 end_user=_lab_rows_text(end_user), end_user_key=end_user_key,
             )  # fmt: skip
-            self.said.append(trace)
+            self.statements.append(trace)
         self._about.clear()
         return self
 
@@ -139,9 +139,9 @@ class Decoded:
 def store_together(db: Database, user_id: str, decoded: Sequence[Decoded], *, source: str | None = None) -> int:
     """Stores several decoded inputs of one user in as few transactions as possible; see `Decoded.store`."""
     spans = [row for one in decoded for row in one.spans]
-    said = [trace for one in decoded for trace in one.said]
+    statements = [trace for one in decoded for trace in one.statements]
     events = [event for one in decoded for event in one.events]
-    added = TraceImport(db, with_events, source=source).rows(user_id, spans, said, events)
+    added = TraceImport(db, with_events, source=source).rows(user_id, spans, statements, events)
     scores = {score.id: score for one in decoded for score in one.scores}
     if scores:
         table = Table(db, user_id, "score_rows", ScoreRecord, noun="score", topic="scores")
@@ -221,7 +221,7 @@ def read_lab_rows(objects: Iterable[Mapping[str, object]], user_id: str) -> Deco
     for entry in objects:
         try:
             if entry.get("object") == TRACE_OBJECT:
-                decoded.said.append(_trace(entry, ""))
+                decoded.statements.append(_trace(entry, ""))
             else:
                 decoded.spans.append(_lab_rows_span(entry, user_id))
         except (KeyError, ValueError, TypeError) as error:
@@ -239,7 +239,7 @@ def read_flat_rows(columns: Sequence[str], rows: Iterable[Row], user_id: str) ->
             decoded.spans.append(_lab_rows_span(entry, user_id))
             if entry["trace_id"] not in seen:
                 seen.add(entry["trace_id"])
-                decoded.said.append(_trace(entry, "trace_"))
+                decoded.statements.append(_trace(entry, "trace_"))
         except (KeyError, ValueError, TypeError) as error:
             decoded.reject(f"A row could not be read: {error!r}")
     return decoded
@@ -260,9 +260,9 @@ def _lab_rows_span(found: Mapping[str, Any], user_id: str) -> Row:
     return tuple(values)
 
 
-def _trace(found: Mapping[str, Any], prefix: str) -> TraceSaid:
+def _trace(found: Mapping[str, Any], prefix: str) -> TraceStatement:
     values = {name: found.get(f"{prefix}{name}") for name in OF_TRACE}
-    return TraceSaid(
+    return TraceStatement(
         found["trace_id"], clean(str(values["workflow"])) if values["workflow"] else None, thread_id=_value("thread_id", values["thread_id"]),
         started_at=_value("started_at", found["started_at"]), metadata=values["metadata"] or "{}",
         parent_trace_id=values["parent_trace_id"], fork_span_id=values["fork_span_id"],

@@ -21,7 +21,7 @@ from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.export import FLAT_COLUMNS, Decoded, is_lab_row, read_flat_rows, read_lab_rows
 from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_json, read_otlp_json, read_otlp_protobuf
 from timestep_lab.runtime.worker import MEMORY, Worker, WorkerDied
-from timestep_lab.store.imported_trace import TOLD, said_key
+from timestep_lab.store.imported_trace import STATED, statement_key
 from timestep_lab.store.spans import Row
 from timestep_lab.store.store import Store
 
@@ -122,7 +122,7 @@ def read_sdk_export(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decod
                     "thread_id": entry.get("group_id") or None,
                     "metadata": {**(entry.get("metadata") or {}), Lab.SDK_ID: entry["id"]},
                 }
-                decoded.learn(_trace_id(str(entry["id"])), TOLD, about)
+                decoded.learn(_trace_id(str(entry["id"])), STATED, about)
             elif entry.get("object") == SPAN:
                 decoded.spans.append(_span(entry, user_id))
             else:
@@ -210,7 +210,7 @@ def read_phoenix(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
             parent_id, started_at = span.get("parent_id") or None, to_naive_utc(parse_iso(span["start_time"]))
             decoded.learn(
                 trace_id,
-                said_key(parent_id is None, started_at, span_id),
+                statement_key(parent_id is None, started_at, span_id),
                 about_trace(attributes, meaning_of(tuple(attributes))),
             )
             failed = str(span.get("status_code", "")).upper() == "ERROR"
@@ -261,8 +261,8 @@ def _of_jaeger(span: Mapping[str, Any], trace: Mapping[str, Any]) -> dict[str, J
     links = [one for one in span.get("references") or () if one not in parents[:1]]
     events: list[Json] = []
     for log in span.get("logs") or ():
-        said = {field["key"]: field.get("value") for field in log.get("fields") or ()}
-        events.append(_event(str(said.pop("event", "log")), log["timestamp"], said))
+        fields = {field["key"]: field.get("value") for field in log.get("fields") or ()}
+        events.append(_event(str(fields.pop("event", "log")), log["timestamp"], fields))
     fields = {
         "traceId": str(span["traceID"]).zfill(32), "spanId": str(span["spanID"]).zfill(16), "name": span.get("operationName"),
         "parentSpanId": str(parents[0]["spanID"]).zfill(16) if parents else str(span.get("parentSpanID") or ""),
@@ -287,11 +287,11 @@ def read_zipkin(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
 def _of_zipkin(span: Mapping[str, Any]) -> dict[str, Json]:
     tags = dict(span.get("tags") or {})
     failed = tags.get("otel.status_code") == "ERROR" or ("error" in tags and tags["error"] != "false")
-    said = str(tags.get("error") or "")
+    message = str(tags.get("error") or "")
     fields = {
         "traceId": str(span["traceId"]).zfill(32), "spanId": str(span["id"]).zfill(16), "name": span.get("name"),
         "parentSpanId": str(span["parentId"]).zfill(16) if span.get("parentId") else "",
-        "status": {"code": 2 if failed else 0, "message": "" if said == "true" else said},
+        "status": {"code": 2 if failed else 0, "message": "" if message == "true" else message},
     }  # fmt: skip
     events: list[Json] = [_event(str(one.get("value")), one["timestamp"], {}) for one in span.get("annotations") or ()]
     service = {"service.name": object_of(span.get("localEndpoint")).get("serviceName")}
@@ -299,8 +299,8 @@ def _of_zipkin(span: Mapping[str, Any]) -> dict[str, Json]:
     return _resource_spans(fields, span["timestamp"], span.get("duration"), tags, events, service, scope)
 
 
-def _event(name: str, micros: int, said: Mapping[str, object]) -> dict[str, Json]:
-    return {"name": name, "timeUnixNano": str(int(micros) * 1000), "attributes": _pairs(said)}
+def _event(name: str, micros: int, fields: Mapping[str, object]) -> dict[str, Json]:
+    return {"name": name, "timeUnixNano": str(int(micros) * 1000), "attributes": _pairs(fields)}
 
 
 def _resource_spans(

@@ -123,7 +123,7 @@ def _in_order(numbered: Mapping[str, object]) -> list[Mapping[str, object]]:
 # -- messages in events
 
 
-def said_in(attributes: Mapping[str, object]) -> Mapping[str, object]:
+def event_fields(attributes: Mapping[str, object]) -> Mapping[str, object]:
     """Returns what an event says: its attributes, and the fields of the JSON object in which Azure's libraries state them."""
     body = read_json(attributes.get("gen_ai.event.content"))
     if isinstance(body, Mapping):
@@ -131,24 +131,24 @@ def said_in(attributes: Mapping[str, object]) -> Mapping[str, object]:
     return attributes if body is None else {**attributes, "content": body}
 
 
-def event_message(role: str, said: Mapping[str, object]) -> Message:
+def event_message(role: str, event: Mapping[str, object]) -> Message:
     """Converts the message of an event. Its content is text or JSON: blocks, as in Bedrock, or the message itself, as in a choice."""
-    content = _of_azure(read_json(said.get("message", said.get("content"))))
-    if isinstance(content, Mapping) and (role == "assistant" or "message" in said):
-        said = {**said, "content": None, **content}
-        content = _of_azure(read_json(said["content"]))
+    content = _of_azure(read_json(event.get("message", event.get("content"))))
+    if isinstance(content, Mapping) and (role == "assistant" or "message" in event):
+        event = {**event, "content": None, **content}
+        content = _of_azure(read_json(event["content"]))
     if isinstance(content, Mapping):
-        content = said["content"]
+        content = event["content"]
     message: Message = {"role": role}
     if isinstance(content, list):
         message["parts"] = [_block(block) for block in content]
     elif content is not None:
         message["content"] = content
     for key in ("finish_reason", "tool_calls", "name", "tool_call_id", "parts"):
-        if said.get(key) is not None:
-            message[key] = said[key]
-    if role == "tool" and "id" in said:
-        message.setdefault("tool_call_id", said["id"])
+        if event.get(key) is not None:
+            message[key] = event[key]
+    if role == "tool" and "id" in event:
+        message.setdefault("tool_call_id", event["id"])
     return message
 
 
@@ -176,14 +176,14 @@ def messages_in(group: object) -> list[Message]:
     return [event_message(str(each.get("role") or "user"), _unwrapped(each)) for each in found]
 
 
-def _unwrapped(said: Mapping[str, object]) -> Mapping[str, object]:
-    content = said.get("content")
-    return {**said, "content": None, **content} if isinstance(content, Mapping) else said
+def _unwrapped(event: Mapping[str, object]) -> Mapping[str, object]:
+    content = event.get("content")
+    return {**event, "content": None, **content} if isinstance(content, Mapping) else event
 
 
-def found_document(said: Mapping[str, object], prefix: str) -> Message:
+def found_document(event: Mapping[str, object], prefix: str) -> Message:
     """Converts the event of a document that a vector database found. Its vector stays with the event."""
-    fields = {name.removeprefix(prefix): value for name, value in said.items() if name.startswith(prefix)}
+    fields = {name.removeprefix(prefix): value for name, value in event.items() if name.startswith(prefix)}
     fields.pop("vector", None)
     document = {
         "content" if name in ("document", "entity") else name: read_json(value) for name, value in fields.items()
@@ -350,16 +350,16 @@ def _message(value: Mapping[str, object], role: str) -> Message | None:
         ):
             return dict(value)  # An item of the Responses API.
         return None
-    said_role = "assistant" if stated == "model" else stated
+    role_name = "assistant" if stated == "model" else stated
     if isinstance(blocks := value.get("blocks"), list):
-        return _llama_index(value, said_role, blocks)
+        return _llama_index(value, role_name, blocks)
     content = value.get("parts", value.get("content"))
     if isinstance(content, list) and not all(isinstance(block, Mapping) and _is_known_part(block) for block in content):
         if any(isinstance(block, Mapping) and "-" in str(block.get("type", "")) for block in content):
-            return _vercel(value, said_role, content)
+            return _vercel(value, role_name, content)
         rest = {key: inner for key, inner in value.items() if key not in ("content", "parts", "role")}
-        return {"role": said_role, "parts": [_block(block) for block in content], **rest}
-    return {**value, "role": said_role}
+        return {"role": role_name, "parts": [_block(block) for block in content], **rest}
+    return {**value, "role": role_name}
 
 
 def _langchain(data: Mapping[str, object], speaker: str) -> Message:

@@ -27,7 +27,7 @@ from timestep_lab.runtime.interchange.conventions import (
 from timestep_lab.runtime.interchange.export import Decoded, Summary, store_together
 from timestep_lab.runtime.interchange.messages import exception_text, messages_in, read_json
 from timestep_lab.store.base import Database, Received
-from timestep_lab.store.imported_trace import said_key
+from timestep_lab.store.imported_trace import statement_key
 from timestep_lab.store.spans import AT, Row
 
 # --- OTLP trace requests, parsed with their attributes left as bytes, which are then decoded with a cache
@@ -380,7 +380,7 @@ def _learn(
 ) -> None:  # fmt: skip
     if resource:
         about["metadata"] = {"resource": resource}
-    decoded.learn(trace_id, said_key(parent_id is None, started_at, span_id) if about else 0, about)
+    decoded.learn(trace_id, statement_key(parent_id is None, started_at, span_id) if about else 0, about)
 
 
 # -- JSON

@@ -57,7 +57,7 @@ SERVED_HERE = "/mcp?revision="
 """In the URL of functions that a process of the lab serves (`lab.mcp.add_function`)."""
 
 
-def connect_error(record: McpServerRecord, error: BaseException, *, said: str, exchange: Exchange) -> ToolError:
+def connect_error(record: McpServerRecord, error: BaseException, *, stderr_text: str, exchange: Exchange) -> ToolError:
     """Converts an exception during connecting. `said` is the last line that the child process wrote."""
     http_status = exchange.http_status
     cause = error
@@ -68,8 +68,8 @@ def connect_error(record: McpServerRecord, error: BaseException, *, said: str, e
     if isinstance(cause, TimeoutError) or _timed_out(cause):
         what = f"did not respond within {record.timeout_s:g} s"
         step = "Check that it is an MCP server. A slow first start may need a longer timeout_s."
-        if said:
-            what += f"; it wrote: {said}"
+        if stderr_text:
+            what += f"; it wrote: {stderr_text}"
     elif http_status in (401, 403):
         what, step = f"answered HTTP {http_status}", _credentials(record, exchange.challenge)
     elif record.url:
@@ -84,7 +84,7 @@ def connect_error(record: McpServerRecord, error: BaseException, *, said: str, e
         if SERVED_HERE in record.url:
             step = f"It is served by a notebook or script that has ended; add its functions again: lab.mcp.add_function(f, server={record.name!r})."
     else:
-        what = f"exited on start with: {said}" if said else f"did not start ({_short(cause)})"
+        what = f"exited on start with: {stderr_text}" if stderr_text else f"did not start ({_short(cause)})"
         if isinstance(cause, MCPError) and cause.code != CONNECTION_CLOSED:
             what = f"refused to connect: {_short(cause)}"
         step = "Run the command manually to see what it needs."
@@ -94,14 +94,14 @@ def connect_error(record: McpServerRecord, error: BaseException, *, said: str, e
 
 def _credentials(record: McpServerRecord, challenge: str) -> str:
     """The step after a refusal. A server that signs people in (OAuth) says where (RFC 9728), and what is wrong with a token (RFC 6750)."""
-    said = {name.lower(): value for name, value in re.findall(r'([\w-]+)="([^"]*)"', challenge)}
-    scope = f" with the scope {said['scope']!r}" if said.get("scope") else ""
-    if said.get("error") == "insufficient_scope":
+    stderr_text = {name.lower(): value for name, value in re.findall(r'([\w-]+)="([^"]*)"', challenge)}
+    scope = f" with the scope {stderr_text['scope']!r}" if stderr_text.get("scope") else ""
+    if stderr_text.get("error") == "insufficient_scope":
         return f"Its access token does not suffice: get one{scope} and set it with lab.mcp.set_headers."
     if any(name.lower() == "authorization" for name in record.headers):
-        what = "has expired or is not valid" if said.get("error") == "invalid_token" else "was refused"
+        what = "has expired or is not valid" if stderr_text.get("error") == "invalid_token" else "was refused"
         return f"Its access token {what}: get another one{scope} and set it with lab.mcp.set_headers."
-    if "resource_metadata" in said:
+    if "resource_metadata" in stderr_text:
         return (
             "It requires OAuth, and the lab does not sign in for you: get an access token"
             f"{scope} and set it: lab.mcp.set_headers({record.name!r}, {{'Authorization': 'Bearer …'}})."
@@ -419,8 +419,8 @@ class Connection:
                     await asyncio.wait([hearing])
         except Exception as error:  # noqa: BLE001 - it goes to whoever waits; that a lost connection closes badly is not news
             if not live.client.done():
-                said = await asyncio.to_thread(live.signs.quoted)
-                failure = connect_error(self.record, error, said=said, exchange=exchange)
+                stderr_text = await asyncio.to_thread(live.signs.quoted)
+                failure = connect_error(self.record, error, stderr_text=stderr_text, exchange=exchange)
                 live.client.set_exception(failure)
         finally:
             live.signs.gone.set()

@@ -71,7 +71,7 @@ class CallUnderWay:
 
     tool: str
     limit: asyncio.Timeout
-    patience_s: float
+    longest_wait_s: float
     asker: Asker | None = field(default_factory=ASKER.get)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     waits: int = 0
@@ -80,7 +80,7 @@ class CallUnderWay:
     def progressed(self) -> None:
         """Restarts the timeout of a call in progress, unless a person is being asked, which has no timeout."""
         if not (self.waits or self.is_over):
-            self.limit.reschedule(asyncio.get_running_loop().time() + self.patience_s)
+            self.limit.reschedule(asyncio.get_running_loop().time() + self.longest_wait_s)
 
     async def ask(self, question: Question) -> Reply:
         assert self.asker is not None

@@ -400,18 +400,18 @@ class Toolbox:
         known = self._made.get(agent.id)
         if known and not missing and known[0] == agent and _same(known[1], uses):
             return known[2]
-        kit = self._tool_set(agent, uses, client_tools, missing)
+        tool_set = self._tool_set(agent, uses, client_tools, missing)
         if not missing and recorded is None:
             if len(self._made) >= KEPT_TOOL_SETS:
                 self._made.clear()
-            self._made[agent.id] = (agent, uses, kit)
-        return kit
+            self._made[agent.id] = (agent, uses, tool_set)
+        return tool_set
 
     def _tool_set(
         self, agent: AgentRecord, uses: list[ToolUse], client_tools: list[str], missing: list[ToolError]
     ) -> ToolSet:
-        told = agent.tool_descriptions
-        uses = [(c, tool, replace(info, description=told.get(info.id, info.description))) for c, tool, info in uses]
+        texts = agent.tool_descriptions
+        uses = [(c, tool, replace(info, description=texts.get(info.id, info.description))) for c, tool, info in uses]
         infos = [info for _, _, info in uses]
         names = public_names(infos, client_tools)
         rules = [rule_of(agent, connection.record, info) for connection, _, info in uses]

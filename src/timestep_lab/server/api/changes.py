@@ -120,7 +120,7 @@ async def changes(socket: WebSocket, lab: CurrentLab, topic: Annotated[list[Topi
 
     end = lab.store.subscribe(changed)
     await socket.accept()
-    telling = asyncio.create_task(_tell(socket, waiting, some))
+    telling = asyncio.create_task(_send(socket, waiting, some))
     try:
         while True:
             await socket.receive_text()
@@ -133,7 +133,7 @@ async def changes(socket: WebSocket, lab: CurrentLab, topic: Annotated[list[Topi
             await telling
 
 
-async def _tell(socket: WebSocket, waiting: dict[tuple[str, str], None], some: asyncio.Event) -> None:
+async def _send(socket: WebSocket, waiting: dict[tuple[str, str], None], some: asyncio.Event) -> None:
     """Queue changes without duplicates, so that the queue of a slow client stays bounded."""
     while True:
         await some.wait()

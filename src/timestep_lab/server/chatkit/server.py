@@ -274,13 +274,13 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
     ) -> AsyncIterator[ck.ThreadStreamEvent]:
         """Answer a message; without one, continue after a client tool result or a submitted form."""
         if input_user_message is not None:
-            begin = self._say(thread, input_user_message, context)
+            begin = self._send_message(thread, input_user_message, context)
         elif context.answer is not None:
             call_id, output = context.answer
             begin = _now(context.lab.runner.client_tool_output(thread.id, call_id, output))
         else:
-            begin = self._say_answers(thread, context)
-        async for event in _told(begin, context):
+            begin = self._send_answers(thread, context)
+        async for event in _thread_events(begin, context):
             yield event
 
     async def action(
@@ -291,7 +291,7 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
         context: ChatKitContext,
     ) -> AsyncIterator[ck.ThreadStreamEvent]:
         """Handle a button of an approval card. The payload only names a call; the call itself is read from the store."""
-        async for event in _told(self._decide(thread, action, context), context):
+        async for event in _thread_events(self._decide(thread, action, context), context):
             yield event
 
     async def sync_action(
@@ -328,7 +328,7 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
 
     # -- what a request starts
 
-    async def _say(
+    async def _send_message(
         self, thread: ck.ThreadMetadata, message: ck.UserMessageItem, context: ChatKitContext
     ) -> AsyncIterator[Event]:
         lab, options = context.lab, message.inference_options
@@ -340,18 +340,18 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
         settings = {"tool_choice": options.tool_choice.id} if options.tool_choice else None
         events: AsyncIterator[Event] = lab.runner.stream(
             message_text(message), agent=context.agent, thread_id=thread.id, model=options.model, model_settings=settings,
-            attachments=attachments, said=item,
+            attachments=attachments, user_item=item,
         )  # fmt: skip
         return events
 
-    async def _say_answers(self, thread: ck.ThreadMetadata, context: ChatKitContext) -> AsyncIterator[Event]:
+    async def _send_answers(self, thread: ck.ThreadMetadata, context: ChatKitContext) -> AsyncIterator[Event]:
         """A submitted form: send its questions and answers to the model as a user message."""
         records = await in_thread(context.lab.store.threads.all_items, thread.id)
         filled = [r for r in records if r.type == "structured_input" and r.data["status"] != "pending"]
         if not filled:
             raise UsageError("There is no message to answer.", "Send a message first.")
         events: AsyncIterator[Event] = context.lab.runner.stream(
-            answers_text(filled[-1].data), agent=context.agent, thread_id=thread.id, said=filled[-1]
+            answers_text(filled[-1].data), agent=context.agent, thread_id=thread.id, user_item=filled[-1]
         )
         return events
 
@@ -381,7 +381,9 @@ def answers_text(form: Mapping[str, Json]) -> str:
     return "\n\n".join(lines)
 
 
-async def _told(begin: Awaitable[AsyncIterator[Event]], context: ChatKitContext) -> AsyncIterator[ck.ThreadStreamEvent]:
+async def _thread_events(
+    begin: Awaitable[AsyncIterator[Event]], context: ChatKitContext
+) -> AsyncIterator[ck.ThreadStreamEvent]:
     """The events of an operation; an error before it starts becomes an event in the stream."""
     try:
         async for event in chatkit_events(await begin, context):

@@ -245,8 +245,8 @@ def answer_message(output: Sequence[ResponseOutputItem]) -> dict[str, Json]:
     if images := [image for item in output for image in _images(item)]:
         message["images"] = images
     for name in MESSAGE_EXTRAS:
-        if told := [one for item in output for one in told_again(item).get(name) or ()]:
-            message[name] = told
+        if extras := [one for item in output for one in fields_to_return(item).get(name) or ()]:
+            message[name] = extras
     return {**message, "tool_calls": calls} if calls else message
 
 
@@ -261,10 +261,10 @@ def tool_call(item: ResponseFunctionToolCall) -> dict[str, Json]:
     call: dict[str, Json] = {
         "id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": item.arguments or ""},
     }  # fmt: skip
-    return {**call, **{name: extra for name, extra in told_again(item).items() if name in CALL_EXTRAS}}
+    return {**call, **{name: extra for name, extra in fields_to_return(item).items() if name in CALL_EXTRAS}}
 
 
-def told_again(item: ResponseOutputItem) -> Mapping[str, Any]:
+def fields_to_return(item: ResponseOutputItem) -> Mapping[str, Any]:
     """Fields of a call that the model's server needs to get back (such as thought signatures)."""
     provider_data: Mapping[str, Any] = getattr(item, "provider_data", None) or {}
     return provider_data if item.type == "function_call" else {}
@@ -452,7 +452,7 @@ async def _chunks(lab: UserLab, call: ModelCall, head: Object, with_usage: bool)
         elif event.type == "response.function_call_arguments.delta":
             grown = {"index": calls[event.output_index], "function": {"arguments": event.delta}}
             yield chunk({"tool_calls": [grown]})
-        elif event.type == "response.output_item.done" and (provider_data := told_again(event.item)):
+        elif event.type == "response.output_item.done" and (provider_data := fields_to_return(event.item)):
             if extra := {name: provider_data[name] for name in CALL_EXTRAS if name in provider_data}:
                 yield chunk({"tool_calls": [{"index": calls[event.output_index], **extra}]})
             if extra := {name: provider_data[name] for name in MESSAGE_EXTRAS if name in provider_data}:

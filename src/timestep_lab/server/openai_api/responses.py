@@ -157,7 +157,7 @@ async def get_response(
     """
     answer = dict((await in_thread(Responses(lab.store).table.get, response_id)).response)
     check_include(include, str(answer.get("model")))
-    return await event_stream(_told_again(answer, starting_after)) if stream else answer
+    return await event_stream(_events_after(answer, starting_after)) if stream else answer
 
 
 @router.post("/{response_id}/cancel", response_model=Object)
@@ -277,7 +277,7 @@ async def _events(turn: Turn, lab: UserLab) -> AsyncIterator[Object]:
         if "response" in plain:
             answer = plain["response"] = {**object_of(plain["response"]), **turn.about()}
         if event.type == "response.completed":
-            _say_cut_off(answer, event.response.metadata)
+            _cut_off(answer, event.response.metadata)
             record = ResponseRecord(
                 id=turn.id, user_id=lab.store.user_id, previous_id=turn.body.previous_response_id,
                 conversation_id=turn.conversation_id, input=tuple(turn.new), output=tuple(objects_of(answer["output"])), response=answer,
@@ -286,7 +286,7 @@ async def _events(turn: Turn, lab: UserLab) -> AsyncIterator[Object]:
         yield plain
 
 
-def _say_cut_off(answer: Object, metadata: Mapping[str, str] | None) -> None:
+def _cut_off(answer: Object, metadata: Mapping[str, str] | None) -> None:
     reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
     stopped = (metadata or {}).get("stop_reason", "")
     if stopped in CUT_SHORT:
@@ -294,7 +294,7 @@ def _say_cut_off(answer: Object, metadata: Mapping[str, str] | None) -> None:
         answer |= {"status": "incomplete", "incomplete_details": details}
 
 
-async def _told_again(answer: Object, after: int) -> AsyncIterator[bytes]:
+async def _events_after(answer: Object, after: int) -> AsyncIterator[bytes]:
     """The events of a stored response, with each part as a single delta."""
     begun = {**answer, "output": [], "status": "in_progress", "usage": None, "incomplete_details": None}
     events: list[Object] = [

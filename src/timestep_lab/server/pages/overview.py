@@ -166,13 +166,15 @@ class Overview(PageView):
             "since": iso(since),
             "until": iso(until),
             "is_empty": first is None,
-            "totals": _told(totals),
-            "steps": [_told(step) for step in over_time(traces, **span)],
+            "totals": _step_row(totals),
+            "steps": [_step_row(step) for step in over_time(traces, **span)],
             "groups": groups if self._by else [],
-            "split": [_told(step) for step in traces.series(steps=BUCKETS, by=self._by, **span) if step.group in groups]
+            "split": [
+                _step_row(step) for step in traces.series(steps=BUCKETS, by=self._by, **span) if step.group in groups
+            ]
             if self._by
             else [],
-            "models": [_told(step) for step in models[:_MODELS]],
+            "models": [_step_row(step) for step in models[:_MODELS]],
             "panels": [
                 {"id": view.id, "name": view.name, "chart": view.body.get("chart"), "query": view.body.get("query")}
                 for view in self._panels()
@@ -195,7 +197,7 @@ class Overview(PageView):
         raise NotFoundError("This panel does not exist any more.", "Reload the page.")
 
 
-def _told(step: Step) -> dict[str, object]:
+def _step_row(step: Step) -> dict[str, object]:
     return {**asdict(step), "start": iso(step.start), "end": iso(step.end)}
 
 

@@ -195,12 +195,12 @@ def _offered(attributes: Mapping[str, object]) -> list[dict[str, Json]] | None:
     return [_tool(tool) for tool in tools if isinstance(tool, Mapping) and tool.get("name")]
 
 
-def _tool(said: Mapping[str, object]) -> dict[str, Json]:
-    schema = said.get("parameters", said.get("input_schema"))
+def _tool(definition: Mapping[str, object]) -> dict[str, Json]:
+    schema = definition.get("parameters", definition.get("input_schema"))
     return {
-        "name": str(said["name"]), "description": str(said.get("description") or ""),
+        "name": str(definition["name"]), "description": str(definition.get("description") or ""),
         "parameters": schema if isinstance(schema, Mapping) else {"type": "object", "properties": {}},
-        **({"strict": True} if said.get("strict") is True else {}),
+        **({"strict": True} if definition.get("strict") is True else {}),
     }  # fmt: skip
 
 
@@ -334,7 +334,7 @@ class PlaygroundPage(PageView):
         if len(self._asking) >= MOST_MODELS:
             raise UsageError(f"{MOST_MODELS} models are already answering.", "Stop one, or wait for it.")
         self._answers[column] = {"model": model, "status": "running", "text": "", "reasoning": "", "calls": []}
-        self._tell(column)
+        self._send(column)
         task = self._asking[column] = asyncio.create_task(self._answer(column, model, request))
         task.add_done_callback(
             lambda done: self._asking.pop(column, None) if self._asking.get(column) is done else None
@@ -364,7 +364,7 @@ class PlaygroundPage(PageView):
                     match event:
                         case AnswerStarted():
                             answer |= {"model": event.model, "trace_id": event.trace_id}
-                            self._tell(column)
+                            self._send(column)
                         case AnswerDelta():
                             self._add(column, answer, event)
                         case AnswerCompleted():
@@ -380,7 +380,7 @@ class PlaygroundPage(PageView):
             answer |= {"status": "failed", "error": words}
         finally:
             if self._answers.get(column) is answer:
-                self._tell(column)
+                self._send(column)
 
     def _add(self, column: str, answer: dict[str, Json], event: AnswerDelta) -> None:
         if event.field == "arguments":
@@ -395,7 +395,7 @@ class PlaygroundPage(PageView):
         if self._answers.get(column) is answer:
             self.emit({"kind": "delta", "column": column, "field": event.field, "delta": event.delta, "call_id": event.call_id, "tool": event.tool})  # fmt: skip
 
-    def _tell(self, column: str) -> None:
+    def _send(self, column: str) -> None:
         self.emit({"kind": "answer", "column": column, "answer": {**self._answers[column]}})
 
     # -- saving

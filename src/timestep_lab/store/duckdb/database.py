@@ -33,39 +33,39 @@ class DuckDatabase:
 
     dialect: Dialect = "duckdb"
 
-    def __init__(self, seat: OwnerElection, leave: Callable[[], None]) -> None:
-        self._seat, self._leave = seat, leave
+    def __init__(self, election: OwnerElection, leave: Callable[[], None]) -> None:
+        self._election, self._leave = election, leave
         self._open = True
-        self.url = str(seat.path or ":memory:")
-        self.process_id = seat.process_id
+        self.url = str(election.path or ":memory:")
+        self.process_id = election.process_id
 
     @property
     def is_owner(self) -> bool:
         """True if this process owns the file; otherwise it is a client of the owner."""
-        return self._seat.is_owner
+        return self._election.is_owner
 
     def owner_pid(self) -> int:
         """Returns the pid of the process that owns the file."""
-        return self._seat.owner_pid()
+        return self._election.owner_pid()
 
     def take_over(self) -> bool:
         """Asks the owner to hand the file over to this process, which then serves it to the others. Returns whether it did.
 
         A server is a better owner than a notebook, whose kernel may be busy for seconds.
         """
-        return self._seat.take_over()
+        return self._election.take_over()
 
     def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
-        return self._seat.call(lambda backend: backend.query(user_id, sql, params))
+        return self._election.call(lambda backend: backend.query(user_id, sql, params))
 
     def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns:
-        return self._seat.call(lambda backend: backend.columns(user_id, sql, params))
+        return self._election.call(lambda backend: backend.columns(user_id, sql, params))
 
     def write(
         self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = (), batch_id: str | None = None
     ) -> list[Rows]:  # fmt: skip
         batch = _Batch(batch_id)
-        return self._seat.call(
+        return self._election.call(
             lambda backend: backend.write(user_id, statements, changes=changes, batch_id=batch.id_for(backend))
         )
 
@@ -78,20 +78,20 @@ class DuckDatabase:
         changes: Sequence[Change] = (),
     ) -> Future[list[Rows]] | None:
         job = Job(user_id, statements=statements, tables=tables, changes=changes)
-        return self._seat.begin(lambda engine: engine.submit(job))
+        return self._election.begin(lambda engine: engine.submit(job))
 
     def state_of(self, user_id: str, topic: Topic) -> object | None:
-        return self._seat.begin(lambda engine: engine.state_of(user_id, topic))
+        return self._election.begin(lambda engine: engine.state_of(user_id, topic))
 
     def receive(self, request: Received) -> bool:
-        return self._seat.begin(lambda engine: engine.receive(request)) or False
+        return self._election.begin(lambda engine: engine.receive(request)) or False
 
     def append(
         self, user_id: str, tables: Tables, *, first: Sequence[Statement] = (), then: Sequence[Statement] = (),
         changes: Sequence[Change] = (), batch_id: str | None = None,
     ) -> None:  # fmt: skip
         batch, statements = _Batch(batch_id), [*first, *then]
-        self._seat.call(
+        self._election.call(
             lambda backend: backend.append(
                 user_id, tables, then=statements, changes=changes, batch_id=batch.id_for(backend)
             )
@@ -100,10 +100,12 @@ class DuckDatabase:
     def select(
         self, user_id: str, sql: str, params: Sequence[object] = (), *, limit: int | None = None, timeout_s: float | None = 30.0
     ) -> Rows:  # fmt: skip
-        return self._seat.call(lambda backend: backend.select(user_id, sql, params, limit=limit, timeout_s=timeout_s))
+        return self._election.call(
+            lambda backend: backend.select(user_id, sql, params, limit=limit, timeout_s=timeout_s)
+        )
 
     def subscribe(self, callback: Callable[[Change], None], user_id: str | None = None) -> Callable[[], None]:
-        return self._seat.subscribe(callback, user_id)
+        return self._election.subscribe(callback, user_id)
 
     def close(self) -> None:
         """Closes this handle. The last one of this process releases the file to another process that uses the lab."""
@@ -129,7 +131,7 @@ class _Batch:
 
 @dataclass(slots=True)
 class _Shared:
-    seat: OwnerElection
+    election: OwnerElection
     liveness: Liveness | None
     """None in memory: such a lab ends with its process."""
     users: int = 0
@@ -137,7 +139,7 @@ class _Shared:
     def close(self, *, goodbye: bool) -> None:
         if self.liveness is not None:
             self.liveness.close(goodbye=goodbye)
-        self.seat.close()
+        self.election.close()
 
 
 _shared: dict[object, _Shared] = {}
@@ -152,22 +154,22 @@ def open_duckdb(path: Path | None) -> DuckDatabase:
         if shared is None:
             shared = _shared[key] = _start(path)
         shared.users += 1
-        return DuckDatabase(shared.seat, lambda: _leave(key))
+        return DuckDatabase(shared.election, lambda: _leave(key))
 
 
 def _start(path: Path | None) -> _Shared:
-    seat = OwnerElection(path, became_owner=lambda: liveness.wake())
-    db = DuckDatabase(seat, lambda: None)
+    election = OwnerElection(path, became_owner=lambda: liveness.wake())
+    db = DuckDatabase(election, lambda: None)
     liveness = Liveness(db)
     try:
         if path is None:
-            seat.call(lambda backend: None)
-            return _Shared(seat, None)
+            election.call(lambda backend: None)
+            return _Shared(election, None)
         liveness.start()
     except BaseException:
-        seat.close()
+        election.close()
         raise
-    return _Shared(seat, liveness)
+    return _Shared(election, liveness)
 
 
 def _leave(key: object) -> None:
@@ -192,7 +194,7 @@ def _forked() -> None:
     global _lock
     _lock = threading.RLock()
     for shared in _shared.values():
-        shared.seat.abandon()
+        shared.election.abandon()
 
 
 if hasattr(os, "register_at_fork"):

@@ -311,7 +311,7 @@ class Engine:
             self._writer = Writer(
                 self._new_cursor(OURS), partial(self._committed, publisher), self._break, self._committing
             )
-            self._fence = GuardedReads()
+            self._guard = GuardedReads()
             if path is not None:
                 check = self._log_check
                 self._journal = Journal(path, check.record_journal if check is not None else _unchecked)
@@ -385,7 +385,7 @@ class Engine:
     ) -> Rows:
         self._inbox.settle()
         with self._cursor(THEIRS, user_id) as cursor:
-            return self._fence.select(cursor, sql, params, limit=limit, timeout_s=timeout_s)
+            return self._guard.select(cursor, sql, params, limit=limit, timeout_s=timeout_s)
 
     def state_of(self, user_id: str, topic: Topic) -> object | None:
         return (id(self), self._writes[user_id, topic]) if self._inbox.is_settled else None

@@ -201,7 +201,7 @@ def _transaction(request: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 T = TypeVar("T")
-PATIENCE_S = 10.0
+LONGEST_WAIT_S = 10.0
 """How long to wait for a locked file whose owner does not respond: it may be starting, or checkpointing its log."""
 HOLD_OFF_S = 3.0
 """How long an owner that handed over leaves the file to the process that asked."""
@@ -351,7 +351,7 @@ class OwnerElection:
         if self.path is None:
             self._held = OwnedFile(None, self.publisher, self._hand_over)
             return self._held.engine
-        file, deadline = OwnerFile(self.path), time.monotonic() + PATIENCE_S
+        file, deadline = OwnerFile(self.path), time.monotonic() + LONGEST_WAIT_S
         while True:
             reason = ""
             if owner := file.read():

@@ -78,10 +78,17 @@ class KeptRequests:
 
     def put_aside(self, number: int, request: Received, problem: str) -> None:
         """Moves a request that cannot be converted to the table; it is tried again when the lab is next opened."""
-        said = [request.user_id, request.reader, request.content_type, request.content_encoding, request.body, problem]
+        values = [
+            request.user_id,
+            request.reader,
+            request.content_type,
+            request.content_encoding,
+            request.body,
+            problem,
+        ]
         self._write(
             Statement("delete from core.received where received_no = $1", [number]),
-            Statement("insert into core.received values ($1, $2, $3, $4, $5, $6, $7)", [number, *said]),
+            Statement("insert into core.received values ($1, $2, $3, $4, $5, $6, $7)", [number, *values]),
         )
         self._aside.add(number)
         if self._journal is not None:
@@ -223,8 +230,8 @@ class Inbox:
 
     def _next_group(self) -> list[tuple[int, Received]]:
         with self._changed:
-            while (patience := self._patience()) != 0.0:
-                self._changed.wait(patience)
+            while (wait_s := self._longest_wait()) != 0.0:
+                self._changed.wait(wait_s)
             if self._closed:
                 return []
             group: list[tuple[int, Received]] = []
@@ -236,7 +243,7 @@ class Inbox:
                 n_spans += request.n_spans
             return group
 
-    def _patience(self) -> float | None:
+    def _longest_wait(self) -> float | None:
         """Returns the seconds until there is work; None: wait for a notification."""
         if self._closing:
             return 0.0

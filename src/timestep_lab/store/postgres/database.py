@@ -41,7 +41,7 @@ from timestep_lab.store.base import (
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.liveness import Liveness, Publisher, interruptible
 from timestep_lab.store.memory import check_params, own_memory
-from timestep_lab.store.postgres import setup as fence
+from timestep_lab.store.postgres import setup as sql_guard
 from timestep_lab.store.postgres.sessions import Conn, Sessions, explain_typed
 from timestep_lab.store.postgres.setup import Purpose, login_parameters, place, set_up
 
@@ -429,7 +429,7 @@ class PostgresDatabase:
         limit: int | None = None,
         timeout_s: float | None = 30.0,
     ) -> Rows:
-        fence.check(sql)
+        sql_guard.check(sql)
         check_params(params)
 
         def work(connection: Conn) -> Rows:
@@ -444,10 +444,10 @@ class PostgresDatabase:
             with connection.transaction(force_rollback=True):
                 connection.execute(b"set transaction read only")
                 if self._refused is None:
-                    self._refused = fence.refused_functions(connection)
-                fence.check_calls(sql, self._refused)
+                    self._refused = sql_guard.refused_functions(connection)
+                sql_guard.check_calls(sql, self._refused)
                 connection.execute(*self._acting_for(user_id))
-                return fence.fetch(connection, sql, params, limit=limit, timeout_s=timeout_s)
+                return sql_guard.fetch(connection, sql, params, limit=limit, timeout_s=timeout_s)
 
         try:
             return self._typed.run(work, explained=False)

@@ -41,7 +41,7 @@ WRONG_PASSWORD = (pg.InvalidPassword, pg.InvalidAuthorizationSpecification)
 
 def explain(error: Exception, where: str) -> Exception:
     """Converts an error of the lab's own statements. `where` names the server without a password. Other errors are returned unchanged."""
-    text = said_by(error)
+    text = message_of(error)
     match error:
         case LabError():
             return error
@@ -87,7 +87,7 @@ def explain(error: Exception, where: str) -> Exception:
 
 def unreachable(error: psycopg.Error, where: str) -> StoreError:
     """Returns why a connection failed or was lost."""
-    text = said_by(error)
+    text = message_of(error)
     # libpq has no error code for server messages during connection; psycopg only has the text.
     if isinstance(error, WRONG_PASSWORD) or "password authentication failed" in text or "no password supplied" in text:
         return StoreError(
@@ -114,14 +114,14 @@ def explain_typed(error: Exception, where: str, timeout_s: float | None) -> Exce
             return QueryError(f"The query exceeded its time limit of {timeout_s:g} s.", "Narrow it, or add a limit.")
         case pg.InsufficientPrivilege():
             return QueryError(
-                f"The query was denied: {said_by(error)}.", "Read the documented views only, such as traces."
+                f"The query was denied: {message_of(error)}.", "Read the documented views only, such as traces."
             )
         case pg.ReadOnlySqlTransaction():
-            return QueryError(f"The query would change data: {said_by(error)}.", "Only SELECT is allowed.")
+            return QueryError(f"The query would change data: {message_of(error)}.", "Only SELECT is allowed.")
         case pg.OutOfMemory() | pg.ConfigurationLimitExceeded():
             return QueryError(*TOO_BIG)
         case pg.OperationalError() if (error.sqlstate or "").startswith(TOO_MUCH):
-            return QueryError(f"The query is too large: {said_by(error)}.", "Simplify it, or request less.")
+            return QueryError(f"The query is too large: {message_of(error)}.", "Simplify it, or request less.")
         case pg.OperationalError() | pg.AdminShutdown():
             return explain(error, where)
         case psycopg.Error():
@@ -129,11 +129,11 @@ def explain_typed(error: Exception, where: str, timeout_s: float | None) -> Exce
                 error.diag.message_hint
                 or "The views are traces, spans, generations, tool_calls, handoffs, messages, usage, scores."
             )
-            return QueryError(f"The query cannot be run: {said_by(error)}.", hint)
+            return QueryError(f"The query cannot be run: {message_of(error)}.", hint)
     return explain(error, where)
 
 
-def said_by(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Returns the first line of a Postgres error, without libpq's prefix that repeats host and port."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return error.diag.message_primary
@@ -175,7 +175,7 @@ for name in ("psycopg", "psycopg.pool"):
 T = TypeVar("T")
 Conn: TypeAlias = Connection[Row]
 
-PATIENCE_S = 10.0
+LONGEST_WAIT_S = 10.0
 """How long a call waits for Postgres to restart, or for a free connection, before it fails. A restart takes about one second."""
 ATTEMPTS = 4
 TRANSIENT = (pg.SerializationFailure, pg.DeadlockDetected)
@@ -266,7 +266,7 @@ class Sessions:
         self._pool.close(timeout=2)
 
     def _borrow(self) -> Conn:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + LONGEST_WAIT_S
         while True:
             try:
                 return self._pool.getconn(timeout=1.0)
@@ -289,7 +289,7 @@ class Sessions:
             return
         if last:
             raise BusyError(
-                f"All {self._size} connections to Postgres at {self._where} were in use for {PATIENCE_S:g} s.",
+                f"All {self._size} connections to Postgres at {self._where} were in use for {LONGEST_WAIT_S:g} s.",
                 "Try again.", retry_after=1.0,
             ) from error  # fmt: skip
 

@@ -17,7 +17,7 @@ function render({ model, el }) {
   let busy = false;
   const trouble = h("div", { class: "tl-notice tl-is-bad", role: "alert", hidden: true });
   const duel = h("section", { class: "tl-duel", tabindex: -1, "aria-label": "Duel" });
-  const told = h("p", { class: "tl-told", role: "status" });
+  const result = h("p", { class: "tl-told", role: "status" });
   const buttons = h("div", { class: "tl-vote" });
   const ranking = h("section", { class: "tl-ranking", "aria-label": "Ranking", tabindex: 0 });
   root.append(trouble, duel, buttons, ranking);
@@ -74,8 +74,8 @@ function render({ model, el }) {
   function drawButtons(held) {
     if (state.revealed) {
       const { left, right, outcome } = state.revealed;
-      put(told, TOLD[outcome], ". A was ", h("strong", {}, data(left)), ", B was ", h("strong", {}, data(right)), ".");
-      put(buttons, told, h("button", { class: "tl-button tl-primary", type: "button", onclick: next, "aria-keyshortcuts": "Enter" }, "Next pair", h("kbd", { "aria-hidden": "true" }, "Enter")));
+      put(result, TOLD[outcome], ". A was ", h("strong", {}, data(left)), ", B was ", h("strong", {}, data(right)), ".");
+      put(buttons, result, h("button", { class: "tl-button tl-primary", type: "button", onclick: next, "aria-keyshortcuts": "Enter" }, "Next pair", h("kbd", { "aria-hidden": "true" }, "Enter")));
     } else if (state.duel) {
       put(buttons, VOTES.map(([outcome, word, key]) => h("button", { class: "tl-button", type: "button", "aria-keyshortcuts": key, onclick: () => vote(outcome) }, word, h("kbd", { "aria-hidden": "true" }, key))));
     } else put(buttons);

@@ -75,7 +75,7 @@ function render({ model, el }) {
   const table = h("div", { class: "tl-left" }, bars.element, list.element);
   const right = h("div", { class: "tl-right", hidden: true }, back, panel.element);
   let first = { source: "" };
-  let told = false;
+  let warned = false;
   root.dataset.tlScreen = "list";
   const notices = h("div", { class: "tl-explorer-notices" });
   function notice(words, { isBad = false } = {}) {
@@ -83,7 +83,7 @@ function render({ model, el }) {
       h("button", { class: "tl-quiet", type: "button", "aria-label": "Dismiss", onclick: () => box.remove() }, icon("close", null, 12)));
     put(notices, box);
   }
-  const bringing = importing((told) => { notice(told); ask({ ...ALL, source: "imported" }); }, (error) => notice(error.message, { isBad: true }));
+  const bringing = importing((text) => { notice(text); ask({ ...ALL, source: "imported" }); }, (error) => notice(error.message, { isBad: true }));
   if (location.pathname === "/traces") bar.element.querySelector(".tl-filter-sql").before(...bringing);
   root.append(h("h1", { class: "tl-sr" }, "Traces"), bar.element, notices, h("div", { class: "tl-explorer-body" }, facets.element, table, overview, right));
   root.addEventListener("keydown", (event) => {
@@ -159,8 +159,8 @@ function render({ model, el }) {
     bar.live(state.is_live);
     first = state.query;
     show(state);
-    if (state.unread?.length && !told) notice([h("strong", {}, "Some URL parameters are invalid."), h("ul", {}, state.unread.map((words) => h("li", {}, words)))], { isBad: true });
-    told = true;
+    if (state.unread?.length && !warned) notice([h("strong", {}, "Some URL parameters are invalid."), h("ul", {}, state.unread.map((words) => h("li", {}, words)))], { isBad: true });
+    warned = true;
     if (state.refused) bar.refuse({ message: state.refused.message, nextStep: state.refused.next_step }, state.refused.filter);
     // Which day was yesterday depends on the reader's time zone.
     const range = rangeOf(state.query.range);

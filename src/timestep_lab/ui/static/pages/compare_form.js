@@ -30,9 +30,9 @@ export function compareForm({ link, act, submit }, on) {
   const settings = h("textarea", { name: "settings", class: "tl-input tl-mono", rows: 2, spellcheck: "false", placeholder: '{"temperature": 0}\n{"temperature": 1}' });
   const epochs = input({ name: "epochs", type: "number", min: 1, max: 100, value: 1, required: true });
   const approve = h("input", { type: "checkbox" });
-  const said = h("p", { class: "tl-soft", role: "status", "aria-label": "Estimated cost" });
+  const status = h("p", { class: "tl-soft", role: "status", "aria-label": "Estimated cost" });
   const start = button("Start", { name: "play", primary: true, type: "submit" });
-  const plan = button("Estimate cost", { onclick: () => act(plan, async () => { said.textContent = "Counting …"; try { said.textContent = await looks(submit("plan", form())); } catch (error) { said.textContent = ""; throw error; } }) });
+  const plan = button("Estimate cost", { onclick: () => act(plan, async () => { status.textContent = "Counting …"; try { status.textContent = await looks(submit("plan", form())); } catch (error) { status.textContent = ""; throw error; } }) });
   const parts = {
     text: field("Cases", cases, "Paste a table with a header (from a spreadsheet, CSV or TSV), JSON Lines, or one question per line."),
     file: field("File", file, "CSV, TSV, JSON Lines, JSON, Excel (.xlsx) or Parquet. It is read once and not stored."),
@@ -47,7 +47,7 @@ export function compareForm({ link, act, submit }, on) {
         h("label", { class: "tl-check" }, approve, h("span", {}, "Approve tool calls that need approval")))),
     h("details", { class: "tl-more-candidates" }, h("summary", {}, "Prompts and settings as candidates"), h("div", { class: "tl-columns" },
       field("Prompts", prompts, "Templates with the data's columns, such as {{input}}; separate several by a line of ---."), field("Settings", settings, "One JSON object per line; each is a candidate."))),
-    h("div", { class: "tl-form-foot" }, start, plan, button("Cancel", { onclick: on.cancelled })), said);
+    h("div", { class: "tl-form-foot" }, start, plan, button("Cancel", { onclick: on.cancelled })), status);
 
   const given = () => {
     const kind = source.value();
@@ -80,10 +80,10 @@ export function compareForm({ link, act, submit }, on) {
     try {
       if (source.value() === "file" && !file.files.length && !preview.dataset.file) { put(preview); return; }
       put(preview, table(await looks(submit("preview", { data: given() }))));
-      said.textContent = await looks(submit("plan", form()));
+      status.textContent = await looks(submit("plan", form()));
     } catch (error) {
       if (error.closed) return;
-      said.textContent = "";
+      status.textContent = "";
       if (["cases", "stored", "file", "data"].includes(error.param)) put(preview, h("p", { class: "tl-soft tl-small" }, `${error.message} ${error.nextStep ?? ""}`));
     }
   }

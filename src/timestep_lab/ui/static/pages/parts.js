@@ -14,7 +14,7 @@ export function page(context, name, title, about) {
   const view = mount(context, "page");
   view.root.classList.add(`tl-page-${name}`);
   const notices = h("div", { class: "tl-page-notices" });
-  let told = null; // the message beside a button: one at a time
+  let note = null; // the message beside a button: one at a time
   const actions = h("div", { class: "tl-page-actions" });
   const head = h("header", { class: "tl-page-head" }, h("div", {}, h("h1", {}, title), h("p", { class: "tl-soft" }, about)), actions);
   const body = h("div", { class: "tl-page-body" });
@@ -30,17 +30,17 @@ export function page(context, name, title, about) {
 
   function unsay() {
     put(notices);
-    told?.remove();
-    told = null;
+    note?.remove();
+    note = null;
     for (const field of view.root.querySelectorAll("[aria-invalid]")) unmark(field);
   }
 
   function beside(element, tone, role, contents) {
-    told = h("p", { class: `tl-told tl-small ${tone}`, role, id: `tl-told-${Math.random().toString(36).slice(2, 8)}` }, contents);
+    note = h("p", { class: `tl-told tl-small ${tone}`, role, id: `tl-told-${Math.random().toString(36).slice(2, 8)}` }, contents);
     const foot = element.closest(".tl-form-foot, .tl-line, .tl-provider");
-    if (foot) foot.append(told);
-    else element.after(told);
-    return told;
+    if (foot) foot.append(note);
+    else element.after(note);
+    return note;
   }
 
   /** A confirmation beside the button that was pressed. */

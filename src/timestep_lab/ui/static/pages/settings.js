@@ -24,10 +24,10 @@ function render(context) {
     const ready = rows.filter((row) => row.ready);
     const others = rows.filter((row) => !row.ready);
     const line = (row) => {
-      const said = h("p", { class: "tl-small tl-none", role: "status" });
-      const ask = button("List models", { "aria-label": `List models of ${row.prefix}`, onclick: () => act(ask, async () => { said.className = "tl-small tl-none tl-soft"; put(said, "Asking …"); const { value } = await link.call("ask", { prefix: row.prefix }); said.classList.toggle("tl-bad", Boolean(value.problem)); put(said, value.problem ? worded(`${value.problem} ${value.next_step}`) : data(value.models.length ? `${count(value.models.length, "model")}: ${value.models.slice(0, 6).join(", ")}${value.models.length > 6 ? " …" : ""}` : "It responds but has no models.")); }) });
+      const status = h("p", { class: "tl-small tl-none", role: "status" });
+      const ask = button("List models", { "aria-label": `List models of ${row.prefix}`, onclick: () => act(ask, async () => { status.className = "tl-small tl-none tl-soft"; put(status, "Asking …"); const { value } = await link.call("ask", { prefix: row.prefix }); status.classList.toggle("tl-bad", Boolean(value.problem)); put(status, value.problem ? worded(`${value.problem} ${value.next_step}`) : data(value.models.length ? `${count(value.models.length, "model")}: ${value.models.slice(0, 6).join(", ")}${value.models.length > 6 ? " …" : ""}` : "It responds but has no models.")); }) });
       return h("li", { class: "tl-provider" }, h("span", { class: row.ready ? "tl-good" : "tl-soft" }, icon(row.ready ? "ok" : "other", row.ready ? "ready" : "not set up")),
-        h("div", { class: "tl-grow" }, h("span", { class: "tl-provider-name" }, h("strong", {}, h("code", {}, row.prefix)), row.badge ? h("span", { class: "tl-chip" }, row.badge) : null), h("p", { class: "tl-soft tl-none" }, worded(row.detail)), row.next_step ? h("p", { class: "tl-none" }, worded(row.next_step)) : null, said), row.ready ? ask : null);
+        h("div", { class: "tl-grow" }, h("span", { class: "tl-provider-name" }, h("strong", {}, h("code", {}, row.prefix)), row.badge ? h("span", { class: "tl-chip" }, row.badge) : null), h("p", { class: "tl-soft tl-none" }, worded(row.detail)), row.next_step ? h("p", { class: "tl-none" }, worded(row.next_step)) : null, status), row.ready ? ask : null);
     };
     return card("Providers", h("ul", { class: "tl-rows" }, ready.map(line)), others.length ? h("h3", { class: "tl-sub" }, "Not set up") : null, h("ul", { class: "tl-rows" }, others.map(line)));
   }

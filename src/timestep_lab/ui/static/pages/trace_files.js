@@ -14,10 +14,10 @@ export function importing(done, failed) {
     button.disabled = true;
     try {
       const answer = await fetch("/api/v1/traces/upload", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: chosen });
-      const told = await answer.json();
-      if (!answer.ok) throw new Error(`${chosen.name}: ${told.error.message}`);
-      if (!told.traces) throw new Error(`${chosen.name} contains no readable traces. ${told.problem}`);
-      done(`${count(told.traces, "trace")} of ${chosen.name} ${told.added ? "imported" : "already existed"}${told.rejected ? `; ${count(told.rejected, "step")} could not be read: ${told.problem}` : ""}.`);
+      const result = await answer.json();
+      if (!answer.ok) throw new Error(`${chosen.name}: ${result.error.message}`);
+      if (!result.traces) throw new Error(`${chosen.name} contains no readable traces. ${result.problem}`);
+      done(`${count(result.traces, "trace")} of ${chosen.name} ${result.added ? "imported" : "already existed"}${result.rejected ? `; ${count(result.rejected, "step")} could not be read: ${result.problem}` : ""}.`);
     } catch (error) {
       failed(error);
     } finally {

@@ -58,8 +58,8 @@ function followTheme(root, link) {
 /** Who says whether the page is dark: the served app, JupyterLab, VS Code; else what is painted behind the view; and if nothing is, the system. */
 function pageTheme(root, systemIsDark) {
   const { body, documentElement: html } = document;
-  const said = html.dataset.tlTheme ?? body.dataset.tlTheme ?? html.dataset.theme ?? body.dataset.theme;
-  if (said === "dark" || said === "light") return said;
+  const declared = html.dataset.tlTheme ?? body.dataset.tlTheme ?? html.dataset.theme ?? body.dataset.theme;
+  if (declared === "dark" || declared === "light") return declared;
   if (body.dataset.jpThemeLight !== undefined) return body.dataset.jpThemeLight === "false" ? "dark" : "light";
   if (body.classList.contains("vscode-dark") || body.classList.contains("vscode-high-contrast")) return "dark";
   if (body.classList.contains("vscode-light")) return "light";

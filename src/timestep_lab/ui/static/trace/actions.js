@@ -51,27 +51,27 @@ export function traceActions(api, on) {
 
   function share(button) {
     const days = h("select", { class: "tl-input", "aria-label": "How long the link is valid" }, [[1, "1 day"], [7, "7 days"], [30, "30 days"]].map(([value, word]) => h("option", { value, selected: value === 7 }, word)));
-    const said = h("p", { class: "tl-drawer-said", role: "status" });
+    const status = h("p", { class: "tl-drawer-said", role: "status" });
     const links = h("ul", { class: "tl-links" });
     const make = h("button", { class: "tl-button tl-primary", type: "button" }, "Create link");
     const line = (link) => {
       const address = `${location.origin}${link.path}`;
       const item = h("li", {}, h("input", { class: "tl-input tl-mono", readonly: true, value: address, "aria-label": "The link", onfocus: (event) => event.target.select() }),
-        h("button", { class: "tl-button", type: "button", onclick: async () => { await copy(address); put(said, "Copied."); } }, icon("copy"), "Copy"),
-        h("button", { class: "tl-button", type: "button", onclick: () => doing(said, async () => { await ask("revoke", { share_id: link.id }); item.remove(); put(said, "The link no longer works."); }) }, "Revoke"),
+        h("button", { class: "tl-button", type: "button", onclick: async () => { await copy(address); put(status, "Copied."); } }, icon("copy"), "Copy"),
+        h("button", { class: "tl-button", type: "button", onclick: () => doing(status, async () => { await ask("revoke", { share_id: link.id }); item.remove(); put(status, "The link no longer works."); }) }, "Revoke"),
         h("span", { class: "tl-soft tl-small" }, `until ${date(link.expires_at)}`));
       return item;
     };
-    make.addEventListener("click", () => doing(said, async () => {
+    make.addEventListener("click", () => doing(status, async () => {
       const link = await ask("share", { days: Number(days.value) });
       links.prepend(line(link));
       await copy(`${location.origin}${link.path}`);
-      put(said, `Copied. Whoever has this link can read this trace until ${date(link.expires_at)}, and nothing else.`);
+      put(status, `Copied. Whoever has this link can read this trace until ${date(link.expires_at)}, and nothing else.`);
     }, make));
     open(button, "Share this trace", h("p", { class: "tl-soft" }, "A read-only link that works without an account. Settings lists all your links."),
-      h("div", { class: "tl-drawer-line" }, days, make, h("button", { class: "tl-button", type: "button", onclick: () => save("html", said) }, "As one HTML file")), said, links);
+      h("div", { class: "tl-drawer-line" }, days, make, h("button", { class: "tl-button", type: "button", onclick: () => save("html", status) }, "As one HTML file")), status, links);
     make.focus();
-    doing(said, async () => { for (const link of await ask("shares")) links.append(line(link)); });
+    doing(status, async () => { for (const link of await ask("shares")) links.append(line(link)); });
   }
 
   // -- add to a data set
@@ -80,20 +80,20 @@ export function traceActions(api, on) {
     const names = h("datalist", { id: `tl-sets-${Math.random().toString(36).slice(2, 8)}` });
     const name = h("input", { class: "tl-input", value: localStorage.getItem("timestep-dataset") ?? "", placeholder: "failures", required: true, maxlength: 200, list: names.id, "aria-label": "Name of the data set", autocomplete: "off" });
     const expected = h("input", { type: "checkbox" });
-    const said = h("p", { class: "tl-drawer-said", role: "status" });
+    const status = h("p", { class: "tl-drawer-said", role: "status" });
     const add = h("button", { class: "tl-button tl-primary" }, "Add");
     const form = h("form", { class: "tl-drawer-line" }, name, names, h("label", { class: "tl-drawer-check" }, expected, "use its answer as the expected answer"), add);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      doing(said, async () => {
+      doing(status, async () => {
         const record = await ask("add_to_dataset", { name: name.value.trim(), expected: expected.checked ? "output" : null });
         localStorage.setItem("timestep-dataset", record.name);
-        put(said, `In “${record.name}”, version ${record.version}: ${record.n_cases} ${record.n_cases === 1 ? "case" : "cases"}.`);
+        put(status, `In “${record.name}”, version ${record.version}: ${record.n_cases} ${record.n_cases === 1 ? "case" : "cases"}.`);
       }, add);
     });
-    open(button, "Add to a data set", h("p", { class: "tl-soft" }, "The input becomes a case that refers to this trace. A new name creates a new data set."), form, said);
+    open(button, "Add to a data set", h("p", { class: "tl-soft" }, "The input becomes a case that refers to this trace. A new name creates a new data set."), form, status);
     name.focus();
-    doing(said, async () => put(names, (await ask("datasets")).map((value) => h("option", { value }))));
+    doing(status, async () => put(names, (await ask("datasets")).map((value) => h("option", { value }))));
   }
 
   // -- run again
@@ -101,7 +101,7 @@ export function traceActions(api, on) {
   function again(button, span = null) {
     from = span;
     const agent = span?.agent ?? String(trace.agent_path ?? "").split(/\s*(?:⇢|→)\s*/)[0] ?? "";
-    const said = h("p", { class: "tl-drawer-said", role: "status" });
+    const status = h("p", { class: "tl-drawer-said", role: "status" });
     const plan = h("p", { class: "tl-again-plan", role: "status" }, "…");
     const wide = (label, control, help = null) => h("label", { class: "tl-again-field" }, h("span", {}, label), control, help ? h("small", { class: "tl-soft" }, help) : null);
     const isTool = span?.kind === "tool";
@@ -127,8 +127,8 @@ export function traceActions(api, on) {
     const plans = latestOnly();
     const tell = debounce(async () => {
       try {
-        const told = await plans(ask("plan_again", { changes: changes() }));
-        put(plan, icon("turn", null, 13), h("span", {}, told.text));
+        const planned = await plans(ask("plan_again", { changes: changes() }));
+        put(plan, icon("turn", null, 13), h("span", {}, planned.text));
         start.disabled = false;
       } catch (error) {
         if (error.closed) return;
@@ -140,14 +140,14 @@ export function traceActions(api, on) {
       span ? null : wide("Input", prompt),
       isTool ? wide(`Result of ${span.name} instead`, result) : wide(`Instructions of ${agent || "the agent"}`, instructions, system ? null : "Leave empty to keep them."),
       h("div", { class: "tl-again-row" }, wide("Model", model, "Leave empty to keep it."), wide("Live tools", tools)),
-      plan, h("div", { class: "tl-drawer-line" }, start), said);
+      plan, h("div", { class: "tl-drawer-line" }, start), status);
     // What would run is said before it can be started.
     form.addEventListener("input", () => { plans.forget(); start.disabled = true; tell(); });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      doing(said, async () => {
+      doing(status, async () => {
         const { trace_id: id } = await ask("run_again", { changes: changes() });
-        if (on.openTrace) { close({ focus: false }); on.openTrace(id); } else put(said, "It is running. Its trace is ", h("code", {}, id), ".");
+        if (on.openTrace) { close({ focus: false }); on.openTrace(id); } else put(status, "It is running. Its trace is ", h("code", {}, id), ".");
       }, start);
     });
     open(button, span ? `Run again from ${span.name || span.kind}` : "Run again with a change", form);
@@ -159,8 +159,8 @@ export function traceActions(api, on) {
 
   // -- files, and the end
 
-  async function save(format, said) {
-    await doing(said, async () => {
+  async function save(format, status) {
+    await doing(status, async () => {
       const blob = format === "html" ? new Blob([(await ask("page")).page], { type: "text/html" }) : await exported(trace.trace_id, format);
       const link = h("a", { href: URL.createObjectURL(blob), download: `trace-${trace.trace_id.slice(0, 8)}.${format}` });
       link.click();
@@ -168,16 +168,16 @@ export function traceActions(api, on) {
     });
   }
   function more(button) {
-    const said = h("p", { class: "tl-drawer-said", role: "status" });
+    const status = h("p", { class: "tl-drawer-said", role: "status" });
     const sure = h("span", { class: "tl-drawer-line" });
     const away = h("button", { class: "tl-button tl-danger", type: "button", onclick: () => { put(sure, h("span", {}, "Delete this trace? Its conversation is kept."), yes, no); yes.focus(); } }, icon("trash"), "Delete");
-    const yes = h("button", { class: "tl-button tl-danger", type: "button", onclick: () => doing(said, async () => { await ask("delete"); close({ focus: false }); on.deleted?.(); }, yes) }, "Delete");
+    const yes = h("button", { class: "tl-button tl-danger", type: "button", onclick: () => doing(status, async () => { await ask("delete"); close({ focus: false }); on.deleted?.(); }, yes) }, "Delete");
     const no = h("button", { class: "tl-button", type: "button", onclick: () => { put(sure, away); away.focus(); } }, "Keep");
     put(sure, away);
-    const files = FILES.filter(([format]) => format === "html" || isServed()).map(([format, word]) => h("button", { class: "tl-button", type: "button", onclick: () => save(format, said) }, word));
-    open(button, "More", h("div", { class: "tl-drawer-line" }, isServed() ? h("button", { class: "tl-button", type: "button", onclick: async () => { await copy(`${location.origin}/traces/${trace.trace_id}`); put(said, "Copied. Only you can open it; use Share for a link for others."); } }, icon("copy"), "Copy link") : null,
-      h("button", { class: "tl-button", type: "button", onclick: async () => { await copy(trace.trace_id); put(said, "Copied."); } }, icon("copy"), "Copy id")),
-    h("div", { class: "tl-drawer-line" }, h("span", { class: "tl-soft" }, "Export"), files), sure, said);
+    const files = FILES.filter(([format]) => format === "html" || isServed()).map(([format, word]) => h("button", { class: "tl-button", type: "button", onclick: () => save(format, status) }, word));
+    open(button, "More", h("div", { class: "tl-drawer-line" }, isServed() ? h("button", { class: "tl-button", type: "button", onclick: async () => { await copy(`${location.origin}/traces/${trace.trace_id}`); put(status, "Copied. Only you can open it; use Share for a link for others."); } }, icon("copy"), "Copy link") : null,
+      h("button", { class: "tl-button", type: "button", onclick: async () => { await copy(trace.trace_id); put(status, "Copied."); } }, icon("copy"), "Copy id")),
+    h("div", { class: "tl-drawer-line" }, h("span", { class: "tl-soft" }, "Export"), files), sure, status);
     drawer.querySelector(".tl-drawer-line button").focus();
   }
 
@@ -206,16 +206,16 @@ export function traceActions(api, on) {
   };
 }
 
-/** Run `work` with `button` disabled; errors are shown in `said`. */
-async function doing(said, work, button = null) {
+/** Run `work` with `button` disabled; errors are shown in `status`. */
+async function doing(status, work, button = null) {
   if (button) button.disabled = true;
-  said.classList.remove("tl-bad");
+  status.classList.remove("tl-bad");
   try {
     await work();
   } catch (error) {
     if (error.closed) return;
-    said.classList.add("tl-bad");
-    put(said, data(`${error.message} ${error.nextStep ?? ""}`));
+    status.classList.add("tl-bad");
+    put(status, data(`${error.message} ${error.nextStep ?? ""}`));
   } finally {
     if (button) button.disabled = false;
   }

@@ -47,28 +47,28 @@ export function causeView(api, { onStep, onBranch }) {
   async function find() {
     if (asked.value !== "failed" && !text.value.trim()) { text.focus(); return; }
     const id = traceId;
-    const said = { trace_id: id, asked: asked.value, text: text.value.trim(), tools: tools.value };
+    const criterion = { trace_id: id, asked: asked.value, text: text.value.trim(), tools: tools.value };
     start.disabled = true;
     put(found, h("p", { class: "tl-soft" }, "Reading the run …"));
     try {
-      const { words } = (await api.call("cause_plan", said)).value;
+      const { words } = (await api.call("cause_plan", criterion)).value;
       if (id !== traceId) return;
       start.disabled = false;
       const budget = h("input", { class: "tl-input", type: "number", min: "0", step: "any", "aria-label": "Budget in US dollars", placeholder: "no limit" });
       const go = h("button", { class: "tl-button tl-primary", type: "submit" }, icon("play"), "Replay");
-      put(found, h("form", { class: "tl-cause-keep", onsubmit: (event) => { event.preventDefault(); begin(said, budget.value === "" ? null : Number(budget.value)); } }, h("span", {}, words), h("label", { class: "tl-soft" }, "Budget, $ ", budget), go));
+      put(found, h("form", { class: "tl-cause-keep", onsubmit: (event) => { event.preventDefault(); begin(criterion, budget.value === "" ? null : Number(budget.value)); } }, h("span", {}, words), h("label", { class: "tl-soft" }, "Budget, $ ", budget), go));
       go.focus();
     } catch (error) {
       if (!error.closed && id === traceId) draw({ error: `${error.message} ${error.nextStep ?? ""}` });
     }
   }
 
-  async function begin(said, budget) {
+  async function begin(criterion, budget) {
     try {
-      const { value } = await api.call("cause_find", { ...said, budget_usd: budget });
-      if (said.trace_id === traceId) draw(value);
+      const { value } = await api.call("cause_find", { ...criterion, budget_usd: budget });
+      if (criterion.trace_id === traceId) draw(value);
     } catch (error) {
-      if (!error.closed && said.trace_id === traceId) draw({ error: `${error.message} ${error.nextStep ?? ""}` });
+      if (!error.closed && criterion.trace_id === traceId) draw({ error: `${error.message} ${error.nextStep ?? ""}` });
     }
   }
 
@@ -89,16 +89,16 @@ export function causeView(api, { onStep, onBranch }) {
 
   function keep() {
     const name = h("input", { class: "tl-input", type: "text", "aria-label": "Data set", value: "failures", maxlength: 200 });
-    const said = h("span", { class: "tl-soft", role: "status" });
+    const status = h("span", { class: "tl-soft", role: "status" });
     return h("form", { class: "tl-cause-keep", onsubmit: async (event) => {
       event.preventDefault();
       try {
         const { value } = await api.call("cause_keep", { trace_id: traceId, name: name.value });
-        put(said, `Kept in ${value.name}@${value.version}: ${value.n_cases} ${value.n_cases === 1 ? "case" : "cases"}, with what its tools answered.`);
+        put(status, `Kept in ${value.name}@${value.version}: ${value.n_cases} ${value.n_cases === 1 ? "case" : "cases"}, with what its tools answered.`);
       } catch (error) {
-        if (!error.closed) put(said, `${error.message} ${error.nextStep ?? ""}`);
+        if (!error.closed) put(status, `${error.message} ${error.nextStep ?? ""}`);
       }
-    } }, h("button", { class: "tl-button", type: "submit" }, icon("plus"), "Save as a test"), h("span", { class: "tl-soft" }, "in the data set"), name, said);
+    } }, h("button", { class: "tl-button", type: "submit" }, icon("plus"), "Save as a test"), h("span", { class: "tl-soft" }, "in the data set"), name, status);
   }
 
   return { element, show, apply: (op) => { if (op.trace_id === traceId) { element.hidden = false; element.open = true; draw(op.state); } } };

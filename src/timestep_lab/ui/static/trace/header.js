@@ -100,12 +100,12 @@ function glance(label) {
   let card = null;
   return {
     show(text, none) {
-      const said = String(text ?? "").trim();
-      if (card && said === now) return card;
-      now = said;
-      if (!said) { card = h("div", { class: "tl-glance-card" }, h("span", { class: "tl-soft tl-small" }, label), h("span", { class: "tl-soft" }, none)); return card; }
+      const content = String(text ?? "").trim();
+      if (card && content === now) return card;
+      now = content;
+      if (!content) { card = h("div", { class: "tl-glance-card" }, h("span", { class: "tl-soft tl-small" }, label), h("span", { class: "tl-soft" }, none)); return card; }
       card = h("button", { class: "tl-glance-card", type: "button", "aria-expanded": "false", onclick: ({ currentTarget: one }) => one.setAttribute("aria-expanded", String(one.getAttribute("aria-expanded") !== "true")) },
-        h("span", { class: "tl-soft tl-small" }, label), data(said.slice(0, 20_000)));
+        h("span", { class: "tl-soft tl-small" }, label), data(content.slice(0, 20_000)));
       return card;
     },
   };
@@ -131,18 +131,18 @@ function waiting(api) {
       if (next === key) return;
       key = next;
       put(element, calls.map((call) => {
-        const said = h("p", { class: "tl-bad tl-small", role: "alert", hidden: true });
+        const alert = h("p", { class: "tl-bad tl-small", role: "alert", hidden: true });
         const decide = async (decision, message, always, answer) => {
           try {
             await api.call("decide", { trace_id: trace.trace_id, call_id: call.call_id, decision, message, always, answer });
           } catch (error) {
-            said.hidden = false;
-            put(said, `${error.message} ${error.nextStep ?? ""}`);
+            alert.hidden = false;
+            put(alert, `${error.message} ${error.nextStep ?? ""}`);
             throw error;
           }
           card.remove();
         };
-        const card = h("section", { class: "tl-ask-card", "aria-label": cardName(call) }, approvalCard(call, decide), said);
+        const card = h("section", { class: "tl-ask-card", "aria-label": cardName(call) }, approvalCard(call, decide), alert);
         return card;
       }));
     },

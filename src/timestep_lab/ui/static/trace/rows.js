@@ -54,10 +54,10 @@ export function rowTitle(spans, i) {
 export function numbersTitle(spans, tree, i, now) {
   if (tree.first[i] < 0 && i !== tree.sole) return "";
   const known = (value) => value === value;
-  const said = [spans.untimed.has(i) ? "of unknown duration" : `${duration(endOf(spans, i, now) - spans.start[i])} long`];
-  if (known(spans.input_tokens[i]) || known(spans.output_tokens[i])) said.push(`${short((spans.input_tokens[i] || 0) + (spans.output_tokens[i] || 0))} tokens`);
-  if (known(spans.cost_usd[i])) said.push(cost(spans.cost_usd[i]));
-  return `${i === tree.sole ? "The whole trace, from its start" : "With all inside it"}. Itself: ${said.join(", ")}`;
+  const facts = [spans.untimed.has(i) ? "of unknown duration" : `${duration(endOf(spans, i, now) - spans.start[i])} long`];
+  if (known(spans.input_tokens[i]) || known(spans.output_tokens[i])) facts.push(`${short((spans.input_tokens[i] || 0) + (spans.output_tokens[i] || 0))} tokens`);
+  if (known(spans.cost_usd[i])) facts.push(cost(spans.cost_usd[i]));
+  return `${i === tree.sole ? "The whole trace, from its start" : "With all inside it"}. Itself: ${facts.join(", ")}`;
 }
 
 /** Write only changes: a scroll frame touches thirty rows, and attributes trigger style recalculation. */

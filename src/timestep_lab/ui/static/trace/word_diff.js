@@ -14,9 +14,9 @@ export function wordDiff(left, right) {
   while (tail < a.length - begin && tail < b.length - begin && a[a.length - 1 - tail] === b[b.length - 1 - tail]) tail += 1;
   const [keptA, keptB] = common(a.slice(begin, a.length - tail), b.slice(begin, b.length - tail));
   const side = (all, kept) => h("bdi", { class: "tl-diff-text", dir: "auto" }, runs(all, (k) => k < begin || k >= all.length - tail || kept.has(k - begin)));
-  const said = (list) => list.filter((word) => word.trim()).length;
-  const both = said(a.slice(0, begin)) + said(a.slice(a.length - tail)) + said([...keptA].map((k) => a[begin + k]));
-  return [side(a, keptA), side(b, keptB), (2 * both) / Math.max(1, said(a) + said(b))];
+  const nWords = (list) => list.filter((word) => word.trim()).length;
+  const both = nWords(a.slice(0, begin)) + nWords(a.slice(a.length - tail)) + nWords([...keptA].map((k) => a[begin + k]));
+  return [side(a, keptA), side(b, keptB), (2 * both) / Math.max(1, nWords(a) + nWords(b))];
 }
 
 const words = (text) => safeText(text).match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
