@@ -194,7 +194,7 @@ def test_why_says_what_it_found_and_pays_nothing_twice(cli: Cli) -> None:
     options = "--wrong", "regex:.+", "-k", "2", "--replays", "4"
     assert "at most" in cli("why", trace, *options, "--plan").out
     found = cli("why", trace[:12], *options, "--json")
-    assert (found.code, found.json["verdict"]) == (0, "No step was found that decides it.")
+    assert (found.code, found.json["verdict"]) == (0, "No step was found that decides it alone.")
     assert found.json["replays"] > 0
     assert cli("why", trace, *options, "--json").json["replays"] == 0
     shown = cli("why", trace, *options)

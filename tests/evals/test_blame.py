@@ -233,7 +233,7 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     cases.write_text("\n".join(json.dumps(case) for case in CASES))
     asked = ["blame", "Desk@1", "Desk", str(cases), "--scorers", "contains", *store]
     assert main([*asked, "--plan"]) == 0
-    assert "1 changes (instructions): 16 to 16 calls" in capsys.readouterr().out
+    assert "1 change (instructions): 16 to 16 calls" in capsys.readouterr().out
     assert main([*asked, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"].startswith("Instructions: not settled.")

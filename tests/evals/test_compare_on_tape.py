@@ -181,4 +181,4 @@ async def test_traces_are_compared_as_they_stand_and_a_tape_is_made_of_them(tmp_
         fork = await lab.fork(again, prompt='call think {"thought": "0"}', on_tools=tape)
         assert fork.status == "completed"
         why = await lab.why(again, wrong=lambda answer: True, replays=2, k=2, budget_usd=1)
-        assert (why.verdict, len(why.outlook.df())) == ("No step was found that decides it.", 2)
+        assert (why.verdict, len(why.outlook.df())) == ("No step was found that decides it alone.", 2)

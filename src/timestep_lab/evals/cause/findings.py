@@ -205,7 +205,7 @@ class Why:
             )
         if self.found and self.found[0].verdict == "suspected":
             return describe(self.found[0]) + tail
-        return "No step was found that decides it." + tail
+        return "No step was found that decides it alone." + tail
 
     def _repr_html_(self) -> str:
         columns = ("step", "what", "kind", "repair", "repaired", "held", "resampled", "verdict", "branch")
@@ -322,4 +322,7 @@ class BlamePlan:
             if self.cost_usd is None
             else f"{cost_text(self.cost_usd[0])} to {cost_text(self.cost_usd[1])}"
         )
-        return f"{len(self.changes)} changes ({', '.join(self.changes)}): {self.calls} to {self.most_calls} calls; {money}."
+        n = len(self.changes)
+        return (
+            f"{n} change{'s' * (n != 1)} ({', '.join(self.changes)}): {self.calls} to {self.most_calls} calls; {money}."
+        )
