@@ -81,6 +81,7 @@ BODIES: dict[str, Any] = {
         "outcome": "tie",
     },
     "PUT /api/v1/threads/{thread_id}": {"title": "mine now"},
+    "PUT /api/v1/mcp/{server}/headers": {"headers": {"x": "mine now"}},
     "POST /api/v1/traces/{trace_id}/decisions": {"call_id": "call_none", "decision": "approved"},
     "POST /openai/v1/vector_stores/{store_id}/file_batches": {"file_ids": ["file_none"]},
     "POST /openai/v1/conversations/{conversation_id}": {"metadata": {"mine": "now"}},

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 # -- Splitting text into passages: long enough to be meaningful, short enough for one vector, split at sentence ends
 
 CHARS_PER_TOKEN = 4
+ATTEMPTS = 5
+"""How often the same file is begun anew when others add it at the same moment."""
 LONGEST_DAYS = 36_500
 """A hundred years."""
 """For English prose, approximately; OpenAI's API gives sizes in tokens, and passages are split by characters."""
@@ -429,19 +431,21 @@ class VectorStores:
         return chunking.split(text_of(self.files.content(record.id), record.content_type, record.filename))
 
     def _begin(self, member: VectorStoreFileRecord) -> None:
-        removal = self._removal(member.vector_store_id, member.file_id)
-        self._db.write(
-            self._user_id,
-            [
-                *removal,
-                self.members.insert_statement(member),
-                Statement(
-                    "update vector_store_files set process_id = $3 where user_id = $1 and id = $2",
-                    [self._user_id, member.id, self._db.process_id],
-                ),
-            ],
-            changes=self.table.changes(member.vector_store_id),
-        )
+        statements = [
+            *self._removal(member.vector_store_id, member.file_id),
+            self.members.insert_statement(member),
+            Statement(
+                "update vector_store_files set process_id = $3 where user_id = $1 and id = $2",
+                [self._user_id, member.id, self._db.process_id],
+            ),
+        ]
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                self._db.write(self._user_id, statements, changes=self.table.changes(member.vector_store_id))
+                return
+            except ConflictError:  # The same file was added by someone else between the removal and the insertion.
+                if not left:
+                    raise
 
     def _finish(
         self, member: VectorStoreFileRecord, passages: Sequence[str], vectors: Sequence[Sequence[float]]

@@ -11,7 +11,9 @@ begin
         return;
     end if;
     -- A large result waits in temporary files, which could fill the disk of the server. Only a superuser can set this, and no query can lift it.
-    execute format('alter role %I set temp_file_limit = %L', core.login('sql'), '1GB');
+    if not exists (select from pg_roles where rolname = core.login('sql') and 'temp_file_limit=1GB' = any(rolconfig)) then
+        execute format('alter role %I set temp_file_limit = %L', core.login('sql'), '1GB');
+    end if;
     for target in
         select oid from pg_proc where pronamespace = 'pg_catalog'::regnamespace and (
             proname ~ '^(pg_(try_)?advisory_|pg_sleep|pg_stat_get_|lo_|txid_|pg_export_snapshot|pg_notify)'
