@@ -151,3 +151,15 @@ def test_with_nothing_opened_it_says_how_to_begin_and_lists_recent_traces(lab: L
     expect(column(page, 0)).to_contain_text("Say coffee")
     assert page.evaluate(TOO_SMALL) == []
     assert serious(page) == []
+
+
+def test_a_new_agent_that_was_chosen_stays_chosen_when_the_page_changes(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/playground"))
+    page.get_by_role("button", name="Save as a prompt version").click()
+    page.get_by_label("Agent", exact=True).select_option(label="A new agent")
+    page.get_by_label("Name of the new agent").fill("Verse")
+    page.evaluate(POST, ["/api/v1/agents", {"name": "Late", "instructions": "Be late.", "model": "demo/echo"}])
+    page.evaluate(POST, ["/api/v1/runs", {"prompt": "Hello.", "model": "demo/echo"}])
+    expect(page.get_by_label("Agent", exact=True).get_by_role("option", name="Late")).to_be_attached()
+    expect(page.get_by_label("Name of the new agent")).to_be_visible()
+    expect(page.get_by_label("Name of the new agent")).to_have_value("Verse")

@@ -259,7 +259,7 @@ function render(context) {
   const of = (id) => columns.find((column) => column.id === id);
   link.on("answer", ({ column, answer }) => of(column)?.show(answer));
   link.on("delta", (op) => of(op.column)?.grow(op));
-  link.on("snap", ({ answers: told }) => { for (const [id, answer] of Object.entries(told ?? {})) of(id)?.show(answer); });
+  link.on("snap", (snap) => { for (const [id, answer] of Object.entries(snap.answers ?? {})) of(id)?.show(answer); });
 
   // -- saving and further use
 
@@ -295,10 +295,10 @@ function render(context) {
   const compare = button("Create a comparison", { name: "table", onclick: () => act(compare, async () => {
     const given = request();
     if (!given.prompt.every(isText)) throw wrong("Cases of a comparison contain only messages, but this request has calls or files.", "Remove them here, or compare the agent itself on its question.");
-    const said = given.prompt.map((item) => ({ role: item.role, content: textOf(item) }));
-    const asked = said.filter(({ role }) => role === "user").at(-1)?.content ?? "";
-    const isPlain = said.length === 1 && !given.instructions.trim();
-    const messages_ = given.instructions.trim() ? [{ role: "system", content: given.instructions }, ...said] : said;
+    const chat = given.prompt.map((item) => ({ role: item.role, content: textOf(item) }));
+    const asked = chat.filter(({ role }) => role === "user").at(-1)?.content ?? "";
+    const isPlain = chat.length === 1 && !given.instructions.trim();
+    const messages_ = given.instructions.trim() ? [{ role: "system", content: given.instructions }, ...chat] : chat;
     const left = [given.tools.length ? "tools" : null, given.response_format ? "the response format" : null].filter(Boolean);
     const draft = { cases: JSON.stringify(isPlain ? { input: asked } : { input: asked, messages: messages_ }), models: names(), settings: Object.keys(given.model_settings).length ? JSON.stringify(given.model_settings) : "",
       note: left.length ? `From the playground, without its ${left.join(" and ")}: a comparison runs models directly.` : "From the playground." };
@@ -329,7 +329,8 @@ function render(context) {
     state = next;
     const before = agent.value;
     put(agent, state.agents.map(({ id, name: word, version }) => h("option", { value: id }, `${word} (version ${version})`)), h("option", { value: "" }, "A new agent"));
-    agent.value = state.agents.some(({ id }) => id === before) ? before : (state.agents.find((one) => one.name === state.request?.agent) ?? state.agents[0])?.id ?? "";
+    const isChosen = !isFirst && (before === "" || state.agents.some(({ id }) => id === before));
+    agent.value = isChosen ? before : (state.agents.find((one) => one.name === state.request?.agent) ?? state.agents[0])?.id ?? "";
     shownName();
     drawOrigin();
     drawRecent();
