@@ -272,12 +272,12 @@ def demo_command(context: Context) -> int:
     async def run() -> int:
         # Use recorded weather even if the service is reachable: the output is the same everywhere, and nothing is sent.
         async with context.open(weather_mode="recorded") as lab:
-            return await labels_of(lab, console())
+            return await demonstrate(lab, console())
 
     return run_async(run())
 
 
-async def labels_of(lab: Lab, out: Console) -> int:
+async def demonstrate(lab: Lab, out: Console) -> int:
     out.print("[bold]1 · A conversation[/]  [dim]the model is a deterministic program, not a language model[/]\n")
     run = await converse(lab, out)
     out.print("\n[bold]2 · Its trace[/]\n")

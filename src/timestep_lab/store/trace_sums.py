@@ -355,14 +355,13 @@ def facts_of(row: Row) -> SpanFacts:
             has_input=has_input,
         )  # fmt: skip
     answer, is_request, is_inexact = None, False, False
-    tokens_in, tokens_out = row[_IN_TOKENS], row[_OUT_TOKENS]
     if kind == "generation" and (attributes := row[_ATTRIBUTES]):
         answer, is_request = response_id(attributes), REQUEST_OF_CLIENT in attributes
-    elif kind == "agent" and tokens_in is not None:
+    elif kind == "agent" and row[_IN_TOKENS] is not None:
         is_inexact = _is_inexact_total(row[_ATTRIBUTES] or "") is not None
     return SpanFacts(
         row[_PARENT], kind, row[_NAME], row[_AGENT], False, status == "error", row[_MODEL], row[_PROVIDER], started_at,
-        ended_at or started_at, tokens_in, tokens_out, row[_PRICE], answer, has_input,
+        ended_at or started_at, row[_IN_TOKENS], row[_OUT_TOKENS], row[_PRICE], answer, has_input,
         text_out is not None and text_out not in _EMPTY, is_request, is_inexact,
     )  # fmt: skip
 

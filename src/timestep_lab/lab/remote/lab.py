@@ -394,7 +394,7 @@ def _dict(given: Mapping[str, object] | None) -> dict[str, Json] | None:
     return None if given is None else cast("dict[str, Json]", dict(given))
 
 
-def _sent(options: Mapping[str, object], **given_here: object) -> dict[str, Any]:
+def _sent(options: Mapping[str, object], **criteria: object) -> dict[str, Any]:
     """The arguments of a search in a form that can be sent. Raises `UsageError` for objects of this process."""
     from timestep_lab.evals.scorers.base import Scorer
     from timestep_lab.evals.scorers.registry import to_spec
@@ -405,7 +405,7 @@ def _sent(options: Mapping[str, object], **given_here: object) -> dict[str, Any]
             raise unsupported_remotely(f"An Agents SDK agent, or its {name}", "Open the store directly: Lab(path).")
     if "tools" in given and not isinstance(given["tools"], Mapping):
         given["tools"] = _named_tape(given["tools"])
-    for name, value in given_here.items():
+    for name, value in criteria.items():
         spec = to_spec(value) if isinstance(value, Scorer) else value
         if callable(value) or (isinstance(spec, Mapping) and spec.get("type") == "function"):
             raise unsupported_remotely(

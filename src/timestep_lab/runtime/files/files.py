@@ -158,7 +158,7 @@ def decode_text(content: bytes) -> str | None:
         if b"\0" in content:
             return None
         declared = _DECLARED.search(content, 0, _SAMPLE)
-        encodings = ["utf-8-sig", *((declared[1] or declared[2]).decode() for _ in range(1) if declared)]
+        encodings = ["utf-8-sig", *([(declared[1] or declared[2]).decode()] if declared else [])]
     for encoding in encodings:
         with suppress(UnicodeDecodeError, LookupError):
             return content.decode(encoding)

@@ -98,7 +98,7 @@ class AgentsPage(PageView):
         self._chat, self._is_new = chat, agent_id is None
 
     @handles("chat")
-    async def _start_chat(
+    async def _forward_to_chat(
         self, content: dict[str, Json], draft: dict[str, Json] | None = None, buffers: Sequence[bytes] = ()
     ) -> None:
         """Forward a message from the browser's chat. `draft`: unsaved fields of the form."""
