@@ -4,12 +4,15 @@ answering others and keeps its memory, and the attack is answered in words."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
+import itertools
 import json
 import threading
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ import psutil
 import pytest
 
 from tests.server.lab_process import LabProcess, start, stop
+from tests.store.test_sql_guard import GROWING
 
 MOST_MB = 600
 SLOWEST_S = 3.0
@@ -167,6 +171,13 @@ SIZES = [
 """Functions that make as much as an argument says, and functions over what they made."""
 
 
+ENDLESS = [
+    "select regexp_replace(s, 'a.*z|a', 'b', 'g') from (select string_agg('a', '') s from range(300000))",
+    "select parse_path(s) from (select string_agg('1/', '') s from range(2000000))",
+    "select sum(a.range * b.range) from range(1000000) a, range(1000000) b",
+]
+
+
 class TestSqlThatMakesMuch:
     def test_sixty_functions_that_allocate_by_an_argument(self, served: LabProcess) -> None:
         assert len(SIZES) >= 60
@@ -177,6 +188,38 @@ class TestSqlThatMakesMuch:
                 assert answer.status_code in (400, 413), (form, answer.text[:300])
                 assert answer.json()["error"]["message"], form
                 assert time.monotonic() - began < 35, form
+        assert watch.most_mb < MOST_MB
+        assert watch.slowest_s < SLOWEST_S
+
+    def test_a_crowd_with_queries_that_grow_or_never_end(self, served: LabProcess) -> None:
+        """Each guest has two at once, as many as are allowed, and repeats them."""
+        over, answers = threading.Event(), Counter[int]()
+
+        def attack(guest: httpx.Client, number: int) -> None:
+            for query in itertools.islice(itertools.cycle(GROWING + ENDLESS), number, None):
+                with contextlib.suppress(RuntimeError, httpx.TransportError):  # Closed.
+                    answers[guest.post("/api/v1/sql", json={"query": query}, timeout=60).status_code] += 1
+                if over.wait(0.1):
+                    break
+
+        guests = [served.anonymous() for _ in range(6)]
+        threads = [threading.Thread(target=attack, args=(guest, n)) for n in range(2) for guest in guests]
+        with served.anonymous() as user, Watch(served) as watch:
+            for thread in threads:
+                thread.start()
+            time.sleep(2)
+            for _ in range(5):
+                body = {"model": "demo/echo", "messages": [{"role": "user", "content": "hello"}]}
+                assert user.post("/openai/v1/chat/completions", json=body).status_code == 200
+                assert user.get("/api/v1/traces").status_code == 200
+                time.sleep(1)
+            over.set()
+            for guest in guests:
+                guest.close()
+            for thread in threads:
+                thread.join()
+        assert answers[400] + answers[429] > 20
+        assert set(answers) <= {200, 400, 429}, answers
         assert watch.most_mb < MOST_MB
         assert watch.slowest_s < SLOWEST_S
 

@@ -18,8 +18,8 @@ from tests.server.lab_process import LabProcess
 from timestep_lab.model.errors import DataError, StoreUnavailableError, TooLargeError
 from timestep_lab.runtime.interchange import read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
-from timestep_lab.runtime.worker import WorkerDied
 from timestep_lab.server.otlp_decoder import WORTH_SENDING, OtlpDecoder, known_summary
+from timestep_lab.store.worker import WorkerDied
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_a_request_whose_process_is_killed_each_time_can_be_sent_again_and_is_no
     def decoders() -> list[int]:
         children = psutil.Process(lab.process.pid).children()
         with suppress(psutil.NoSuchProcess):
-            return [child.pid for child in children if "timestep_lab.runtime.worker" in child.cmdline()]
+            return [child.pid for child in children if "timestep_lab.store.worker" in child.cmdline()]
         return []
 
     with lab.anonymous() as client:

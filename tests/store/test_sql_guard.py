@@ -11,16 +11,20 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
-from timestep_lab.model.errors import QueryError
+from timestep_lab.model.errors import BusyError, QueryError
 from timestep_lab.model.records import RunRecord, ScoreRecord, ThreadItem, ThreadRecord
-from timestep_lab.store.base import Database
-from timestep_lab.store.memory import own_memory
+from timestep_lab.store.base import Database, Statement
+from timestep_lab.store.duckdb.query_process import needs_process
+from timestep_lab.store.memory import FAIR_S, LIMITED_AT_ONCE, RELEASE_AFTER_S, growing_at_most, own_memory
+from timestep_lab.store.quota import MB, GuestLimits
 from timestep_lab.store.store import Store, open_database
 
+GUEST = GuestLimits().query_megabytes * MB
 ALICE, BOB = "alice", "bob"
 SECRET = "bobs secret"
 
@@ -253,21 +257,32 @@ def test_no_function_takes_more_memory_than_a_query_may_have(lab: Database) -> N
     assert own_memory() - before < 200 * 2**20
 
 
+@pytest.mark.parametrize(("size", "most_mb"), [(None, 2500), (GUEST, 400)])
 def test_a_query_that_grows_is_ended_before_the_machine_is_out_of_memory_and_leaves_little_behind(
-    tmp_path: Path,
+    tmp_path: Path, size: int | None, most_mb: float
 ) -> None:
     """In a process of its own, which imports the lab before anything else imports duckdb, as `timestep-lab serve` does."""
-    command = [sys.executable, "-m", __name__, str(tmp_path / "lab.duckdb")]
+    command = [sys.executable, "-m", __name__, str(tmp_path / "lab.duckdb"), json.dumps(size)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert ran.returncode == 0, ran.stderr
     most, left = json.loads(ran.stdout)
-    assert most < 3 * 2**30
-    assert left < 1.5 * 2**30
+    assert most < most_mb * 2**20
+    assert left < 200 * 2**20
 
 
-def grow(path: Path) -> None:
+def test_what_the_database_keeps_of_its_tables_counts_as_nothing_that_a_query_takes(tmp_path: Path) -> None:
+    """A lab that is larger than a query may grow can be read in one."""
+    text = "select string_agg(md5(random()::varchar), '') as note from range(100), range(40000) as n(id) group by n.id"
+    insert = f"insert into core.score_rows by name select '{ALICE}' as user_id, note, uuid()::varchar as id, 'trace' as target, 'x' as target_id, 'n' as name, 'user' as source, now()::timestamp as created_at from ({text})"
+    with contextlib.closing(open_database(tmp_path / "lab.duckdb")) as database:
+        database.write(ALICE, [Statement(insert)])
+    with contextlib.closing(open_database(tmp_path / "lab.duckdb")) as database, growing_at_most(64 * MB):
+        assert select(database, "select count(*), max(length(note)) from scores") == [(40_000, 3_200)]
+
+
+def grow(path: Path, size: int | None) -> None:
     """Prints by how many bytes this process grew during the worst query, and how many it has more afterwards."""
-    with contextlib.closing(open_database(path)) as lab:
+    with contextlib.closing(open_database(path)) as lab, growing_at_most(size):
         assert select(lab, "select count(*) from traces") == [(0,)]
         before, most, over = own_memory(), [0], threading.Event()
 
@@ -275,7 +290,7 @@ def grow(path: Path) -> None:
             while not over.wait(0.01):
                 most.append(own_memory())
 
-        looking = threading.Thread(target=look)
+        looking = threading.Thread(target=look, daemon=True)
         looking.start()
         for sql in GROWING:
             with pytest.raises(QueryError, match=r"memory limit|time limit|too many columns"):
@@ -283,7 +298,98 @@ def grow(path: Path) -> None:
         over.set()
         looking.join()
         assert select(lab, "select count(*) from traces") == [(0,)]
+        time.sleep(2 * RELEASE_AFTER_S)
         print(json.dumps([max(most) - before, own_memory() - before]))
+
+
+# -- queries of guests that may compute for long
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select regexp_replace(s, 'a.*z|a', 'b', 'g') from (select string_agg('a', '') s from range(300000))",
+        "select parse_path(s) from (select string_agg('1/', '') s from range(2000000))",
+        "select s like '%' || t || '%b' from (select repeat(string_agg('a', ''), 20) s, string_agg('a', '') || '_b' t from range(500000))",
+        "select levenshtein(s, s) from (select string_agg('ab', '') s from range(500000))",
+    ],
+)
+def test_what_nothing_interrupts_ends_in_time_for_a_guest(lab: Database, sql: str) -> None:
+    began = time.monotonic()
+    with growing_at_most(GUEST), pytest.raises(QueryError, match=r"time limit|memory limit"):
+        lab.select(ALICE, sql, timeout_s=1)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select jaccard(text, '12'), m.* from messages m",
+        "select list_transform([1, 2], lambda x: x + length(m.text)), created_at from messages m",
+        "select levenshtein(workflow, '1'), to_json(t), t from traces t natural join (select trace_id from traces)",
+        "with a as (select note, created_at > now() as b from scores) select a, jaccard(note, '1') from a",
+        "select jaccard('a', 'ab'), count(*), sum(n_spans), max(started_at), min(started_at::date) from main.Traces",
+        "select map_from_entries([(text, role)]), json_keys('{\"a\": 1}') from messages where text ilike '%1%' or text ilike '_%_%_'",
+        "summarize select jaccard(text, '1') as j from messages",
+    ],
+)  # fmt: skip
+def test_a_guest_reads_the_same_rows_when_a_query_runs_in_a_process_of_its_own(lab: Database, sql: str) -> None:
+    with growing_at_most(GUEST):
+        apart = lab.select(ALICE, sql)
+    here = lab.select(ALICE, sql)
+    assert (apart.columns, apart.rows) == (here.columns, here.rows)
+    assert BOB not in str(apart.rows)
+
+
+@pytest.mark.parametrize(
+    ("sql", "apart"),
+    [
+        ("select count(*), avg(cost), quantile_cont(duration_ms, 0.9) from traces where model like 'gpt%' group by day(started_at)", False),
+        ("select *, row_number() over (order by started_at) from traces where workflow like '%a%b%' order by cost limit 3", False),
+        ("select * from traces where workflow ilike '%a%' and regexp_matches(workflow, '^a.*b$') and started_at::date > $1", False),
+        ("select max(length(text)) from messages m join traces t using (trace_id) where t.status = 'error'", False),
+        ("select regexp_replace(workflow, 'a', 'b', 'g') from traces", True),
+        ("select upper(workflow) from traces", True),
+        ("select t::varchar from traces t", True),
+        ("select * from traces where workflow ilike '%a%b%'", True),
+        ("select * from traces where workflow like '%a_b%a%'", True),
+        ("select * from traces where workflow like model", True),
+        ("select [x for x in [1, 2] if x > 1]", True),
+        ("select string_agg(text, '') from messages", True),
+    ],
+)  # fmt: skip
+def test_only_what_may_compute_for_long_or_make_much_needs_a_process(lab: Database, sql: str, apart: bool) -> None:
+    import duckdb
+
+    [[parsed]] = duckdb.sql(
+        "select json_serialize_sql($1::varchar, skip_null := true, skip_empty := true, skip_default := true)",
+        params=[sql],
+    ).fetchall()
+    assert needs_process(json.loads(parsed)["statements"]) is apart
+
+
+def test_a_query_of_a_guest_that_runs_long_gives_way_to_others(lab: Database) -> None:
+    endless, says = "select sum(a.range * b.range) from range(1000000) a, range(1000000) b", SimpleQueue[str]()
+
+    def run() -> None:
+        with growing_at_most(GUEST), pytest.raises(QueryError) as caught:
+            lab.select(BOB, endless, timeout_s=FAIR_S + 2)
+        says.put(str(caught.value))
+
+    threads = [threading.Thread(target=run) for _ in range(LIMITED_AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    time.sleep(FAIR_S / 2)
+    with growing_at_most(GUEST), pytest.raises(BusyError, match="Too many queries of guests"):
+        select(lab, "select 1")
+    assert select(lab, "select 1") == [(1,)]  # The lab's own user needs no place.
+    time.sleep(FAIR_S / 2 + 0.1)
+    with growing_at_most(GUEST):
+        assert select(lab, "select 1") == [(1,)]
+    assert says.get(timeout=5).startswith("Other guests' queries were waiting")
+    for thread in threads:
+        thread.join()
+    assert all("time limit" in says.get() for _ in threads[1:])
 
 
 def test_long_parameters_are_refused(lab: Database) -> None:
@@ -341,4 +447,4 @@ def test_a_query_through_a_client_meets_the_same_fence(tmp_path: Path, owner_pro
 
 
 if __name__ == "__main__":
-    grow(Path(sys.argv[1]))
+    grow(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -134,6 +134,7 @@ class Settings:
                 agents=_count("TIMESTEP_LAB_GUEST_AGENTS", text, GuestLimits().agents),
                 tool_servers=_count("TIMESTEP_LAB_GUEST_TOOL_SERVERS", text, GuestLimits().tool_servers),
                 vector_stores=_count("TIMESTEP_LAB_GUEST_VECTOR_STORES", text, GuestLimits().vector_stores),
+                query_megabytes=_count("TIMESTEP_LAB_GUEST_QUERY_MEGABYTES", text, GuestLimits().query_megabytes),
             ),
             weather_mode=_one_of("WEATHER_MODE", text, ("auto", "live", "recorded")),
             weather_nominatim_url=_url("WEATHER_NOMINATIM_URL", text) or NOMINATIM_URL,

@@ -1,7 +1,7 @@
 """Decodes OTLP requests in a child process, so that decoding and storing do not share one interpreter lock.
 
 Both take about the same time, so with a second CPU core the throughput doubles. The child process also bounds the
-memory and time of decompression (`runtime.worker`). Small uncompressed requests are decoded in this process.
+memory and time of decompression (`store.worker`). Small uncompressed requests are decoded in this process.
 
 The child first sends what the sender is told, then the rows, which are needed only when they are stored. For most requests of exporters,
 uncompressed protobuf, what the sender is told is known in a third of a millisecond, without decoding (`known_summary`): then the sender does
@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from timestep_lab.model.errors import LabError
-from timestep_lab.runtime.worker import Worker, WorkerDied
+from timestep_lab.store.worker import Worker, WorkerDied
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.interchange.export import Decoded, Summary

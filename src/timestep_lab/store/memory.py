@@ -1,9 +1,10 @@
 """Limits the time of one user-written query, and the memory by which this process grows meanwhile.
 
 A database counts most memory of a query itself, but not all: DuckDB neither counts values computed while planning, nor single strings and
-lists; and neither database counts a result while it becomes Python objects. The process itself is therefore measured, and the query
-interrupted soon after it has grown by `MAX_GROWTH`. An interrupt does not reach into one call of a function, such as `replace` on a long
-text. On Linux, allocations therefore fail once the process is about `2 * MAX_GROWTH` larger: the query fails, instead of the process.
+lists; and neither database counts a result while it becomes Python objects. The process itself is therefore measured, and a query
+interrupted soon after the process has grown by more than the query may use. An interrupt does not reach into one call of a function, such
+as `replace` on a long text. On Linux, allocations therefore fail once the process is about twice as much larger: the query fails, instead
+of the process.
 """
 
 from __future__ import annotations
@@ -14,18 +15,45 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from timestep_lab.model.errors import QueryError
+from timestep_lab.model.errors import BusyError, QueryError
 from timestep_lab.store.liveness import interruptible, was_interrupted
 
 MAX_GROWTH = 2**30
-"""Maximum growth of this process in bytes while a query runs."""
+"""Maximum growth of this process in bytes while a query runs, unless `growing_at_most` applies."""
 MAX_PARAMS = 2**20
 """Maximum length of all parameters of a query together, in characters."""
 TOO_BIG = "The query exceeds the memory limit.", "Request fewer rows or columns."
-LOOK_S = 0.05
+
+
+def too_slow(timeout_s: float) -> tuple[str, str]:
+    """Returns message and next step of the error of a query that exceeds its time limit."""
+    return (
+        f"The query exceeded its time limit of {round(timeout_s, 1):g} s.",
+        "Narrow it, for example to the traces of the last day.",
+    )
+
+
+LIMITED_AT_ONCE, PLACE_WITHIN_S = 4, 0.2
+"""Number of concurrent queries in contexts of `growing_at_most`, in this process and in processes of their own, and the time in seconds that
+one waits for its place."""
+FAIR_S = 2.0
+"""Time in seconds after which such a query in this process is stopped if another one waits for its place."""
+MOVED = "Other guests' queries were waiting, so this one was stopped.", "Try again later, or narrow it."
+NO_ROOM = "Other queries use the memory that queries may use.", "Try again when they have ended, in a few seconds."
+RISE = 2**22
+"""Growth of the process in bytes per second that is not ascribed to queries."""
+CALM_S = 5.0
+"""Time in seconds without queries after which all memory in use is ascribed to other work."""
+CACHED_MORE = 2**24
+LOOK_S = 0.02
 """Interval of the memory and time check in seconds."""
+RELEASED, RELEASE_AFTER_S = 64 * 2**20, 0.5
+"""After a query by which the process grew by so many bytes, free memory is returned to the operating system, so many seconds later, when its
+rows and its traceback are gone."""
 STATM = Path("/proc/self/statm")
 PAGE = 4096 if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE")
 
@@ -45,29 +73,130 @@ def check_params(params: Sequence[object]) -> None:
         raise QueryError(f"The parameters are together longer than {MAX_PARAMS:,} characters.", "Pass shorter values.")
 
 
+ROOM_WITHIN_S = 3.0
+"""Time in seconds in which there is memory again for other work."""
+
+T = TypeVar("T")
+_max_growth: ContextVar[int | None] = ContextVar("max_growth", default=None)
+
+
+@contextlib.contextmanager
+def growing_at_most(size: int | None) -> Iterator[None]:
+    """Limits the growth of the process in bytes for queries in this context; None: to `MAX_GROWTH`."""
+    token = _max_growth.set(size)
+    try:
+        yield
+    finally:
+        _max_growth.reset(token)
+
+
+def max_growth() -> int:
+    """Returns by how many bytes this process may grow during a query in this context."""
+    size = _max_growth.get()
+    return MAX_GROWTH if size is None else size
+
+
+def is_limited() -> bool:
+    return _max_growth.get() is not None
+
+
+class _Growth:
+    """Growth of this process since now. `cached`: size in bytes of the table blocks that the database keeps to read them again, which does
+    not count. It is asked as late as possible, because it takes longer than a short query."""
+
+    def __init__(self, cached: Callable[[], int], before: int | None = None) -> None:
+        """`before`: the size from which it is counted, if not the present one."""
+        self._cached, self.before = cached, own_memory() if before is None else before
+        self._cached_before: int | None = None
+
+    def measure_cache(self) -> int:
+        if self._cached_before is None:
+            self._cached_before = self._cached()
+        return self._cached_before
+
+    def exceeds(self, size: int) -> bool:
+        growth = own_memory() - self.before
+        if growth <= size:
+            return False
+        return growth - self.of_cache() > size
+
+    def of_cache(self) -> int:
+        cached_before = self.measure_cache()
+        return max(self._cached() - cached_before, 0)
+
+
+class _Query(Protocol):
+    """What grows at most by `max_growth`; `is_too_big`: it has exceeded that and is being stopped. `is_limited`: see `growing_at_most`;
+    `is_apart`: it runs in a process of its own."""
+
+    @property
+    def max_growth(self) -> int: ...
+    @property
+    def is_limited(self) -> bool: ...
+    @property
+    def is_apart(self) -> bool: ...
+    @property
+    def is_too_big(self) -> bool: ...
+
+    def give_way(self) -> bool:
+        """Stops it for another one. Returns False if it does not have to."""
+        ...
+
+
 class Watch:
     """Interrupts a query that takes longer than `timeout_s`, or during which this process grows too much. `interrupt` stops the query, which
-    then raises `interrupted`."""
+    then raises one of `interrupted`. `cached`: see `_Growth`."""
 
     def __init__(
-        self, interrupt: Callable[[], object], interrupted: type[BaseException], timeout_s: float | None
+        self,
+        interrupt: Callable[[], object],
+        interrupted: tuple[type[BaseException], ...],
+        timeout_s: float | None,
+        cached: Callable[[], int] = lambda: 0,
     ) -> None:
         self._interrupt, self._interrupted, self._timeout_s = interrupt, interrupted, timeout_s
-        self._began, self._before = time.monotonic(), own_memory()
-        self._done = threading.Event()
+        self._began, self._cached, self._growth = time.monotonic(), cached, _Growth(cached)
+        self._done, self._checked = threading.Event(), self._began
         self._why: tuple[str, str] | None = None
+        self.max_growth, self.is_limited, self.is_apart = max_growth(), is_limited(), False
+
+    def give_way(self) -> bool:
+        if self.is_apart or self._why is not None or time.monotonic() - self._began < FAIR_S:
+            return False
+        self._why = MOVED
+        return True
+
+    def move(self) -> None:
+        """Called when the query goes on in a process of its own. Raises `BusyError`."""
+        _running.move(self)
+
+    @property
+    def is_too_big(self) -> bool:
+        return self._why == TOO_BIG
+
+    def has_cached(self) -> bool:
+        """Returns whether the database keeps more blocks of tables than before, so that the same query needs less memory now."""
+        return self._growth.of_cache() > CACHED_MORE
+
+    def grew(self) -> bool:
+        """Returns whether the process grew so much that free memory should be released."""
+        return self._growth.exceeds(RELEASED) or _running.grew()
 
     def check(self) -> None:
-        """Raises `QueryError` once a limit is exceeded."""
+        """Raises `QueryError` once a limit is exceeded. Cheap, so that it can be called for each row."""
+        now = time.monotonic()
+        if self._why is None and now - self._checked > LOOK_S:  # The other thread may wait for the interpreter.
+            self._checked, self._why = now, self._too_much()
         if self._why is not None:
             raise QueryError(*self._why)  # A new one: a kept one would keep its traceback, with all rows read so far.
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
+        """Raises `BusyError` if too many others are running, or they use the memory that this one may use."""
         thread = threading.Thread(target=self._look, name="timestep-lab sql watch", daemon=True)
         thread.start()
         try:
-            with _ceiling, interruptible(self._interrupt):
+            with _running.entered(self, self._cached), interruptible(self._interrupt):
                 yield
         except self._interrupted as error:
             if self._why is not None:
@@ -83,10 +212,11 @@ class Watch:
 
     def _look(self) -> None:
         while not self._done.wait(self._pause()):
+            self._growth.measure_cache()
             if self._why is None:
                 self._why = self._too_much()
             if self._why is None:
-                _ceiling.lift()
+                _running.lift()
             else:  # Repeatedly: an interrupt between two steps of the query is lost.
                 self._interrupt()
 
@@ -98,35 +228,93 @@ class Watch:
     def _too_much(self) -> tuple[str, str] | None:
         """Returns message and next step of the error."""
         if self._timeout_s is not None and time.monotonic() - self._began >= self._timeout_s:
-            return (
-                f"The query exceeded its time limit of {self._timeout_s:g} s.",
-                "Narrow it, for example to the traces of the last day.",
-            )
-        return TOO_BIG if own_memory() - self._before > MAX_GROWTH else None
+            return too_slow(self._timeout_s)
+        return TOO_BIG if self._growth.exceeds(self.max_growth) else None
 
 
-class _Ceiling:
-    """While queries run, the size beyond which this process's allocations fail. It follows the process, as long as that grows slowly
-    enough to be watched. Address space counts, because memory that is only reserved may be used without another request."""
+class _Running:
+    """The queries that are running in this process.
+
+    Queries that are not limited may call any function. While one runs, this process's allocations fail beyond a size. It follows the
+    process, as long as that grows slowly enough to be watched, and until the query is being stopped because of its size. Address space counts, because memory that is only reserved may be used without another
+    request.
+
+    Queries that overlap share the memory: another one starts only while the process has not grown by what that one may use. Limited
+    ones also share `LIMITED_AT_ONCE` places, because nothing can interrupt one call of a function that computes for long; and what those
+    just before left behind counts, apart from `RISE` bytes per second for other work."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_queries, self._usual = 0, (-1, -1)
+        self._ended = threading.Condition()
+        self._queries: list[_Query] = []
+        self._growth, self._grows_since = _Growth(lambda: 0), time.monotonic()
+        self._calm_since = float("-inf")
+        self._usual = (-1, -1)
 
-    def __enter__(self) -> None:
-        with self._lock:
-            self._n_queries += 1
-            if self._n_queries == 1 and sys.platform == "linux":
-                import resource
+    @contextlib.contextmanager
+    def entered(self, query: _Query, cached: Callable[[], int]) -> Iterator[None]:
+        self._start(query, cached)
+        try:
+            self.lift()
+            yield
+        finally:
+            self._end(query)
 
-                self._usual = resource.getrlimit(resource.RLIMIT_DATA)
-        self.lift()
+    def _start(self, query: _Query, cached: Callable[[], int]) -> None:
+        with self._ended:
+            if query.is_limited:
+                if not self._has_place(apart=False):
+                    any(other.give_way() for other in self._queries if other.is_limited)
+                self._wait_for_place(apart=False)
+            if not self._queries:
+                self._growth = self._growth_of(query, cached)
+                if sys.platform == "linux":
+                    import resource
 
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._n_queries -= 1
-            if self._n_queries == 0:
+                    self._usual = resource.getrlimit(resource.RLIMIT_DATA)
+            allowed = int(RISE * (time.monotonic() - self._grows_since))
+            if self._growth.exceeds(query.max_growth + allowed):
+                _release_soon()
+                raise BusyError(*NO_ROOM, retry_after=2.0)
+            self._queries.append(query)
+
+    def _growth_of(self, query: _Query, cached: Callable[[], int]) -> _Growth:
+        now, size = time.monotonic(), own_memory()
+        before = self._growth.before + int(RISE * (now - self._grows_since))
+        self._grows_since = now
+        if not query.is_limited or size <= before or now - self._calm_since > CALM_S:
+            return _Growth(cached, size)
+        return _Growth(cached, min(size, before + self._growth.of_cache()))
+
+    def move(self, query: Watch) -> None:
+        with self._ended:
+            self._wait_for_place(apart=True)
+            query.is_apart = True
+            self._ended.notify_all()
+
+    def _wait_for_place(self, *, apart: bool) -> None:
+        if not self._ended.wait_for(lambda: self._has_place(apart=apart), PLACE_WITHIN_S):
+            raise BusyError("Too many queries of guests are running.", "Try again in a few seconds.", retry_after=2.0)
+
+    def _has_place(self, *, apart: bool) -> bool:
+        return sum(query.is_limited and query.is_apart is apart for query in self._queries) < LIMITED_AT_ONCE
+
+    def _end(self, query: _Query) -> None:
+        with self._ended:
+            self._queries.remove(query)
+            self._ended.notify_all()
+            if not query.is_limited and all(other.is_limited for other in self._queries):
                 self._set(self._usual[0])
+            if not self._queries:
+                self._calm_since = time.monotonic()
+            if self._growth.exceeds(RELEASED):
+                _release_soon()
+
+    def grew(self) -> bool:
+        with self._ended:
+            return self._growth.exceeds(RELEASED)
+
+    def is_any(self) -> bool:
+        return bool(self._queries)
 
     def lift(self) -> None:
         """Sets it above the present size of the process."""
@@ -134,10 +322,11 @@ class _Ceiling:
             size = int(STATM.read_bytes().split()[5]) * PAGE
         except OSError:  # Only on Linux.
             return
-        with self._lock:
-            if self._n_queries:
-                usual = self._usual[0]
-                self._set(size + MAX_GROWTH if usual < 0 else min(usual, size + MAX_GROWTH))
+        with self._ended:
+            unlimited = [query for query in self._queries if not query.is_limited]
+            if unlimited and not any(query.is_too_big for query in unlimited):
+                size += MAX_GROWTH
+                self._set(size if self._usual[0] < 0 else min(self._usual[0], size))
 
     def _set(self, soft: int) -> None:
         if sys.platform == "linux":
@@ -146,14 +335,62 @@ class _Ceiling:
             resource.setrlimit(resource.RLIMIT_DATA, (soft, self._usual[1]))
 
 
-_ceiling = _Ceiling()
+_running = _Running()
+_releasing = threading.Lock()
+
+
+def _release_soon() -> None:
+    """Returns free memory to the operating system, which the C library keeps otherwise. Only for glibc."""
+
+    def release() -> None:
+        import ctypes
+
+        try:
+            trim = ctypes.CDLL(None).malloc_trim
+        except (AttributeError, OSError, TypeError):
+            return
+        finally:
+            _releasing.release()
+        trim(0)
+
+    if sys.platform == "linux" and _releasing.acquire(blocking=False):
+        timer = threading.Timer(RELEASE_AFTER_S, release)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:  # There is no memory for its stack.
+            _releasing.release()
+
+
+class _Result:
+    """The result of a query while it is encoded."""
+
+    is_too_big = is_limited = is_apart = False  # It needs no place: its size is that of its rows.
+
+    def __init__(self) -> None:
+        self.max_growth = max_growth()
+
+    def give_way(self) -> bool:
+        return False
+
+
+def with_room(work: Callable[[], T], no_memory: type[BaseException]) -> T:
+    """Calls the function, again if it raises `no_memory` or `MemoryError` while queries of users run, which are then being stopped."""
+    until = time.monotonic() + ROOM_WITHIN_S
+    while True:
+        try:
+            return work()
+        except (no_memory, MemoryError):
+            if not _running.is_any() or time.monotonic() > until:
+                raise
+        time.sleep(LOOK_S)
 
 
 @contextlib.contextmanager
 def limited() -> Iterator[None]:
-    """Limits the memory of work on the result of a query. Raises `QueryError`."""
+    """Limits the memory of work on the result of a query, unless the query was limited itself. Raises `QueryError`."""
     try:
-        with _ceiling:
+        with contextlib.nullcontext() if is_limited() else _running.entered(_Result(), lambda: 0):
             yield
     except MemoryError as error:
         raise QueryError(*TOO_BIG) from error

@@ -38,6 +38,8 @@ class GuestLimits:
     agents: int = 200
     tool_servers: int = 50
     vector_stores: int = 100
+    query_megabytes: int = 96
+    """Memory of a query in SQL. Queries of all guests that overlap use twice as much at most."""
 
 
 _KEPT = {
@@ -70,6 +72,11 @@ class Quota:
         self._lock = threading.Lock()
         self._counted: dict[str, _Counted] = {}
         self._sent, self._sent_at = 0.0, clock()
+
+    @property
+    def query_bytes(self) -> int | None:
+        """Memory of a query in SQL in bytes; None: as much as the lab's own user has."""
+        return self.limits.query_megabytes * MB or None
 
     def take_file(self, size: int) -> None:
         """Called before a file, or a part of one, is stored."""

@@ -29,6 +29,7 @@ from timestep_lab.model.records import (
     ThreadRecord,
 )
 from timestep_lab.store.base import Change, Database, Rows, Statement, Tables, append_soon, write_soon
+from timestep_lab.store.memory import growing_at_most
 from timestep_lab.store.table import Table, stored_json
 
 if TYPE_CHECKING:
@@ -393,7 +394,8 @@ class Store:
 
     def sql(self, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
         """Runs one read-only query over the documented views. Raises `QueryError`."""
-        return self.db.select(self.user_id, query, params, limit=limit)
+        with growing_at_most(self.quota.query_bytes if self.quota else None):
+            return self.db.select(self.user_id, query, params, limit=limit)
 
     def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Registers a callback, called on another thread after each change of this user's rows by any process. Returns a function that

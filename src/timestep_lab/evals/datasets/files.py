@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeVar
 from timestep_lab.evals.datasets.rows import is_question_column
 from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import DataError, MissingExtraError, TooLargeError
-from timestep_lab.runtime.worker import apart
+from timestep_lab.store.worker import apart
 
 T = TypeVar("T")
 

@@ -22,8 +22,8 @@ from timestep_lab.model.codec import Json, list_of, object_of, objects_of
 from timestep_lab.model.errors import DataError, LabError, MissingExtraError
 from timestep_lab.runtime.files import files as kinds
 from timestep_lab.runtime.files.files import TEXT_TYPES, decode_text
-from timestep_lab.runtime.worker import apart
 from timestep_lab.store.table import clean
+from timestep_lab.store.worker import apart
 
 MAX_XML = 50 * 2**20
 """Bytes of an unpacked document; a larger one is treated as a decompression bomb."""
@@ -41,7 +41,7 @@ MARKED_UP = frozenset({HTML, kinds.EML, kinds.IPYNB, kinds.RTF})
 
 
 def text_of(content: bytes, content_type: str, filename: str) -> str:
-    """Returns the text of a file. Formats other than plain text are parsed in a separate process (`runtime.worker`).
+    """Returns the text of a file. Formats other than plain text are parsed in a separate process (`store.worker`).
 
     Raises `DataError` for a file without text, `TooLargeError` for one that needs too much memory or time, and `MissingExtraError` for a
     PDF, a workbook or an RTF file without the package that reads it.

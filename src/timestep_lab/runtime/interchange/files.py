@@ -20,10 +20,10 @@ from timestep_lab.runtime.interchange.attribute_map import meaning_of
 from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.export import FLAT_COLUMNS, Decoded, is_lab_row, read_flat_rows, read_lab_rows
 from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_json, read_otlp_json, read_otlp_protobuf
-from timestep_lab.runtime.worker import MEMORY, Worker, WorkerDied
 from timestep_lab.store.imported_trace import STATED, statement_key
 from timestep_lab.store.spans import Row
 from timestep_lab.store.store import Store
+from timestep_lab.store.worker import MEMORY, Worker, WorkerDied
 
 if TYPE_CHECKING:
     import duckdb
@@ -365,7 +365,7 @@ class Imported:
 
 
 def import_file(path: str | Path, store: Store, *, time_limit_s: float | None = None) -> Imported:
-    """Imports a file of traces. Blocks. With a time limit, the file is untrusted: it is parsed in a separate process (`runtime.worker`).
+    """Imports a file of traces. Blocks. With a time limit, the file is untrusted: it is parsed in a separate process (`store.worker`).
 
     Raises `DataError` if the file is missing or in no supported format, `TooLargeError` if it is too large or takes longer than
     `time_limit_s`; spans stored by then stay, and are not added again.

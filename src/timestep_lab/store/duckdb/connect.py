@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import struct
+import tempfile
 import zlib
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +32,7 @@ from timestep_lab.model.errors import (
 from timestep_lab.store.duckdb.journal import RECEIVED, contents, damage, salvage
 from timestep_lab.store.migrate import keep_beside, private_if_new
 
+MEMORY_LIMIT = "2GB"
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     # Nothing is downloaded, and SQL cannot access any file but the lab's own.
     "autoinstall_known_extensions": "false",
@@ -44,8 +47,10 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "allocator_background_threads": "true",
     "allocator_flush_threshold": "16MB",
     # The default is 80 % of the machine's memory, which a notebook's kernel must share.
-    "memory_limit": "2GB",
+    "memory_limit": MEMORY_LIMIT,
 }
+SCRATCH = Path(tempfile.gettempdir()) / f"timestep-lab-{secrets.token_hex(16)}"
+"""The only place besides the archive where DuckDB may read and write files. It is created when it is needed."""
 MAGIC = b"DUCK"
 MAGIC_AT = 8
 ENDINGS = (".duckdb", ".ddb", ".db")
@@ -86,9 +91,9 @@ def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
             if last_try:  # Otherwise the lock may have been released between the two checks.
                 raise explain_open_failure(path, error) from error
     connection.execute("set global TimeZone = 'UTC'")
-    if path is not None:  # Only files of the archive.
-        folder = str(path.with_name(path.name + ARCHIVE)).replace("'", "''")
-        connection.execute(f"set allowed_directories = ['{folder}/']")
+    folders = [SCRATCH] if path is None else [SCRATCH, path.with_name(path.name + ARCHIVE)]
+    listed = ", ".join(quoted_text(f"{folder}/") for folder in folders)
+    connection.execute(f"set allowed_directories = [{listed}]")
     connection.execute("set enable_external_access = false")
     return connection
 
@@ -215,6 +220,11 @@ def translate(error: BaseException) -> BaseException:
 def quoted(name: str) -> str:
     """Quotes an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def quoted_text(value: str) -> str:
+    """Quotes a text as an SQL literal."""
+    return "'" + value.replace("'", "''") + "'"
 
 
 Cursor: TypeAlias = duckdb.DuckDBPyConnection

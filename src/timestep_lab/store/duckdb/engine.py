@@ -42,6 +42,7 @@ from timestep_lab.store.duckdb.loopback import ClosedError
 from timestep_lab.store.duckdb.received import Inbox, KeptRequests
 from timestep_lab.store.duckdb.sql_guard import GuardedReads
 from timestep_lab.store.liveness import Publisher, interruptible, was_interrupted
+from timestep_lab.store.memory import with_room
 from timestep_lab.store.migrate import keep_beside, migrate
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Writer:
 
     def _commit(self, group: list[Job]) -> None:
         try:
-            results = self._transaction(group)
+            results = with_room(lambda: self._transaction(group), duckdb.OutOfMemoryException)
         except BaseException as error:  # noqa: BLE001 - passed to the code that waits for the job
             if isinstance(error, FATAL):
                 self._broken()
@@ -272,6 +273,7 @@ RECEIVED_BYTES, RECEIVED_ROOM = 8 << 20, 256 << 20
 """The largest request that is stored unchanged, and the free disk space that this requires for the spans of all stored requests."""
 STORE_RECEIVED = "timestep_lab.runtime.interchange.otlp_in", "store_received"
 """The function that decodes requests and stores their spans. The store knows no formats, so it is imported by name when first needed."""
+CACHED = "select coalesce(sum(memory_usage_bytes), 0)::bigint from duckdb_memory() where tag = 'BASE_TABLE'"
 OURS, THEIRS = "main,core", "main"
 """Search paths: statements of this package see base tables and views, user-written SQL sees views."""
 
@@ -311,7 +313,8 @@ class Engine:
             self._writer = Writer(
                 self._new_cursor(OURS), partial(self._committed, publisher), self._break, self._committing
             )
-            self._guard = GuardedReads()
+            self._meter, self._meter_lock = self._new_cursor(OURS), threading.Lock()
+            self._guard = GuardedReads(self._cached)
             if path is not None:
                 check = self._log_check
                 self._journal = Journal(path, check.record_journal if check is not None else _unchecked)
@@ -330,13 +333,15 @@ class Engine:
     def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
         self._inbox.settle()
         with self._cursor(OURS, user_id) as cursor, _stoppable(cursor):
-            cursor.execute(sql, list(params))
-            return Rows(tuple(column[0] for column in cursor.description or ()), cursor.fetchall())
+            rows = with_room(lambda: cursor.execute(sql, list(params)).fetchall(), duckdb.OutOfMemoryException)
+            return Rows(tuple(column[0] for column in cursor.description or ()), rows)
 
     def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns:
         self._inbox.settle()
         with self._cursor(OURS, user_id) as cursor, _stoppable(cursor):
-            return plain_columns(cursor.execute(sql, list(params)).fetchnumpy())
+            return with_room(
+                lambda: plain_columns(cursor.execute(sql, list(params)).fetchnumpy()), duckdb.OutOfMemoryException
+            )
 
     def write(
         self,
@@ -386,6 +391,14 @@ class Engine:
         self._inbox.settle()
         with self._cursor(THEIRS, user_id) as cursor:
             return self._guard.select(cursor, sql, params, limit=limit, timeout_s=timeout_s)
+
+    def _cached(self) -> int:
+        """Returns the size in bytes of the table blocks that DuckDB keeps in memory."""
+        with self._meter_lock:
+            try:
+                return int(self._meter.execute(CACHED).fetchall()[0][0])
+            except duckdb.Error:  # Closed, or out of memory.
+                return 0
 
     def state_of(self, user_id: str, topic: Topic) -> object | None:
         return (id(self), self._writes[user_id, topic]) if self._inbox.is_settled else None
@@ -440,8 +453,9 @@ class Engine:
             for cursor in self._busy:
                 cursor.interrupt()
             self._calm.wait_for(lambda: not self._busy, timeout=CLOSE_S)
-            for cursor in self._cursors:
-                cursor.close()  # The file is held while any cursor is open.
+            with self._meter_lock:
+                for cursor in self._cursors:
+                    cursor.close()  # The file is held while any cursor is open.
             self._cursors.clear()
             self._let_go()
 

@@ -34,6 +34,7 @@ from timestep_lab.store.duckdb.engine import Engine
 from timestep_lab.store.duckdb.journal import unwritable
 from timestep_lab.store.duckdb.loopback import Backend, ClosedError, Loopback, Owner, OwnerFile
 from timestep_lab.store.liveness import Publisher
+from timestep_lab.store.memory import growing_at_most
 from timestep_lab.store.migrate import latest
 
 # --- Server side of the loopback protocol: serves an `Engine` to other processes of this user on this machine
@@ -174,11 +175,11 @@ def perform(engine: Backend, request: dict[str, Any]) -> object:
         case "query":
             return wire.pack_rows(engine.query(user_id, request["sql"], request["params"]))
         case "select":
-            return wire.pack_rows(
-                engine.select(
+            with growing_at_most(request.get("max_growth")):
+                rows = engine.select(
                     user_id, request["sql"], request["params"], limit=request["limit"], timeout_s=request["timeout_s"]
                 )
-            )
+                return wire.pack_rows(rows)
         case "write":
             results = engine.write(user_id, **_transaction(request, "statements"))
             return [wire.pack_rows(rows) for rows in results]

@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +21,9 @@ import duckdb
 
 from timestep_lab.model.errors import QueryError
 from timestep_lab.store.base import Row, Rows
-from timestep_lab.store.duckdb.connect import FATAL, Cursor, quoted
-from timestep_lab.store.memory import TOO_BIG, Watch, check_params
+from timestep_lab.store.duckdb import query_process
+from timestep_lab.store.duckdb.connect import FATAL, MEMORY_LIMIT, Cursor, quoted
+from timestep_lab.store.memory import TOO_BIG, Watch, check_params, is_limited
 
 # --- Size limits: functions whose result size depends on an argument require constant, bounded sizes
 #
@@ -225,8 +227,8 @@ class SqlGuard:
     def from_catalogue(cls, cursor: Cursor) -> SqlGuard:
         return cls(frozenset(name for (name,) in cursor.execute(VIEWS_SQL).fetchall()), pure_functions())
 
-    def __call__(self, cursor: Cursor, sql: str) -> None:
-        """Raises `QueryError` unless the text is one allowed query."""
+    def __call__(self, cursor: Cursor, sql: str) -> Node:
+        """Returns the parsed query. Raises `QueryError` unless the text is one allowed query."""
         try:
             [(parsed,)] = cursor.execute(PARSE, [sql]).fetchall()
             tree = json.loads(parsed)
@@ -240,12 +242,14 @@ class SqlGuard:
                     else f"There are {len(statements)} queries where one is expected"
                 )
                 raise QueryError(f"{what}.", "Try: select * from traces limit 10")
-            self._walk(statements[0], frozenset(), sql)
-            SizeCheck(lambda node: _place(node, sql)).check(statements[0])
+            [statement] = statements
+            self._walk(statement, frozenset(), sql)
+            SizeCheck(lambda node: _place(node, sql)).check(statement)
         except RecursionError as error:
             raise QueryError(
                 "The query is nested too deeply.", "Split it into parts: with a as (…), b as (…) select …"
             ) from error
+        return dict(statement)
 
     def _walk(self, node: object, named: frozenset[str], sql: str) -> None:
         """`named`: the visible `with` queries."""
@@ -357,10 +361,16 @@ def _not_a_query(sql: str, tree: Node) -> QueryError:
 MAX_SQL = 100_000
 
 
-class GuardedReads:
-    """Runs guarded queries on cursors with `errors_as_json`. The readable views are determined on first use."""
+INTERRUPTED = duckdb.InterruptException, duckdb.TransactionException
+"""The second is raised when an interrupt has ended the transaction between two statements."""
 
-    def __init__(self) -> None:
+
+class GuardedReads:
+    """Runs guarded queries on cursors with `errors_as_json`. The readable views are determined on first use. `cached`: returns the size in
+    bytes of the table blocks that DuckDB keeps in memory; called on other threads."""
+
+    def __init__(self, cached: Callable[[], int]) -> None:
+        self._cached = cached
         self._check: SqlGuard | None = None
 
     def select(
@@ -372,27 +382,84 @@ class GuardedReads:
                 f"The query is longer than {MAX_SQL} characters.", "Shorten it; pass long values as $1, $2, …"
             )
         check_params(params)
-        watch = Watch(cursor.interrupt, duckdb.InterruptException, timeout_s)
+        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = None if ends is None else max(ends - time.monotonic(), 0.01)
+            watch = Watch(cursor.interrupt, INTERRUPTED, left_s, self._cached)
+            try:
+                return self._select(cursor, sql, params, limit, left_s, watch)
+            except QueryError as error:  # Reading tables into memory was too fast to be watched.
+                if not (isinstance(error.__cause__, duckdb.OutOfMemoryException) and watch.has_cached()):
+                    raise
+
+    def _select(
+        self,
+        cursor: Cursor,
+        sql: str,
+        params: Sequence[object],
+        limit: int | None,
+        timeout_s: float | None,
+        watch: Watch,
+    ) -> Rows:
         with _explained(sql), watch():
             if self._check is None:
                 self._check = SqlGuard.from_catalogue(cursor)
-            self._check(cursor, sql)
-            cursor.execute("begin transaction read only")
-            try:
-                columns = _execute(cursor, sql, params)
-                rows = _fetch(cursor, limit, watch)
-            finally:
-                with contextlib.suppress(duckdb.TransactionException):  # An interrupt may have ended it.
-                    cursor.execute("rollback")
-        return Rows(columns, rows[:limit], limit is not None and len(rows) > limit)
+            statement = self._check(cursor, sql)
+            with _releasing(cursor, watch), _read_only(cursor):
+                if is_limited() and query_process.needs_process(statement):
+                    watch.move()
+                    return query_process.select(
+                        cursor, self._check.views, statement, sql, params, limit=limit, timeout_s=timeout_s
+                    )
+                return _rows(cursor, sql, params, limit, watch)
+
+
+def run(cursor: Cursor, sql: str, params: Sequence[object], *, limit: int | None, timeout_s: float | None) -> Rows:
+    """Runs a query that has been checked. Raises `QueryError`."""
+    watch = Watch(cursor.interrupt, INTERRUPTED, timeout_s)
+    with _explained(sql), watch():
+        return _rows(cursor, sql, params, limit, watch)
+
+
+@contextlib.contextmanager
+def _releasing(cursor: Cursor, watch: Watch) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if watch.grew():
+            cursor.execute(RELEASE)
+
+
+@contextlib.contextmanager
+def _read_only(cursor: Cursor) -> Iterator[None]:
+    cursor.execute("begin transaction read only")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(duckdb.TransactionException):  # An interrupt may have ended it.
+            cursor.execute("rollback")
+
+
+def _rows(cursor: Cursor, sql: str, params: Sequence[object], limit: int | None, watch: Watch) -> Rows:
+    columns = _execute(cursor, sql, params)
+    rows = _fetch(cursor, limit, watch)
+    return Rows(columns, rows[:limit], limit is not None and len(rows) > limit)
+
+
+RELEASE = f"set global memory_limit = '{MEMORY_LIMIT}'"
+"""Makes DuckDB return free memory to the operating system, which it would keep for a second or more."""
 
 
 def _fetch(cursor: Cursor, limit: int | None, watch: Watch) -> list[tuple[object, ...]]:
     """Fetches up to `limit` + 1 rows one by one, because an interrupt does not reach the conversion to Python objects."""
     rows: list[Row] = []
-    while (limit is None or len(rows) <= limit) and (row := cursor.fetchone()) is not None:
-        rows.append(row)
-        watch.check()
+    try:
+        while (limit is None or len(rows) <= limit) and (row := cursor.fetchone()) is not None:
+            rows.append(row)
+            watch.check()
+    except BaseException:
+        rows.clear()  # The traceback keeps the list.
+        raise
     return rows
 
 
@@ -421,6 +488,8 @@ def _explained(sql: str) -> Iterator[None]:
         raise
     except duckdb.OutOfMemoryException as error:
         raise QueryError(*TOO_BIG) from error
+    except duckdb.TransactionException as error:  # Aborted by an error before, such as an interrupt.
+        raise QueryError("The query was stopped.", "Run it again.") from error
     except duckdb.Error as error:
         details = _details(error)
         message = str(details.get("exception_message", "")).split("\n", 1)[0].rstrip("!. ")

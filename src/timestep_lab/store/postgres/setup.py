@@ -245,7 +245,7 @@ def fetch(connection: Conn, text: str, params: Sequence[object], *, limit: int |
         with suppress(psycopg.Error):  # It is tried again.
             connection.cancel_safe(timeout=5.0)
 
-    watch = Watch(cancel, pg.QueryCanceled, None)
+    watch = Watch(cancel, (pg.QueryCanceled,), None)
     try:
         with watch(), RawServerCursor(connection, "typed") as cursor:
             cursor.execute(text.encode(), list(params))

@@ -60,7 +60,7 @@ function render(context) {
   }
 
   function limits(state) {
-    const words = { files: "Files", megabytes: "Megabytes of files", threads: "Threads", traces: "Traces", runs: "Runs at once", comparisons: "Comparisons", agents: "Agents", tool_servers: "MCP servers", vector_stores: "Vector stores" };
+    const words = { files: "Files", megabytes: "Megabytes of files", threads: "Threads", traces: "Traces", runs: "Runs at once", comparisons: "Comparisons", agents: "Agents", tool_servers: "MCP servers", vector_stores: "Vector stores", query_megabytes: "Megabytes of a query" };
     const line = (row) => [h("dt", {}, words[row.name]), h("dd", { class: "tl-num" }, row.most === 0 ? "no limit" : row.kept === null ? row.most.toLocaleString("en") : `${row.kept.toLocaleString("en")} of ${row.most.toLocaleString("en")}`)];
     return card("Limits for guests", h("dl", { class: "tl-facts" }, state.guest_limits.map(line)), state.is_owner ? h("p", { class: "tl-soft tl-none" }, worded("These do not apply to you. Change them with `TIMESTEP_LAB_GUEST_FILES` and similar environment variables.")) : h("p", { class: "tl-soft tl-none" }, "The lab's owner can change them."));
   }
