@@ -77,8 +77,8 @@ case("openllmetry-stop-reason-new","opentelemetry.instrumentation.watsonx","x",{
 case("openllmetry-guardrail","traceloop.tracer","pii.guardrail",{"traceloop.span.kind":"guardrail","gen_ai.guardrail.name":"pii","gen_ai.guardrail.status":"PASSED","gen_ai.guardrail.input":json.dumps({"text":ASKED}),"gen_ai.guardrail.output":json.dumps({"ok":True})},{"kind": "guardrail","input": {"text":ASKED},"output": {"ok":True}})
 case("otel-agents-v2-guardrail","opentelemetry.instrumentation.openai_agents","guardrail_check",{"gen_ai.operation.name":"guardrail_check","gen_ai.provider.name":"openai","gen_ai.guardrail.name":"pii","gen_ai.guardrail.triggered":False},{"kind": "guardrail"})
 case("otel-agents-v2-handoff","opentelemetry.instrumentation.openai_agents","agent_handoff",{"gen_ai.operation.name":"agent_handoff","gen_ai.handoff.from_agent":"Triage","gen_ai.handoff.to_agent":"Weather"},{"kind": "handoff","agent": "Triage","to_agent": "Weather"})
-case("otel-agents-v2-speech","opentelemetry.instrumentation.openai_agents","speech_generation tts-1",{"gen_ai.operation.name":"speech_generation","gen_ai.request.model":"tts-1","gen_ai.speech.input_text":ANSWER},{"kind": "generation","model": "tts-1"})
-case("otel-agents-v2-transcription","opentelemetry.instrumentation.openai_agents","transcription whisper-1",{"gen_ai.operation.name":"transcription","gen_ai.request.model":"whisper-1","gen_ai.transcription.text":ASKED},{"kind": "generation","model": "whisper-1","output": ASKED})
+case("otel-agents-v2-speech","opentelemetry.instrumentation.openai_agents","speech_generation tts-1",{"gen_ai.operation.name":"speech_generation","gen_ai.request.model":"tts-1","gen_ai.speech.input_text":ANSWER},{"kind": "task","model": "tts-1"})
+case("otel-agents-v2-transcription","opentelemetry.instrumentation.openai_agents","transcription whisper-1",{"gen_ai.operation.name":"transcription","gen_ai.request.model":"whisper-1","gen_ai.transcription.text":ASKED},{"kind": "task","model": "whisper-1","output": ASKED})
 case("vertexai-contrib-choice-event","opentelemetry.instrumentation.vertexai","chat gemini-2.0-flash",{"gen_ai.operation.name":"chat","gen_ai.system":"vertex_ai","gen_ai.request.model":"gemini-2.0-flash","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.response.finish_reasons":["stop"]},
  {"kind": "generation","asked": [("system","Be kind."),("user",ASKED)],"answered": [("assistant",ANSWER)],"calls": [("get_weather",ARGUMENTS)],"stop_reason": "stop"},
  [event("gen_ai.system.message",role="system",content=[{"text":"Be kind."}]),event("gen_ai.user.message",role="user",content=[{"text":ASKED}]),
@@ -132,7 +132,30 @@ case("livekit-tool","livekit-agents","function_tool",{"lk.function_tool.name":"g
 case("livekit-turn","livekit-agents","agent_turn",{"lk.generation_id":"g1","lk.user_input":ASKED,"lk.response.text":ANSWER,"lk.instructions":"x"},{"kind": "turn","input": ASKED,"answered": [("assistant",ANSWER)]})
 case("pipecat-llm","pipecat","llm",{"gen_ai.operation.name":"chat","gen_ai.provider.name":"openai","gen_ai.request.model":"gpt-4o-mini","stream":True,"input":json.dumps([{"role":"user","content":ASKED}]),"output":ANSWER,"gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"metrics.ttfb":0.25},{"kind": "generation","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)],"ttft_ms": 250.0})
 case("pipecat-turn","pipecat","turn",{"turn.number":1,"turn.type":"conversation","conversation.id":"c7","turn.duration_seconds":1.5},{"kind": "turn","thread": "c7"})
-case("pipecat-tts","pipecat","tts",{"gen_ai.operation.name":"text_to_speech","gen_ai.provider.name":"cartesia","gen_ai.request.model":"sonic","text":ANSWER},{"kind": "generation","model": "sonic"})
+case("pipecat-tts","pipecat","tts",{"gen_ai.operation.name":"text_to_speech","gen_ai.provider.name":"cartesia","gen_ai.request.model":"sonic","text":ANSWER},{"kind": "task","model": "sonic"})
+case("livekit-llm-1.8","livekit-agents","llm_node",{"gen_ai.request.model":"gpt-4o-mini","lk.pii.chat_ctx":json.dumps({"items":[{"type":"message","role":"system","content":["Be kind.",{"type":"cache_breakpoint"}]},{"type":"agent_config_update","instructions":"Be kind."},{"type":"message","role":"user","content":[ASKED]},{"type":"function_call","call_id":"c1","name":"get_weather","arguments":json.dumps(ARGUMENTS)},{"type":"function_call_output","call_id":"c1","output":"sun"}]}),"lk.pii.response.text":"","lk.pii.response.function_calls":json.dumps([{"id":"i/fnc_0","call_id":"c2","arguments":json.dumps(ARGUMENTS),"name":"get_weather"}])},{"kind": "generation","asked": [("system","Be kind."),("user",ASKED),("assistant",None),("tool","sun")],"calls": [("get_weather",ARGUMENTS)]})
+case("livekit-turn-1.8","livekit-agents","agent_turn",{"gen_ai.operation.name":"invoke_agent","gen_ai.agent.name":"Weather","lk.generation_id":"g1","lk.pii.user_input":ASKED,"lk.pii.response.text":ANSWER},{"kind": "agent","agent": "Weather","input": ASKED,"answered": [("assistant",ANSWER)]})
+case("livekit-tool-1.8","livekit-agents","execute_tool get_weather",{"gen_ai.operation.name":"execute_tool","gen_ai.tool.name":"get_weather","lk.function_tool.name":"get_weather","gen_ai.tool.call.arguments":json.dumps(ARGUMENTS),"gen_ai.tool.call.result":json.dumps(ANSWER)},{"kind": "tool","name": "get_weather","input": ARGUMENTS,"output": ANSWER})
+case("livekit-tts-1.8","livekit-agents","tts_node",{"gen_ai.request.model":"sonic","gen_ai.provider.name":"cartesia","lk.pii.input_text":ANSWER},{"kind": "task","model": "sonic","input": ANSWER})
+case("livekit-handoff","livekit-agents","update_agent",{"lk.previous_agent_label":"Triage","lk.agent_label":"Weather"},{"kind": "handoff","agent": "Triage","to_agent": "Weather"})
+case("pipecat-system-in-both-places","pipecat","llm",{"gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini","input":json.dumps([{"role":"system","content":"Be kind."},{"role":"user","content":ASKED}]),"gen_ai.system_instructions":"Be kind."},{"asked": [("system","Be kind."),("user",ASKED)]})
+case("pipecat-tts-text","pipecat","tts",{"gen_ai.operation.name":"tts","gen_ai.request.model":"sonic","text":ANSWER},{"kind": "task","input": ANSWER})
+case("pipecat-stt","pipecat","stt",{"gen_ai.operation.name":"stt","gen_ai.request.model":"nova-3","transcript":ASKED,"user_id":"ann","metrics.ttfb":0.25},{"kind": "task","output": ASKED,"end_user": "ann"})
+case("pipecat-conversation","pipecat.turn","conversation",{"conversation.id":"c7","conversation.type":"voice"},{"kind": "task","thread": "c7"})
+case("mastra-1.71-whole-loop","@mastra/otel-exporter","model_generation gpt-4o-mini",{"gen_ai.operation.name":"model_generation","mastra.span.type":"model_generation","mastra.model_generation.input":json.dumps({"messages":[{"role":"user","content":ASKED}]}),"mastra.model_generation.output":json.dumps({"text":ANSWER,"files":[]}),"mastra.metadata.sessionId":"s1","mastra.metadata.resourceId":"ann"},{"kind": "task","thread": "s1","end_user": "ann","asked": [("user",ASKED)],"output": ANSWER})
+case("mastra-1.71-call","@mastra/otel-exporter","chat gpt-4o-mini",{"gen_ai.operation.name":"chat","mastra.span.type":"model_inference","gen_ai.request.model":"gpt-4o-mini","gen_ai.output.messages":json.dumps([{"role":"assistant","parts":[{"type":"text","content":""}]}]),"mastra.completion_start_time":"2020-01-01T00:00:00.000Z"},{"kind": "generation","output": None,"ttft_ms": None})
+case("mastra-1.71-step-with-call","@mastra/otel-exporter","agent_step Weather",{"gen_ai.operation.name":"agent_step","mastra.span.type":"model_step","mastra.model_step.output":json.dumps({"text":"","toolCalls":[{"toolCallId":"c","toolName":"get_weather","args":ARGUMENTS}]})},{"kind": "turn","calls": [("get_weather",ARGUMENTS)]})
+case("claude-code-tool-with-content","com.anthropic.claude_code.tracing","claude_code.tool",{"span.type":"tool","tool_name":"Bash","full_command":"ls"},{"kind": "tool","name": "Bash","input": "ls","output": "a.txt"},[event("tool.output",bash_command="ls",output="a.txt")])
+case("claude-code-llm-detailed","com.anthropic.claude_code.tracing","claude_code.llm_request",{"span.type":"llm_request","model":"claude-sonnet-4-5","new_context":"[USER]\n"+ASKED,"response.model_output":ANSWER},{"asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("claude-code-llm-after-tool","com.anthropic.claude_code.tracing","claude_code.llm_request",{"span.type":"llm_request","model":"claude-sonnet-4-5","new_context":"[TOOL RESULT: toolu_1]\n"+ANSWER},{"asked": [("tool",ANSWER)]})
+case("codex-0.171-call","codex_exec","model_client.stream_responses_api",{"model":"gpt-5-codex","wire_api":"responses","api.path":"/responses"},{"kind": "generation","model": "gpt-5-codex"})
+case("codex-0.171-tool","codex_exec","exec_command",{"tool_name":"exec_command","codex.tool.phase":"dispatch","conversation.id":"c8"},{"kind": "tool","name": "exec_command","thread": "c8"})
+case("gemini-cli-instructions","gemini-cli","llm_call",{"gen_ai.operation.name":"llm_call","gen_ai.request.model":"gemini-2.5-flash","gen_ai.system_instructions":json.dumps("Be kind."),"gen_ai.input.messages":json.dumps([{"role":"user","parts":[{"text":ASKED}]}])},{"asked": [("system","Be kind."),("user",ASKED)]})
+case("ag2-reasoning","opentelemetry.instrumentation.ag2","chat gpt-4o-mini",{"gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini","gen_ai.usage.thinking_tokens":8},{"reasoning_tokens": 8})
+case("ag2-usage-record","opentelemetry.instrumentation.ag2","record_usage model_call",{"ag2.span.type":"usage","ag2.usage.kind":"model_call","gen_ai.response.model":"gpt-4o-mini","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20},{"kind": "other","input_tokens": None,"output_tokens": None,"cost_usd": None})
+case("ag2-usage-of-compaction","opentelemetry.instrumentation.ag2","record_usage compaction",{"ag2.span.type":"usage","ag2.usage.kind":"compaction","gen_ai.response.model":"gpt-4o-mini","gen_ai.provider.name":"openai","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20},{"kind": "generation","input_tokens": 100,"cost_usd": 2.7e-05})
+case("logfire-opens-stream","logfire.openai","Chat Completion",{"logfire.msg_template":"Chat Completion with {request_data[model]!r}","gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini","request_data":json.dumps({"model":"gpt-4o-mini"}),"gen_ai.response.model":"gpt-4o-mini"},{"kind": "task"})
+case("logfire-streamed-answer","logfire.openai","streaming response",{"logfire.msg_template":"streaming response from {request_data[model]!r} took {duration:.2f}s","logfire.span_type":"log","gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini","gen_ai.response.id":"r1","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.usage.raw":json.dumps({"prompt_tokens":100,"completion_tokens":20,"completion_tokens_details":{"reasoning_tokens":8}})},{"kind": "generation","input_tokens": 100,"reasoning_tokens": 8})
 case("haystack-generator","haystack","haystack.component.run",{"haystack.component.name":"llm","haystack.component.type":"OpenAIChatGenerator","haystack.component.fully_qualified_type":"haystack.components.generators.chat.openai.OpenAIChatGenerator","haystack.component.input":json.dumps({"messages":[{"role":"user","meta":{},"name":None,"content":[{"text":ASKED}]}]}),"haystack.component.output":json.dumps({"replies":[{"role":"assistant","meta":{"model":"gpt-4o-mini-2024-07-18","index":0,"finish_reason":"stop","usage":{"completion_tokens":20,"prompt_tokens":100,"total_tokens":120,"prompt_tokens_details":{"cached_tokens":40}}},"name":None,"content":[{"text":ANSWER}]}]})},
  {"kind": "generation","name": "llm","model": "gpt-4o-mini-2024-07-18","input_tokens": 100,"output_tokens": 20,"cached_tokens": 40,"asked": [("user",ASKED)],"answered": [("assistant",ANSWER)],"stop_reason": "stop"})
 case("haystack-retriever","haystack","haystack.component.run",{"haystack.component.name":"retriever","haystack.component.type":"InMemoryBM25Retriever","haystack.component.input":json.dumps({"query":ASKED}),"haystack.component.output":json.dumps({"documents":[{"id":"d1","content":"Paris","score":0.7,"meta":{}}]})},{"kind": "retrieval","name": "retriever","output": [{"id":"d1","content":"Paris","score":0.7}]})
@@ -291,6 +314,50 @@ def take_log(store: Store, name: str, body: Any) -> None:
     decoded = read_otlp_logs(json.dumps(sent).encode(), "application/json", None, store.user_id)
     assert decoded.problem == ""
     decoded.store(store.db)
+
+
+def test_the_model_and_messages_of_a_spoken_conversation_are_those_of_the_model_that_answers(store: Store) -> None:
+    said = [{"role": "user", "content": ASKED}]
+    steps: list[dict[str, Any]] = [
+        {"gen_ai.operation.name": "stt", "gen_ai.request.model": "nova-3", "transcript": ASKED},
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "input": json.dumps(said),
+            "output": ANSWER,
+        },
+        {"gen_ai.operation.name": "tts", "gen_ai.request.model": "sonic", "text": ANSWER},
+    ]
+    sent = request(*(span(number, step["gen_ai.operation.name"], step) for number, step in enumerate(steps, 1)))
+    sent["resourceSpans"][0]["scopeSpans"][0]["scope"] = {"name": "pipecat"}
+    read_otlp(json.dumps(sent).encode(), "application/json", None, store.user_id).store(store.db)
+    assert store.sql("select model, turns from traces").rows == [("gpt-4o-mini", 1)]
+    assert store.sql("select role, text from messages order by role").rows == [
+        ("assistant", ANSWER),
+        ("user", ASKED),
+    ]
+    assert store.sql("select model from spans order by 1").rows == [("gpt-4o-mini",), ("nova-3",), ("sonic",)]
+
+
+def test_what_is_no_object_among_the_spans_or_log_records_is_counted_as_rejected() -> None:
+    sent = request(span(1, "it", {}))
+    sent["resourceSpans"][0]["scopeSpans"][0]["spans"] += [7, None, "no"]
+    decoded = read_otlp(json.dumps(sent).encode(), "application/json", None, "u")
+    assert (len(decoded.spans), decoded.rejected) == (1, 3)
+    logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [7, None]}]}]}
+    assert read_otlp_logs(json.dumps(logs).encode(), "application/json", None, "u").rejected == 2
+
+
+def test_a_streamed_call_of_logfire_that_failed_is_a_generation() -> None:
+    opened = {
+        "logfire.msg_template": "Message with {request_data[model]!r}",
+        "gen_ai.request.model": "claude-sonnet-4-5",
+    }
+    failed = {**span(1, "Message", opened), "status": {"code": 2, "message": "429"}}
+    assert (
+        read_otlp(json.dumps(request(failed)).encode(), "application/json", None, "u").spans[0][AT["kind"]]
+        == "generation"
+    )
 
 
 def test_a_result_that_is_json_text_is_no_message(store: Store) -> None:

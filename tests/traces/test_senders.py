@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.traces.senders import RECORDED, SENDERS
 from tests.traces.senders.record import ROWS, VERSIONS, rows_of, table
 from tests.traces.test_interchange import request, span
-from timestep_lab.runtime.interchange import attribute_map, read_otlp
+from timestep_lab.runtime.interchange import attribute_map, attribute_readers, read_otlp
 from timestep_lab.runtime.interchange.conventions import span_row
 from timestep_lab.runtime.interchange.export import Decoded
 from timestep_lab.store.store import Store, open_store
@@ -89,12 +89,12 @@ def test_whatever_an_attribute_holds_no_span_is_lost_and_every_view_is_read(stor
 
 
 def test_to_read_another_sender_is_to_add_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    acme = attribute_map.Convention("Acme", "1.0")
+    acme = attribute_readers.Convention("Acme", "1.0")
     added = [
-        attribute_map.Line("kind", "acme.step", acme, attribute_map.words({"ask": "generation"})),
-        attribute_map.Line("model", "acme.model", acme),
-        attribute_map.Line("input_tokens", "acme.usage", acme, attribute_map.part("in")),
-        attribute_map.Line("answered", "acme.answer", acme),
+        attribute_readers.Line("kind", "acme.step", acme, attribute_readers.words({"ask": "generation"})),
+        attribute_readers.Line("model", "acme.model", acme),
+        attribute_readers.Line("input_tokens", "acme.usage", acme, attribute_readers.part("in")),
+        attribute_readers.Line("answered", "acme.answer", acme),
     ]
     monkeypatch.setattr(attribute_map, "ATTRIBUTES", (*attribute_map.ATTRIBUTES, *added))
     attribute_map.meaning_of.cache_clear()

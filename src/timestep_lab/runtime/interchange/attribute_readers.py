@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from timestep_lab.model.codec import object_of
+from timestep_lab.model.codec import list_of, object_of
+from timestep_lab.runtime.interchange.messages import answer_of
 
 Reader = Callable[[object], object]
 """Converts an attribute's value to the field's value; None if it has none."""
@@ -168,9 +169,36 @@ def request_of(value: object) -> object:
 
 
 def text_of_answer(value: object) -> object:
-    """Returns the text of an answer that is stated beside its files and tool calls."""
+    """Returns an answer that is stated beside its files: its text, or the message with its tool calls."""
     answer = json_value(value)
-    return answer["text"] if isinstance(answer, Mapping) and isinstance(answer.get("text"), str) else value
+    if not isinstance(answer, Mapping) or not isinstance(answer.get("text"), str):
+        return value
+    calls = answer.get("toolCalls")
+    return answer_of(answer["text"] or None, None, calls) if calls else answer["text"]
+
+
+def under_heading(value: object) -> object:
+    """Returns the message that Claude Code writes under a heading: `[USER]`, or `[TOOL RESULT: …]` with the id of the call."""
+    heading, _, rest = value.partition("\n") if isinstance(value, str) else ("", "", "")
+    if heading.startswith("[TOOL RESULT: "):
+        return [{"role": "tool", "tool_call_id": heading[len("[TOOL RESULT: ") : -1], "content": rest}]
+    return [{"role": "user", "content": rest}] if heading.startswith("[USER") else None
+
+
+def chat_context(value: object) -> object:
+    """Returns the messages of LiveKit's `{"items": […]}`, whose calls and their results are items of their own."""
+    messages: list[Mapping[str, object]] = []
+    for item in map(object_of, list_of(part("items")(value))):
+        match item.get("type"):
+            case "message":
+                content = "\n".join(text for text in list_of(item.get("content")) if isinstance(text, str))
+                messages.append({"role": str(item.get("role") or "user"), "content": content})
+            case "function_call":
+                messages += answer_of(None, None, [item])
+            case "function_call_output":
+                call_id, output = item.get("call_id"), item.get("output")
+                messages.append({"role": "tool", "tool_call_id": call_id, "content": output})
+    return messages or None
 
 
 def joined_text(value: object) -> object:

@@ -7,7 +7,7 @@ OpenTelemetry GenAI (`gen_ai.*`, and its older names), OpenInference (`openinfer
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 
@@ -21,6 +21,7 @@ from timestep_lab.runtime.interchange.attribute_readers import (
     FLATTENED,
     Source,
     documents_of,
+    json_value,
     number_in,
     part,
     value_of,
@@ -33,20 +34,16 @@ from timestep_lab.runtime.interchange.messages import (
     are_blocks,
     arguments_of,
     conversation,
-    event_fields,
-    event_message,
     finish_of,
-    found_document,
     gathered,
     gathered_documents,
-    plain,
     read_json,
     result_of,
     say_nothing,
 )  # fmt: skip
 from timestep_lab.runtime.pricing import linear_price
-from timestep_lab.store.spans import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row, StoredEvent, StoredLink, events_of
-from timestep_lab.store.table import clean, from_json, to_json
+from timestep_lab.store.spans import INPUT_IS_JSON, OUTPUT_IS_JSON, Row
+from timestep_lab.store.table import clean, to_json
 
 Attributes = dict[str, object]
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"
@@ -58,7 +55,7 @@ _ADK_SCOPE, _ADK_AGENT = "gcp.vertex.agent", "agent_run ["
 """Google ADK before 1.15 identifies an agent only by its span's name, as every version does for a failed request."""
 _JSON = "application/json"
 _OPENING = ("{", "[")
-_JSON_TEXT = ("mlflow.", "ai.", "genkit:", "lmnr.", "traceloop.entity.")
+_JSON_TEXT = ("mlflow.", "ai.", "genkit:", "lmnr.", "traceloop.entity.", "gen_ai.tool.call.")
 """Prefixes of attributes whose text is always JSON, even if it is only a quoted word."""
 _RAW = frozenset({OpenInference.INPUT, OpenInference.OUTPUT})
 """Removed after conversion: in an export they are rebuilt from the columns."""
@@ -95,6 +92,8 @@ def span_row(
             )  # fmt: skip
     meaning = meaning or meaning_of(tuple(attributes), scope)
     kind = _kind(meaning, name, attributes, scope, parent_id)
+    if error is None and kind == "generation" and _only_opens_stream(attributes, meaning):
+        kind = "task"
     agent = value_of(attributes, meaning.agent) if meaning.agent else None
     model = value_of(attributes, meaning.model) if meaning.model else None
     provider = value_of(attributes, meaning.provider) if meaning.provider else None
@@ -111,7 +110,9 @@ def span_row(
         queue, rate_limit = number_in(get(Lab.QUEUE_MS)), number_in(get(Lab.RATE_LIMIT_MS))
         server, approval = _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL))
     asked = answered = None
-    if meaning.has_usage and not (kind == "agent" and _is_of_last_step(attributes)):
+    # The model of a step that speaks or listens is shown, although it is no turn of the model that answers.
+    is_of_speech = bool(meaning.speech and value_of(attributes, meaning.speech))
+    if meaning.has_usage and not _is_told_elsewhere(attributes, meaning, kind):
         # An agent's usage is the sum of its calls, which are priced individually.
         priced = kind in ("generation", "embedding", "retrieval")
         in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider, priced=priced)
@@ -144,7 +145,7 @@ def span_row(
     elif kind == "agent":
         agent = agent or value_of(attributes, meaning.agent_named) or _agent_named(name, scope)
         name = str(agent) if name.startswith(("invoke_agent ", _ADK_AGENT)) else name
-    elif kind not in ("generation", "embedding", "retrieval"):
+    elif kind not in ("generation", "embedding", "retrieval") and not is_of_speech:
         model = provider = None
     return (
         user_id, trace_id, span_id, parent_id, kind, clean(name), None if agent is None else clean(str(agent)),
@@ -156,8 +157,26 @@ def span_row(
     )  # fmt: skip
 
 
-def _is_of_last_step(attributes: Attributes) -> bool:
-    """Whether the usage of an agent is that of its last step, as in `generateText` of the Vercel AI SDK 4 and 5."""
+_OPENS_STREAM = frozenset({
+    "Chat Completion with {request_data[model]!r}", "Message with {request_data[model]!r}",
+    "Responses API with {gen_ai.request.model!r}", "Completion with {request_data[model]!r}",
+})  # fmt: skip
+
+
+def _only_opens_stream(attributes: Attributes, meaning: Meaning) -> bool:
+    """Whether a span of Logfire is the request of a streamed call, whose answer and usage Logfire states in a record beside it."""
+    if meaning.has_usage or meaning.answered or GenAI.RESPONSE_ID in attributes:
+        return False
+    return attributes.get("logfire.msg_template") in _OPENS_STREAM
+
+
+def _is_told_elsewhere(attributes: Attributes, meaning: Meaning, kind: str) -> bool:
+    """Whether other spans report the usage: of an agent, if it is that of its last step, as in `generateText` of the Vercel AI SDK 4 and
+    5."""
+    if meaning.usage_is_repeated and value_of(attributes, meaning.usage_is_repeated):
+        return True
+    if kind != "agent":
+        return False
     is_one = attributes.get("ai.operationId") == "ai.generateText"
     return is_one and "ai.usage.promptTokens" in attributes and "ai.usage.inputTokens" not in attributes
 
@@ -336,11 +355,12 @@ def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payl
             value_of(attributes, meaning.answer_reasoning),
             value_of(attributes, meaning.answer_calls),
         )
-    system = read_json(attributes.get(GenAI.SYSTEM_INSTRUCTIONS)) if meaning.instructions else None
+    system = json_value(attributes.get(GenAI.SYSTEM_INSTRUCTIONS)) if meaning.instructions else None
     if system and isinstance(asked, list):
         attributes.pop(GenAI.SYSTEM_INSTRUCTIONS)
         parts = {"parts": system} if isinstance(system, list) else {"content": system}
-        asked = [{"role": "system", **parts}, *asked]
+        if not any(_has_text(message, system) for message in asked[:1]):  # Pipecat states them in both places.
+            asked = [{"role": "system", **parts}, *asked]
     # Raw duplicates of the messages are not kept.
     for raw in (OpenInference.INPUT, OpenInference.INPUT_MIME) if asked else ():
         attributes.pop(raw, None)
@@ -351,6 +371,12 @@ def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payl
         None if answered is None or say_nothing(answered) else _as_text(answered),
         finish_of(answered),
     )
+
+
+def _has_text(message: object, system: object) -> bool:
+    """Whether a message is these instructions."""
+    fields = object_of(message)
+    return fields.get("role") in ("system", "developer") and system in (fields.get("content"), fields.get("parts"))
 
 
 def _joined(spread: list[Message], whole: object) -> object:
@@ -473,11 +499,14 @@ def _time_to_first_token(attributes: Attributes, meaning: Meaning, started_at: d
         return waited
     began = value_of(attributes, meaning.first_token_at)
     try:
-        return (
+        waited = (
             (to_naive_utc(parse_iso(began)) - started_at).total_seconds() * 1000.0 if isinstance(began, str) else None
         )
     except ValueError:
         return None
+    return (
+        waited if waited is None or waited >= 0 else None
+    )  # Mastra states the time of the first call with the next ones, too.
 
 
 def _stop_reason(given: object) -> str | None:
@@ -490,109 +519,3 @@ def _stop_reason(given: object) -> str | None:
 
 def _text(value: object) -> str | None:
     return None if value is None else clean(str(value))
-
-
-# --- Events and links of spans: stored as attributes; messages carried by events become the messages of their span
-#
-# Events arrive inside their span, or as separate log records, before or after the span.
-
-
-_LIFTED = (
-    GenAI.INPUT_MESSAGES, GenAI.OUTPUT_MESSAGES, GenAI.SYSTEM_INSTRUCTIONS, GenAI.PROMPT_DEPRECATED, GenAI.COMPLETION_DEPRECATED,
-)  # fmt: skip
-"""Attributes that an event may carry instead of its span."""
-_ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
-_CHOICE = "gen_ai.choice"
-_FOUND = {name: f"{name}." for name in ("db.query.result", "db.search.result")}
-"""Events of vector databases, one for each document found, and the prefix of their attributes."""
-_DOCUMENTS_FOUND = "gen_ai.retrieval.documents"
-
-
-def span_event(name: str, time: int, attributes: Mapping[str, object]) -> StoredEvent:
-    return {"name": name, "time_unix_nano": str(time), "attributes": attributes}
-
-
-def span_link(trace_id: str, span_id: str, attributes: Mapping[str, object]) -> StoredLink:
-    return {"trace_id": trace_id, "span_id": span_id, "attributes": attributes}
-
-
-def keep_events(
-    attributes: Attributes,
-    events: list[StoredEvent],
-    links: list[StoredLink],
-    name: str,
-    scope: str,
-    parent_id: str | None,
-) -> None:
-    """Stores events and links as attributes, and messages carried by events as message attributes, unless the span has those."""
-    if links:
-        attributes[Lab.LINKS] = links
-    if not events:
-        return
-    attributes[Lab.EVENTS] = events
-    if Lab.KIND in attributes:
-        return  # Exported from a lab, with its input and output.
-    asked: list[Message] = []
-    answered: list[Message] = []
-    documents: list[Message] = []
-    for event in events:
-        fields = event_fields(event["attributes"])
-        if (role := _ROLES.get(event["name"])) is not None:
-            asked.append(event_message(role, fields))
-        elif event["name"] == _CHOICE:
-            answered.append(event_message("assistant", fields))
-        elif event["name"] in _LIFTED and isinstance(whole := fields.get("content"), list):
-            attributes.setdefault(event["name"], whole)
-        elif (prefix := _FOUND.get(event["name"])) is not None:
-            documents.append(found_document(fields, prefix))
-        else:
-            for lifted in _LIFTED:
-                if lifted in fields:
-                    attributes.setdefault(lifted, fields[lifted])
-    if documents:
-        attributes.setdefault(_DOCUMENTS_FOUND, documents)
-    if not answered and asked and asked[-1]["role"] == "assistant":  # Azure's agents: the last one is the answer.
-        answered.append(asked.pop())
-    kind = kind_of(name, attributes, scope, parent_id)
-    if kind == "tool":
-        for messages, key in ((asked, GenAI.TOOL_CALL_ARGUMENTS), (answered, GenAI.TOOL_CALL_RESULT)):
-            if messages:
-                attributes.setdefault(key, plain(messages[-1]))
-        return
-    generation = kind == "generation"
-    into = GenAI.INPUT_MESSAGES if generation else OpenInference.INPUT
-    out = GenAI.OUTPUT_MESSAGES if generation else OpenInference.OUTPUT
-    for messages, key in ((asked, into), (answered, out)):
-        if messages and (generation or not say_nothing(messages)):
-            attributes.setdefault(key, messages)
-
-
-def with_events(row: Row, events: Iterable[StoredEvent]) -> Row:
-    """Adds separately received events to a finished span's row; returns the same row if it already has all of them."""
-    attributes = from_json(row[AT["attributes"]] or "{}")
-    known = events_of(attributes)
-    new: list[StoredEvent] = [{**event} for event in events if event not in known]
-    if not new:
-        return row
-    every = sorted([*known, *new], key=lambda event: (int(event["time_unix_nano"]), to_json(event)))
-    before, after = _carried(row, known), _carried(row, every)
-    changed = list(row)
-    attributes[Lab.EVENTS] = every
-    changed[AT["attributes"]] = to_json(attributes)
-    for side, bit in (("input", INPUT_IS_JSON), ("output", OUTPUT_IS_JSON)):
-        # Unless the span itself states it.
-        if row[AT[side]] is None or row[AT[side]] == before[AT[side]]:
-            changed[AT[side]] = after[AT[side]]
-            changed[AT["io_json"]] = (changed[AT["io_json"]] & ~bit) | (after[AT["io_json"]] & bit)
-    changed[AT["stop_reason"]] = row[AT["stop_reason"]] or after[AT["stop_reason"]]
-    return tuple(changed)
-
-
-def _carried(row: Row, events: list[StoredEvent]) -> Row:
-    """Returns the row of a span that has nothing but these events."""
-    operation = GenAI.OPERATION_OF.get(row[AT["kind"]])
-    attributes: Attributes = {} if operation is None else {GenAI.OPERATION: operation}
-    name = row[AT["name"]]
-    keep_events(attributes, events, [], name, "", row[AT["parent_id"]])
-    ids = row[AT["user_id"]], row[AT["trace_id"]], row[AT["span_id"]], row[AT["parent_id"]]
-    return span_row(*ids, name, row[AT["started_at"]], row[AT["ended_at"]], None, attributes)

@@ -17,7 +17,8 @@ from timestep_lab.model.codec import Json
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import ScoreRecord
 from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES, GenAI, Lab, OpenInference
-from timestep_lab.runtime.interchange.conventions import EXPORTED_COLUMNS, PAYLOADS, with_events
+from timestep_lab.runtime.interchange.conventions import EXPORTED_COLUMNS, PAYLOADS
+from timestep_lab.runtime.interchange.span_events import with_events
 from timestep_lab.store.base import Database, NamedRow
 from timestep_lab.store.imported_trace import STATED, TraceStatement
 from timestep_lab.store.spans import (

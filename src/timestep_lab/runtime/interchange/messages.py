@@ -462,7 +462,7 @@ def _vercel(value: Mapping[str, object], role: str, content: Sequence[object]) -
 
 
 def answer_of(text: object, reasoning: object, calls: object) -> list[Message]:
-    """Builds the message that the Vercel AI SDK states in separate attributes."""
+    """Builds the message whose parts are stated apart, as by the Vercel AI SDK, Mastra and LiveKit Agents."""
     message: Message = {"role": "assistant"}
     if reasoning:
         message["reasoning_content"] = str(reasoning)
@@ -472,9 +472,9 @@ def answer_of(text: object, reasoning: object, calls: object) -> list[Message]:
     if made:
         message["tool_calls"] = [
             _call(
-                call.get("toolCallId", call.get("id")),
+                call.get("toolCallId", call.get("call_id", call.get("id"))),
                 call.get("toolName", call.get("name")),
-                call.get("input", call.get("args")),
+                call.get("input", call.get("args", call.get("arguments"))),
             )
             for call in made
         ]
@@ -546,8 +546,16 @@ def say_nothing(messages: object) -> bool:
     return (
         isinstance(messages, list)
         and bool(messages)
-        and all(isinstance(one, Mapping) and "role" in one and one.keys() <= _ABOUT for one in messages)
+        and all(isinstance(one, Mapping) and "role" in one and _is_empty(one) for one in messages)
     )
+
+
+def _is_empty(message: Mapping[str, object]) -> bool:
+    if message.keys() <= _ABOUT:
+        return True
+    parts = message.get("parts")
+    is_empty = isinstance(parts, list) and all(part == {"type": "text", "content": ""} for part in parts)
+    return is_empty and message.keys() <= {*_ABOUT, "parts"}
 
 
 def finish_of(messages: object) -> object:

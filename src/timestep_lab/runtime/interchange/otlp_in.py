@@ -12,20 +12,14 @@ from functools import cache
 from typing import Any, cast
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
-from timestep_lab.model.codec import object_of, objects_of
+from timestep_lab.model.codec import list_of, object_of, objects_of
 from timestep_lab.model.errors import DataError, TooLargeError
 from timestep_lab.model.spans import GenAI
 from timestep_lab.runtime.interchange.attribute_map import meaning_of
-from timestep_lab.runtime.interchange.conventions import (
-    about_trace,
-    fragment,
-    keep_events,
-    span_event,
-    span_link,
-    span_row,
-)  # fmt: skip
+from timestep_lab.runtime.interchange.conventions import about_trace, fragment, span_row
 from timestep_lab.runtime.interchange.export import Decoded, Summary, store_together
 from timestep_lab.runtime.interchange.messages import exception_text, messages_in, read_json
+from timestep_lab.runtime.interchange.span_events import keep_events, span_event, span_link
 from timestep_lab.store.base import Database, Received
 from timestep_lab.store.imported_trace import statement_key
 from timestep_lab.store.spans import AT, Row
@@ -403,7 +397,7 @@ def read_otlp_json(request: object, user_id: str) -> Decoded:
         ):
             library = field_of(of_scope, "scope") or field_of(of_scope, "instrumentationLibrary")  # Before OTLP 0.19.
             scope = str(object_of(library).get("name") or "")
-            for span in objects_of(field_of(of_scope, "spans")):
+            for span in list_of(field_of(of_scope, "spans")):
                 try:
                     decoded.spans.append(_json_span(span, decoded, scope, resource))
                 except (ValueError, OverflowError, TypeError) as error:
@@ -428,7 +422,9 @@ def _what_it_is(request: object) -> str:
     return f" It looks like {what}." if what else ""
 
 
-def _json_span(span: Mapping[str, object], decoded: Decoded, scope: str, resource: Mapping[str, object]) -> Row:
+def _json_span(span: object, decoded: Decoded, scope: str, resource: Mapping[str, object]) -> Row:
+    if not isinstance(span, Mapping):
+        raise TypeError(f"it is no object but {type(span).__name__}")
     trace_id, span_id = id_of(field_of(span, "traceId"), 16), id_of(field_of(span, "spanId"), 8)
     parent = field_of(span, "parentSpanId")
     parent_id = id_of(parent, 8) if parent and set(str(parent)) != {"0"} else None
@@ -552,8 +548,10 @@ def read_logs_json(request: object, user_id: str) -> Decoded:
     decoded = Decoded(user_id)
     for of_resource in objects_of(field_of(request, "resourceLogs")):
         for of_scope in objects_of(field_of(of_resource, "scopeLogs")):
-            for record in objects_of(field_of(of_scope, "logRecords")):
+            for record in list_of(field_of(of_scope, "logRecords")):
                 try:
+                    if not isinstance(record, Mapping):
+                        raise TypeError(f"it is no object but {type(record).__name__}")
                     trace_id, span_id = (
                         id_of(given, n) if (given := field_of(record, name)) else ""
                         for name, n in (("traceId", 16), ("spanId", 8))
