@@ -632,6 +632,12 @@ _AB = "Q?\n\nA. a\nB. b\n\nAnswer with the letter of one choice."
         ({"question": "Q?", "answer": "Step by step: the answer is 12.", "answer_number": 12}, "Q?", 12),
         ({"question": "Q?", "golden_answers": ["A", "B"]}, "Q?", ["A", "B"]),
         ({"question": {"text": "Q?", "sure": True}, "answer": "A"}, '{"text": "Q?", "sure": true}', "A"),
+        ({"instruction": "Q?", "context": "c", "response": "A", "category": "closed_qa"}, "Q?\n\nc", "A"),
+        ({"premise": "It fell.", "choice1": "a", "choice2": "b", "question": "cause", "idx": 0, "label": 1}, _AB.replace("Q?", "It fell. What was the cause?"), "B"),
+        ({"context": "c", "query": "Q?", "options": ["a", "b"], "correct_option": 1}, _AB.replace("Q?", "c\n\nQ?"), "B"),
+        ({"url": "u", "question": "Q?", "answers": ["A", "B"]}, "Q?", ["A", "B"]),
+        ({"question": "Q?", "obj": "A", "possible_answers": '["A", "B"]'}, "Q?", ["A", "B"]),
+        ({"passage": "c", "question": "Q?", "answers_spans": {"spans": ["A", "A"], "types": ["span", "span"]}}, "Q?", ["A"]),
     ],
     ids=[
         "Alpaca", "HellaSwag", "MMLU, table", "MMLU, columns", "MedMCQA", "SVAMP", "Ragas, early", "completion", "PIQA", "WinoGrande", "MMLU-Pro", "OpenBookQA", "SQuAD", "TriviaQA", "MATH", "GSM8K", "LangSmith", "MLflow",
@@ -639,6 +645,7 @@ _AB = "Q?\n\nA. a\nB. b\n\nAnswer with the letter of one choice."
         "MLflow, facts", "Bedrock", "Bedrock, turns", "BIG-bench", "lm-evaluation-harness", "lm-evaluation-harness, choices", "Inspect",
         "Arize", "Langfuse, table", "LangSmith, table", "Braintrust, table", "JSON that is asked about", "a usual header",
         "MedQA", "MedQA of BigBIO", "ARC as published", "MGSM", "FlashRAG", "an object as the question",
+        "Dolly", "COPA", "LogiQA", "WebQuestions", "PopQA", "DROP",
     ],
 )  # fmt: skip
 def test_rows_of_well_known_data_sets_and_programs_mean_what_they_mean_there(
@@ -647,6 +654,11 @@ def test_rows_of_well_known_data_sets_and_programs_mean_what_they_mean_there(
     [case] = load_dataset([row])
     assert (case.input, case.expected) == (question, expected)
     assert "assistant" not in [message["role"] for message in case.messages]
+
+
+def test_answers_beside_a_reference_are_not_taken_for_right_ones() -> None:
+    [case] = load_dataset([{"question": "Q?", "answers": ["said", "by models"], "reference": "A"}])
+    assert case.expected == "A"
 
 
 def test_a_workbook_is_read_with_numbers_as_numbers_and_only_one_sheet_of_rows(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from itertools import cycle
 from typing import Any
 
 from timestep_lab.evals.datasets.case import Case, kind_of, plain
+from timestep_lab.evals.datasets.well_known import boxed, of_bedrock, of_harness, with_answers, with_choices
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import Json, list_of, objects_of
 from timestep_lab.model.errors import DataError
@@ -199,6 +200,8 @@ def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
     if isinstance(stem := values.get("question"), Mapping) and stem.keys() >= {"stem", "choices"}:
         values = {**values, "question": stem["stem"], "choices": stem["choices"]}
     values = _listed_choices(values, where)
+    if values.keys() == {"instruction", "context", "response", "category"}:  # Dolly.
+        values = {"instruction": values["instruction"], "input": values["context"], "output": values["response"]}
     has = values.keys().__ge__
     if has({"instruction", "output"}):
         asked = "\n\n".join(str(values[name]) for name in ("instruction", "input") if values.get(name))
@@ -209,20 +212,8 @@ def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
             chat = [*zip(cycle(("user", "assistant")), before, strict=False), ("user", asked)]
             row["messages"] = _with_system([{"role": role, "content": text} for role, text in chat], row)
         return row
-    if has({"ctx", "endings", "label"}):
-        label = str(values["label"]).strip()
-        place = int(label) if label.isdigit() else None
-        return {"question": values["ctx"], "choices": values["endings"], "answer": place}
-    if has({"goal", "sol1", "sol2"}):
-        return {"question": values["goal"], "choices": [values["sol1"], values["sol2"]], "answer": values.get("label")}
-    if has({"sentence", "option1", "option2"}):
-        place = {"1": 0, "2": 1}.get(str(values.get("answer")))
-        return {"question": values["sentence"], "choices": [values["option1"], values["option2"]], "answer": place}
-    if has({"Question", "Correct Answer", "Incorrect Answer 1"}):
-        correct = str(values["Correct Answer"])
-        wrong = [str(value) for name, value in values.items() if re.fullmatch(r"Incorrect Answer \d+", name) and value]
-        mixed = sorted([correct, *wrong], key=lambda choice: hashlib.sha256(choice.encode()).digest())
-        return {"question": values["Question"], "choices": mixed, "answer": mixed.index(correct)}
+    if (chosen := with_choices(values)) is not None:
+        return chosen
     if has({"question", "opa", "opb"}):
         parts = [values[name] for name in ("opa", "opb", "opc", "opd") if values.get(name)]
         return {**values, "choices": parts, "answer": values.get("cop")}
@@ -249,17 +240,11 @@ def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
     has = values.keys().__ge__
     if has({"options", "answer"}) and "choices" not in values and isinstance(values["options"], list):
         values = {("choices" if name == "options" else name): value for name, value in values.items()}
-    if has({"context", "question", "answers"}) and isinstance(values["answers"], Mapping):
-        texts = values["answers"].get("text")
-        values = {**values, "answer": list(dict.fromkeys(texts)) if isinstance(texts, list) else texts}
-        del values["answers"]
-    answer: object = values.get("answer")
-    if isinstance(answer, Mapping) and has({"question"}) and "aliases" in answer:
-        values = {**values, "answer": list(dict.fromkeys([answer.get("value"), *answer["aliases"]]))}
-    if has({"problem", "solution"}) and "answer" not in values and (result := _boxed(str(values["solution"]))):
+    values = with_answers(values, (*EXPECTED_NAMES, *_EXPECTED_ELSE))
+    if has({"problem", "solution"}) and "answer" not in values and (result := boxed(str(values["solution"]))):
         values = {**values, "answer": result}
     if has({"doc_id", "doc", "arguments", "target"}):
-        return _of_harness(values, where)
+        return of_harness(values, where)
     if has({"id", "epoch", "input", "target"}):
         named = ("id", "input", "target", "choices", "metadata")
         row = {name: values[name] for name in named if values.get(name) is not None}
@@ -271,7 +256,7 @@ def _usual(values: dict[str, Json], where: str) -> dict[str, Json]:
         best = [number for number, score in enumerate(scores.values()) if score == max(scores.values())]
         return {"question": values["input"], "choices": [*scores], "answer": best[0] if len(best) == 1 else None}
     if isinstance(turns := values.get("conversationTurns"), list):
-        values = {**values, "messages": _of_bedrock(turns)}
+        values = {**values, "messages": of_bedrock(turns)}
         del values["conversationTurns"]
     if "attributes.input.value" in values and not any(_canonical(name) in INPUT_NAMES for name in values):
         values = {**values, "input": values.pop("attributes.input.value")}
@@ -326,46 +311,6 @@ def _listed_choices(values: dict[str, Json], where: str) -> dict[str, Json]:
         rest = {n: v for n, v in values.items() if n not in letters}
         return {**rest, answer: letters.index(str(right)), "choices": shown}
     return values
-
-
-def _of_harness(values: Mapping[str, Json], where: str) -> dict[str, Json]:
-    """A line of `samples_….jsonl` of lm-evaluation-harness. The prompt is in its arguments; for multiple choice, there
-    is one per choice.
-    """
-    given: object = values["arguments"]
-    pairs = [[one.get("arg_0"), one.get("arg_1")] for one in given.values()] if isinstance(given, Mapping) else given
-    if (
-        not isinstance(pairs, list)
-        or not pairs
-        or not all(isinstance(pair, list) and pair and isinstance(pair[0], str) for pair in pairs)
-    ):
-        raise DataError(f"{where} has arguments without a prompt.", "Log samples with --log_samples.")
-    about = {"doc": values["doc"], "metadata": {"doc_id": values["doc_id"]}}
-    row = {"input": pairs[0][0], "expected": values["target"], **about}
-    if len(pairs) == 1:
-        return row
-    if len({pair[0] for pair in pairs}) > 1 or not all(len(pair) > 1 and isinstance(pair[1], str) for pair in pairs):
-        raise DataError(
-            f"{where} compares likelihoods of texts, which is not supported.",
-            "Use a task that generates, or has choices.",
-        )
-    right = str(values["target"]).strip()
-    choices = [pair[1].strip() for pair in pairs]
-    return {**row, "choices": choices, "expected": int(right) if right.isdigit() else right}
-
-
-def _of_bedrock(turns: list[Any]) -> list[Json]:
-    messages: list[Json] = []
-    for turn in turns:
-        for role, held in (
-            ("user", turn.get("prompt")),
-            ("assistant", next(iter(turn.get("referenceResponses") or []), None)),
-        ):
-            if isinstance(held, Mapping):
-                messages.append(
-                    {"role": role, "content": "".join(str(part.get("text", "")) for part in held.get("content") or [])}
-                )
-    return messages
 
 
 def _messages(chat: Json) -> Json:
@@ -474,17 +419,6 @@ _OUTPUTS = ("outputs", "output")
 
 _NO_ANSWER = ("expected_facts", "guidelines")
 """Expectations of MLflow's judges: all must hold, whereas a list of expected answers means any of them."""
-
-
-def _boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}`."""
-    start = text.rfind(r"\boxed{")
-    depth = 0
-    for at in range(start + 6, len(text)) if start >= 0 else ():
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0:
-            return text[start + 7 : at]
-    return None
 
 
 def asked_again(row: Mapping[str, Any], where: str) -> dict[str, Json]:
