@@ -198,7 +198,10 @@ case("gemini-cli","gemini-cli","llm_call",{"gen_ai.operation.name":"llm_call","g
 case("copilot-agent","github.copilot","invoke_agent",{"gen_ai.operation.name":"invoke_agent","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.usage.reasoning.output_tokens":8,"gen_ai.request.model":"gpt-5","enduser.pseudo.id":"u"},{"kind": "agent","end_user": "u","cost_usd": None})
 case("tool-result-list-of-content","x","execute_tool t",{"gen_ai.operation.name":"execute_tool","gen_ai.tool.name":"t","gen_ai.tool.call.arguments":"not json","gen_ai.tool.call.result":[1,2]},{"kind": "tool","input": "not json","output": [1,2]})
 case("openlit-events-prompt-text","openlit","chat",{"gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini"},{"asked": [("user","user: Weather in Paris?")]} ,[event("gen_ai.content.prompt",**{"gen_ai.prompt":"user: Weather in Paris?"})])
-case("vercel-embed","ai","ai.embed.doEmbed",{"ai.operationId":"ai.embed.doEmbed","ai.model.id":"text-embedding-3-small","ai.model.provider":"openai.embedding","ai.values":["\"a\"","\"b\""],"ai.usage.tokens":7},{"kind": "embedding","input_tokens": 7})
+case("vercel-7-step","gen_ai","step 1",{"gen_ai.operation.name":"agent_step","ai.settings.context.sessionId":"s1","ai.settings.context.userId":"ann","ai.usage.outputTokenDetails.reasoningTokens":8},{"kind": "turn","output_tokens": None,"reasoning_tokens": 8,"thread": "s1","end_user": "ann"})
+case("vercel-7-call","gen_ai","chat gpt-4o-mini",{"gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini","gen_ai.client.operation.time_to_first_chunk":0.25},{"kind": "generation","ttft_ms": 250.0})
+case("vercel-7-speech","gen_ai","ai.generateSpeech tts-1",{"gen_ai.operation.name":"ai.generateSpeech","gen_ai.request.model":"tts-1"},{"kind": "task","model": "tts-1"})
+case("vercel-embed","ai","ai.embed.doEmbed",{"ai.operationId":"ai.embed.doEmbed","ai.model.id":"text-embedding-3-small","ai.model.provider":"openai.embedding","ai.values":["\"a\"","\"b\""],"ai.usage.tokens":7},{"kind": "embedding","input_tokens": 7,"input": ["a","b"]})
 case("arize-session","openinference.instrumentation.x","c",{"openinference.span.kind":"CHAIN","session.id":"s","user.id":"u","metadata":json.dumps({"a":1}),"input.value":ASKED,"output.value":ANSWER},{"kind": "task","thread": "s","end_user": "u","input": ASKED,"output": ANSWER})
 case("ai21-cached","x","chat",{"gen_ai.operation.name":"chat","gen_ai.provider.name":"openai","gen_ai.request.model":"gpt-4o-mini","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.usage.input_tokens_details.cached_tokens":40},{"cached_tokens": 40,"cost_usd": 2.4e-05})
 case("gen-ai-reasoning-details","x","chat",{"gen_ai.operation.name":"chat","gen_ai.request.model":"gpt-4o-mini","gen_ai.usage.input_tokens":100,"gen_ai.usage.output_tokens":20,"gen_ai.usage.output_tokens_details.reasoning_tokens":8},{"reasoning_tokens": 8})
@@ -337,6 +340,35 @@ def test_the_model_and_messages_of_a_spoken_conversation_are_those_of_the_model_
         ("user", ASKED),
     ]
     assert store.sql("select model from spans order by 1").rows == [("gpt-4o-mini",), ("nova-3",), ("sonic",)]
+
+
+def test_speech_in_an_export_of_the_agents_sdk_is_no_turn_of_its_model(store: Store, tmp_path: Path) -> None:
+    at = {"started_at": "2026-01-01T00:00:00+00:00", "ended_at": "2026-01-01T00:00:01+00:00"}
+    ids = {"object": "trace.span", "trace_id": "trace_" + "1" * 32, "parent_id": None}
+    said = [
+        {
+            "type": "transcription",
+            "model": "gpt-4o-transcribe",
+            "input": {"data": "", "format": "pcm"},
+            "output": ASKED,
+        },
+        {
+            "type": "generation",
+            "model": "gpt-4o-mini",
+            "input": [{"role": "user", "content": ASKED}],
+            "output": [{"role": "assistant", "content": ANSWER}],
+        },
+        {"type": "speech", "model": "gpt-4o-mini-tts", "input": ANSWER, "output": None},
+    ]
+    lines = [
+        {**ids, **at, "id": f"span_{number:016x}{0:08x}", "span_data": data} for number, data in enumerate(said, 1)
+    ]
+    (tmp_path / "export.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert import_file(tmp_path / "export.jsonl", store).added == 3
+    assert store.sql("select model, turns from traces").rows == [("gpt-4o-mini", 1)]
+    found = store.sql("select kind, model, input from spans where kind <> 'generation' order by model").rows
+    assert found[0] == ("task", "gpt-4o-mini-tts", ANSWER)
+    assert found[1][:2] == ("task", "gpt-4o-transcribe")
 
 
 def test_what_is_no_object_among_the_spans_or_log_records_is_counted_as_rejected() -> None:

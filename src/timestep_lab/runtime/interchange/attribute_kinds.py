@@ -42,7 +42,10 @@ from timestep_lab.runtime.interchange.attribute_conventions import (
 )
 from timestep_lab.runtime.interchange.attribute_readers import Line, always, part, then, with_ending, words
 
-SPEECH = ("text_to_speech", "speech_to_text", "tts", "stt", "speech_generation", "transcription")
+SPEECH = (
+    "text_to_speech", "speech_to_text", "tts", "stt", "speech_generation", "transcription", "ai.generateSpeech", "ai.transcribe",
+    "ai.streamTranscribe",
+)  # fmt: skip
 """Operations that speak or listen: steps of their own, so that they count as no turn of the model that answers."""
 _OPERATIONS = words({
     "chat": "generation", "text_completion": "generation", "completion": "generation", "generate_content": "generation",
@@ -50,7 +53,7 @@ _OPERATIONS = words({
     "embedding": "embedding", "retrieval": "retrieval", "rerank": "retrieval", "search_memory": "retrieval", "invoke_workflow": "task",
     "execute_task": "task", "plan": "task", "handoff": "handoff", "guardrail": "guardrail", "agent_handoff": "handoff",
     "guardrail_check": "guardrail", "vector_db_retrieve": "retrieval", "agent_call": "agent", "tool_call": "tool", "llm_call": "generation",
-    "user_prompt": "task", "schedule_tool_calls": "task",
+    "user_prompt": "task", "schedule_tool_calls": "task", "agent_step": "turn",
     **dict.fromkeys(SPEECH, "task"),
 })  # fmt: skip
 _LANGFUSE_KINDS = words({

@@ -66,6 +66,7 @@ from timestep_lab.runtime.interchange.attribute_readers import (
     Source,
     above_zero,
     chat_context,
+    each_json,
     elapsed,
     first_of,
     handed_over,
@@ -100,6 +101,8 @@ _MASTRA_STEPS = (
     "model_chunk", "processor_run", "memory_operation", "mcp_server_request", "rag_embedding", "rag_vector_operation", "generic",
 )  # fmt: skip
 
+_VERCEL_ASIDE = ("ai.telemetry.metadata", "ai.settings.context")
+"""Prefixes of what a program states about a call, before version 7 and from it on."""
 
 ATTRIBUTES: tuple[Line, ...] = (
     *KINDS,
@@ -260,6 +263,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("first_token", GenAI.TIME_TO_FIRST_TOKEN, OTEL, seconds),
     Line("first_token", "ai.response.msToFirstChunk", VERCEL, milliseconds),
     Line("first_token", "ai.stream.msToFirstChunk", VERCEL, milliseconds),
+    Line("first_token", "gen_ai.client.operation.time_to_first_chunk", VERCEL, seconds),
     Line("first_token", "ttft_ms", CLAUDE_CODE, milliseconds, CLAUDE_CODE_SCOPE),
     Line("first_token", "braintrust.metrics", BRAINTRUST, then(part("time_to_first_token"), seconds)),
     Line("first_token", "gen_ai.latency.time_to_first_token", VLLM, seconds),
@@ -363,7 +367,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("input", "reranker.query", OI),
     Line("input", "genkit:input", GENKIT),
     Line("input", "ai.value", VERCEL),
-    Line("input", "ai.values", VERCEL),
+    Line("input", "ai.values", VERCEL, each_json),
     Line("input", GenAI.PROMPT_DEPRECATED, LANGSMITH),
     Line("input", "function.args", OPENLIT, positional, "openlit"),
     Line("input", "gen_ai.task.input", OPENLLMETRY, handed_over),
@@ -430,7 +434,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("thread", "langfuse.session.id", LANGFUSE),
     Line("thread", "lmnr.association.properties.session_id", LAMINAR),
     *(Line("thread", f"traceloop.association.properties.{key}", OPENLLMETRY) for key in ("session_id", "thread_id", "conversation_id", "chat_id")),
-    *(Line("thread", f"ai.telemetry.metadata.{key}", VERCEL) for key in ("sessionId", "threadId", "conversationId", "chatId", "session_id")),
+    *(Line("thread", f"{prefix}.{key}", VERCEL) for prefix in _VERCEL_ASIDE for key in ("sessionId", "threadId", "conversationId", "chatId", "session_id")),
     Line("thread", "mlflow.trace.session", MLFLOW, json_value),
     Line("thread", "gcp.vertex.agent.session_id", ADK),
     Line("thread", "metadata.session_id", LITELLM),
@@ -449,8 +453,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("end_user", "lmnr.association.properties.user_id", LAMINAR),
     Line("end_user", "gen_ai.user.id", OTEL),
     Line("end_user", "traceloop.association.properties.user_id", OPENLLMETRY),
-    Line("end_user", "ai.telemetry.metadata.userId", VERCEL),
-    Line("end_user", "ai.telemetry.metadata.user_id", VERCEL),
+    *(Line("end_user", f"{prefix}.{key}", VERCEL) for prefix in _VERCEL_ASIDE for key in ("userId", "user_id")),
     Line("end_user", "mlflow.trace.user", MLFLOW, json_value),
     Line("end_user", "metadata.user_api_key_end_user_id", LITELLM),
     Line("end_user", "langsmith.metadata.user_id", LANGSMITH),

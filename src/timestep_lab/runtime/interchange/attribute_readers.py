@@ -66,6 +66,11 @@ def _loaded(text: str) -> object:
     return json.loads(text)
 
 
+def each_json(values: object) -> object:
+    """Parses each JSON text of a list."""
+    return [json_value(value) for value in values] if isinstance(values, list) else values
+
+
 def part(*path: str | int) -> Reader:
     """Reads the value at this path in an object, which may be given as JSON text. A number is a place in a list."""
 

@@ -262,8 +262,8 @@ def _usage(
     )  # fmt: skip
     if cached or written:
         in_tokens = inclusive_input(in_tokens or 0, cached or 0, written or 0, out_tokens or 0, total, reasoning or 0)
-    if reasoning:
-        out_tokens = inclusive_output(in_tokens or 0, out_tokens or 0, reasoning, total)
+    if reasoning and out_tokens is not None:
+        out_tokens = inclusive_output(in_tokens or 0, out_tokens, reasoning, total)
     cost = _stated_cost(attributes, meaning)
     source = "sender"
     if cost is None and model and priced and (in_tokens or out_tokens):

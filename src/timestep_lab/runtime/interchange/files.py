@@ -101,8 +101,9 @@ def _value(value: object) -> dict[str, Json]:
 TRACE, SPAN = "trace", "trace.span"
 _KINDS = {
     "agent": "agent", "generation": "generation", "response": "generation", "function": "tool", "handoff": "handoff",
-    "guardrail": "guardrail", "task": "task", "turn": "turn", "transcription": "generation", "speech": "generation",
+    "guardrail": "guardrail", "task": "task", "turn": "turn", "transcription": "task", "speech": "task",
 }  # fmt: skip
+_SPEECH = {"transcription": "transcription", "speech": "speech_generation"}
 _TRACE_ID = re.compile(r"(?:trace_)?([0-9a-f]{32})")
 _SPAN_ID = re.compile(r"(?:span_)?([0-9a-f]{16})[0-9a-f]*")
 
@@ -163,6 +164,13 @@ def _of_kind(kind: str, data: Mapping[str, Any], inner: Mapping[str, object]) ->
                 GenAI.RESPONSE_ID: data.get("response_id"), "model_config": data.get("model_config") or None,
                 OpenInference.INPUT: data.get("input"), OpenInference.OUTPUT: data.get("output"),
             }  # fmt: skip
+        case "task" if data["type"] in _SPEECH:
+            return {
+                GenAI.OPERATION: _SPEECH[data["type"]],
+                GenAI.REQUEST_MODEL: data.get("model"),
+                OpenInference.INPUT: data.get("input"),
+                OpenInference.OUTPUT: data.get("output"),
+            }
         case "tool":
             server = (data.get("mcp_data") or {}).get("server")
             return {
