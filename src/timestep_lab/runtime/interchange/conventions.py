@@ -7,6 +7,7 @@ OpenTelemetry GenAI (`gen_ai.*`, and its older names), OpenInference (`openinfer
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -55,6 +56,8 @@ _ADK_SCOPE, _ADK_AGENT = "gcp.vertex.agent", "agent_run ["
 """Google ADK before 1.15 identifies an agent only by its span's name, as every version does for a failed request."""
 _JSON = "application/json"
 _OPENING = ("{", "[")
+_UNREAD = re.compile(r"<[\w.]+ object(?: [\w.<>]+)? at 0x[0-9a-fA-F]+>")
+"""A stream, as Python writes an object: sent by instrumentations that do not read it, such as OpenInference's of Portkey."""
 _JSON_TEXT = ("mlflow.", "ai.", "genkit:", "lmnr.", "traceloop.entity.", "gen_ai.tool.call.")
 """Prefixes of attributes whose text is always JSON, even if it is only a quoted word."""
 _RAW = frozenset({OpenInference.INPUT, OpenInference.OUTPUT})
@@ -445,7 +448,7 @@ def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kin
         if found is None:
             continue
         changed = text if found is text else _read_payload(found, kind, role)  # Plain text is never converted.
-        if say_nothing(changed):
+        if say_nothing(changed) or (kind == "generation" and isinstance(changed, str) and _UNREAD.fullmatch(changed)):
             return None, False
         if changed is given or name in _RAW:
             del attributes[name]
