@@ -214,7 +214,7 @@ def _chosen(store: Store, which: str | Sequence[str], limit: int | None) -> list
         chosen: list[tuple[str, Json]] = [(str(id), None) for id in which]
         return chosen[:limit]
     query = which if is_query(which) else ALL_TRACES if not which.strip() else store.traces.sql(which)
-    asked = store.sql(query, limit=limit)
+    asked = store.typed_sql(query, limit=limit)
     if "trace_id" not in asked.columns:
         raise DataError("The query returns no column trace_id.", "Start it with: select trace_id from traces …")
     by_trace: dict[str, Json] = {}

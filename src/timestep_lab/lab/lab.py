@@ -562,7 +562,7 @@ class Lab(LabViews):
         return agent
 
     def _select(self, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
-        return self.store.sql(query, params, limit)
+        return self.store.typed_sql(query, params, limit)
 
     def _subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         return self.store.subscribe(callback)

@@ -269,7 +269,7 @@ class Datasets:
     @property
     def _sql(self) -> Callable[[str], builtins.list[dict[str, Any]]]:
         """A function that returns the rows of a query over the lab's views."""
-        return lambda query: self._scope.store.sql(query).dicts()
+        return lambda query: self._scope.store.typed_sql(query).dicts()
 
     @property
     def _filtered(self) -> Callable[[str], str]:

@@ -388,9 +388,9 @@ def with_room(work: Callable[[], T], no_memory: type[BaseException]) -> T:
 
 @contextlib.contextmanager
 def limited() -> Iterator[None]:
-    """Limits the memory of work on the result of a query, unless the query was limited itself. Raises `QueryError`."""
+    """Limits the memory of work on the result of a query. Raises `QueryError`."""
     try:
-        with contextlib.nullcontext() if is_limited() else _running.entered(_Result(), lambda: 0):
+        with _running.entered(_Result(), lambda: 0):
             yield
     except MemoryError as error:
         raise QueryError(*TOO_BIG) from error

@@ -394,8 +394,12 @@ class Store:
 
     def sql(self, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
         """Runs one read-only query over the documented views. Raises `QueryError`."""
+        return self.db.select(self.user_id, query, params, limit=limit)
+
+    def typed_sql(self, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
+        """Runs a query that the user wrote, within a guest's quota. Raises `QueryError`, and `BusyError` if guests' queries use all places."""
         with growing_at_most(self.quota.query_bytes if self.quota else None):
-            return self.db.select(self.user_id, query, params, limit=limit)
+            return self.sql(query, params, limit)
 
     def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Registers a callback, called on another thread after each change of this user's rows by any process. Returns a function that

@@ -315,4 +315,4 @@ def _of_file(path: Path, name: str | None, columns: Columns) -> Dataset:
 def _query(sql: str, store: Store | None) -> Iterator[tuple[Mapping[str, object], str]]:
     if store is None:
         raise UsageError("A query over past traces needs a lab.", 'Use lab.compare("select …", …).')
-    return ((row, f"row {n} of the query") for n, row in enumerate(store.sql(sql).dicts(), 1))
+    return ((row, f"row {n} of the query") for n, row in enumerate(store.typed_sql(sql).dicts(), 1))

@@ -22,7 +22,7 @@ CHARTS = ("table", "line", "bar")
 
 def answer(lab: UserLab, query: str) -> dict[str, Json]:
     """`columns`, `rows` (lists) and whether there were more. Blocks. Raises `QueryError`."""
-    result = lab.store.sql(query, limit=MOST_ROWS)
+    result = lab.store.typed_sql(query, limit=MOST_ROWS)
     return {
         "columns": list(result.columns),
         "rows": [[_exact(json_safe(value)) for value in row] for row in result.rows],
