@@ -90,14 +90,19 @@ def growing_at_most(size: int | None) -> Iterator[None]:
         _max_growth.reset(token)
 
 
-def max_growth() -> int:
-    """Returns by how many bytes this process may grow during a query in this context."""
-    size = _max_growth.get()
-    return MAX_GROWTH if size is None else size
+def growth_limit() -> int | None:
+    """Returns the limit in bytes that `growing_at_most` set for this context."""
+    return _max_growth.get()
 
 
 def is_limited() -> bool:
     return _max_growth.get() is not None
+
+
+def max_growth() -> int:
+    """Returns by how many bytes this process may grow during a query in this context."""
+    size = _max_growth.get()
+    return MAX_GROWTH if size is None else size
 
 
 class _Growth:

@@ -23,7 +23,7 @@ from timestep_lab.model import errors
 from timestep_lab.model.errors import DataError, LabError, QueryError, StoreTooNewError, StoreUnavailableError
 from timestep_lab.store.base import Change, Columns, Row, Rows, Statement, Tables, by_columns
 from timestep_lab.store.liveness import Publisher, interruptible, was_interrupted
-from timestep_lab.store.memory import max_growth
+from timestep_lab.store.memory import growth_limit
 from timestep_lab.store.migrate import latest
 
 # --- `<lab>.owner.json`: the address of the process that owns the lab's file. Readable by its user only, replaced atomically
@@ -358,7 +358,7 @@ class Loopback:
     ) -> Rows:  # fmt: skip
         answer = self._call(
             timeout_s, op="select", user_id=user_id, sql=sql, params=pack_row(params), limit=limit, timeout_s=timeout_s,
-            max_growth=max_growth(),
+            max_growth=growth_limit(),
         )  # fmt: skip
         return unpack_rows(answer)
 
