@@ -194,7 +194,7 @@ def is_operation_of_both(lab: Lab, name: str) -> None:
 
 
 REACHED_PAST_OPERATIONS = re.compile(
-    r"\blab\.(?:runner|router|writer)\b|\blab\.store\.(?!subscribe|user_id|quota|db\b|sql\b)\w+"
+    r"\blab\.(?:runner|router|writer)\b|\blab\.store\.(?!subscribe|user_id|quota|db\b|(?:typed_)?sql\b)\w+"
 )
 
 
