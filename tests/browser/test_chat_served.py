@@ -252,7 +252,11 @@ def killed_while_filling_in_a_form(lab: Restarted, pages: Pages) -> None:
     expect(query).to_have_value("select 1 as one", timeout=60_000)
 
 
-AGENT = "async () => (await (await fetch('/api/v1/agents')).json())[0].id"
+AGENT = """async () => {
+  const answer = await fetch('/api/v1/agents'), text = await answer.text();
+  if (!answer.ok) throw new Error(`${answer.status}: ${text}`);
+  return JSON.parse(text)[0].id;
+}"""
 KILLED = (
     killed_while_typing,
     killed_while_streaming,

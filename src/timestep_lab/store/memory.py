@@ -3,8 +3,9 @@
 A database counts most memory of a query itself, but not all: DuckDB neither counts values computed while planning, nor single strings and
 lists; and neither database counts a result while it becomes Python objects. The process itself is therefore measured, and a query
 interrupted soon after the process has grown by more than the query may use. An interrupt does not reach into one call of a function, such
-as `replace` on a long text. On Linux, allocations therefore fail once the process is about twice as much larger: the query fails, instead
-of the process.
+as `replace` on a long text. Guests' queries that may call such functions run in a process of their own (`duckdb.query_process`). While the
+lab's own user runs a query, allocations fail on Linux once the process is about twice as much larger: the query fails, instead of the
+process.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from timestep_lab.model.errors import BusyError, QueryError
 from timestep_lab.store.liveness import interruptible, was_interrupted
@@ -42,13 +44,12 @@ LIMITED_AT_ONCE, PLACE_WITHIN_S = 4, 0.2
 one waits for its place."""
 FAIR_S = 2.0
 """Time in seconds after which such a query in this process is stopped if another one waits for its place."""
-MOVED = "Other guests' queries were waiting, so this one was stopped.", "Try again later, or narrow it."
+GAVE_WAY = "Other guests' queries were waiting, so this one was stopped.", "Try again later, or narrow it."
 NO_ROOM = "Other queries use the memory that queries may use.", "Try again when they have ended, in a few seconds."
 RISE = 2**22
 """Growth of the process in bytes per second that is not ascribed to queries."""
 CALM_S = 5.0
 """Time in seconds without queries after which all memory in use is ascribed to other work."""
-CACHED_MORE = 2**24
 LOOK_S = 0.02
 """Interval of the memory and time check in seconds."""
 RELEASED, RELEASE_AFTER_S = 64 * 2**20, 0.5
@@ -130,22 +131,19 @@ class _Growth:
         return max(self._cached() - cached_before, 0)
 
 
-class _Query(Protocol):
-    """What grows at most by `max_growth`; `is_too_big`: it has exceeded that and is being stopped. `is_limited`: see `growing_at_most`;
-    `is_apart`: it runs in a process of its own."""
+@dataclass(slots=True)
+class _Query:
+    """A query that is running, or whose result is being encoded."""
 
-    @property
-    def max_growth(self) -> int: ...
-    @property
-    def is_limited(self) -> bool: ...
-    @property
-    def is_apart(self) -> bool: ...
-    @property
-    def is_too_big(self) -> bool: ...
-
-    def give_way(self) -> bool:
-        """Stops it for another one. Returns False if it does not have to."""
-        ...
+    max_growth: int = field(default_factory=max_growth)
+    is_limited: bool = field(default_factory=is_limited)
+    began: float = field(default_factory=time.monotonic)
+    is_apart: bool = False
+    """Whether it runs in a process of its own."""
+    gives_way: bool = False
+    """Whether it is to be stopped for another one."""
+    is_too_big: bool = False
+    """Whether it is being stopped because of its size."""
 
 
 class Watch:
@@ -160,28 +158,13 @@ class Watch:
         cached: Callable[[], int] = lambda: 0,
     ) -> None:
         self._interrupt, self._interrupted, self._timeout_s = interrupt, interrupted, timeout_s
-        self._began, self._cached, self._growth = time.monotonic(), cached, _Growth(cached)
-        self._done, self._checked = threading.Event(), self._began
+        self._query, self._cached, self._growth = _Query(), cached, _Growth(cached)
+        self._done, self._checked = threading.Event(), self._query.began
         self._why: tuple[str, str] | None = None
-        self.max_growth, self.is_limited, self.is_apart = max_growth(), is_limited(), False
-
-    def give_way(self) -> bool:
-        if self.is_apart or self._why is not None or time.monotonic() - self._began < FAIR_S:
-            return False
-        self._why = MOVED
-        return True
 
     def move(self) -> None:
         """Called when the query goes on in a process of its own. Raises `BusyError`."""
-        _running.move(self)
-
-    @property
-    def is_too_big(self) -> bool:
-        return self._why == TOO_BIG
-
-    def has_cached(self) -> bool:
-        """Returns whether the database keeps more blocks of tables than before, so that the same query needs less memory now."""
-        return self._growth.of_cache() > CACHED_MORE
+        _running.move(self._query)
 
     def grew(self) -> bool:
         """Returns whether the process grew so much that free memory should be released."""
@@ -191,7 +174,7 @@ class Watch:
         """Raises `QueryError` once a limit is exceeded. Cheap, so that it can be called for each row."""
         now = time.monotonic()
         if self._why is None and now - self._checked > LOOK_S:  # The other thread may wait for the interpreter.
-            self._checked, self._why = now, self._too_much()
+            self._checked, self._why = now, self._exceeded()
         if self._why is not None:
             raise QueryError(*self._why)  # A new one: a kept one would keep its traceback, with all rows read so far.
 
@@ -201,7 +184,7 @@ class Watch:
         thread = threading.Thread(target=self._look, name="timestep-lab sql watch", daemon=True)
         thread.start()
         try:
-            with _running.entered(self, self._cached), interruptible(self._interrupt):
+            with _running.entered(self._query, self._cached), interruptible(self._interrupt):
                 yield
         except self._interrupted as error:
             if self._why is not None:
@@ -219,7 +202,7 @@ class Watch:
         while not self._done.wait(self._pause()):
             self._growth.measure_cache()
             if self._why is None:
-                self._why = self._too_much()
+                self._why = self._exceeded()
             if self._why is None:
                 _running.lift()
             else:  # Repeatedly: an interrupt between two steps of the query is lost.
@@ -228,25 +211,27 @@ class Watch:
     def _pause(self) -> float:
         if self._timeout_s is None:
             return LOOK_S
-        return min(LOOK_S, max(self._began + self._timeout_s - time.monotonic(), 0.005))
+        return min(LOOK_S, max(self._query.began + self._timeout_s - time.monotonic(), 0.005))
 
-    def _too_much(self) -> tuple[str, str] | None:
+    def _exceeded(self) -> tuple[str, str] | None:
         """Returns message and next step of the error."""
-        if self._timeout_s is not None and time.monotonic() - self._began >= self._timeout_s:
+        if self._timeout_s is not None and time.monotonic() - self._query.began >= self._timeout_s:
             return too_slow(self._timeout_s)
-        return TOO_BIG if self._growth.exceeds(self.max_growth) else None
+        if self._query.gives_way:
+            return GAVE_WAY
+        self._query.is_too_big = self._growth.exceeds(self._query.max_growth)
+        return TOO_BIG if self._query.is_too_big else None
 
 
 class _Running:
     """The queries that are running in this process.
 
-    Queries that are not limited may call any function. While one runs, this process's allocations fail beyond a size. It follows the
-    process, as long as that grows slowly enough to be watched, and until the query is being stopped because of its size. Address space counts, because memory that is only reserved may be used without another
-    request.
+    Queries that are not limited may call any function. While one runs, this process's allocations fail beyond a size (Linux). It follows the
+    process, as long as that grows slowly enough to be watched, and until the query is being stopped because of its size. Address space
+    counts, because memory that is only reserved may be used without another request.
 
-    Queries that overlap share the memory: another one starts only while the process has not grown by what that one may use. Limited
-    ones also share `LIMITED_AT_ONCE` places, because nothing can interrupt one call of a function that computes for long; and what those
-    just before left behind counts, apart from `RISE` bytes per second for other work."""
+    Limited queries share `LIMITED_AT_ONCE` places, and the memory: another one starts only while the process has not grown by what that one
+    may use. What those just before left behind counts, apart from `RISE` bytes per second for other work."""
 
     def __init__(self) -> None:
         self._ended = threading.Condition()
@@ -268,7 +253,7 @@ class _Running:
         with self._ended:
             if query.is_limited:
                 if not self._has_place(apart=False):
-                    any(other.give_way() for other in self._queries if other.is_limited)
+                    self._stop_longest()
                 self._wait_for_place(apart=False)
             if not self._queries:
                 self._growth = self._growth_of(query, cached)
@@ -277,7 +262,7 @@ class _Running:
 
                     self._usual = resource.getrlimit(resource.RLIMIT_DATA)
             allowed = int(RISE * (time.monotonic() - self._grows_since))
-            if self._growth.exceeds(query.max_growth + allowed):
+            if query.is_limited and self._growth.exceeds(query.max_growth + allowed):
                 _release_soon()
                 raise BusyError(*NO_ROOM, retry_after=2.0)
             self._queries.append(query)
@@ -290,7 +275,14 @@ class _Running:
             return _Growth(cached, size)
         return _Growth(cached, min(size, before + self._growth.of_cache()))
 
-    def move(self, query: Watch) -> None:
+    def _stop_longest(self) -> None:
+        """Stops the limited query in this process that has run longest, if that is at least `FAIR_S`."""
+        here = [query for query in self._queries if query.is_limited and not query.is_apart and not query.gives_way]
+        longest = min(here, key=lambda query: query.began, default=None)
+        if longest is not None and time.monotonic() - longest.began >= FAIR_S:
+            longest.gives_way = True
+
+    def move(self, query: _Query) -> None:
         with self._ended:
             self._wait_for_place(apart=True)
             query.is_apart = True
@@ -318,11 +310,12 @@ class _Running:
         with self._ended:
             return self._growth.exceeds(RELEASED)
 
-    def is_any(self) -> bool:
-        return bool(self._queries)
+    def are_bounded(self) -> bool:
+        """Returns whether allocations of this process may fail."""
+        return any(not query.is_limited for query in self._queries)
 
     def lift(self) -> None:
-        """Sets it above the present size of the process."""
+        """Sets the size beyond which allocations fail above the present one."""
         try:
             size = int(STATM.read_bytes().split()[5]) * PAGE
         except OSError:  # Only on Linux.
@@ -363,30 +356,19 @@ def _release_soon() -> None:
         timer.daemon = True
         try:
             timer.start()
-        except RuntimeError:  # There is no memory for its stack.
+        except RuntimeError:  # There is no memory for its stack. The next query tries again.
             _releasing.release()
 
 
-class _Result:
-    """The result of a query while it is encoded."""
-
-    is_too_big = is_limited = is_apart = False  # It needs no place: its size is that of its rows.
-
-    def __init__(self) -> None:
-        self.max_growth = max_growth()
-
-    def give_way(self) -> bool:
-        return False
-
-
-def with_room(work: Callable[[], T], no_memory: type[BaseException]) -> T:
-    """Calls the function, again if it raises `no_memory` or `MemoryError` while queries of users run, which are then being stopped."""
+def with_room(work: Callable[[], T], *no_memory: type[BaseException]) -> T:
+    """Calls the function, again if it raises one of these while allocations may fail because of a user's query, which is then being
+    stopped."""
     until = time.monotonic() + ROOM_WITHIN_S
     while True:
         try:
             return work()
-        except (no_memory, MemoryError):
-            if not _running.is_any() or time.monotonic() > until:
+        except no_memory:
+            if not _running.are_bounded() or time.monotonic() > until:
                 raise
         time.sleep(LOOK_S)
 
@@ -395,7 +377,7 @@ def with_room(work: Callable[[], T], no_memory: type[BaseException]) -> T:
 def limited() -> Iterator[None]:
     """Limits the memory of work on the result of a query. Raises `QueryError`."""
     try:
-        with _running.entered(_Result(), lambda: 0):
+        with _running.entered(_Query(), lambda: 0):
             yield
     except MemoryError as error:
         raise QueryError(*TOO_BIG) from error

@@ -39,7 +39,7 @@ class GuestLimits:
     tool_servers: int = 50
     vector_stores: int = 100
     query_megabytes: int = 96
-    """Memory of a query in SQL. Queries of all guests that overlap use twice as much at most."""
+    """Memory of a query in SQL. Another one of any guest starts only while those that run use less."""
 
 
 _KEPT = {

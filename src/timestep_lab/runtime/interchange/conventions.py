@@ -507,9 +507,9 @@ def _time_to_first_token(attributes: Attributes, meaning: Meaning, started_at: d
         )
     except ValueError:
         return None
-    return (
-        waited if waited is None or waited >= 0 else None
-    )  # Mastra states the time of the first call with the next ones, too.
+    if waited is not None and waited < 0:  # Mastra states the time of the first call with the next ones, too.
+        return None
+    return waited
 
 
 def _stop_reason(given: object) -> str | None:

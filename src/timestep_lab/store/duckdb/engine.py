@@ -146,6 +146,7 @@ class Writer:
 
     def _commit(self, group: list[Job]) -> None:
         try:
+            # A `MemoryError` may be of the time after the commit.
             results = with_room(lambda: self._transaction(group), duckdb.OutOfMemoryException)
         except BaseException as error:  # noqa: BLE001 - passed to the code that waits for the job
             if isinstance(error, FATAL):
@@ -273,6 +274,7 @@ RECEIVED_BYTES, RECEIVED_ROOM = 8 << 20, 256 << 20
 """The largest request that is stored unchanged, and the free disk space that this requires for the spans of all stored requests."""
 STORE_RECEIVED = "timestep_lab.runtime.interchange.otlp_in", "store_received"
 """The function that decodes requests and stores their spans. The store knows no formats, so it is imported by name when first needed."""
+NO_MEMORY = duckdb.OutOfMemoryException, MemoryError
 CACHED = "select coalesce(sum(memory_usage_bytes), 0)::bigint from duckdb_memory() where tag = 'BASE_TABLE'"
 OURS, THEIRS = "main,core", "main"
 """Search paths: statements of this package see base tables and views, user-written SQL sees views."""
@@ -333,15 +335,13 @@ class Engine:
     def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
         self._inbox.settle()
         with self._cursor(OURS, user_id) as cursor, _stoppable(cursor):
-            rows = with_room(lambda: cursor.execute(sql, list(params)).fetchall(), duckdb.OutOfMemoryException)
+            rows = with_room(lambda: cursor.execute(sql, list(params)).fetchall(), *NO_MEMORY)
             return Rows(tuple(column[0] for column in cursor.description or ()), rows)
 
     def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns:
         self._inbox.settle()
         with self._cursor(OURS, user_id) as cursor, _stoppable(cursor):
-            return with_room(
-                lambda: plain_columns(cursor.execute(sql, list(params)).fetchnumpy()), duckdb.OutOfMemoryException
-            )
+            return with_room(lambda: plain_columns(cursor.execute(sql, list(params)).fetchnumpy()), *NO_MEMORY)
 
     def write(
         self,

@@ -11,7 +11,6 @@ import contextlib
 import difflib
 import json
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -382,25 +381,7 @@ class GuardedReads:
                 f"The query is longer than {MAX_SQL} characters.", "Shorten it; pass long values as $1, $2, …"
             )
         check_params(params)
-        ends = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            left_s = None if ends is None else max(ends - time.monotonic(), 0.01)
-            watch = Watch(cursor.interrupt, INTERRUPTED, left_s, self._cached)
-            try:
-                return self._select(cursor, sql, params, limit, left_s, watch)
-            except QueryError as error:  # Reading tables into memory was too fast to be watched.
-                if not (isinstance(error.__cause__, duckdb.OutOfMemoryException) and watch.has_cached()):
-                    raise
-
-    def _select(
-        self,
-        cursor: Cursor,
-        sql: str,
-        params: Sequence[object],
-        limit: int | None,
-        timeout_s: float | None,
-        watch: Watch,
-    ) -> Rows:
+        watch = Watch(cursor.interrupt, INTERRUPTED, timeout_s, self._cached)
         with _explained(sql), watch():
             if self._check is None:
                 self._check = SqlGuard.from_catalogue(cursor)
@@ -427,7 +408,8 @@ def _releasing(cursor: Cursor, watch: Watch) -> Iterator[None]:
         yield
     finally:
         if watch.grew():
-            cursor.execute(RELEASE)
+            with contextlib.suppress(duckdb.Error):  # DuckDB returns it by itself a little later.
+                cursor.execute(RELEASE)
 
 
 @contextlib.contextmanager
