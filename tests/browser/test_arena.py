@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -14,16 +15,19 @@ from timestep_lab.evals.arena import Arena
 from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.store.store import open_store
 from timestep_lab.ui.duel import ArenaView
+from timestep_lab.ui.view import handles
 
 Show = Callable[..., Page]
 
 
+def sample_rows() -> ComparisonRows:
+    store = open_store(":memory:")
+    return ComparisonRows(store.db, store.user_id)
+
+
 @pytest.fixture
 def arena() -> ArenaView:
-    store = open_store(":memory:")
-    return ArenaView(
-        Arena(ComparisonRows(store.db, store.user_id), sample_grid.grid(MODELS[:3], cases=4), seed=1)
-    )  # fmt: skip
+    return ArenaView(Arena(sample_rows(), sample_grid.grid(MODELS[:3], cases=4), seed=1))
 
 
 def test_nothing_tells_who_answers_before_the_vote_and_everything_after(show: Show, arena: ArenaView) -> None:
@@ -53,6 +57,26 @@ def test_a_session_of_votes_needs_only_the_keyboard(show: Show, arena: ArenaView
         page.keyboard.press("Enter")
         expect(page.get_by_role("button", name="Tie")).to_be_visible()
     assert [vote.outcome for vote in arena.votes] == ["left", "right", "tie", "both_bad"]
+
+
+class SlowToReply(ArenaView):
+    @handles("next")
+    async def _next_in_browser(self) -> None:
+        await super()._next_in_browser()
+        await asyncio.sleep(2)
+
+
+def test_a_key_counts_as_soon_as_its_pair_is_shown(show: Show) -> None:
+    view = SlowToReply(Arena(sample_rows(), sample_grid.grid(MODELS[:3], cases=4), seed=1))
+    page = show(view)
+    page.get_by_role("region", name="Duel").focus()
+    page.keyboard.press("1")
+    expect(page.get_by_role("status")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Tie")).to_be_visible()
+    page.keyboard.press("2")
+    expect(page.get_by_role("status")).to_be_visible()
+    assert [vote.outcome for vote in view.votes] == ["left", "right"]
 
 
 def test_after_the_last_pair_the_ranking_remains(show: Show, arena: ArenaView) -> None:

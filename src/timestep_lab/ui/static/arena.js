@@ -14,7 +14,7 @@ function render({ model, el }) {
   const view = mount({ model, el }, "arena");
   const { root, link } = view;
   let state = null;
-  let busy = false;
+  let pending = null; // The call whose effect is not shown yet.
   const trouble = h("div", { class: "tl-notice tl-is-bad", role: "alert", hidden: true });
   const duel = h("section", { class: "tl-duel", tabindex: -1, "aria-label": "Duel" });
   const result = h("p", { class: "tl-told", role: "status" });
@@ -23,8 +23,8 @@ function render({ model, el }) {
   root.append(trouble, duel, buttons, ranking);
 
   async function ask(name, args) {
-    if (busy) return;
-    busy = true;
+    if (pending) return;
+    const mine = (pending = {});
     try {
       await link.call(name, args);
       trouble.hidden = true;
@@ -33,7 +33,7 @@ function render({ model, el }) {
       trouble.hidden = false;
       put(trouble, icon("error"), `${error.message} ${error.nextStep ?? ""}`);
     } finally {
-      busy = false;
+      if (pending === mine) pending = null;
     }
   }
   const vote = (outcome) => { if (state?.duel && !state.revealed) ask("vote", { duel_id: state.duel.id, outcome }); };
@@ -43,6 +43,8 @@ function render({ model, el }) {
     const before = state;
     const held = root.contains(root.getRootNode().activeElement);
     state = fresh;
+    // A key pressed on what is shown now counts, also before the call has returned.
+    if (before?.duel?.id !== state.duel?.id || Boolean(before?.revealed) !== Boolean(state.revealed)) pending = null;
     if (before?.duel?.id !== state.duel?.id || !duel.firstChild) drawDuel();
     reveal();
     drawButtons(held);
