@@ -32,8 +32,8 @@ from tests.server.lab_process import SAID, SECRET, LabProcess, start, stop
 
 from timestep_lab.server.gate import Tokens
 
-pytestmark = pytest.mark.benchmark
 SECONDS = float(os.environ.get("SOAK_MINUTES", "3")) * 60.0
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(2 * SECONDS + 600)]
 USERS = int(os.environ.get("SOAK_USERS", "100"))
 DISK_MB = 512 + int(32 * SECONDS / 60.0)
 KILL_EVERY_S, FULL_EVERY_S, FULL_S = 18.0, 25.0, 4.0
