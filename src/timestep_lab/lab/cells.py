@@ -115,8 +115,8 @@ class OtelCells:
 
 
 def _store(lab: Lab, spans: list[ReadableSpan]) -> None:
-    from timestep_lab.runtime.interchange.files import otlp_request
     from timestep_lab.runtime.interchange.otlp_in import read_otlp_json
+    from timestep_lab.runtime.interchange.otlp_json import otlp_request
 
     read_otlp_json(otlp_request(spans), lab.store.user_id).store(lab.store.db)
 

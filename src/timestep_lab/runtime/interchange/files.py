@@ -2,100 +2,50 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.clock import parse_iso, to_naive_utc
-from timestep_lab.model.codec import Json, object_of, objects_of
 from timestep_lab.model.errors import DataError, TooLargeError
 from timestep_lab.model.spans import GenAI, Lab, OpenInference
-from timestep_lab.runtime.interchange.attribute_map import meaning_of
-from timestep_lab.runtime.interchange.conventions import about_trace, span_row
+from timestep_lab.runtime.interchange.conventions import span_row
 from timestep_lab.runtime.interchange.export import FLAT_COLUMNS, Decoded, is_lab_row, read_flat_rows, read_lab_rows
-from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_json, read_otlp_json, read_otlp_protobuf
-from timestep_lab.store.imported_trace import STATED, statement_key
+from timestep_lab.runtime.interchange.foreign_spans import (
+    is_console_span,
+    is_jaeger_trace,
+    is_phoenix_span,
+    is_zipkin_span,
+    read_console,
+    read_jaeger,
+    read_phoenix,
+    read_zipkin,
+)
+from timestep_lab.runtime.interchange.otlp_in import (
+    MAX_BODY,
+    decompressed,
+    read_logs_json,
+    read_logs_protobuf,
+    read_otlp_json,
+    read_otlp_protobuf,
+)
+from timestep_lab.store.imported_trace import STATED
 from timestep_lab.store.spans import Row
 from timestep_lab.store.store import Store
 from timestep_lab.store.worker import MEMORY, Worker, WorkerDied
 
 if TYPE_CHECKING:
     import duckdb
-    from opentelemetry.sdk.trace import ReadableSpan
 
 
 # --- Reads exports of the Agents SDK: objects `trace` and `trace.span`, alone, in a list, under `data`, or one per line
-
-
-# --- Spans of an OpenTelemetry SDK in this process, as the OTLP request that an exporter would send
-
-
-def otlp_request(spans: Sequence[ReadableSpan]) -> dict[str, Json]:
-    """Returns the JSON form of an `ExportTraceServiceRequest`, for `otlp_in.read_otlp_json`."""
-    return {"resourceSpans": [_of_resource(span) for span in spans]}
-
-
-def _of_resource(span: ReadableSpan) -> dict[str, Json]:
-    scope = span.instrumentation_scope
-    return {
-        "resource": {"attributes": _pairs(span.resource.attributes)},
-        "scopeSpans": [{"scope": {"name": scope.name if scope else ""}, "spans": [_otel_spans_span(span)]}],
-    }
-
-
-def _otel_spans_span(span: ReadableSpan) -> dict[str, Json]:
-    context = span.get_span_context()
-    if context is None:
-        raise ValueError(f"The span {span.name!r} has no context.")
-    return {
-        "traceId": f"{context.trace_id:032x}",
-        "spanId": f"{context.span_id:016x}",
-        "parentSpanId": f"{span.parent.span_id:016x}" if span.parent else "",
-        "name": span.name,
-        "startTimeUnixNano": str(span.start_time or 0),
-        "endTimeUnixNano": str(span.end_time or 0),
-        "attributes": _pairs(span.attributes or {}),
-        "events": [
-            {"name": event.name, "timeUnixNano": str(event.timestamp), "attributes": _pairs(event.attributes or {})}
-            for event in span.events
-        ],
-        "links": [
-            {
-                "traceId": f"{link.context.trace_id:032x}",
-                "spanId": f"{link.context.span_id:016x}",
-                "attributes": _pairs(link.attributes or {}),
-            }
-            for link in span.links
-        ],
-        "status": {"code": span.status.status_code.value, "message": span.status.description or ""},
-    }
-
-
-def _pairs(attributes: Mapping[str, object]) -> list[Json]:
-    return [{"key": key, "value": _value(value)} for key, value in attributes.items()]
-
-
-def _value(value: object) -> dict[str, Json]:
-    match value:
-        case bool():
-            return {"boolValue": value}
-        case int():
-            return {"intValue": str(value)}
-        case float():
-            return {"doubleValue": value}
-        case bytes():
-            return {"bytesValue": base64.b64encode(value).decode()}
-        case Mapping():
-            return {"kvlistValue": {"values": _pairs(value)}}
-        case list() | tuple():
-            return {"arrayValue": {"values": [_value(each) for each in value]}}
-    return {"stringValue": str(value)}
 
 
 TRACE, SPAN = "trace", "trace.span"
@@ -199,150 +149,12 @@ def _span_id(sdk_id: str) -> str:
     return match[1] if match else hashlib.sha256(sdk_id.encode()).hexdigest()[:16]
 
 
-# -- Phoenix span exports: one JSON object per span, with `context`, `span_kind` and flat or nested `attributes`
-
-
-def is_phoenix_span(value: object) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("context"), Mapping) and "trace_id" in value["context"]
-
-
-def read_phoenix(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
-    decoded = Decoded(user_id)
-    for span in objects:
-        try:
-            context = span["context"]
-            trace_id, span_id = bytes.fromhex(context["trace_id"]).hex(), bytes.fromhex(context["span_id"]).hex()
-            attributes = dict(_flat("", span.get("attributes") or {}))
-            if kind := span.get("span_kind"):
-                attributes.setdefault(OpenInference.KIND, kind)
-            parent_id, started_at = span.get("parent_id") or None, to_naive_utc(parse_iso(span["start_time"]))
-            decoded.learn(
-                trace_id,
-                statement_key(parent_id is None, started_at, span_id),
-                about_trace(attributes, meaning_of(tuple(attributes))),
-            )
-            failed = str(span.get("status_code", "")).upper() == "ERROR"
-            ended_at = span.get("end_time")
-            decoded.spans.append(
-                span_row(
-                    user_id, trace_id, span_id, parent_id, str(span.get("name") or ""),
-                    started_at, to_naive_utc(parse_iso(ended_at)) if ended_at else None,
-                    str(span.get("status_message") or "error") if failed else None, attributes,
-                )
-            )  # fmt: skip
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            decoded.reject(f"A span could not be read: {error!r}")
-    return decoded.finish()
-
-
-def _flat(prefix: str, value: object) -> Iterable[tuple[str, object]]:
-    """Flattens `{"llm": {"model_name": …}}` to `llm.model_name`; lists of objects get numbers."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else str(key), inner)
-    elif isinstance(value, list) and value and all(isinstance(inner, Mapping) for inner in value):
-        for place, inner in enumerate(value):
-            yield from _flat(f"{prefix}.{place}", inner)
-    else:
-        yield prefix, value
-
-
-# -- Jaeger and Zipkin, as the OTLP request of the same spans
-
-
-def is_jaeger_trace(value: object) -> bool:
-    return isinstance(value, Mapping) and "traceID" in value and isinstance(value.get("spans"), list)
-
-
-def read_jaeger(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
-    """Decodes traces as Jaeger's API and its page give them. Ids may lack leading zeros."""
-    return _read_as_otlp(objects, user_id, lambda trace: [_of_jaeger(span, trace) for span in trace["spans"]])
-
-
-def _of_jaeger(span: Mapping[str, Any], trace: Mapping[str, Any]) -> dict[str, Json]:
-    tags = {tag["key"]: tag.get("value") for tag in span.get("tags") or ()}
-    process = object_of(object_of(trace.get("processes")).get(span.get("processID") or "") or span.get("process"))
-    about: dict[str, object] = {str(tag["key"]): tag.get("value") for tag in objects_of(process.get("tags"))}
-    about["service.name"] = process.get("serviceName")
-    failed = tags.get("error") in (True, "true") or tags.get("otel.status_code") == "ERROR"
-    parents = [one for one in span.get("references") or () if one["refType"] == "CHILD_OF"]
-    links = [one for one in span.get("references") or () if one not in parents[:1]]
-    events: list[Json] = []
-    for log in span.get("logs") or ():
-        fields = {field["key"]: field.get("value") for field in log.get("fields") or ()}
-        events.append(_event(str(fields.pop("event", "log")), log["timestamp"], fields))
-    fields = {
-        "traceId": str(span["traceID"]).zfill(32), "spanId": str(span["spanID"]).zfill(16), "name": span.get("operationName"),
-        "parentSpanId": str(parents[0]["spanID"]).zfill(16) if parents else str(span.get("parentSpanID") or ""),
-        "status": {"code": 2 if failed else 0, "message": str(tags.get("otel.status_description") or "")},
-        "links": [{"traceId": str(one["traceID"]).zfill(32), "spanId": str(one["spanID"]).zfill(16)} for one in links],
-    }  # fmt: skip
-    scope = str(tags.get("otel.scope.name") or tags.get("otel.library.name") or "")
-    return _resource_spans(
-        fields, span["startTime"], span.get("duration"), tags, events, about, scope
-    )  # fmt: skip
-
-
-def is_zipkin_span(value: object) -> bool:
-    return isinstance(value, Mapping) and {"traceId", "id", "timestamp"} <= value.keys()
-
-
-def read_zipkin(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
-    """Decodes spans of Zipkin's API, version 2, in which all tags are text."""
-    return _read_as_otlp(objects, user_id, lambda span: [_of_zipkin(span)])
-
-
-def _of_zipkin(span: Mapping[str, Any]) -> dict[str, Json]:
-    tags = dict(span.get("tags") or {})
-    failed = tags.get("otel.status_code") == "ERROR" or ("error" in tags and tags["error"] != "false")
-    message = str(tags.get("error") or "")
-    fields = {
-        "traceId": str(span["traceId"]).zfill(32), "spanId": str(span["id"]).zfill(16), "name": span.get("name"),
-        "parentSpanId": str(span["parentId"]).zfill(16) if span.get("parentId") else "",
-        "status": {"code": 2 if failed else 0, "message": "" if message == "true" else message},
-    }  # fmt: skip
-    events: list[Json] = [_event(str(one.get("value")), one["timestamp"], {}) for one in span.get("annotations") or ()]
-    service = {"service.name": object_of(span.get("localEndpoint")).get("serviceName")}
-    scope = str(tags.get("otel.scope.name") or tags.get("otel.library.name") or "")
-    return _resource_spans(fields, span["timestamp"], span.get("duration"), tags, events, service, scope)
-
-
-def _event(name: str, micros: int, fields: Mapping[str, object]) -> dict[str, Json]:
-    return {"name": name, "timeUnixNano": str(int(micros) * 1000), "attributes": _pairs(fields)}
-
-
-def _resource_spans(
-    fields: dict[str, Json], start: int, duration: int | None, tags: Mapping[str, object], events: list[Json], about: Mapping[str, object],
-    scope: str,
-) -> dict[str, Json]:  # fmt: skip
-    times = {
-        "startTimeUnixNano": str(int(start) * 1000),
-        "endTimeUnixNano": str((int(start) + int(duration or 0)) * 1000),
-    }
-    span: dict[str, Json] = {**fields, **times, "attributes": _pairs(tags), "events": events}
-    known = _pairs({name: value for name, value in about.items() if value is not None})
-    return {"resource": {"attributes": known}, "scopeSpans": [{"scope": {"name": scope}, "spans": [span]}]}
-
-
-def _read_as_otlp(
-    objects: Iterable[Mapping[str, Any]], user_id: str, convert: Callable[[Mapping[str, Any]], list[dict[str, Json]]]
-) -> Decoded:
-    spans: list[Json] = []
-    problems: list[str] = []
-    for one in objects:
-        try:
-            spans += convert(one)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            problems.append(f"A span could not be read: {error!r}")
-    decoded = read_otlp_json({"resourceSpans": spans}, user_id)
-    for problem in problems:
-        decoded.reject(problem)
-    return decoded
-
-
 # --
 
-_GZIP, _PARQUET, _DUCKDB, _ZSTD = b"\x1f\x8b", b"PAR1", b"DUCK", b"\x28\xb5\x2f\xfd"
+_GZIP, _PARQUET, _DUCKDB, _ZSTD, _ZIP = b"\x1f\x8b", b"PAR1", b"DUCK", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_OF_FINDER = "__MACOSX/"
+"""What the Finder adds to an archive."""
 MAX_ROWS = 1_000_000
 MAX_UNPACKED = 2**30
 """Limit for the values of a Parquet or DuckDB file, which may take a thousand times the size of the file."""
@@ -350,7 +162,7 @@ ROWS_AT_ONCE = 20_000
 BYTES_AT_ONCE = 128 * 2**20
 KNOWN = (
     "OTLP (protobuf, JSON, JSONL), also from Tempo, traces of Jaeger and Zipkin as JSON, Agents SDK exports, Phoenix spans, and the lab's own "
-    "JSONL, Parquet and DuckDB files"
+    "JSONL, Parquet and DuckDB files; all but the last two also in .gz and .zip"
 )
 
 
@@ -419,18 +231,54 @@ def read_file(source: Path, user_id: str) -> Iterator[Decoded]:
     if head[:4] == _PARQUET or head[8:12] == _DUCKDB:
         yield from _read_columns(source, head, user_id)
         return
-    data = source.read_bytes()
+    if head[:4] == _ZIP:
+        yield from _read_archive(source, user_id)
+    else:
+        yield from _read_data(source.name, source.read_bytes(), user_id)
+
+
+def _read_archive(source: Path, user_id: str) -> Iterator[Decoded]:
+    """Reads each file of a .zip archive in memory: not Parquet and DuckDB, which DuckDB reads from disk. What is no file of traces is
+    counted as rejected."""
+    n_files, room = 0, MAX_BODY
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for member in archive.infolist():
+                if member.is_dir() or member.filename.startswith(_OF_FINDER):
+                    continue
+                room -= member.file_size
+                if room < 0:
+                    raise TooLargeError(
+                        f"The files in {source.name} have more than {MAX_BODY >> 20} MB.", "Split the archive."
+                    )
+                n_files += 1
+                try:
+                    yield from _read_data(f"{source.name}: {member.filename}", archive.read(member), user_id)
+                except TooLargeError:
+                    raise
+                except DataError as error:
+                    yield Decoded(user_id, rejected=1, problem=error.message)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{source.name} cannot be unpacked: {error}.", "Unpack it, and import its files.") from None
+    if not n_files:
+        raise DataError(f"{source.name} is empty.", f"Supported formats: {KNOWN}.")
+
+
+def _read_data(name: str, data: bytes, user_id: str) -> Iterator[Decoded]:
+    head = data[:8]
     if head[:2] == _GZIP:
         data = decompressed(data, "gzip")
     if not data.strip():
-        raise DataError(f"{source.name} is empty.", f"Supported formats: {KNOWN}.")
+        raise DataError(f"{name} is empty.", f"Supported formats: {KNOWN}.")
     if _ZSTD in (head[:4], head[4:8]):
-        raise DataError(f"{source.name} is compressed with zstd.", "Decompress it, or compress it with gzip instead.")
+        raise DataError(f"{name} is compressed with zstd.", "Decompress it, or compress it with gzip instead.")
+    if data[:2] in _UTF16:  # As PowerShell redirects output.
+        data = data.decode("utf-16", "replace").encode()
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if start in (b"{", b"["):
-        yield from _read_json(source, data, user_id)
+        yield from _read_json(name, data, user_id)
     else:
-        yield from _read_protobuf(source, data, user_id)
+        yield from _read_protobuf(name, data, user_id)
 
 
 def _read_columns(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
@@ -496,80 +344,129 @@ def _no_export(source: Path, why: str) -> DataError:
     )
 
 
-def _read_protobuf(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
-    """Splits the data into requests: one, or several with a four-byte length each, as written by the OpenTelemetry Collector's file
-    exporter."""
-    try:
-        yield read_otlp_protobuf(data, user_id)
-        return
-    except DataError:
-        messages = list(_length_prefixed(data))
-    if not messages:
-        raise DataError(f"{source.name} is not a file of traces.", f"Supported formats: {KNOWN}.")
+def _read_protobuf(name: str, data: bytes, user_id: str) -> Iterator[Decoded]:
+    """Reads one request, or several with a length before each: of four bytes, as the OpenTelemetry Collector's file exporter writes it, or
+    a varint, as protobuf's own libraries do."""
+    for messages in (iter([data]), _length_prefixed(data, _four_bytes), _length_prefixed(data, _varint)):
+        first = _request_in(next(messages, b""), user_id)
+        if first is not None:
+            yield first
+            break
+    else:
+        raise DataError(f"{name} is not a file of traces.", f"Supported formats: {KNOWN}.")
     for message in messages:
-        yield read_otlp_protobuf(message, user_id)
+        decoded = _request_in(message, user_id) if message else None
+        yield decoded or Decoded(user_id, rejected=1, problem=f"{name} ends or is damaged in the middle of a request.")
 
 
-def _length_prefixed(data: bytes) -> Iterator[bytes]:
+def _request_in(message: bytes, user_id: str) -> Decoded | None:
+    """Decodes a request of spans, or of log records, which has the same outer form. None for what is neither."""
+    try:
+        decoded = read_otlp_protobuf(message, user_id)
+        if decoded.rejected and not decoded.spans:
+            of_logs = read_logs_protobuf(message, user_id)
+            return of_logs if of_logs.events or of_logs.scores else decoded
+    except DataError:
+        return None
+    return decoded if decoded.spans or decoded.rejected else None
+
+
+def _length_prefixed(data: bytes, read_length: Callable[[bytes, int], tuple[int, int]]) -> Iterator[bytes]:
+    """Yields the messages; an empty one for the rest if that is none. `read_length`: of the data from a place, the length and where it
+    ends."""
     at = 0
     while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        if not 0 < length <= len(data) - at - 4:
+        length, at = read_length(data, at)
+        if not 0 < length <= len(data) - at:
+            yield b""
             return
-        yield data[at + 4 : at + 4 + length]
-        at += 4 + length
+        yield data[at : at + length]
+        at += length
+
+
+def _four_bytes(data: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(data[at : at + 4], "big"), at + 4
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    length = 0
+    for place, byte in enumerate(data[at : at + 5]):
+        length |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return length, at + place + 1
+    return 0, at
 
 
 _REQUESTS = frozenset({"resourceSpans", "resource_spans", "batches"})
 """Names of the list of spans in an OTLP request; the last is Tempo's."""
+_LOGS = frozenset({"resourceLogs", "resource_logs"})
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
+_MOST_UNREAD = 1000
+"""Lines that are no JSON, after which a file is read no further."""
 
 
-def _read_json(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
-    objects = list(_json_objects(source, data))
-    requests = [entry for entry in objects if not entry.keys().isdisjoint(_REQUESTS)]
-    for request in requests:
-        yield read_otlp_json({"resourceSpans": request["batches"]} if "batches" in request else request, user_id)
-    logs = [entry for entry in objects if "resourceLogs" in entry]
+_READERS: tuple[tuple[Callable[[object], bool], Callable[[Iterable[Mapping[str, Any]], str], Decoded]], ...] = (
+    (is_lab_row, read_lab_rows), (is_sdk_export, read_sdk_export), (is_console_span, read_console), (is_phoenix_span, read_phoenix),
+    (is_jaeger_trace, read_jaeger), (is_zipkin_span, read_zipkin),
+)  # fmt: skip
+"""Of objects that have one form, which is that of the first that fits."""
+
+
+def _read_json(name: str, data: bytes, user_id: str) -> Iterator[Decoded]:
+    objects, unread = _json_objects(name, data)
+    of_form: list[list[Mapping[str, object]]] = [[] for _ in _READERS]
+    logs, strangers = [], 0
+    for entry in objects:
+        if not entry.keys().isdisjoint(_REQUESTS):
+            yield read_otlp_json({"resourceSpans": entry["batches"]} if "batches" in entry else entry, user_id)
+        elif not entry.keys().isdisjoint(_LOGS):
+            logs.append(entry)
+        else:
+            form = next((place for place, (is_one, _) in enumerate(_READERS) if is_one(entry)), None)
+            if form is None:
+                strangers += 1
+            else:
+                of_form[form].append(entry)
     for request in logs:
         yield read_logs_json(request, user_id)
-    rest = [entry for entry in objects if entry not in requests and entry not in logs]
-    readers = (
-        (is_lab_row, read_lab_rows), (is_sdk_export, read_sdk_export), (is_phoenix_span, read_phoenix), (is_jaeger_trace, read_jaeger),
-        (is_zipkin_span, read_zipkin),
-    )  # fmt: skip
-    for is_one, read in readers:
-        if mine := [entry for entry in rest if is_one(entry)]:
+    for (_, read), mine in zip(_READERS, of_form, strict=True):
+        if mine:
             yield read(mine, user_id)
-    strangers = sum(not any(is_one(entry) for is_one, _ in readers) for entry in rest)
     if strangers:
         yield Decoded(
             user_id, rejected=strangers, problem=f"{strangers} JSON objects are no spans in a form the lab knows."
         )
+    if unread:
+        yield Decoded(user_id, rejected=len(unread), problem=f"Line {unread[0]} of {name} is no JSON.")
 
 
-def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, object]]:
-    """Yields the objects of a JSON document (itself, its list, or the list under `data` or `spans`), or of each line."""
+def _json_objects(name: str, data: bytes) -> tuple[list[Mapping[str, object]], list[int]]:
+    """Returns the objects of a JSON document (itself, its list, or the list under `data` or `spans`), of each line, or of documents one
+    after the other; and the numbers of the lines that are none, in a file that was cut off or written by two programs at once.
+
+    Raises `DataError` if there is no object."""
     text = data.decode("utf-8-sig", "replace")
     try:
-        return list(_unwrapped(json.loads(text)))
+        return list(_unwrapped(json.loads(text))), []
     except ValueError as error:
         whole = error
     except RecursionError:
-        raise DataError(f"{source.name} is nested too deep.", f"Supported formats: {KNOWN}.") from None
+        raise DataError(f"{name} is nested too deep.", f"Supported formats: {KNOWN}.") from None
     objects: list[Mapping[str, object]] = []
-    for number, line in enumerate(
-        text.split("\n"), start=1
-    ):  # `splitlines` would also split at characters that JSON text may contain.
-        if not line.strip():
-            continue
+    unread: list[int] = []
+    decoder, at, line, counted = json.JSONDecoder(), 0, 1, 0
+    while (found := _NO_SPACE.search(text, at)) and len(unread) < _MOST_UNREAD:
+        at = found.start()
         try:
-            objects.extend(_unwrapped(json.loads(line)))
+            value, at = decoder.raw_decode(text, at)
+            objects.extend(_unwrapped(value))
         except (ValueError, RecursionError):
-            place = f"line {number}" if number > 1 else str(whole)
-            raise DataError(
-                f"{source.name} is neither JSON nor JSON lines: {place}.", f"Supported formats: {KNOWN}."
-            ) from None
-    return objects
+            line, counted = line + text.count("\n", counted, at), at
+            unread.append(line)
+            at = (text.find("\n", at) + 1) or len(text)
+    if not objects:
+        raise DataError(f"{name} is neither JSON nor JSON lines: {whole}.", f"Supported formats: {KNOWN}.")
+    return objects, unread
 
 
 def _unwrapped(value: object) -> Iterator[Mapping[str, object]]:

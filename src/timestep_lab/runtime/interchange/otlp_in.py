@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import pickle
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.codec import list_of, object_of, objects_of
@@ -19,6 +18,16 @@ from timestep_lab.runtime.interchange.attribute_map import meaning_of
 from timestep_lab.runtime.interchange.conventions import about_trace, fragment, span_row
 from timestep_lab.runtime.interchange.export import Decoded, Summary, store_together
 from timestep_lab.runtime.interchange.messages import exception_text, messages_in, read_json
+from timestep_lab.runtime.interchange.otlp_json import (
+    NO_IDS,
+    field_of,
+    id_of,
+    id_of_link,
+    id_or_none,
+    integer,
+    json_attributes,
+    json_value,
+)
 from timestep_lab.runtime.interchange.span_events import keep_events, span_event, span_link
 from timestep_lab.store.base import Database, Received
 from timestep_lab.store.imported_trace import statement_key
@@ -195,7 +204,6 @@ MAX_BODY = 256 * 1024 * 1024
 """Maximum bytes of one request, both compressed and decompressed. An exporter's default batch of 512 spans may have 512 kB per span."""
 _EPOCH = datetime(1970, 1, 1)
 _NO_SPAN, _NO_TRACE = b"\0" * 8, b"\0" * 16
-_NO_IDS = "it has no 16-byte trace id and 8-byte span id, or one of them is all zeros"
 PROTOBUF = "application/x-protobuf"
 ReadAttributes = Callable[[Iterable[bytes]], tuple[dict[str, object], dict[str, str]]]
 
@@ -211,7 +219,7 @@ def read_otlp(body: bytes, content_type: str, content_encoding: str | None, user
 def read_otlp_logs(body: bytes, content_type: str, content_encoding: str | None, user_id: str) -> Decoded:
     """Decodes an `ExportLogsServiceRequest` and keeps the events of GenAI spans: those with a span and a name in `gen_ai.*`. Other
     records are counted in `rejected`. Raises the errors of `read_otlp`."""
-    return _read(body, content_type, content_encoding, user_id, read_logs_json, _read_logs_protobuf)
+    return _read(body, content_type, content_encoding, user_id, read_logs_json, read_logs_protobuf)
 
 
 READERS = {"read_otlp": read_otlp, "read_otlp_logs": read_otlp_logs}
@@ -328,7 +336,7 @@ def has_ids(trace_id: bytes, span_id: bytes) -> bool:
 def _span(span: Any, decoded: Decoded, scope: str, resource: Mapping[str, object], read: ReadAttributes) -> Row:
     trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
     if not has_ids(trace_id, span_id):
-        raise ValueError(_NO_IDS)
+        raise ValueError(NO_IDS)
     attributes, fragments = read(span.attributes)
     started_at, ended_at, is_timed = _times(
         span.start_time_unix_nano, span.end_time_unix_nano, (event.time_unix_nano for event in span.events)
@@ -382,7 +390,7 @@ def _learn(
 
 def read_otlp_json(request: object, user_id: str) -> Decoded:
     """Decodes the JSON form of the same message: camelCase names, ids in hex, 64-bit numbers as strings. Raises `DataError`."""
-    if request == {}:
+    if request in ({}, {"resourceSpans": None}):
         return Decoded(user_id)  # Protobuf's JSON form of an empty message.
     if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceSpans"), list):
         raise DataError(
@@ -426,18 +434,17 @@ def _json_span(span: object, decoded: Decoded, scope: str, resource: Mapping[str
     if not isinstance(span, Mapping):
         raise TypeError(f"it is no object but {type(span).__name__}")
     trace_id, span_id = id_of(field_of(span, "traceId"), 16), id_of(field_of(span, "spanId"), 8)
-    parent = field_of(span, "parentSpanId")
-    parent_id = id_of(parent, 8) if parent and set(str(parent)) != {"0"} else None
+    parent_id = id_or_none(field_of(span, "parentSpanId"), 8)
     attributes = json_attributes(field_of(span, "attributes"))
-    start, end = (max(_integer(field_of(span, name) or 0), 0) for name in ("startTimeUnixNano", "endTimeUnixNano"))
+    start, end = (max(integer(field_of(span, name) or 0), 0) for name in ("startTimeUnixNano", "endTimeUnixNano"))
     about = about_trace(attributes, meaning_of(tuple(attributes), scope))
     status, error = object_of(field_of(span, "status")), None
     events = [
-        span_event(str(event.get("name") or ""), _integer(field_of(event, "timeUnixNano") or 0), json_attributes(event.get("attributes")))
+        span_event(str(event.get("name") or ""), integer(field_of(event, "timeUnixNano") or 0), json_attributes(event.get("attributes")))
         for event in objects_of(field_of(span, "events"))
     ]  # fmt: skip
     links = [
-        span_link(str(field_of(link, "traceId") or ""), str(field_of(link, "spanId") or ""), json_attributes(link.get("attributes")))
+        span_link(id_of_link(field_of(link, "traceId"), 16), id_of_link(field_of(link, "spanId"), 8), json_attributes(link.get("attributes")))
         for link in objects_of(field_of(span, "links"))
     ]  # fmt: skip
     started_at, ended_at, is_timed = _times(start, end, [int(event["time_unix_nano"]) for event in events])
@@ -454,70 +461,10 @@ def _json_span(span: object, decoded: Decoded, scope: str, resource: Mapping[str
     return row if is_timed else _untimed(row)
 
 
-def json_attributes(pairs: object) -> dict[str, object]:
-    return {str(pair.get("key") or ""): json_value(pair.get("value")) for pair in objects_of(pairs)}
-
-
-def json_value(value: object) -> object:
-    if not isinstance(value, Mapping) or not value:
-        return None
-    [kind, given] = next(iter(value.items()))
-    match kind.replace("_", "").lower():
-        case "stringvalue":
-            return str(given)
-        case "intvalue":
-            return _integer(given)
-        case "doublevalue":
-            return float(given)
-        case "arrayvalue":
-            return [json_value(inner) for inner in cast("Sequence[object]", object_of(given).get("values") or ())]
-        case "kvlistvalue":
-            return json_attributes(object_of(given).get("values"))
-        case "bytesvalue":
-            return _bytes_of(str(given)).hex() or given
-    return given
-
-
-def _integer(given: Any) -> int:
-    """Reads an integer from a number, its digits, or the two halves that JavaScript writes for 64 bits."""
-    if isinstance(given, Mapping) and "low" in given and "high" in given:
-        return int(given["high"]) << 32 | int(given["low"]) & 0xFFFFFFFF
-    return int(given)
-
-
-def id_of(value: object, n_bytes: int) -> str:
-    """Reads an id in hex, as OTLP specifies, or in base64, as plain protobuf JSON writes bytes."""
-    text = str(value or "")
-    if len(text) == 2 * n_bytes:
-        data = bytes.fromhex(text)
-    else:
-        data = _bytes_of(text)
-        if len(data) != n_bytes:
-            raise ValueError(f"{text!r} is not an id of {n_bytes} bytes")
-    if not any(data):
-        raise ValueError(_NO_IDS)
-    return data.hex()
-
-
-def _bytes_of(text: str) -> bytes:
-    """Decodes base64; returns nothing if it is not."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError:
-        return b""
-
-
-def field_of(found: Mapping[str, object], name: str) -> object:
-    """Returns a field by its camelCase name, or by the snake_case name that some writers use."""
-    if name in found:
-        return found[name]
-    return found.get("".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name))
-
-
 # -- log records
 
 
-def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
+def read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
     from google.protobuf.message import DecodeError
 
     try:
@@ -556,7 +503,7 @@ def read_logs_json(request: object, user_id: str) -> Decoded:
                         id_of(given, n) if (given := field_of(record, name)) else ""
                         for name, n in (("traceId", 16), ("spanId", 8))
                     )
-                    time = _integer(field_of(record, "timeUnixNano") or field_of(record, "observedTimeUnixNano") or 0)
+                    time = integer(field_of(record, "timeUnixNano") or field_of(record, "observedTimeUnixNano") or 0)
                     attributes, body = json_attributes(record.get("attributes")), json_value(record.get("body"))
                 except (ValueError, OverflowError, TypeError) as error:
                     decoded.reject(f"A log record could not be read: {error}")

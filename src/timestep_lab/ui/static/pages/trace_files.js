@@ -6,7 +6,7 @@ import { icon } from "../shared/icons.js";
 
 /** A button and the field behind it: traces out of a file of one's own. */
 export function importing(done, failed) {
-  const file = h("input", { type: "file", hidden: true, "aria-label": "Trace file", accept: ".json,.jsonl,.ndjson,.parquet,.gz,.pb" });
+  const file = h("input", { type: "file", hidden: true, "aria-label": "Trace file", accept: ".json,.jsonl,.ndjson,.parquet,.gz,.zip,.pb" });
   const button = h("button", { class: "tl-quiet", type: "button", title: "Import traces from a file: OpenTelemetry, Agents SDK, Phoenix, Jaeger, Zipkin, or exported by a lab", onclick: () => file.click() }, icon("plus"), "Import");
   file.addEventListener("change", async () => {
     const [chosen] = file.files;
