@@ -231,6 +231,15 @@ case("traceloop-agent","traceloop.tracer","weather_agent.agent",{"traceloop.span
 case("traceloop-tool-that-returns-text","traceloop.tracer","get_weather.tool",{"traceloop.span.kind":"tool","traceloop.entity.name":"get_weather","traceloop.entity.input":json.dumps({"args":[],"kwargs":ARGUMENTS}),"traceloop.entity.output":json.dumps(ANSWER)},{"kind": "tool","name": "get_weather","input": ARGUMENTS,"output": ANSWER})
 case("openllmetry-calls-without-text","x","ChatOpenAI.chat",{"llm.request.type":"chat","gen_ai.request.model":"gpt-4o-mini","gen_ai.completion.0.role":"assistant","gen_ai.completion.0.content":'""',"gen_ai.completion.0.tool_calls.0.id":"c","gen_ai.completion.0.tool_calls.0.name":"get_weather","gen_ai.completion.0.tool_calls.0.arguments":json.dumps(ARGUMENTS)},{"answered": [("assistant",None)],"calls": [("get_weather",ARGUMENTS)]})
 case("semantic-kernel-1.30-function","semantic_kernel.functions.kernel_function","Weather-get_weather",{},{"kind": "tool","name": "Weather-get_weather"})
+case("langfuse-langchain","langfuse-sdk","ChatOpenAI",{"langfuse.observation.type":"generation","langfuse.observation.model.name":"gpt-4o-mini","langfuse.observation.metadata.ls_provider":'"openai"',"langfuse.observation.usage_details":json.dumps({"input":60,"output":12,"total":120,"input_cache_read":40,"output_reasoning":8}),
+  "langfuse.observation.input":json.dumps([{"role":"user","content":ASKED},{"role":"tool","content":{"type":"function","function":{"name":"get_weather","parameters":{}}}}]),
+  "langfuse.observation.output":json.dumps({"role":"assistant","content":"","tool_calls":[{"name":"get_weather","args":ARGUMENTS,"id":"c","type":"tool_call"}]})},
+ {"kind": "generation","provider": "openai","asked": [("user",ASKED)],"answered": [("assistant",None)],"calls": [("get_weather",ARGUMENTS)],"input_tokens": 100,"output_tokens": 20,"cached_tokens": 40,"reasoning_tokens": 8,"cost_usd": pytest.approx(2.4e-05)})
+case("otel-openai-agents-trace","opentelemetry.instrumentation.openai_agents","wf",{"gen_ai.operation.name":"invoke_agent","gen_ai.provider.name":"openai"},{"kind": "task","agent": None})
+case("otel-openai-agents-agent","opentelemetry.instrumentation.openai_agents","invoke_agent Triage",{"gen_ai.operation.name":"invoke_agent","gen_ai.agent.name":"Triage"},{"kind": "agent","agent": "Triage"})
+case("oi-strands-step","strands.telemetry.tracer","chat",{"openinference.span.kind":"LLM","llm.model_name":"gpt-4o-mini","graph.node.id":"llm_136"},{"kind": "generation","agent": None})
+case("oi-agent-of-a-graph","x","team",{"openinference.span.kind":"AGENT","graph.node.id":"writer"},{"kind": "agent","agent": "writer"})
+case("oi-openllmetry-embedding","opentelemetry.instrumentation.openai.v1","openai.embeddings",{"openinference.span.kind":"LLM","llm.request.type":"embedding","llm.model_name":"text-embedding-3-small","llm.token_count.prompt":14},{"kind": "embedding","model": "text-embedding-3-small","input_tokens": 14})
 # fmt: on
 
 

@@ -191,3 +191,23 @@ def test_the_parts_of_langfuses_usage_are_counted_apart_whether_or_not_a_total_i
     for usage_details in (parts, {**parts, "total": 120}):
         row = one({**told, "langfuse.observation.usage_details": json.dumps(usage_details)})
         assert row == (100, 20, 40, pytest.approx(0.000024))
+
+
+@pytest.mark.parametrize(
+    ("usage_details", "right"),
+    [
+        ({"input": 10, "output": 33, "input_cache_read": 2000, "input_cache_creation": 100, "total": 2143}, (2110, 33, 2000)),
+        ({"input": 10, "output": 33, "input_cache_read": 2000, "input_cache_creation": 0, "input_ephemeral_5m_input_tokens": 100}, (2110, 33, 2000)),
+        ({"input": 10, "output": 33, "input_cache_read": 2000, "input_cache_creation": 0, "input_ephemeral_1h_input_tokens": 100}, (2110, 33, 2000)),
+        ({"input": 2110, "output": 33, "input_cache_read": 2000, "input_cache_creation": 100, "total": 2143}, (2110, 33, 2000)),
+        ({"input": 2090, "output": 30, "input_audio": 20, "output_audio": 3, "input_priority": 9}, (2110, 33, None)),
+    ],
+)  # fmt: skip
+def test_every_part_of_langfuses_usage_counts_unless_its_total_says_that_the_whole_has_it(
+    usage_details: dict[str, int], right: tuple[int, int, int | None]
+) -> None:
+    told = {"langfuse.observation.type": "generation", "langfuse.observation.model.name": "claude-sonnet-4-5"}
+    row = one({**told, "langfuse.observation.usage_details": json.dumps(usage_details)})
+    assert row[:3] == right
+    if right[2]:
+        assert row[3] == pytest.approx(0.0015)

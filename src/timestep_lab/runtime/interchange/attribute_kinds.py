@@ -102,6 +102,7 @@ KINDS: tuple[Line, ...] = (
     Line("kind", Lab.KIND, OURS),
     Line("kind", "metadata.path", BEEAI, always("other"), "openinference.instrumentation.beeai"),  # An event, as a span of its own.
     Line("kind", "ag2.usage.kind", AG2, words({"model_call": "other", "subtask": "other"})),
+    Line("kind", "llm.request.type", OPENLLMETRY, words({"embedding": "embedding", "rerank": "retrieval"})),  # Which OpenInference's processor calls LLM.
     Line("kind", OpenInference.KIND, OI, words(OpenInference.KINDS)),
     Line("kind", GenAI.OPERATION, OTEL, _OPERATIONS),
     Line("kind", "langfuse.observation.type", LANGFUSE, _LANGFUSE_KINDS),

@@ -273,6 +273,36 @@ def total_of_parts(value: object) -> object:
     return total_of(value) if "input" in object_of(json_value(value)) else None
 
 
+def total_beginning(part_name: str) -> Reader:
+    """Reads the total of Langfuse's parts of a usage that begin with this name: `input`, `input_cache_read`, `input_audio` and so on are
+    counted apart, unless a stated total says that `input` and `output` are all. None if the name itself is not stated."""
+
+    def read(value: object) -> object:
+        counts = {name: n for name, n in object_of(json_value(value)).items() if isinstance(n, int)}
+        if part_name not in counts:
+            return None
+        if counts.get("total") == counts.get("input", 0) + counts.get("output", 0):
+            return counts[part_name]
+        parts = (n for name, n in counts.items() if name.startswith(f"{part_name}_") and "priority" not in name)
+        return counts[part_name] + sum(parts)
+
+    return read
+
+
+def offered_apart(value: object) -> object:
+    """Returns messages without the tools offered to the model, which Langfuse's handler for LangChain adds as messages of a tool."""
+    messages = json_value(value)
+    if not isinstance(messages, list):
+        return value
+    said = [message for message in messages if not _is_offer(object_of(message))]
+    return said if said and len(said) < len(messages) else value
+
+
+def _is_offer(message: Mapping[str, object]) -> bool:
+    content = object_of(message.get("content"))
+    return message.get("role") == "tool" and content.get("type") == "function" and "function" in content
+
+
 def above_zero(value: object) -> object:
     """For senders that write 0 for an unknown price."""
     return value or None
@@ -387,7 +417,7 @@ _USAGE_NAMES: dict[str, tuple[str, ...]] = {
     "total_tokens": ("total_tokens", "total", "tokens", "totalTokens"),
     "reasoning_tokens": (
         "output_tokens_details.reasoning_tokens", "completion_tokens_details.reasoning_tokens", "output_token_details.reasoning",
-        "output_reasoning_tokens", "completion_reasoning_tokens", "reasoning_tokens",
+        "output_reasoning_tokens", "output_reasoning", "completion_reasoning_tokens", "reasoning_tokens",
     ),
 }  # fmt: skip
 """The names that providers and senders give to the counts in an object `usage`."""

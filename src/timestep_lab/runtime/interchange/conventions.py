@@ -28,6 +28,7 @@ from timestep_lab.runtime.interchange.attribute_readers import (
     value_of,
     whole_number,
 )
+from timestep_lab.runtime.interchange.flattened_messages import gathered, gathered_documents
 from timestep_lab.runtime.interchange.messages import (
     NO_MESSAGE,
     Message,
@@ -36,8 +37,6 @@ from timestep_lab.runtime.interchange.messages import (
     arguments_of,
     conversation,
     finish_of,
-    gathered,
-    gathered_documents,
     read_json,
     result_of,
     say_nothing,
@@ -50,6 +49,7 @@ Attributes = dict[str, object]
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"
 _HANDOFF_NAME = "handoff to "
 _STRANDS_SCOPE = "strands-agents"
+_AGENTS_SCOPE = "opentelemetry.instrumentation.openai_agents"
 _FUNCTION_SCOPE = "semantic_kernel.functions.kernel_function"
 """The functions of Semantic Kernel, which state nothing in version 1.30."""
 _ADK_SCOPE, _ADK_AGENT = "gcp.vertex.agent", "agent_run ["
@@ -322,6 +322,8 @@ def _kind(meaning: Meaning, name: str, attributes: Mapping[str, object], scope: 
         return "agent"  # LangChain puts the name of the agent, its outermost step, on each of its steps.
     if scope == _STRANDS_SCOPE and kind == "generation" and name == attributes.get(GenAI.AGENT_NAME):
         return "agent"  # Strands before 0.2 names no operation.
+    if kind == "agent" and scope == _AGENTS_SCOPE and parent_id is None and GenAI.AGENT_NAME not in attributes:
+        return "task"  # OpenTelemetry's instrumentation of the Agents SDK calls the trace as a whole an agent.
     if kind is None and scope == _FUNCTION_SCOPE:
         kind = "tool"
     if kind is None and scope == _ADK_SCOPE:

@@ -11,113 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from timestep_lab.model.codec import list_of
+from timestep_lab.model.codec import list_of, object_of
 from timestep_lab.model.spans import GenAI
 from timestep_lab.store.spans import StoredEvent
 
-Tree = dict[str, object]
 Message = dict[str, object]
-
-
-# -- messages flattened into dotted names
-
-
-def gathered(attributes: dict[str, object], prefix: str, role: str = "assistant") -> list[Message]:
-    """Returns the messages under `prefix` (which ends in a dot), in order, and removes their attributes from the dict. `role`: of
-    messages that state none.
-
-    OpenInference: `llm.input_messages.0.message.role`, `….message.contents.0.message_content.text`,
-    `….message.tool_calls.0.tool_call.function.name`. OpenLLMetry: `gen_ai.prompt.0.role`, `gen_ai.completion.0.tool_calls.0.name`.
-    """
-    messages = [_gathered_message(entry, role) for entry in _in_order(_tree(attributes, prefix))]
-    return messages if any(message.keys() - {"role"} for message in messages) else []
-
-
-def gathered_documents(attributes: dict[str, object], prefix: str) -> list[Message]:
-    """Returns the documents under `prefix`, as `{id, content, score, metadata}`, and removes their attributes."""
-    documents = []
-    for entry in _in_order(_tree(attributes, prefix)):
-        document = entry.get("document", entry)
-        if not isinstance(document, Mapping):
-            document = {"content": document}
-        documents.append({key: read_json(value) if key == "metadata" else value for key, value in document.items()})
-    return documents
-
-
-def _tree(attributes: dict[str, object], prefix: str) -> Tree:
-    tree: Tree = {}
-    for name in [name for name in attributes if name.startswith(prefix)]:
-        at = tree
-        *path, last = name[len(prefix) :].split(".")
-        for step in path:
-            below = at.setdefault(step, {})
-            if not isinstance(below, dict):
-                break
-            at = below
-        else:
-            at[last] = attributes.pop(name)
-    return tree
-
-
-_ROLES = ("system", "user", "assistant", "tool")
-
-
-def _gathered_message(entry: Mapping[str, object], role: str) -> Message:
-    fields = next((entry[name] for name in ("message", "prompt", "completion") if name in entry), entry)
-    if not isinstance(fields, Mapping):
-        return {"role": role, "content": fields}
-    if len(fields) == 1 and (name := next(iter(fields))) in _ROLES:  # IBM watsonx.ai: the role is the name.
-        return {"role": name, "content": fields[name]}
-    message: Message = {"role": fields.get("role", role)}
-    content = fields.get("content", fields.get("text"))
-    if isinstance(content, Mapping):  # A list of texts.
-        content = "\n".join(str(content[place]) for place in sorted(content, key=lambda place: (len(place), place)))
-    calls = [_gathered_call(call) for call in _in_order(_mapping(fields.get("tool_calls")))]
-    if isinstance(fields.get("contents"), Mapping):
-        blocks: list[object] = []
-        for part in _in_order(fields["contents"]):
-            if isinstance(part.get("tool_call"), Mapping):
-                # A repetition of the call at its position among the contents.
-                call = _gathered_call(part)
-                if all(known.get("id") != call.get("id") for known in calls):
-                    calls.append(call)
-            else:
-                content_part = part.get("message_content", part)
-                blocks.append(dict(content_part) if isinstance(content_part, Mapping) else content_part)
-        content = blocks or content
-    if isinstance(content, str) and content.startswith('[{"') and '"type":' in content:
-        parts = read_json(content)  # As written by OpenLLMetry.
-        if isinstance(parts, list) and all(isinstance(part, Mapping) and "type" in part for part in parts):
-            content = parts if not calls else [part for part in parts if part["type"] != "tool_use"]
-    if content is not None and not (calls and content == '""'):  # OpenLLMetry of 2025: no text beside the calls.
-        message["content"] = content
-    function = fields.get("function_call")
-    if not calls and (isinstance(function, Mapping) or "function_call_name" in fields):
-        named = function if isinstance(function, Mapping) else {
-            "name": fields.get("function_call_name"), "arguments": fields.get("function_call_arguments_json"),
-        }  # fmt: skip
-        calls.append(_call(None, named.get("name"), named.get("arguments")))
-    if calls:
-        message["tool_calls"] = calls
-    message.update((key, fields[key]) for key in ("tool_call_id", "name", "finish_reason", "refusal") if key in fields)
-    if message["role"] == "thinking":  # OpenLLMetry before 0.60 states Claude's reasoning as a message of its own.
-        message.update(role="assistant", content=[{"type": "reasoning", "content": message.get("content")}])
-    return message
-
-
-def _gathered_call(entry: Mapping[str, object]) -> Message:
-    call = entry.get("tool_call", entry)
-    if not isinstance(call, Mapping):
-        return {"type": "function", "function": {"name": str(call)}}
-    function = call.get("function")
-    function = function if isinstance(function, Mapping) else call
-    name_and_arguments = {key: function[key] for key in ("name", "arguments") if key in function}
-    return {**({"id": call["id"]} if "id" in call else {}), "type": "function", "function": name_and_arguments}
-
-
-def _in_order(numbered: Mapping[str, object]) -> list[Mapping[str, object]]:
-    places = sorted((int(place), place) for place in numbered if place.isdecimal())
-    return [entry for _, place in places if isinstance(entry := numbered[place], Mapping)]
 
 
 # -- messages in events
@@ -210,7 +108,7 @@ def _block(block: object) -> object:
         parts = [_block(part) for part in list_of(result.get("content"))]
         return {"type": "tool_call_response", "id": result.get("toolUseId"), "response": plain({"parts": parts})}
     if isinstance(reasoned := block.get("reasoningContent"), Mapping):
-        return {"type": "reasoning", "content": str(_mapping(reasoned.get("reasoningText")).get("text") or "")}
+        return {"type": "reasoning", "content": str(object_of(reasoned.get("reasoningText")).get("text") or "")}
     if isinstance(call := block.get("toolRequest"), Mapping):
         return {"type": "tool_call", "id": call.get("ref"), "name": call.get("name"), "arguments": call.get("input")}
     if isinstance(answer := block.get("toolResponse"), Mapping):
@@ -267,7 +165,12 @@ def _is_known(message: object) -> bool:
     content = message.get("content", message.get("parts"))
     blocks = content if isinstance(content, list) else []
     known = all(isinstance(block, str) or (isinstance(block, Mapping) and _is_known_part(block)) for block in blocks)
-    return known and "blocks" not in message and not isinstance(content, Mapping)
+    return (
+        known
+        and "blocks" not in message
+        and not isinstance(content, Mapping)
+        and not any(map(_is_of_langchain, list_of(message.get("tool_calls"))))
+    )
 
 
 def _is_known_part(block: Mapping[str, object]) -> bool:
@@ -322,7 +225,7 @@ def _ended(messages: list[Message], choice: Mapping[str, object]) -> list[Messag
 
 def _instructions(value: Mapping[str, object]) -> list[Message]:
     """Returns the system message that a request states outside its messages."""
-    given = value.get("system", value.get("instructions", _mapping(value.get("config")).get("system_instruction")))
+    given = value.get("system", value.get("instructions", object_of(value.get("config")).get("system_instruction")))
     if isinstance(given, list):
         given = plain({"parts": [_block(block) for block in given]})
     return [{"role": "system", "content": given}] if isinstance(given, str) and given else []
@@ -359,7 +262,8 @@ def _message(value: Mapping[str, object], role: str) -> Message | None:
             return _vercel(value, role_name, content)
         rest = {key: inner for key, inner in value.items() if key not in ("content", "parts", "role")}
         return {"role": role_name, "parts": [_block(block) for block in content], **rest}
-    return {**value, "role": role_name}
+    calls = list_of(value.get("tool_calls"))
+    return {**value, "role": role_name, **({"tool_calls": _calls(calls)} if any(map(_is_of_langchain, calls)) else {})}
 
 
 def _langchain(data: Mapping[str, object], speaker: str) -> Message:
@@ -371,21 +275,29 @@ def _langchain(data: Mapping[str, object], speaker: str) -> Message:
         message["content"] = ""
     calls = data.get("tool_calls")
     if isinstance(calls, list) and calls:
-        message["tool_calls"] = [
-            _call(call.get("id"), call.get("name"), call.get("args", call.get("arguments")))
-            if "function" not in call
-            else dict(call)
-            for call in calls
-            if isinstance(call, Mapping)
-        ]
+        message["tool_calls"] = _calls(calls)
     if speaker == "tool" and data.get("tool_call_id"):
         message["tool_call_id"] = data["tool_call_id"]
     if data.get("name"):
         message["name"] = data["name"]
-    finish = _mapping(data.get("response_metadata")).get("finish_reason")
+    finish = object_of(data.get("response_metadata")).get("finish_reason")
     if finish:
         message["finish_reason"] = finish
     return message
+
+
+def _calls(given: Sequence[object]) -> list[Message]:
+    calls = [call for call in given if isinstance(call, Mapping)]
+    return [
+        dict(call)
+        if "function" in call
+        else call_of(call.get("id"), call.get("name"), call.get("args", call.get("arguments")))
+        for call in calls
+    ]
+
+
+def _is_of_langchain(call: object) -> bool:
+    return isinstance(call, Mapping) and "args" in call and "function" not in call
 
 
 def _logged(value: Mapping[str, object]) -> Message:
@@ -412,7 +324,7 @@ def _autogen(value: Mapping[str, object]) -> Message:
     message: Message = {"role": "assistant", "name": value["source"]}
     calls = [each for each in content if isinstance(each, Mapping)] if isinstance(content, list) else []
     if calls and all("arguments" in call for call in calls):
-        message["tool_calls"] = [_call(call.get("id"), call.get("name"), call["arguments"]) for call in calls]
+        message["tool_calls"] = [call_of(call.get("id"), call.get("name"), call["arguments"]) for call in calls]
     elif calls and all("call_id" in call for call in calls):
         parts = [
             {"type": "tool_call_response", "id": call["call_id"], "response": call.get("content")} for call in calls
@@ -432,9 +344,9 @@ def _llama_index(value: Mapping[str, object], role: str, content: Sequence[objec
         message["content"] = "\n".join(words)
     if calls:
         message["tool_calls"] = [
-            _call(call.get("tool_call_id"), call.get("tool_name"), call.get("tool_kwargs")) for call in calls
+            call_of(call.get("tool_call_id"), call.get("tool_name"), call.get("tool_kwargs")) for call in calls
         ]
-    extra = _mapping(value.get("additional_kwargs"))
+    extra = object_of(value.get("additional_kwargs"))
     if isinstance(extra.get("tool_call_id"), str):
         message["tool_call_id"] = extra["tool_call_id"]
     return message
@@ -443,7 +355,7 @@ def _llama_index(value: Mapping[str, object], role: str, content: Sequence[objec
 def _vercel(value: Mapping[str, object], role: str, content: Sequence[object]) -> Message:
     parts: list[object] = []
     for block in content:
-        fields = _mapping(block)
+        fields = object_of(block)
         if fields.get("type") == "tool-call":
             call = {"type": "tool_call", "id": fields.get("toolCallId"), "name": fields.get("toolName")}
             parts.append({**call, "arguments": fields.get("input", fields.get("args"))})
@@ -471,7 +383,7 @@ def answer_of(text: object, reasoning: object, calls: object) -> list[Message]:
     made = [call for call in calls if isinstance(call, Mapping)] if isinstance(calls := read_json(calls), list) else []
     if made:
         message["tool_calls"] = [
-            _call(
+            call_of(
                 call.get("toolCallId", call.get("call_id", call.get("id"))),
                 call.get("toolName", call.get("name")),
                 call.get("input", call.get("args", call.get("arguments"))),
@@ -481,7 +393,7 @@ def answer_of(text: object, reasoning: object, calls: object) -> list[Message]:
     return [message]
 
 
-def _call(call_id: object, name: object, arguments: object) -> Message:
+def call_of(call_id: object, name: object, arguments: object) -> Message:
     function = {
         "name": name,
         "arguments": arguments
@@ -565,10 +477,6 @@ def finish_of(messages: object) -> object:
             if isinstance(message, Mapping) and (reason := message.get("finish_reason") or message.get("stop_reason")):
                 return reason
     return None
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
 
 
 # -- conversations stated as a whole
