@@ -240,6 +240,22 @@ case("otel-openai-agents-agent","opentelemetry.instrumentation.openai_agents","i
 case("oi-strands-step","strands.telemetry.tracer","chat",{"openinference.span.kind":"LLM","llm.model_name":"gpt-4o-mini","graph.node.id":"llm_136"},{"kind": "generation","agent": None})
 case("oi-agent-of-a-graph","x","team",{"openinference.span.kind":"AGENT","graph.node.id":"writer"},{"kind": "agent","agent": "writer"})
 case("oi-openllmetry-embedding","opentelemetry.instrumentation.openai.v1","openai.embeddings",{"openinference.span.kind":"LLM","llm.request.type":"embedding","llm.model_name":"text-embedding-3-small","llm.token_count.prompt":14},{"kind": "embedding","model": "text-embedding-3-small","input_tokens": 14})
+case("vercel-answer-id","ai","ai.generateText.doGenerate",{"ai.operationId":"ai.generateText.doGenerate","ai.response.id":"chatcmpl-7"},{"kind": "generation","answer_id": "chatcmpl-7"})
+case("mlflow-answer-id","mlflow.tracing.provider","Completions",{"mlflow.spanType":'"CHAT_MODEL"',"mlflow.spanOutputs":json.dumps({"id":"chatcmpl-7","object":"chat.completion","choices":[]})},{"kind": "generation","answer_id": "chatcmpl-7"})
+case("oi-streamed-answer-id","openinference.instrumentation.openai","ChatCompletion",{"openinference.span.kind":"LLM","output.value":json.dumps({"id":"chatcmpl-7","object":"chat.completion.chunk","choices":[]})},{"kind": "generation","answer_id": "chatcmpl-7"})
+case("tool-result-with-an-id","openinference.instrumentation.openai","t",{"openinference.span.kind":"TOOL","output.value":json.dumps({"id":"chatcmpl-7","object":"chat.completion"})},{"kind": "tool","answer_id": None})
+LANGCHAIN_METADATA = json.dumps({"lc_agent_name":"weather_agent","thread_id":"t-1"})
+case("mlflow-langchain-agent","mlflow.tracing.provider","weather_agent",{"mlflow.spanType":'"CHAIN"',"metadata":LANGCHAIN_METADATA},{"kind": "agent","agent": "weather_agent","thread": "t-1"})
+case("mlflow-langchain-step","mlflow.tracing.provider","model",{"mlflow.spanType":'"CHAIN"',"metadata":LANGCHAIN_METADATA},{"kind": "task","agent": None,"thread": "t-1"})
+case("langfuse-langgraph-thread","langfuse-sdk","model",{"langfuse.observation.type":"chain","langfuse.trace.metadata.thread_id":'"t-1"'},{"kind": "task","thread": "t-1"})
+QUARKUS = "io.quarkus.opentelemetry"
+THROWN = event("exception",**{"exception.type":"java.io.IOException","exception.message":"no route"})
+case("quarkus-model",QUARKUS,"completion gpt-4o-mini",{"gen_ai.request.model":"gpt-4o-mini","gen_ai.response.finish_reasons":"STOP","gen_ai.usage.prompt_tokens":100,"gen_ai.usage.completion_tokens":20,"gen_ai.client.estimated_cost":"0.5USD","gen_ai.prompt":ASKED,"gen_ai.completion":ANSWER},{"kind": "generation","input_tokens": 100,"output_tokens": 20,"cost_usd": 0.5,"stop_reason": "STOP","asked": [("user",ASKED)],"answered": [("assistant",ANSWER)]})
+case("quarkus-cost-in-euros",QUARKUS,"completion gpt-4o-mini",{"gen_ai.request.model":"gpt-4o-mini","gen_ai.usage.prompt_tokens":100,"gen_ai.usage.completion_tokens":20,"gen_ai.client.estimated_cost":"0.5EUR"},{"cost_usd": pytest.approx(2.7e-05)})
+case("quarkus-tool-that-failed",QUARKUS,"langchain4j.tools.get_weather",{"gen_ai.operation.name":"execute_tool","gen_ai.tool.name":"get_weather","gen_ai.tool.call.arguments":json.dumps(ARGUMENTS)},{"kind": "tool","name": "get_weather","input": ARGUMENTS,"status": "error","error": "java.io.IOException: no route"},[THROWN])
+case("quarkus-tool-of-mcp",QUARKUS,"langchain4j.mcp-tools.get_weather",{},{"kind": "tool","name": "get_weather","status": "ok"})
+case("quarkus-service",QUARKUS,"langchain4j.aiservices.Assistant.chat",{},{"kind": "task","name": "langchain4j.aiservices.Assistant.chat"})
+case("quarkus-own-span-with-an-exception",QUARKUS,"POST /chat",{},{"kind": "other","status": "ok"},[THROWN])
 # fmt: on
 
 
@@ -266,6 +282,7 @@ def shown(sent: Case) -> dict[str, Any]:
         row[column] = json.loads(row[column]) if row[column] and row["io_json"] & bit else row[column]
         row[name] = read_messages(row[column], role=role)
     said = decoded.statements[0] if decoded.statements else None
+    row["answer_id"] = json.loads(row["attributes"]).get("gen_ai.response.id")
     return {**row, "thread": said and said.thread_id, "end_user": said and said.end_user}
 
 

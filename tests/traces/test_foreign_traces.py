@@ -78,6 +78,7 @@ def test_the_same_span_with_another_start_is_the_same_span(store: Store) -> None
     [
         ("pydanticai-anthropic.pb", (2, 4220, 66, 0.003)),
         ("ollmetry-anthropic.pb", (1, 2110, 33, 0.0015)),
+        ("langchain-beside-openai.pb", (2, 200, 40, 0.000048)),  # Each states the answer's id in its output alone.
     ],
 )
 def test_a_call_that_framework_and_client_both_tell_counts_once(

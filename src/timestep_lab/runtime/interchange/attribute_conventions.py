@@ -43,6 +43,7 @@ MISTRAL = Convention("mistralai", "1.12")
 CLOUDFLARE = Convention("Cloudflare AI Gateway", "2026")
 GEMINI_CLI = Convention("Gemini CLI", "0.61")
 VLLM = Convention("vLLM", "0.12")
+QUARKUS = Convention("Quarkus LangChain4j", "1.5")
 
 MCP_SCOPE = "opentelemetry.instrumentation.mcp"
 CODEX_SCOPE = "codex"

@@ -48,6 +48,7 @@ from timestep_lab.runtime.interchange.attribute_conventions import (
     OURS,
     PIPECAT,
     PYDANTIC_AI,
+    QUARKUS,
     SEMANTIC_KERNEL,
     SPRING,
     STRANDS,
@@ -94,6 +95,7 @@ from timestep_lab.runtime.interchange.attribute_readers import (
     typed,
     under_heading,
     usage_in,
+    usd,
     words,
 )
 from timestep_lab.runtime.interchange.messages import answer, before_answer
@@ -238,6 +240,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("cost", "operation.cost", PYDANTIC_AI),
     Line("cost", "gen_ai.usage.cost", OPENLIT, above_zero),
     *(Line("cost", f"gen_ai.usage.{key}", OPENLLMETRY) for key in ("total_cost", "cost_usd")),
+    Line("cost", "gen_ai.client.estimated_cost", QUARKUS, usd),
     Line("cost", "mlflow.llm.cost", MLFLOW, part("total_cost")),
     Line("cost", "langwatch.span.cost", LANGWATCH),
     Line("cost", "langwatch.metrics", LANGWATCH, then(typed(), part("cost"))),
@@ -261,6 +264,10 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("stop", "gen_ai.response.finish_reason", SEMANTIC_KERNEL, member),
     Line("stop", "haystack.component.output", HAYSTACK, first_of(part("replies", 0, "meta", "finish_reason"), part("meta", 0, "finish_reason"))),
     Line("stop", "stop_reason", CLAUDE_CODE, scope=CLAUDE_CODE_SCOPE),
+    # The id of the provider's answer, if no attribute is it: spans of one call that state it are counted once.
+    Line("response_id", "ai.response.id", VERCEL),
+    Line("response_id", OpenInference.OUTPUT, OI, first_of(of_response("id"), part("generations", 0, 0, "message", "kwargs", "response_metadata", "id")), OI_SCOPES),
+    Line("response_id", "mlflow.spanOutputs", MLFLOW, first_of(of_response("id"), part("generations", 0, 0, "message", "response_metadata", "id"))),
     # Time to first token, in milliseconds.
     Line("first_token", Lab.TTFT_MS, OURS, milliseconds),
     Line("first_token", GenAI.TIME_TO_FIRST_CHUNK, OTEL, seconds),
@@ -441,6 +448,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     *(Line("thread", f"traceloop.association.properties.{key}", OPENLLMETRY) for key in ("session_id", "thread_id", "conversation_id", "chat_id")),
     *(Line("thread", f"{prefix}.{key}", VERCEL) for prefix in _VERCEL_ASIDE for key in ("sessionId", "threadId", "conversationId", "chatId", "session_id")),
     Line("thread", "mlflow.trace.session", MLFLOW, json_value),
+    Line("thread", "metadata", MLFLOW, part("thread_id"), "mlflow.tracing"),  # Of LangGraph.
+    Line("thread", "langfuse.trace.metadata.thread_id", LANGFUSE, json_value),
     Line("thread", "gcp.vertex.agent.session_id", ADK),
     Line("thread", "metadata.session_id", LITELLM),
     *(Line("thread", f"langsmith.metadata.{key}", LANGSMITH) for key in ("session_id", "thread_id", "conversation_id")),
@@ -504,6 +513,7 @@ class Meaning:
     output_tokens: tuple[Source, ...]
     provider: tuple[Source, ...]
     reasoning_tokens: tuple[Source, ...]
+    response_id: tuple[Source, ...]
     speech: tuple[Source, ...]
     stop: tuple[Source, ...]
     thread: tuple[Source, ...]

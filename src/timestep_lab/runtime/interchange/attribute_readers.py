@@ -308,6 +308,11 @@ def above_zero(value: object) -> object:
     return value or None
 
 
+def usd(value: object) -> object:
+    """Returns the number of an amount with its currency, `0.000024USD`; None for other currencies."""
+    return value.removesuffix("USD") if isinstance(value, str) and value.endswith("USD") else None
+
+
 def of_model(*path: str) -> Reader:
     """Like `part`, for a model's answer to Genkit; the enclosing step repeats it together with the request."""
     inner = part(*path)
@@ -319,7 +324,7 @@ def of_model(*path: str) -> Reader:
     return read
 
 
-_RESPONSES = ("chat.completion", "text_completion", "response", "list", "message")
+_RESPONSES = ("chat.completion", "chat.completion.chunk", "text_completion", "response", "list", "message")
 """What responses of OpenAI's API and Anthropic's say that they are."""
 
 

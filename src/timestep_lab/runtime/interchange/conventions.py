@@ -36,18 +36,25 @@ from timestep_lab.runtime.interchange.messages import (
     are_blocks,
     arguments_of,
     conversation,
+    exception_text,
     finish_of,
     read_json,
     result_of,
     say_nothing,
 )  # fmt: skip
 from timestep_lab.runtime.pricing import linear_price
-from timestep_lab.store.spans import INPUT_IS_JSON, OUTPUT_IS_JSON, Row
+from timestep_lab.store.spans import INPUT_IS_JSON, OUTPUT_IS_JSON, Row, events_of
 from timestep_lab.store.table import clean, to_json
 
 Attributes = dict[str, object]
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"
 _HANDOFF_NAME = "handoff to "
+_WITH_METADATA = ("-langchain", "mlflow.tracing.provider")
+"""Scopes whose spans have LangChain's metadata as JSON."""
+_QUARKUS_SCOPE, _QUARKUS_TOOLS, _QUARKUS_SERVICES = (
+    "io.quarkus.opentelemetry", ("langchain4j.tools.", "langchain4j.mcp-tools."), "langchain4j.aiservices.",
+)  # fmt: skip
+"""Quarkus LangChain4j names its steps so, which state nothing more before version 1.5, and records exceptions without a status."""
 _STRANDS_SCOPE = "strands-agents"
 _AGENTS_SCOPE = "opentelemetry.instrumentation.openai_agents"
 _FUNCTION_SCOPE = "semantic_kernel.functions.kernel_function"
@@ -102,6 +109,9 @@ def span_row(
     provider = value_of(attributes, meaning.provider) if meaning.provider else None
     if error is None and meaning.failed and value_of(attributes, meaning.failed):
         error = ""
+    if error is None and scope == _QUARKUS_SCOPE and kind in ("tool", "generation"):
+        events = events_of(attributes)
+        error = exception_text(events, {}) if any(event["name"] == "exception" for event in events) else None
     if error in ("", NO_MESSAGE) and meaning.failure:
         error = str(value_of(attributes, meaning.failure) or error)
     if meaning.name:
@@ -120,12 +130,16 @@ def span_row(
         priced = kind in ("generation", "embedding", "retrieval")
         in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider, priced=priced)
     if kind == "generation":
+        if meaning.response_id and GenAI.RESPONSE_ID not in attributes:
+            answer_id = value_of(attributes, meaning.response_id)
+            if isinstance(answer_id, str) and answer_id:
+                attributes[GenAI.RESPONSE_ID] = answer_id
         if meaning.has_first_token:
             ttft = _time_to_first_token(attributes, meaning, started_at)
         if meaning.stop:
             stop = _stop_reason(value_of(attributes, meaning.stop))
     elif kind == "tool":
-        name = str(value_of(attributes, meaning.tool) or name.removesuffix(".__call__"))
+        name = str(value_of(attributes, meaning.tool) or _tool_named(name, scope))
     elif kind == "handoff":
         to_agent = _text(value_of(attributes, meaning.to_agent))
     if kind not in ("tool", "handoff") and (meaning.has_messages or meaning.has_flattened):
@@ -182,6 +196,11 @@ def _is_told_elsewhere(attributes: Attributes, meaning: Meaning, kind: str) -> b
         return False
     is_one = attributes.get("ai.operationId") == "ai.generateText"
     return is_one and "ai.usage.promptTokens" in attributes and "ai.usage.inputTokens" not in attributes
+
+
+def _tool_named(name: str, scope: str) -> str:
+    prefixes = _QUARKUS_TOOLS if scope == _QUARKUS_SCOPE else ()
+    return next((name.removeprefix(one) for one in prefixes if name.startswith(one)), name.removesuffix(".__call__"))
 
 
 def _agent_named(name: str, scope: str) -> str:
@@ -318,12 +337,14 @@ def _kind(meaning: Meaning, name: str, attributes: Mapping[str, object], scope: 
     kind = value_of(attributes, meaning.kind)
     if OpenInference.KIND in attributes and not meaning.is_ours:
         return _openinference(str(kind or "other"), name, attributes, scope, parent_id)
-    if kind == "task" and attributes.get("langsmith.metadata.lc_agent_name") == name:
-        return "agent"  # LangChain puts the name of the agent, its outermost step, on each of its steps.
+    if kind == "task" and _is_agent_of_langchain(name, attributes, scope):
+        return "agent"
     if scope == _STRANDS_SCOPE and kind == "generation" and name == attributes.get(GenAI.AGENT_NAME):
         return "agent"  # Strands before 0.2 names no operation.
     if kind == "agent" and scope == _AGENTS_SCOPE and parent_id is None and GenAI.AGENT_NAME not in attributes:
         return "task"  # OpenTelemetry's instrumentation of the Agents SDK calls the trace as a whole an agent.
+    if kind is None and scope == _QUARKUS_SCOPE:
+        kind = "tool" if name.startswith(_QUARKUS_TOOLS) else "task" if name.startswith(_QUARKUS_SERVICES) else None
     if kind is None and scope == _FUNCTION_SCOPE:
         kind = "tool"
     if kind is None and scope == _ADK_SCOPE:
@@ -331,12 +352,19 @@ def _kind(meaning: Meaning, name: str, attributes: Mapping[str, object], scope: 
     return str(kind) if kind in SPAN_KINDS else "other"
 
 
+def _is_agent_of_langchain(name: str, attributes: Mapping[str, object], scope: str) -> bool:
+    """LangChain puts the name of the agent, its outermost step, on each of its steps."""
+    if attributes.get("langsmith.metadata.lc_agent_name") == name:
+        return True
+    return scope.endswith(_WITH_METADATA) and part("lc_agent_name")(attributes.get("metadata")) == name
+
+
 def _openinference(kind: str, name: str, attributes: Mapping[str, object], scope: str, parent_id: str | None) -> str:
     if kind == "tool" and name.startswith(_HANDOFF_NAME):
         to_agent = attributes.get(OpenInference.OUTPUT)
         if name[len(_HANDOFF_NAME) :] == to_agent or (to_agent is None and scope == _SDK_SCOPE):
             return "handoff"  # The Agents SDK exporter writes a handoff as a tool; newer ones state its agents as input and output.
-    if kind == "task" and scope.endswith("-langchain") and part("lc_agent_name")(attributes.get("metadata")) == name:
+    if kind == "task" and _is_agent_of_langchain(name, attributes, scope):
         return "agent"
     if scope == _SDK_SCOPE:
         if kind == "agent" and parent_id is None and OpenInference.AGENT_NAME not in attributes:
