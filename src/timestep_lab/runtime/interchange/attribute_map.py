@@ -234,6 +234,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     *usage_in("haystack.component.output", HAYSTACK, first_of(part("replies", 0, "meta", "usage"), part("meta", 0, "usage"), part("meta", "usage"))),
     # Usage that other spans report, too.
     Line("usage_is_repeated", "ag2.usage.kind", AG2, words({"model_call": "yes", "subtask": "yes"})),
+    # An agent's usage that its calls do not report, all of one model.
+    Line("usage_is_whole", "codex.turn.token_usage.total_tokens", CODEX),
     # The cost in USD, as stated by the sender.
     Line("cost", OpenInference.COST_TOTAL, OI),
     Line("cost", "gen_ai.cost.total_cost", LITELLM),
@@ -521,6 +523,7 @@ class Meaning:
     tool: tuple[Source, ...]
     total_tokens: tuple[Source, ...]
     usage_is_repeated: tuple[Source, ...]
+    usage_is_whole: tuple[Source, ...]
     workflow: tuple[Source, ...]
 
     def __init__(self, names: tuple[str, ...], scope: str) -> None:

@@ -126,8 +126,8 @@ def span_row(
     # The model of a step that speaks or listens is shown, although it is no turn of the model that answers.
     is_of_speech = bool(meaning.speech and value_of(attributes, meaning.speech))
     if meaning.has_usage and not _is_told_elsewhere(attributes, meaning, kind):
-        # An agent's usage is the sum of its calls, which are priced individually.
-        priced = kind in ("generation", "embedding", "retrieval")
+        # An agent's usage is the sum of its calls, which are priced individually, unless they do not report it.
+        priced = kind in ("generation", "embedding", "retrieval") or bool(meaning.usage_is_whole)
         in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider, priced=priced)
     if kind == "generation":
         if meaning.response_id and GenAI.RESPONSE_ID not in attributes:
