@@ -96,7 +96,14 @@ def test_many_requests_in_one_file_are_read_in_each_form_that_programs_write(rea
 def test_of_a_file_that_was_cut_off_the_whole_requests_are_kept_and_the_rest_is_counted(read: Any, form: str) -> None:
     imported = read(FORMS[form][:-9])
     assert (imported.spans, imported.rejected) == (N - 1, 1)
-    assert "is no JSON" in imported.problem or "in the middle of a request" in imported.problem
+    assert "is not JSON" in imported.problem or "in the middle of a request" in imported.problem
+
+
+def test_a_file_with_too_many_lines_that_are_not_json_says_that_the_rest_was_not_read(read: Any) -> None:
+    lines = FORMS["JSON lines"].split(b"\n")
+    imported = read(b"\n".join([lines[0], *[b"starting"] * 1000, lines[1]]))
+    assert (imported.spans, imported.rejected) == (1, 1000)
+    assert imported.problem == "Line 2 of traces is not JSON. The rest was not read, after 1,000 such lines."
 
 
 def test_what_is_no_trace_in_an_archive_is_counted_and_named_and_no_database_is_opened(

@@ -238,7 +238,7 @@ def read_file(source: Path, user_id: str) -> Iterator[Decoded]:
 
 
 def _read_archive(source: Path, user_id: str) -> Iterator[Decoded]:
-    """Reads each file of a .zip archive in memory: not Parquet and DuckDB, which DuckDB reads from disk. What is no file of traces is
+    """Reads each file of a .zip archive in memory: not Parquet and DuckDB, which DuckDB reads from disk. A file that has no traces is
     counted as rejected."""
     n_files, room = 0, MAX_BODY
     try:
@@ -402,8 +402,7 @@ _REQUESTS = frozenset({"resourceSpans", "resource_spans", "batches"})
 _LOGS = frozenset({"resourceLogs", "resource_logs"})
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
 _MOST_UNREAD = 1000
-"""Lines that are no JSON, after which a file is read no further."""
-
+"""Number of lines that are not JSON after which a file is read no further."""
 
 _READERS: tuple[tuple[Callable[[object], bool], Callable[[Iterable[Mapping[str, Any]], str], Decoded]], ...] = (
     (is_lab_row, read_lab_rows), (is_sdk_export, read_sdk_export), (is_console_span, read_console), (is_phoenix_span, read_phoenix),
@@ -434,10 +433,11 @@ def _read_json(name: str, data: bytes, user_id: str) -> Iterator[Decoded]:
             yield read(mine, user_id)
     if strangers:
         yield Decoded(
-            user_id, rejected=strangers, problem=f"{strangers} JSON objects are no spans in a form the lab knows."
+            user_id, rejected=strangers, problem=f"{strangers} JSON objects are not spans in a form that the lab knows."
         )
     if unread:
-        yield Decoded(user_id, rejected=len(unread), problem=f"Line {unread[0]} of {name} is no JSON.")
+        stopped = f" The rest was not read, after {_MOST_UNREAD:,} such lines." if len(unread) == _MOST_UNREAD else ""
+        yield Decoded(user_id, rejected=len(unread), problem=f"Line {unread[0]} of {name} is not JSON.{stopped}")
 
 
 def _json_objects(name: str, data: bytes) -> tuple[list[Mapping[str, object]], list[int]]:
