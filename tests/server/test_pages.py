@@ -723,7 +723,13 @@ def test_traces_come_in_out_of_a_file_by_a_button_and_what_is_none_is_told(
     expect(page.locator(".tl-list-row")).to_contain_text("Ask the shop")
     expect(page.get_by_label("Source")).to_have_value("imported")
     give_file("one.json", json.dumps(OTLP))
-    expect(page.get_by_text("1 trace of one.json already existed.")).to_be_visible()
+    expect(page.get_by_text("1 trace of one.json already existed.", exact=True)).to_be_visible()
+    give_file("cut.jsonl", json.dumps(OTLP) + '\n{"resourceSpans": [')
+    told = "1 trace of cut.jsonl already existed; 1 step could not be read: Line 2 of cut.jsonl is not JSON."
+    expect(page.get_by_text(told, exact=True)).to_be_visible()
+    give_file("shopping.txt", "milk, bread")
+    expect(page.get_by_text("shopping.txt is not a file of traces.")).to_be_visible()
+    assert pages.faults.pop().endswith("400 (Bad Request)")  # Chromium itself logs what the server refuses.
 
 
 OTLP = {

@@ -13,11 +13,11 @@ export function importing(done, failed) {
     if (!chosen) return;
     button.disabled = true;
     try {
-      const answer = await fetch("/api/v1/traces/upload", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: chosen });
+      const answer = await fetch(`/api/v1/traces/upload?name=${encodeURIComponent(chosen.name)}`, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: chosen });
       const result = await answer.json();
-      if (!answer.ok) throw new Error(`${chosen.name}: ${result.error.message}`);
+      if (!answer.ok) throw new Error(result.error.message);
       if (!result.traces) throw new Error(`${chosen.name} contains no readable traces. ${result.problem}`);
-      done(`${count(result.traces, "trace")} of ${chosen.name} ${result.added ? "imported" : "already existed"}${result.rejected ? `; ${count(result.rejected, "step")} could not be read: ${result.problem}` : ""}.`);
+      done(`${count(result.traces, "trace")} of ${chosen.name} ${result.added ? "imported" : "already existed"}${result.rejected ? `; ${count(result.rejected, "step")} could not be read: ${result.problem.replace(/\.$/, "")}` : ""}.`);
     } catch (error) {
       failed(error);
     } finally {
