@@ -182,7 +182,9 @@ def test_log_records_are_taken_beside_the_spans_they_belong_to(lab: LabProcess) 
         assert answer.status_code == 200
         assert answer.json()["partialSuccess"]["rejectedLogRecords"] == 1
         client.post("/v1/traces", json={"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).raise_for_status()
-        found = client.post("/api/v1/sql", json={"query": "select input from traces"}).json()["rows"]
+        answer = client.post("/api/v1/sql", json={"query": "select input from traces"})
+        assert answer.status_code == 200, answer.text
+        found = answer.json()["rows"]
         assert found == [{"input": "why?"}]
         assert client.post("/v1/logs", content=b"", headers={"Content-Type": "application/x-protobuf"}).content == b""
 
